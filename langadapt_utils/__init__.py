@@ -1,0 +1,58 @@
+"""Take a pretrained English language model to a new language: better tokens, and English kept.
+
+The verbs are loaded when first used, so that the import itself is fast and needs no torch.
+
+Example:
+    >>> import langadapt_utils as la
+    >>> recipe = la.Recipe.profile("cpu", language="hu")
+    >>> recipe.mixture.english_share
+    0.25
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "checks": ["attempt", "expect"],
+    "corpus": ["Corpus", "language_name", "load_corpus", "load_items", "read_documents"],
+    "embeddings": ["METHODS", "initialise_embeddings"],
+    "errors": ["LangadaptError"],
+    "evaluation": ["Estimate", "Scores", "bits_per_byte", "evaluate", "generate", "score_items"],
+    "fertility": ["FertilityReport", "measure_fertility", "word_spans"],
+    "hardware": ["describe", "native_precision"],
+    "mixture": ["Mixture", "document_start", "mix"],
+    "plots": [
+        "plot_accuracy",
+        "plot_changes",
+        "plot_domains",
+        "plot_fertility",
+        "plot_initialisation",
+        "plot_training",
+        "plot_vocabulary_curve",
+    ],
+    "recipe": ["Recipe"],
+    "render": ["show", "table_html", "tokens_html"],
+    "report": ["save_adapted", "write_report"],
+    "runner": ["run_notebooks"],
+    "sources": ["Base", "load_base", "load_model"],
+    "tokens": ["readable", "token_spans"],
+    "training": ["Training", "estimate_seconds", "interpolate", "train"],
+    "vocabulary": ["VocabularyChange", "audit_vocabulary", "extend_vocabulary"],
+    "workspace": ["Workspace", "begin"],
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

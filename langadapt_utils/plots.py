@@ -1,0 +1,205 @@
+"""Figures, one function each, in one style: the title states the finding, intervals and counts are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .corpus import language_name, source_name
+from .evaluation import KIND_NAMES, Estimate, Scores, sign
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from .fertility import FertilityReport
+    from .vocabulary import VocabularyChange
+
+# From the colour-blind-safe palette of Okabe and Ito; English is always blue, the target always orange.
+ENGLISH, TARGET, GREY = "#0072B2", "#D55E00", "#777777"
+UNITS = {
+    "tokens_per_word": "tokens per word",
+    "tokens_per_character": "tokens per character",
+    "tokens_per_byte": "tokens per byte",
+    "parity": "tokens, as a multiple of English",
+    "continued_words": "share of words in two or more tokens",
+    "single_token_words": "share of words that are one token",
+}
+
+
+def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = None) -> Axes:
+    """One fertility measure, a bar for each language and tokenizer."""
+    ax = ax or _axes(rows=len(report.table))
+    target = next(code for code in report.table.language if code != "en")
+    rows = report.table.iloc[::-1]
+    names = [f"{language_name(row.language)}, {row.tokenizer}" for row in rows.itertuples()]
+    bars = ax.barh(names, rows[column], color=[_colour(code) for code in rows.language], height=0.65)
+    ax.bar_label(bars, fmt="{:.2f}", padding=3)
+    ax.set_xlabel(UNITS[column])
+    ax.set_xlim(0, max(rows[column]) * 1.15)
+    last = report.table.tokenizer.iloc[-1]
+    here, english = (report.value(last, code, column) for code in (target, "en"))
+    title = f"{language_name(target)} takes {here:.2f} {UNITS[column]}, English {english:.2f}"
+    if column == "parity":
+        title = f"The same sentences cost {here:.2f} times as many tokens in {language_name(target)} as in English"
+    elif column in ("continued_words", "single_token_words"):
+        what = "are cut in two or more tokens" if column == "continued_words" else "are a single token"
+        title = f"{here:.0%} of {language_name(target)} words {what}, {english:.0%} of English words"
+    return _finish(ax, title, note=f"{report.sentences} texts a language")
+
+
+def plot_vocabulary_curve(change: VocabularyChange, language: str, *, ax: Axes | None = None) -> Axes:
+    """Tokens of the target training text against the number of new tokens."""
+    ax = ax or _axes()
+    numbers, tokens = list(change.curve), list(change.curve.values())
+    share = [count / tokens[0] for count in tokens]
+    ax.plot(numbers, share, color=TARGET, marker=".")
+    ax.set_xlabel("new tokens")
+    ax.set_ylabel("tokens of the text, as a share of before")
+    ax.set_ylim(0, 1.05)
+    half = numbers[-1] // 2
+    at_half = share[min(range(len(numbers)), key=lambda i: abs(numbers[i] - half))]
+    done = (1 - at_half) / (1 - share[-1])
+    return _finish(
+        ax,
+        f"{numbers[-1]:,} new tokens save {1 - share[-1]:.0%} of the {language_name(language)} tokens;\n"
+        f"the first half of them saves {done:.0%} of that",
+    )
+
+
+def plot_initialisation(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Bits per byte right after initialisation, by method.
+
+    Args:
+        table: columns `method`, `language`, `bits_per_byte` (estimates); the method `base model` is the reference.
+    """
+    ax = ax or _axes(rows=len(table))
+    rows = table.iloc[::-1]
+    _dots(ax, [f"{row.method}, {language_name(row.language)}" for row in rows.itertuples()], rows)
+    target = next(code for code in table.language if code != "en")
+    ranked = table[(table.language == target) & (table.method != "base model")]
+    best = min(ranked.itertuples(), key=lambda row: row.bits_per_byte.value)
+    worst = max(ranked.itertuples(), key=lambda row: row.bits_per_byte.value)
+    ax.set_xlabel("bits per byte before any training (95 % interval)")
+    return _finish(
+        ax,
+        f"{language_name(target)} starts at {best.bits_per_byte.value:.2f} bits per byte with {best.method.replace('_', ' ')},\n"
+        f"at {worst.bits_per_byte.value:.2f} with {worst.method.replace('_', ' ')}",
+        note=f"{best.bits_per_byte.units} documents",
+    )
+
+
+def plot_training(steps: Sequence[Mapping[str, Any]], target: str, *, ax: Axes | None = None) -> Axes:
+    """Training loss of each language in bits per byte against tokens seen: each step, and a running mean."""
+    ax = ax or _axes()
+    ends = []
+    for key, code in (("target", target), ("en", "en")):
+        points = [(s["tokens"], s["bits_per_byte"][key]) for s in steps if key in s["bits_per_byte"]]
+        if not points:
+            continue
+        x, y = zip(*points, strict=True)
+        smooth = _running_mean(y)
+        ax.plot(x, y, color=_colour(code), alpha=0.25, linewidth=1)
+        ax.plot(x, smooth, color=_colour(code), linestyle="-" if code != "en" else "--", label=language_name(code))
+        ends.append((code, smooth[0], smooth[-1]))
+    ax.set_xlabel("tokens seen")
+    ax.set_ylabel("training loss, bits per byte")
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    ax.legend(frameon=False)
+    return _finish(ax, "Training loss: " + ", ".join(f"{language_name(c)} {a:.2f} → {b:.2f}" for c, a, b in ends))
+
+
+def plot_changes(scores: Scores, *, ax: Axes | None = None) -> Axes:
+    """How much bits per byte changed on held-out documents, with intervals."""
+    table = scores.bits_per_byte()
+    ax = ax or _axes(rows=len(table))
+    rows = table.iloc[::-1].rename(columns={"change": "bits_per_byte"})
+    names = [f"{language_name(row.language)}\n{source_name(row.source)}" for row in rows.itertuples()]
+    _dots(ax, names, rows, percent=True)
+    ax.axvline(0, color=GREY, linewidth=1)
+    ax.set_xlabel("change of bits per byte (95 % interval; left is better)")
+    gain = table[table.language == scores.target].iloc[0].change
+    english = table[table.language == "en"]
+    worst = max(english.change, key=lambda change: change.value)
+    return _finish(ax, f"{language_name(scores.target)} {_moved(gain)}, English at worst {_moved(worst)}")
+
+
+def plot_domains(scores: Scores, *, ax: Axes | None = None) -> Axes:
+    """How much bits per byte of the target language changed, by domain."""
+    table = scores.bits_per_byte(by=("language", "domain"))
+    rows = table[table.language == scores.target].rename(columns={"change": "bits_per_byte"})
+    rows = rows.iloc[sorted(range(len(rows)), key=lambda i: -rows.bits_per_byte.iloc[i].value)]
+    ax = ax or _axes(rows=len(rows))
+    _dots(ax, [f"{row.domain} ({row.bits_per_byte.units})" for row in rows.itertuples()], rows, percent=True)
+    ax.axvline(0, color=GREY, linewidth=1)
+    ax.set_xlabel("change of bits per byte (95 % interval; left is better)")
+    least, most = rows.iloc[0], rows.iloc[-1]
+    return _finish(
+        ax,
+        f"{language_name(scores.target)} gains most on {most.domain} ({most.bits_per_byte.value:+.0%}), "
+        f"least on {least.domain} ({least.bits_per_byte.value:+.0%})",
+        note="documents in brackets",
+    )
+
+
+def plot_accuracy(scores: Scores, *, ax: Axes | None = None) -> Axes:
+    """Accuracy on the evaluation items before and after, with intervals and the level of chance."""
+    table = scores.accuracy().iloc[::-1]
+    ax = ax or _axes(rows=2 * len(table))
+    names = [f"{language_name(row.language)}, {KIND_NAMES[row.kind]}" for row in table.itertuples()]
+    for offset, column, marker, label in ((0.15, "before", "o", scores.models[0]), (-0.15, "after", "s", scores.models[-1])):
+        for place, (estimate, code) in enumerate(zip(table[column], table.language, strict=True)):
+            ax.plot([estimate.low, estimate.high], [place + offset] * 2, color=_colour(code), linewidth=1.5)
+            filled = _colour(code) if column == "after" else "white"
+            ax.plot(estimate.value, place + offset, marker, color=_colour(code), markerfacecolor=filled, label=label if not place else None)
+    for place, chance in enumerate(table.chance):
+        ax.plot([chance] * 2, [place - 0.4, place + 0.4], color=GREY, linestyle=":", label="chance" if not place else None)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_xlim(0, 1)
+    ax.set_xlabel("share of items right (95 % interval)")
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    moved = [f"{language_name(row.language)} {KIND_NAMES[row.kind]}" for row in table.iloc[::-1].itertuples() if sign(row.change)]
+    title = f"Accuracy changed beyond doubt on: {', '.join(moved)}" if moved else "No change in accuracy is beyond doubt"
+    return _finish(ax, title)
+
+
+def _axes(rows: int = 6) -> Axes:
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=(7, max(2.2, 1.2 + 0.38 * rows)))[1]
+
+
+def _dots(ax: Axes, names: Sequence[str], rows: pd.DataFrame, *, percent: bool = False) -> None:
+    """A dot with its interval a row; the numbers stand beside it."""
+    for place, (estimate, code) in enumerate(zip(rows.bits_per_byte, rows.language, strict=True)):
+        ax.plot([estimate.low, estimate.high], [place] * 2, color=_colour(code), linewidth=2)
+        ax.plot(estimate.value, place, "o" if code == "en" else "D", color=_colour(code))
+        label = f"{estimate.value:+.1%}" if percent else f"{estimate.value:.2f}"
+        ax.annotate(label, (estimate.value, place), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(-0.6, len(names) - 0.3)
+    ax.margins(x=0.12)
+    if percent:
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:+.0%}")
+
+
+def _finish(ax: Axes, title: str, *, note: str = "") -> Axes:
+    ax.set_title(title, loc="left", fontsize=10.5, fontweight="bold")
+    ax.spines[["top", "right"]].set_visible(False)
+    if note:
+        ax.annotate(note, (1, 0), xytext=(0, -32), xycoords="axes fraction", textcoords="offset points", ha="right", fontsize=8, color=GREY)
+    return ax
+
+
+def _colour(language: str) -> str:
+    return ENGLISH if language == "en" else TARGET
+
+
+def _moved(change: Estimate) -> str:
+    direction = "falls" if change.value < 0 else "rises"
+    return f"{direction} by {abs(change.value):.1%} [{change.low:+.1%}, {change.high:+.1%}]"
+
+
+def _running_mean(values: Sequence[float]) -> list[float]:
+    width = max(1, len(values) // 10)
+    return [sum(values[max(0, i - width + 1) : i + 1]) / len(values[max(0, i - width + 1) : i + 1]) for i in range(len(values))]

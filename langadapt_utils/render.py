@@ -1,0 +1,103 @@
+"""Results as HTML: figures with alternative text, tables, coloured tokens; everything escaped."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from .evaluation import Estimate
+from .tokens import token_spans
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from transformers import PreTrainedTokenizerFast
+
+TOKEN_COLOURS = ("#dceefb", "#fde9c9", "#e3f1dc", "#f3e1f0")  # pale, told apart by borders as well
+RIGHT_TO_LEFT = ("ar", "fa", "he", "ur")
+
+
+@dataclass(frozen=True)
+class Html:
+    """A piece of HTML that Jupyter shows."""
+
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def show(ax: Axes, *, alt: str = "", caption: str = "") -> Html:
+    """A figure as an HTML element with alternative text, drawn at twice the screen's resolution.
+
+    Args:
+        ax: of the figure, which is closed for pyplot but can still be saved.
+        alt: what a reader who cannot see it must know; by default its title, which states the finding, and
+            what its axes show.
+        caption: shown below.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, buffer = ax.figure.get_figure(root=True), io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=180, bbox_inches="tight", facecolor="white")
+    plt.close(figure)
+    labels = ", ".join(label for label in (ax.get_xlabel(), ax.get_ylabel()) if label)
+    alt = alt or f"{ax.get_title(loc='left')}. Shown: {labels}.".replace("\n", " ")
+    width = round(figure.get_size_inches()[0] * 90)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    note = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    image = f'<img style="width:{width}px;max-width:100%" alt="{escape(alt)}" src="data:image/png;base64,{data}">'
+    return Html(f'<figure style="margin:1em 0">{image}{note}</figure>')
+
+
+def table_html(table: pd.DataFrame, *, caption: str = "", digits: int = 2) -> Html:
+    """A data frame as an HTML table; estimates with their intervals."""
+
+    def cell(value: Any) -> str:
+        if isinstance(value, Estimate):
+            return f"{value.value:.3f} <small>[{value.low:.3f}, {value.high:.3f}]</small>"
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if isinstance(value, float):
+            return "–" if value != value else f"{value:,.{digits}f}"
+        return f"{value:,}" if isinstance(value, int) else escape(str(value))
+
+    head = "".join(f"<th>{escape(str(name).replace('_', ' '))}</th>" for name in table.columns)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{cell(value)}</td>" for value in row) + "</tr>"
+        for row in table.itertuples(index=False, name=None)
+    )
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return Html(f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
+
+
+def tokens_html(tokenizer: PreTrainedTokenizerFast, text: str, *, language: str, label: str = "") -> Html:
+    """A text with its tokens coloured in turn; bytes that are no character by themselves stand as ⟨E0⟩.
+
+    Args:
+        tokenizer: what cuts the text.
+        text: shown escaped.
+        language: for the browser's choice of font and direction.
+        label: stands before it, with the number of tokens.
+    """
+    raw, pieces = text.encode(), []
+    spans = token_spans(tokenizer, text)
+    for index, span in enumerate(spans):
+        shown = escape(_visible(raw[span.start : span.end]))
+        style = f"background:{TOKEN_COLOURS[index % len(TOKEN_COLOURS)]};color:#111;border-left:1px solid #777;padding:1px"
+        pieces.append(f'<span style="{style}" title="token {span.id}">{shown}</span>')
+    direction = "rtl" if language in RIGHT_TO_LEFT else "ltr"
+    heading = f"<b>{escape(label)}</b> {len(spans)} tokens<br>" if label else ""
+    body = f'<span lang="{escape(language)}" dir="{direction}">{"".join(pieces)}</span>'
+    return Html(f'<p style="line-height:2;overflow-wrap:anywhere">{heading}{body}</p>')
+
+
+def _visible(piece: bytes) -> str:
+    text = piece.decode("utf-8", "surrogateescape")
+    return "".join(f"⟨{ord(c) - 0xDC00:02X}⟩" if 0xDC80 <= ord(c) <= 0xDCFF else "␣" if c == " " else c for c in text)

@@ -1,0 +1,130 @@
+"""The report of a run: one self-contained HTML file made from what the stages wrote."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from . import plots
+from .corpus import language_name, source_name
+from .evaluation import KIND_NAMES, Scores
+from .fertility import FertilityReport
+from .render import show, table_html
+from .sources import name_portable_class
+from .training import Training
+from .vocabulary import VocabularyChange
+from .workspace import PUBLISHED, STAGES, Workspace, write_atomically
+
+
+def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | None = None) -> Path:
+    """Write `report.html` of a run.
+
+    Args:
+        run: its first four stages must be complete.
+        scores: of the fifth; read from `scores.json` where not given.
+        path: where to write; the run folder's `report.html` by default.
+
+    Raises:
+        WorkspaceError: a stage is missing.
+    """
+    import jinja2
+
+    if scores is None:
+        run.stage(STAGES[-1])
+        scores = Scores.load(run.folder / "scores.json")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["html"] = lambda piece: jinja2.utils.markupsafe.Markup(str(piece))
+    page = environment.get_template("report.html.j2").render(**_content(run, scores))
+    path = path or run.folder / "report.html"
+    write_atomically(path, lambda beside: beside.write_text(page, encoding="utf-8"))
+    return path
+
+
+def save_adapted(result: Training, change: VocabularyChange, run: Workspace, folder: Path) -> None:
+    """Write the adapted model as a stock Hugging Face folder with a model card, and the log of its training.
+
+    Args:
+        result: what was trained.
+        change: of the vocabulary; its tokenizer goes with the model.
+        run: whose recipe the card names.
+        folder: of the training stage, as `Workspace.writing` gives it; its checkpoints are deleted.
+    """
+    model = folder / PUBLISHED / "model"
+    result.model.save_pretrained(model)
+    change.tokenizer.save_pretrained(model)
+    name_portable_class(model)
+    (model / "README.md").write_text(_model_card(run, change), encoding="utf-8")
+    (folder / "steps.json").write_text(json.dumps(result.steps), encoding="utf-8")
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _model_card(run: Workspace, change: VocabularyChange) -> str:
+    recipe = run.recipe
+    language = language_name(recipe.language)
+    return f"""---
+language: [{recipe.language}, en]
+library_name: transformers
+pipeline_tag: text-generation
+tags: [langadapt]
+---
+# {language} adaptation of {recipe.base}
+
+Made with langadapt: {len(change.added):,} tokens for {language} were added to the tokenizer ({change.mode}), their rows
+started by the method {recipe.embeddings.method}, and the model was trained on {recipe.training.budget_tokens:,} tokens,
+{recipe.mixture.english_share:.0%} of them English. Method: Csaki et al., arXiv 2311.05741, and later work.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer, model = (kind.from_pretrained("model") for kind in (AutoTokenizer, AutoModelForCausalLM))
+```
+
+Text: {language} from {", ".join(recipe.corpus.target)}; English from {", ".join(recipe.corpus.english)}. The licence of
+the base model and of the text apply. What was gained and lost is in `report.html` of the run.
+"""
+
+
+def _content(run: Workspace, scores: Scores) -> dict[str, Any]:
+    language = language_name(run.recipe.language)
+    before = FertilityReport.load(run.stage("01_fertility") / "fertility.json")
+    after = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
+    change = VocabularyChange.load(run.stage("02_vocabulary"))
+    steps = json.loads((run.stage("04_training") / "steps.json").read_text(encoding="utf-8"))
+    manifests = {name: run.manifest(name) for name in STAGES[:-1]}
+    return {
+        "title": f"{language} for {run.recipe.base}",
+        "language": language,
+        "findings": scores.findings(),
+        "figures": [
+            show(plots.plot_changes(scores)),
+            show(plots.plot_domains(scores)),
+            *([show(plots.plot_accuracy(scores))] if len(scores.items) else []),
+            show(plots.plot_training(steps, run.recipe.language)),
+            show(plots.plot_vocabulary_curve(change, run.recipe.language)),
+            show(plots.plot_fertility(after, "tokens_per_word")),
+        ],
+        "bits_table": table_html(_named(scores.bits_per_byte()), caption="Bits per byte on held-out documents"),
+        "accuracy_table": table_html(_named(scores.accuracy()), caption="Evaluation items") if len(scores.items) else "",
+        "fertility_table": table_html(pd.concat([before.table, after.table.iloc[len(before.table) :]]), caption="Fertility"),
+        "audit_table": table_html(change.audit_table(), caption="Audit of the vocabulary"),
+        "samples": [sample | {"name": language_name(sample["language"])} for sample in scores.samples],
+        "models": scores.models,
+        "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
+        "hardware": manifests["04_training"]["hardware"],
+        "minutes": sum(manifest["seconds"] for manifest in manifests.values()) / 60,
+    }
+
+
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    named = table.assign(language=table.language.map(language_name))
+    if "source" in named:
+        named["source"] = named.source.map(source_name)
+    if "kind" in named:
+        named["kind"] = named.kind.map(KIND_NAMES)
+    return named

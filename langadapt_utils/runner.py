@@ -1,0 +1,156 @@
+"""The notebooks in order, headless, through papermill: resumable, with progress, stopping at the first failure."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import hardware
+from .corpus import project_folder
+from .errors import LangadaptError, WorkspaceError
+from .recipe import Recipe
+from .sources import fetch_model, parameter_count
+from .workspace import NOTEBOOKS, STAGES, Workspace
+
+# Disk a run needs at most, in bytes a parameter: two checkpoints of weights and two moments, two models.
+DISK_BYTES = 2 * 12 + 2 * 4
+# Seconds beside training: starting kernels, measuring. Tokens measured cost a third of tokens trained on.
+OVERHEAD_SECONDS, MEASURED_TOKENS = 100, 250_000
+Tell = Callable[[str], None]
+Progress = Callable[[dict[str, Any]], None]
+
+
+class StageFailed(LangadaptError):
+    """A notebook stopped: its message names the notebook, the cell and the reason."""
+
+
+def run_notebooks(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    stages: Sequence[str] = STAGES,
+    tell: Tell = print,
+    progress: Progress = lambda record: None,
+) -> Workspace:
+    """Run the notebooks of stages that are not complete yet.
+
+    Args:
+        recipe: of the run.
+        folder: of the run; created when missing.
+        stages: names in `STAGES`, in order.
+        tell: receives a line when a stage begins, ends or is skipped.
+        progress: receives each record that a running notebook writes to `log.jsonl`.
+
+    Raises:
+        StageFailed: a notebook stopped; what was done stays, and the next call goes on from there.
+        LangadaptError: recipe, folder, corpus, model or disk are not as they must be.
+    """
+    from filelock import FileLock, Timeout
+
+    run = Workspace(folder, recipe)
+    missing = [name for name in stages if not run.is_complete(name)]
+    if missing:
+        parameters = parameter_count(fetch_model(recipe.base))
+        run.require_space(DISK_BYTES * parameters)
+        tell(expected_time(recipe, parameters, missing))
+    lock = FileLock(run.folder / ".lock", timeout=0)
+    try:
+        with lock:
+            for name in stages:
+                if name in missing:
+                    tell(f"{name}: {NOTEBOOKS[name]}")
+                    seconds = _execute(run, name, progress)
+                    tell(f"{name}: done in {seconds:.0f} s")
+                else:
+                    tell(f"{name}: complete already")
+    except Timeout as error:
+        raise WorkspaceError(f"another process is running {run.folder}: wait for it, or choose another folder with --run") from error
+    return run
+
+
+def expected_time(recipe: Recipe, parameters: int, stages: Sequence[str]) -> str:
+    """How long the stages will take on this machine, as a sentence."""
+    from .training import estimate_seconds
+
+    precision = hardware.native_precision(recipe.training.precision)
+    seconds = OVERHEAD_SECONDS * len(stages) / len(STAGES)
+    if "04_training" in stages:
+        seconds += estimate_seconds(parameters, recipe.training.budget_tokens, precision)
+    if "05_evaluation" in stages and recipe.profile_name != "smoke":
+        seconds += estimate_seconds(parameters, MEASURED_TOKENS // 3, precision)
+    machine = f"{hardware.usable_cores()} cores of {hardware.processor_name()}"
+    if hardware.device().type == "cuda":
+        machine = str(hardware.describe()["device"])
+    return f"about {max(1, round(seconds / 60))} minutes on {machine} in {precision}"
+
+
+def _execute(run: Workspace, name: str, progress: Progress) -> float:
+    """Execute one notebook; the executed copy is kept, as `….failed.ipynb` where it stopped."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    notebook = project_folder() / "notebooks" / NOTEBOOKS[name]
+    executed = run.folder / "notebooks" / notebook.name
+    executed.parent.mkdir(exist_ok=True)
+    beside = executed.with_name(f".{notebook.stem}.partial.ipynb")
+    failed = executed.with_suffix(".failed.ipynb")
+    recipe = run.recipe
+    profile = Recipe.profile(recipe.profile_name, language=recipe.language)
+    began = time.monotonic()
+    with _following(run.folder / "log.jsonl", progress):
+        try:
+            papermill.execute_notebook(
+                notebook,
+                beside,
+                parameters={
+                    "profile": recipe.profile_name,
+                    "language": recipe.language,
+                    "run_folder": str(run.folder.absolute()),
+                    "overrides": {knob: value for knob, (value, _) in recipe.differences(profile).items()},
+                },
+                cwd=notebook.parent,
+                kernel_name="python3",
+                progress_bar=False,
+                start_timeout=120,
+            )
+        except PapermillExecutionError as error:
+            beside.replace(failed)
+            raise StageFailed(
+                f"{notebook.name} stopped in cell {error.exec_count}: {error.ename}: {error.evalue} (see {failed})"
+            ) from error
+    beside.replace(executed)
+    failed.unlink(missing_ok=True)
+    return time.monotonic() - began
+
+
+class _following:
+    """While the block runs, hand every new record of a log to `progress`."""
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        self._path, self._progress, self._over = path, progress, threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> None:
+        self._position = self._path.stat().st_size if self._path.exists() else 0
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._over.wait(0.5):
+            if not self._path.exists():
+                continue
+            with self._path.open("rb") as file:
+                file.seek(self._position)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    self._position += len(line)
+                    self._progress(json.loads(line))

@@ -1,0 +1,256 @@
+"""Workspace: the run folder, where each stage reads and writes; atomic, checked, resumable."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from . import hardware
+from .corpus import built_in_languages, fingerprint, project_folder
+from .errors import CorpusError, RecipeError, WorkspaceError
+from .recipe import BUILT_IN, Recipe
+from .sources import free_bytes
+
+NOTEBOOKS = {
+    "01_fertility": "01_tokenizer_fertility.ipynb",
+    "02_vocabulary": "02_vocabulary_extension.ipynb",
+    "03_embeddings": "03_embedding_initialisation.ipynb",
+    "04_training": "04_mixture_training.ipynb",
+    "05_evaluation": "05_forgetting_evaluation.ipynb",
+}
+STAGES = tuple(NOTEBOOKS)
+PUBLISHED = "publish"  # what a stage writes below this name moves to the top of the run folder
+MANIFEST = "manifest.json"
+PARAMETERS = {"profile": str, "language": str, "run_folder": str, "overrides": dict}
+
+
+class Workspace:
+    """A run folder and its recipe.
+
+    A stage writes into a folder beside its own, which takes its name only when everything is written. Its
+    manifest names the inputs (`key`), so that a stage is done again when recipe, text or version changed.
+
+    Args:
+        folder: created when missing.
+        recipe: of the run.
+
+    Raises:
+        WorkspaceError: the folder holds a run of another recipe, or other files.
+    """
+
+    def __init__(self, folder: Path | str, recipe: Recipe) -> None:
+        self.folder, self.recipe = Path(folder), recipe
+        if recipe.language not in built_in_languages() and BUILT_IN in recipe.corpus.target:
+            raise CorpusError(
+                f"language '{recipe.language}' has no built-in text, only {', '.join(built_in_languages())} have: "
+                "name your own with -p corpus.target=my_text.jsonl"
+            )
+        path = self.folder / "recipe.yaml"
+        if path.exists():
+            different = Recipe.read(path).differences(recipe)
+            if different:
+                name, (there, asked) = next(iter(different.items()))
+                raise WorkspaceError(
+                    f"{self.folder} holds a run of another recipe ({name} is {there!r} there, {asked!r} was asked): "
+                    "choose another folder with --run, or delete this one"
+                )
+        elif self.folder.exists() and any(self.folder.iterdir()):
+            raise WorkspaceError(f"{self.folder} is not empty and holds no recipe.yaml: choose another folder with --run")
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, lambda beside: recipe.write(beside))
+
+    def _repr_html_(self) -> str:
+        machine = hardware.describe()
+        rows = {
+            "run folder": self.folder,
+            "recipe": f"{self.recipe.language}, profile {self.recipe.profile_name}, base {self.recipe.base}",
+            "machine": f"{machine['device']}, {machine['cores']} cores, {machine['precision']}",
+            "complete": ", ".join(name for name in STAGES if self.is_complete(name)) or "nothing yet",
+        }
+        cells = "".join(f"<tr><th>{name}</th><td>{escape(str(value))}</td></tr>" for name, value in rows.items())
+        return f"<table>{cells}</table>"
+
+    def stage(self, name: str) -> Path:
+        """The folder of a finished stage.
+
+        Raises:
+            WorkspaceError: the stage has not been done with this recipe and text.
+        """
+        if not self.is_complete(name):
+            manifest = self.folder / name / MANIFEST
+            reason = "was made from other inputs" if manifest.exists() else "does not exist"
+            raise WorkspaceError(
+                f"stage {name} of run {self.folder} is needed first: {manifest} {reason}; run notebook "
+                f"{NOTEBOOKS[name]}, or `langadapt run {name[:2]} --run {self.folder}`"
+            )
+        return self.folder / name
+
+    def is_complete(self, name: str) -> bool:
+        """Whether a stage was finished with this recipe and text, and its files are still whole."""
+        try:
+            manifest = json.loads((self.folder / name / MANIFEST).read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return False
+        files = {**manifest["files"], **manifest["published"]}
+        whole = all((self.folder / path).is_file() and (self.folder / path).stat().st_size == size for path, size in files.items())
+        return whole and manifest["key"] == self.key(name)
+
+    def manifest(self, name: str) -> dict[str, Any]:
+        """What a finished stage recorded about itself."""
+        content: dict[str, Any] = json.loads((self.stage(name) / MANIFEST).read_text(encoding="utf-8"))
+        return content
+
+    def key(self, name: str) -> str:
+        """A hash of all that a stage's result depends on."""
+        from . import __version__
+
+        inputs = [name, __version__, self.recipe.digest, fingerprint(self.recipe.corpus)]
+        return hashlib.sha256("\n".join(inputs).encode()).hexdigest()
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """A folder to write a stage's results into; it becomes the stage's folder when the block ends well.
+
+        What an interrupted stage left is handed out again when its inputs are the same, so that it can
+        go on from there; anything older is removed.
+        """
+        partial, key, began = self.folder / f".{name}.partial", self.key(name), time.time()
+        mark = partial / "key"
+        if not (mark.exists() and mark.read_text() == key):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            mark.write_text(key)
+        yield partial
+        mark.unlink()
+        published = partial / PUBLISHED
+        moved = sorted(published.iterdir()) if published.exists() else []
+        sizes = _sizes(published, Path()) if moved else {}
+        for source in moved:
+            _replace(source, self.folder / source.name)
+        if published.exists():
+            published.rmdir()
+        manifest = {
+            "stage": name,
+            "key": key,
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "seconds": round(time.time() - began, 1),
+            "hardware": hardware.describe(),
+            "files": _sizes(partial, Path(name)),
+            "published": sizes,
+        }
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        _replace(partial, self.folder / name)
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append a record to `log.jsonl`."""
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
+
+    def reporter(self, stage: str) -> Callable[[Any], None]:
+        """A function that logs the records of a stage and shows the newest one as a line that keeps its place."""
+        from IPython.display import display
+
+        handle = display({"text/plain": ""}, raw=True, display_id=True)
+
+        def report(record: Any) -> None:
+            record = record if isinstance(record, dict) else {"doing": record}
+            self.log({"stage": stage, **record})
+            handle.update({"text/plain": progress_note(record)}, raw=True)
+
+        return report
+
+    def require_space(self, needed_bytes: int) -> None:
+        """Raise a `WorkspaceError` when the disk has less room than a stage will need."""
+        free = free_bytes(self.folder)
+        if free < needed_bytes:
+            raise WorkspaceError(
+                f"{self.folder} needs {needed_bytes / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free: free some, or choose another disk with --run"
+            )
+
+
+def progress_note(record: Mapping[str, Any]) -> str:
+    """A progress record in words, with a bar where the number of steps is known."""
+    if "steps" not in record:
+        return str(record["doing"])
+    done = round(20 * record["step"] / record["steps"])
+    minutes, seconds = divmod(round(record["seconds_left"]), 60)
+    return (
+        f"{'█' * done}{'░' * (20 - done)} step {record['step']} of {record['steps']}, "
+        f"{record['tokens_per_second']:.0f} tokens/s, {minutes}:{seconds:02d} left"
+    )
+
+
+def begin(stage: str, namespace: Mapping[str, Any]) -> Workspace:
+    """Open the run that a notebook's `parameters` cell describes.
+
+    Args:
+        stage: the notebook's stage, such as `02_vocabulary`.
+        namespace: the notebook's `globals()`.
+
+    Raises:
+        RecipeError: a parameter is unknown or has the wrong type.
+        WorkspaceError: the stage before has not been done.
+    """
+    for name in _injected(namespace):
+        if name not in PARAMETERS:
+            raise RecipeError(f"parameter '{name}' is unknown: a notebook takes {', '.join(PARAMETERS)}")
+    for name, kind in PARAMETERS.items():
+        if not isinstance(namespace[name], kind):
+            raise RecipeError(f"parameter {name} cannot be {namespace[name]!r}: it should be a {kind.__name__}")
+    recipe = Recipe.profile(namespace["profile"], language=namespace["language"], overrides=namespace["overrides"])
+    run = Workspace(namespace["run_folder"] or default_folder(recipe), recipe)
+    before = STAGES.index(stage) - 1
+    if before >= 0:
+        run.stage(STAGES[before])
+    return run
+
+
+def default_folder(recipe: Recipe) -> Path:
+    """`runs/NAME` in the checkout, or below the current folder where langadapt is installed without one."""
+    checkout = project_folder()
+    return (checkout if (checkout / "pyproject.toml").exists() else Path.cwd()) / "runs" / recipe.name
+
+
+def write_atomically(path: Path, write: Any) -> None:
+    """Have `write` make a file beside, then rename it."""
+    beside = path.with_name(f".{path.name}.partial")
+    write(beside)
+    beside.replace(path)
+
+
+def _injected(namespace: Mapping[str, Any]) -> list[str]:
+    """Names that papermill injected; it does not check them itself."""
+    cells = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters")]
+    return [
+        target.id
+        for cell in cells
+        for line in ast.parse(cell).body
+        if isinstance(line, ast.Assign)
+        for target in line.targets
+        if isinstance(target, ast.Name)
+    ]
+
+
+def _sizes(folder: Path, below: Path) -> dict[str, int]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(below / path.relative_to(folder)): path.stat().st_size for path in sorted(files)}
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Put a file or folder in the place of another, which is gone only once the new one is there."""
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.is_dir():
+        target.replace(old)
+    source.replace(target)
+    shutil.rmtree(old, ignore_errors=True)
