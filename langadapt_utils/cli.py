@@ -42,7 +42,9 @@ def run(
     chosen = [_stage(name) for name in stages or STAGES]
     recipe, folder = _recipe(language, profile, run_folder, parameter)
     with _Display() as display:
-        run = run_notebooks(recipe, folder, stages=[s for s in STAGES if s in chosen], tell=display.tell, progress=display.progress)
+        run = run_notebooks(
+            recipe, folder, stages=[s for s in STAGES if s in chosen], tell=display.tell, progress=display.progress
+        )
     if run.is_complete(STAGES[-1]):
         _print_findings(run)
 
@@ -71,13 +73,19 @@ def entry() -> NoReturn:
 
 
 def _stage(name: str) -> str:
-    matching = [stage for stage in STAGES if stage == name or stage.split("_")[0] == name.zfill(2) or stage.split("_")[1] == name]
+    matching = [
+        stage
+        for stage in STAGES
+        if stage == name or stage.split("_")[0] == name.zfill(2) or stage.split("_")[1] == name
+    ]
     if not matching:
         raise RecipeError(f"stage '{name}' is unknown: use one of {', '.join(STAGES)}")
     return matching[0]
 
 
-def _recipe(language: str | None, profile: str | None, folder: Path | None, parameter: list[str]) -> tuple[Recipe, Path]:
+def _recipe(
+    language: str | None, profile: str | None, folder: Path | None, parameter: list[str]
+) -> tuple[Recipe, Path]:
     """The recipe asked for; that of the run folder where nothing but the folder was named."""
     if folder and (folder / "recipe.yaml").is_file() and not (language or profile or parameter):
         return Recipe.read(folder / "recipe.yaml"), folder
@@ -103,7 +111,12 @@ class _Display:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         self._console = Console()
-        columns = [TextColumn("{task.description:<32}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn()]
+        columns = [
+            TextColumn("{task.description:<32}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+        ]
         self._bars = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
         self._all = self._bars.add_task("stages", total=len(STAGES), note="")
         self._one = self._bars.add_task("", total=None, note="", visible=False)

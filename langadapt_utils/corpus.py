@@ -128,6 +128,7 @@ def load_items(kind: str, language: str) -> list[dict[str, Any]]:
 
     Args:
         kind: `choice` (premise, choices, label), `cloze` (context, target) or `pairs` (good, bad).
+        language: its code.
     """
     items = []
     for row in _read_jsonl(data_folder() / f"eval_{kind}.jsonl"):
@@ -266,7 +267,9 @@ def _read_file(path: Path) -> Dataset:
     except Exception as error:
         causes = [error, error.__cause__, error.__context__]
         if any(isinstance(cause, UnicodeDecodeError) for cause in causes):
-            raise CorpusError(f"corpus file {path} is not UTF-8: convert it, for example with `iconv -t UTF-8`") from error
+            raise CorpusError(
+                f"corpus file {path} is not UTF-8: convert it, for example with `iconv -t UTF-8`"
+            ) from error
         raise CorpusError(f"cannot read corpus file {path}: {_first_line(error.__cause__ or error)}") from error
     return _with_columns(loaded, str(path), path.name)
 
@@ -274,7 +277,9 @@ def _read_file(path: Path) -> Dataset:
 def _with_columns(loaded: Dataset, source: str, name: str) -> Dataset:
     """Keep the text, and the id and domain where there are any; drop empty documents."""
     if "text" not in loaded.column_names:
-        raise CorpusError(f"{source} has no field 'text', only {', '.join(loaded.column_names)}: rename the field that holds the text")
+        raise CorpusError(
+            f"{source} has no field 'text', only {', '.join(loaded.column_names)}: rename the field that holds the text"
+        )
     rows = len(loaded)
     ids = [f"{name}-{index}" for index in range(rows)]
     domains = [str(domain) for domain in loaded["domain"]] if "domain" in loaded.column_names else ["text"] * rows

@@ -46,8 +46,11 @@ def subword_mean(old_VD: torch.Tensor, change: VocabularyChange, generator: torc
     rows = torch.tensor([row for row, ids in enumerate(spelled) for _ in ids])
     columns = torch.tensor([old for ids in spelled for old in ids])
     weights = torch.tensor([1 / len(ids) for ids in spelled for _ in ids])
-    average_NV = torch.sparse_coo_tensor(torch.stack([rows, columns]), weights, (len(spelled), len(old_VD)))
-    return torch.sparse.mm(average_NV, old_VD)
+    average_NV = torch.sparse_coo_tensor(
+        torch.stack([rows, columns]), weights, (len(spelled), len(old_VD)), check_invariants=False
+    )
+    rows_ND: torch.Tensor = torch.sparse.mm(average_NV, old_VD)
+    return rows_ND
 
 
 METHODS: dict[str, Method] = {"random": random_normal, "mean": mean, "subword_mean": subword_mean}
@@ -78,7 +81,8 @@ def initialise_embeddings(
     highest = max(change.kept.values())
     if highest >= len(old_VD):
         raise ModelError(
-            f"the tokenizer has ids up to {highest}, the model only {len(old_VD)} rows: give the model and the tokenizer of one folder"
+            f"the tokenizer has ids up to {highest}, the model only {len(old_VD)} rows: give the model and the "
+            "tokenizer of one folder"
         )
     if change.size > len(old_VD):
         result.resize_token_embeddings(change.size, mean_resizing=False)
@@ -88,7 +92,9 @@ def initialise_embeddings(
         rows = make_rows(old.float(), change, torch.Generator().manual_seed(seed))
         bad = [change.added[i] for i, row in zip(change.added, rows, strict=True) if not row.isfinite().all()]
         if bad:
-            raise ModelError(f"method '{method}' made rows that are not finite, for example for {bad[0]!r}: use another method")
+            raise ModelError(
+                f"method '{method}' made rows that are not finite, for example for {bad[0]!r}: use another method"
+            )
         new[: len(old)] = old
         new[new_ids] = rows.to(new.dtype)
 

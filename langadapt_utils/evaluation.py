@@ -75,7 +75,9 @@ def document_bits(
     start = document_start(tokenizer)
     encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     pieces = [
-        piece for unit, ids in enumerate(encoded) for piece in _windows(unit, [start, *ids], min(window_tokens, _context(model)))
+        piece
+        for unit, ids in enumerate(encoded)
+        for piece in _windows(unit, [start, *ids], min(window_tokens, _context(model)))
     ]
     return _bits(model, pieces, len(texts))
 
@@ -183,7 +185,11 @@ def wilson(correct: int, items: int) -> Estimate:
 
 
 def score_items(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, kind: str, items: Sequence[dict[str, Any]], language: str
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    kind: str,
+    items: Sequence[dict[str, Any]],
+    language: str,
 ) -> list[bool]:
     """Which evaluation items a model gets right, by likelihood.
 
@@ -214,11 +220,15 @@ def score_items(
     if kind != "pairs":
         bits = bits / np.array([len(text.encode()) for _, text in flat])
     width = len(options[0])
-    return (bits.reshape(-1, width).argmin(axis=1) == np.array(answers)).tolist()
+    return [bool(right) for right in bits.reshape(-1, width).argmin(axis=1) == np.array(answers)]
 
 
 def evaluate(
-    models: Mapping[str, Base], corpus: Corpus, recipe: EvaluationRecipe, *, report: Callable[[str], None] = lambda step: None
+    models: Mapping[str, Base],
+    corpus: Corpus,
+    recipe: EvaluationRecipe,
+    *,
+    report: Callable[[str], None] = lambda step: None,
 ) -> Scores:
     """Measure models on the same held-out documents, evaluation items and prompts.
 
@@ -257,7 +267,9 @@ def evaluate(
                     | {"text": generate(model, tokenizer, prompt, recipe.new_tokens)}
                 )
         model.to("cpu")
-    return Scores(list(models), corpus.language, pd.DataFrame(documents), pd.DataFrame(items), samples, recipe.resamples)
+    return Scores(
+        list(models), corpus.language, pd.DataFrame(documents), pd.DataFrame(items), samples, recipe.resamples
+    )
 
 
 def generate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompt: str, new_tokens: int) -> str:

@@ -103,7 +103,10 @@ def measure_fertility(
 
     counts = {language: len(lines) for language, lines in texts.items()}
     if not all(counts.values()) or (parallel and len(set(counts.values())) > 1):
-        raise CorpusError(f"fertility needs text in every language, and as many lines of each where they are parallel: there are {counts}")
+        raise CorpusError(
+            "fertility needs text in every language, and as many lines of each where they are parallel: "
+            f"there are {counts}"
+        )
     rows = [
         {"tokenizer": name, "language": language, **_count(tokenizer, lines, language)}
         for name, tokenizer in tokenizers.items()
@@ -122,7 +125,9 @@ def measure_fertility(
 
 def _count(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], language: str) -> dict[str, int | str]:
     tokens = words = continued = 0
-    for text, encoding in zip(texts, tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False), strict=True):
+    for text, encoding in zip(
+        texts, tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False), strict=True
+    ):
         spans = word_spans(text, language)
         tokens += len(encoding.ids)
         words += len(spans)

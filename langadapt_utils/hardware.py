@@ -8,6 +8,7 @@ import platform
 import time
 from contextlib import AbstractContextManager
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def native_precision(asked: str = "auto") -> Precision:
         if device().type == "cuda":
             has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
-            capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+            capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
             has_bfloat16 = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
         return "bfloat16" if has_bfloat16 else "float32"
     return "bfloat16" if asked == "bfloat16" else "float32"
@@ -79,8 +80,8 @@ def describe() -> dict[str, Any]:
 def processor_name() -> str:
     """The processor's model name."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     except OSError:
         names = []
     return names[0] if names else platform.processor() or platform.machine()

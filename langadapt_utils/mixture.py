@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,16 +61,14 @@ class Mixture:
     @property
     def length(self) -> int:
         """Tokens of a sequence."""
-        return next(iter(self.blocks.values())).shape[1]
+        return int(next(iter(self.blocks.values())).shape[1])
 
     def share(self, language: str) -> float:
         """The share of the sequences that are in a language."""
         return self.order.count(language) / len(self.order)
 
 
-def mix(
-    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, recipe: MixtureRecipe, *, budget_tokens: int
-) -> Mixture:
+def mix(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, recipe: MixtureRecipe, *, budget_tokens: int) -> Mixture:
     """Pack and interleave the training text.
 
     English sequences are spread evenly, so that every stretch of the run has the same share of them. Small
@@ -84,7 +83,8 @@ def mix(
     sequences = budget_tokens // recipe.sequence_length
     if sequences == 0:
         raise CorpusError(
-            f"a budget of {budget_tokens} tokens is less than one sequence of {recipe.sequence_length}: raise training.budget_tokens"
+            f"a budget of {budget_tokens} tokens is less than one sequence of {recipe.sequence_length}: "
+            "raise training.budget_tokens"
         )
     order = interleave(sequences, recipe.english_share, corpus.language)
     blocks, passes = {}, {}
@@ -103,7 +103,7 @@ def interleave(sequences: int, english_share: float, target: str) -> list[str]:
         ['hu', 'hu', 'hu', 'en', 'hu', 'hu', 'hu', 'en']
     """
     english_so_far = [int(index * english_share + 1e-9) for index in range(sequences + 1)]
-    return ["en" if after > before else target for before, after in zip(english_so_far, english_so_far[1:], strict=False)]
+    return ["en" if after > before else target for before, after in pairwise(english_so_far)]
 
 
 def pack(

@@ -72,6 +72,7 @@ def plot_initialisation(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
     Args:
         table: columns `method`, `language`, `bits_per_byte` (estimates); the method `base model` is the reference.
+        ax: to draw into.
     """
     ax = ax or _axes(rows=len(table))
     rows = table.iloc[::-1]
@@ -83,7 +84,8 @@ def plot_initialisation(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("bits per byte before any training (95 % interval)")
     return _finish(
         ax,
-        f"{language_name(target)} starts at {best.bits_per_byte.value:.2f} bits per byte with {best.method.replace('_', ' ')},\n"
+        f"{language_name(target)} starts at {best.bits_per_byte.value:.2f} bits per byte "
+        f"with {best.method.replace('_', ' ')},\n"
         f"at {worst.bits_per_byte.value:.2f} with {worst.method.replace('_', ' ')}",
         note=f"{best.bits_per_byte.units} documents",
     )
@@ -147,26 +149,45 @@ def plot_accuracy(scores: Scores, *, ax: Axes | None = None) -> Axes:
     table = scores.accuracy().iloc[::-1]
     ax = ax or _axes(rows=2 * len(table))
     names = [f"{language_name(row.language)}, {KIND_NAMES[row.kind]}" for row in table.itertuples()]
-    for offset, column, marker, label in ((0.15, "before", "o", scores.models[0]), (-0.15, "after", "s", scores.models[-1])):
+    for offset, column, marker, label in (
+        (0.15, "before", "o", scores.models[0]),
+        (-0.15, "after", "s", scores.models[-1]),
+    ):
         for place, (estimate, code) in enumerate(zip(table[column], table.language, strict=True)):
             ax.plot([estimate.low, estimate.high], [place + offset] * 2, color=_colour(code), linewidth=1.5)
             filled = _colour(code) if column == "after" else "white"
-            ax.plot(estimate.value, place + offset, marker, color=_colour(code), markerfacecolor=filled, label=label if not place else None)
+            ax.plot(
+                estimate.value,
+                place + offset,
+                marker,
+                color=_colour(code),
+                markerfacecolor=filled,
+                label=label if not place else None,
+            )
     for place, chance in enumerate(table.chance):
-        ax.plot([chance] * 2, [place - 0.4, place + 0.4], color=GREY, linestyle=":", label="chance" if not place else None)
+        ax.plot(
+            [chance] * 2, [place - 0.4, place + 0.4], color=GREY, linestyle=":", label="chance" if not place else None
+        )
     ax.set_yticks(range(len(names)), names)
     ax.set_xlim(0, 1)
     ax.set_xlabel("share of items right (95 % interval)")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    moved = [f"{language_name(row.language)} {KIND_NAMES[row.kind]}" for row in table.iloc[::-1].itertuples() if sign(row.change)]
-    title = f"Accuracy changed beyond doubt on: {', '.join(moved)}" if moved else "No change in accuracy is beyond doubt"
+    moved = [
+        f"{language_name(row.language)} {KIND_NAMES[row.kind]}"
+        for row in table.iloc[::-1].itertuples()
+        if sign(row.change)
+    ]
+    title = (
+        f"Accuracy changed beyond doubt on: {', '.join(moved)}" if moved else "No change in accuracy is beyond doubt"
+    )
     return _finish(ax, title)
 
 
 def _axes(rows: int = 6) -> Axes:
     import matplotlib.pyplot as plt
 
-    return plt.subplots(figsize=(7, max(2.2, 1.2 + 0.38 * rows)))[1]
+    ax: Axes = plt.subplots(figsize=(7, max(2.2, 1.2 + 0.38 * rows)))[1]
+    return ax
 
 
 def _dots(ax: Axes, names: Sequence[str], rows: pd.DataFrame, *, percent: bool = False) -> None:
@@ -187,7 +208,16 @@ def _finish(ax: Axes, title: str, *, note: str = "") -> Axes:
     ax.set_title(title, loc="left", fontsize=10.5, fontweight="bold")
     ax.spines[["top", "right"]].set_visible(False)
     if note:
-        ax.annotate(note, (1, 0), xytext=(0, -32), xycoords="axes fraction", textcoords="offset points", ha="right", fontsize=8, color=GREY)
+        ax.annotate(
+            note,
+            (1, 0),
+            xytext=(0, -32),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+            color=GREY,
+        )
     return ax
 
 
@@ -202,4 +232,7 @@ def _moved(change: Estimate) -> str:
 
 def _running_mean(values: Sequence[float]) -> list[float]:
     width = max(1, len(values) // 10)
-    return [sum(values[max(0, i - width + 1) : i + 1]) / len(values[max(0, i - width + 1) : i + 1]) for i in range(len(values))]
+    return [
+        sum(values[max(0, i - width + 1) : i + 1]) / len(values[max(0, i - width + 1) : i + 1])
+        for i in range(len(values))
+    ]

@@ -90,7 +90,9 @@ def tokens_html(tokenizer: PreTrainedTokenizerFast, text: str, *, language: str,
     spans = token_spans(tokenizer, text)
     for index, span in enumerate(spans):
         shown = escape(_visible(raw[span.start : span.end]))
-        style = f"background:{TOKEN_COLOURS[index % len(TOKEN_COLOURS)]};color:#111;border-left:1px solid #777;padding:1px"
+        style = (
+            f"background:{TOKEN_COLOURS[index % len(TOKEN_COLOURS)]};color:#111;border-left:1px solid #777;padding:1px"
+        )
         pieces.append(f'<span style="{style}" title="token {span.id}">{shown}</span>')
     direction = "rtl" if language in RIGHT_TO_LEFT else "ltr"
     heading = f"<b>{escape(label)}</b> {len(spans)} tokens<br>" if label else ""

@@ -110,8 +110,12 @@ def _content(run: Workspace, scores: Scores) -> dict[str, Any]:
             show(plots.plot_fertility(after, "tokens_per_word")),
         ],
         "bits_table": table_html(_named(scores.bits_per_byte()), caption="Bits per byte on held-out documents"),
-        "accuracy_table": table_html(_named(scores.accuracy()), caption="Evaluation items") if len(scores.items) else "",
-        "fertility_table": table_html(pd.concat([before.table, after.table.iloc[len(before.table) :]]), caption="Fertility"),
+        "accuracy_table": table_html(_named(scores.accuracy()), caption="Evaluation items")
+        if len(scores.items)
+        else "",
+        "fertility_table": table_html(
+            pd.concat([before.table, after.table.iloc[len(before.table) :]]), caption="Fertility"
+        ),
         "audit_table": table_html(change.audit_table(), caption="Audit of the vocabulary"),
         "samples": [sample | {"name": language_name(sample["language"])} for sample in scores.samples],
         "models": scores.models,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -69,7 +68,9 @@ def run_notebooks(
                 else:
                     tell(f"{name}: complete already")
     except Timeout as error:
-        raise WorkspaceError(f"another process is running {run.folder}: wait for it, or choose another folder with --run") from error
+        raise WorkspaceError(
+            f"another process is running {run.folder}: wait for it, or choose another folder with --run"
+        ) from error
     return run
 
 

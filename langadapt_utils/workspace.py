@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,9 @@ class Workspace:
                     "choose another folder with --run, or delete this one"
                 )
         elif self.folder.exists() and any(self.folder.iterdir()):
-            raise WorkspaceError(f"{self.folder} is not empty and holds no recipe.yaml: choose another folder with --run")
+            raise WorkspaceError(
+                f"{self.folder} is not empty and holds no recipe.yaml: choose another folder with --run"
+            )
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda beside: recipe.write(beside))
@@ -102,7 +104,10 @@ class Workspace:
         except (FileNotFoundError, json.JSONDecodeError):
             return False
         files = {**manifest["files"], **manifest["published"]}
-        whole = all((self.folder / path).is_file() and (self.folder / path).stat().st_size == size for path, size in files.items())
+        whole = all(
+            (self.folder / path).is_file() and (self.folder / path).stat().st_size == size
+            for path, size in files.items()
+        )
         return whole and manifest["key"] == self.key(name)
 
     def manifest(self, name: str) -> dict[str, Any]:
@@ -142,7 +147,7 @@ class Workspace:
         manifest = {
             "stage": name,
             "key": key,
-            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.time() - began, 1),
             "hardware": hardware.describe(),
             "files": _sizes(partial, Path(name)),
@@ -174,7 +179,8 @@ class Workspace:
         free = free_bytes(self.folder)
         if free < needed_bytes:
             raise WorkspaceError(
-                f"{self.folder} needs {needed_bytes / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free: free some, or choose another disk with --run"
+                f"{self.folder} needs {needed_bytes / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free: "
+                "free some, or choose another disk with --run"
             )
 
 

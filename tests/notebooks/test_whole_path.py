@@ -1,0 +1,146 @@
+"""All five notebooks through papermill on the real base model, for both worked examples."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+from papermill.exceptions import PapermillExecutionError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from langadapt_utils.evaluation import Scores
+from langadapt_utils.recipe import Recipe
+from langadapt_utils.runner import run_notebooks
+from langadapt_utils.workspace import NOTEBOOKS, STAGES, Workspace
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.base
+
+
+@pytest.fixture(scope="module", params=["hu", "th"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A whole run on the smoke profile."""
+    folder = tmp_path_factory.mktemp("runs") / request.param
+    return run_notebooks(Recipe.profile("smoke", language=request.param), folder)
+
+
+def test_the_run_folder_is_as_the_design_says(run: Workspace) -> None:
+    names = {path.name for path in run.folder.iterdir()}
+    assert names == {*STAGES, "recipe.yaml", "model", "scores.json", "report.html", "notebooks", "log.jsonl", ".lock"}
+    assert {path.name for path in (run.folder / "notebooks").iterdir()} == set(NOTEBOOKS.values())
+    assert all(run.is_complete(stage) for stage in STAGES)
+    assert not list(run.folder.rglob("*.bin")) + list(run.folder.rglob("*.pt")) + list(run.folder.rglob("checkpoint*"))
+
+
+def test_no_cell_failed_or_warned_and_exercises_wait(run: Workspace) -> None:
+    for name in NOTEBOOKS.values():
+        notebook = nbformat.read(run.folder / "notebooks" / name, as_version=4)
+        outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+        assert not [output for output in outputs if output.output_type == "error"]
+        assert not [output.text for output in outputs if output.get("name") == "stderr"], name
+        printed = "".join(output.text for output in outputs if output.get("name") == "stdout")
+        assert printed.count("not tried yet") == 3 and "✓" in printed and "✗" not in printed
+
+
+def test_the_adapted_model_is_a_stock_one_that_generates(run: Workspace) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(run.folder / "model")
+    model = AutoModelForCausalLM.from_pretrained(run.folder / "model")
+    assert len(tokenizer) == 49_152 + run.recipe.vocabulary.tokens == model.config.vocab_size
+    for prompt in ("The weather today", {"hu": "Az időjárás ma", "th": "วันนี้อากาศ"}[run.recipe.language]):
+        inputs = tokenizer(prompt, return_tensors="pt")
+        output = model.generate(**inputs, max_new_tokens=5, do_sample=False)
+        assert tokenizer.decode(output[0]).startswith(prompt) and output.shape[1] > inputs["input_ids"].shape[1]
+
+
+def test_scores_and_report_hold_the_same_findings(run: Workspace) -> None:
+    scores = Scores.load(run.folder / "scores.json")
+    assert set(scores.documents.language) == set(scores.items.language) == {"en", run.recipe.language}
+    assert set(scores.documents.source) == {"builtin", "wikipedia"}
+    report = (run.folder / "report.html").read_text(encoding="utf-8")
+    text = re.sub(r"&#(\d+);", lambda match: chr(int(match[1])), report)
+    assert all(finding in text for finding in scores.findings())
+    images = re.findall(r"<img [^>]*>", report)
+    assert len(images) >= 6 and all(re.search(r'alt="[^"]{20,}"', image) for image in images)
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', report), "the report must stand alone"
+
+
+def test_the_log_has_every_step(run: Workspace) -> None:
+    records = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    steps = [record["step"] for record in records if record["stage"] == "04_training"]
+    assert steps == list(range(1, records[0]["steps"] + 1)) and records[-1]["stage"] == "05_evaluation"
+
+
+def test_running_again_does_nothing(run: Workspace) -> None:
+    before = {
+        path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file() and path.name != ".lock"
+    }
+    told: list[str] = []
+    run_notebooks(run.recipe, run.folder, tell=told.append)
+    assert told == [f"{stage}: complete already" for stage in STAGES]
+    after = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [({"langauge": "th"}, "parameter 'langauge' is unknown"), ({"language": False}, "language cannot be False")],
+)
+def test_papermill_parameters_are_checked(parameters: dict[str, object], sentence: str, tmp_path: Path) -> None:
+    notebook = ROOT / "notebooks" / NOTEBOOKS["01_fertility"]
+    values = {"profile": "smoke", "run_folder": str(tmp_path / "run"), **parameters}
+    with pytest.raises(PapermillExecutionError, match=sentence):
+        papermill.execute_notebook(notebook, tmp_path / "out.ipynb", values, progress_bar=False)
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", "from langadapt_utils.cli import entry; entry()", "run", "--profile", "smoke"]
+    more = [
+        "-p",
+        "training.checkpoint_minutes=0.001",
+        "-p",
+        "training.budget_tokens=6144",
+        "-p",
+        "corpus.english=builtin",
+    ]
+    return subprocess.Popen(
+        [*command, *more, "--run", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+    )
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
+def test_a_run_that_is_stopped_in_training_goes_on_from_its_checkpoint(how: signal.Signals, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = start(folder)
+    checkpoints = folder / ".04_training.partial" / "checkpoints"
+    deadline = time.monotonic() + 400
+    while not list(checkpoints.glob("checkpoint-*/trainer_state.json")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "no checkpoint was written"
+        time.sleep(0.2)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    if how == signal.SIGINT:
+        assert "the same command goes on from here" in errors
+    deadline = time.monotonic() + 60
+    while (lines := (folder / "log.jsonl").read_text()) != (time.sleep(3), (folder / "log.jsonl").read_text())[1]:
+        assert time.monotonic() < deadline, "the notebook's kernel outlived the run"
+    assert not (folder / "04_training").exists() and not (folder / "model").exists()
+    process = start(folder)
+    assert process.wait(timeout=400) == 0, process.communicate()[1]
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text()[len(lines) :].splitlines()]
+    assert records[0]["step"] > 1, "training began from the start"
+    assert (folder / "report.html").exists() and not list(folder.glob(".0*"))

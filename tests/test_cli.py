@@ -1,0 +1,121 @@
+"""What a user gets for bad input: one sentence, a non-zero exit, and nothing overwritten."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import llama
+from transformers import PreTrainedTokenizerFast
+
+from langadapt_utils.errors import LangadaptError
+from langadapt_utils.recipe import Recipe
+from langadapt_utils.runner import StageFailed, expected_time, run_notebooks
+from langadapt_utils.workspace import STAGES, Workspace
+
+
+def langadapt(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from langadapt_utils.cli import entry; entry()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, **environment})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "--language", "fi"], "language 'fi' has no built-in text, only hu, th have"),
+        (["run", "--language", "Hungarian"], "language cannot be 'Hungarian'"),
+        (["run", "--profile", "cpuu"], "profile 'cpuu' is unknown: did you mean cpu?"),
+        (["run", "-p", "mixture.english_shar=0.1"], "did you mean mixture.english_share?"),
+        (["run", "-p", "mixture.english_share=1.5"], "mixture.english_share cannot be 1.5"),
+        (["run", "-p", "embeddings.method=magic"], "embeddings.method cannot be 'magic'"),
+        (["run", "-p", "mixture.english_share"], "is not of the form name=value"),
+        (["run", "07"], "stage '07' is unknown"),
+        (["run", "--profile", "smoke", "-p", "base=/no/such/model"], "is not a model folder"),
+        (["run", "--profile", "smoke", "-p", "corpus.target=/no/such/text.txt"], "does not exist"),
+        (["report", "--run", "/no/such/run"], "is not a run folder"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(arguments: list[str], sentence: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    extra = ["--run", str(folder)] if arguments[0] == "run" else []
+    done = langadapt(*arguments, *extra)
+    assert done.returncode == 1
+    assert sentence in done.stderr and done.stderr.startswith("error: ") and len(done.stderr.strip().splitlines()) == 1
+    assert not [path for path in folder.rglob("*") if path.name not in ("recipe.yaml", ".lock")]
+
+
+def test_a_wrong_option_is_a_usage_error() -> None:
+    assert langadapt("run", "--langauge", "th").returncode == 2
+    assert langadapt("--help").returncode == 0
+
+
+def test_a_folder_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    Workspace(tmp_path / "run", Recipe.profile("smoke"))
+    done = langadapt("run", "--run", str(tmp_path / "run"), "--profile", "smoke", "-p", "mixture.english_share=0.5")
+    assert done.returncode == 1 and "holds a run of another recipe" in done.stderr
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Recipe:
+    """A recipe whose notebooks run in seconds: a tiny model, the built-in text alone."""
+    folder = tmp_path / "base"
+    llama(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Recipe.profile("smoke", overrides={"base": str(folder), "corpus.english": "builtin"})
+
+
+def test_a_later_stage_alone_says_what_is_missing(tiny: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match=r"04_mixture_training\.ipynb stopped in cell .*03_embeddings/manifest\.json"):
+        run_notebooks(tiny, tmp_path / "run", stages=["04_training"])
+    assert (tmp_path / "run" / "notebooks" / "04_mixture_training.failed.ipynb").exists()
+    assert not (tmp_path / "run" / "04_training").exists()
+
+
+def test_more_tokens_than_the_corpus_supports_stops_the_run(tiny: Recipe, tmp_path: Path) -> None:
+    values = {"base": tiny.base, "corpus.english": "builtin", "vocabulary.tokens": 100_000}
+    recipe = Recipe.profile("smoke", overrides=values)
+    told: list[str] = []
+    with pytest.raises(StageFailed, match="100000 new tokens were asked, but this text supports only"):
+        run_notebooks(recipe, tmp_path / "run", stages=STAGES[:2], tell=told.append)
+    assert Workspace(tmp_path / "run", recipe).is_complete("01_fertility")
+    assert any(line.startswith("01_fertility: done") for line in told)
+    again: list[str] = []
+    with pytest.raises(StageFailed):
+        run_notebooks(recipe, tmp_path / "run", stages=STAGES[:2], tell=again.append)
+    assert "01_fertility: complete already" in again
+
+
+def test_too_little_disk_stops_before_anything_is_done(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("langadapt_utils.workspace.free_bytes", lambda path: 1_000)
+    with pytest.raises(LangadaptError, match="GB of disk"):
+        run_notebooks(tiny, tmp_path / "run")
+    assert not (tmp_path / "run" / "notebooks").exists()
+
+
+def test_a_run_folder_serves_one_process_at_a_time(tiny: Recipe, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    run = Workspace(tmp_path / "run", tiny)
+    with FileLock(run.folder / ".lock"), pytest.raises(LangadaptError, match="another process is running"):
+        run_notebooks(tiny, run.folder)
+
+
+def test_the_time_is_said_before_starting() -> None:
+    sentence = expected_time(Recipe.profile("cpu"), 134_515_008, STAGES)
+    assert sentence.startswith("about ") and " minutes on " in sentence
+
+
+@pytest.mark.parametrize("stages", [["01"], ["fertility"], ["01_fertility", "2"]])
+def test_stages_may_be_named_briefly(stages: list[str], tiny: Recipe, tmp_path: Path) -> None:
+    Workspace(tmp_path / "run", tiny)
+    done = langadapt("run", *stages, "--run", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    records = [path.name for path in (tmp_path / "run").iterdir() if path.name in STAGES]
+    assert len(records) == len(stages)
+    assert json.loads((tmp_path / "run" / "01_fertility" / "manifest.json").read_text())["stage"] == "01_fertility"

@@ -1,0 +1,188 @@
+import bz2
+import gzip
+import json
+import lzma
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from langadapt_utils.corpus import (
+    Corpus,
+    fingerprint,
+    load_corpus,
+    load_items,
+    read_documents,
+    split_documents,
+)
+from langadapt_utils.errors import CorpusError
+from langadapt_utils.recipe import BUILT_IN, WIKIPEDIA, CorpusRecipe
+
+Write = Callable[[str, bytes], Path]
+TWO = "Első bekezdés.\nMég mindig az.\n\nMásodik bekezdés: ทดสอบ.\n".encode()
+LINES = b'{"text": "egy", "domain": "a"}\n{"text": "kett\\u0151", "domain": "b"}\n'
+
+
+def test_the_built_in_corpus_is_held_out_alike_in_every_language(corpora: dict[str, Corpus]) -> None:
+    ids = {language: set(corpus.heldout[language]["id"]) for language, corpus in corpora.items()}
+    assert ids["hu"] == ids["th"] == set(corpora["hu"].heldout["en"]["id"])
+    for corpus in corpora.values():
+        for language in corpus.train:
+            assert not set(corpus.train[language]["id"]) & set(corpus.heldout[language]["id"])
+            assert len(corpus.train[language]) + len(corpus.heldout[language]) == 170
+
+
+def test_at_least_a_fifth_of_every_domain_is_held_out(corpora: dict[str, Corpus]) -> None:
+    corpus = corpora["hu"]
+    held, trained = Counter(corpus.heldout["hu"]["domain"]), Counter(corpus.train["hu"]["domain"])
+    assert len(held) == 8
+    for domain in held:
+        assert 0.2 <= held[domain] / (held[domain] + trained[domain]) < 0.3
+
+
+def test_parallel_sentences_are_held_out_and_aligned(corpora: dict[str, Corpus]) -> None:
+    for language, corpus in corpora.items():
+        texts, parallel = corpus.measuring_texts()
+        assert parallel and len(texts["en"]) == len(texts[language]) > 400
+        held = " ".join(corpus.heldout[language]["text"])
+        assert all(sentence in held for sentence in texts[language])
+
+
+def test_another_seed_holds_out_other_documents(corpora: dict[str, Corpus]) -> None:
+    other = load_corpus(CorpusRecipe(english=[BUILT_IN], seed=1), "hu")
+    assert set(other.heldout["hu"]["id"]) != set(corpora["hu"].heldout["hu"]["id"])
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "c"]), min_size=8, max_size=40),
+    st.floats(0.05, 0.6),
+    st.integers(0, 5),
+)
+@settings(deadline=None, max_examples=30)
+def test_a_split_loses_no_document_and_mixes_none(domains: list[str], share: float, seed: int) -> None:
+    rows = [{"id": str(i), "source": "s", "domain": d, "text": "t"} for i, d in enumerate(domains)]
+    try:
+        train, heldout = split_documents(datasets.Dataset.from_list(rows), share, seed)
+    except CorpusError:
+        assert max(Counter(domains).values()) * (1 - share) < 1 or len(set(domains)) > 1
+        return
+    assert sorted([*train["id"], *heldout["id"]]) == sorted(str(i) for i in range(len(domains)))
+    held = Counter(heldout["domain"])
+    assert all(held[domain] >= share * total - 1e-9 for domain, total in Counter(domains).items())
+
+
+@pytest.mark.parametrize("compress", [None, gzip, lzma, bz2], ids=["plain", "gz", "xz", "bz2"])
+def test_a_text_file_has_a_document_a_paragraph(compress: object, write: Write) -> None:
+    name = {None: "own.txt", gzip: "own.txt.gz", lzma: "own.txt.xz", bz2: "own.txt.bz2"}[compress]
+    content = TWO if compress is None else compress.compress(TWO)  # type: ignore[attr-defined]
+    documents = read_documents(str(write(name, content)), "hu")
+    assert [text.strip() for text in documents["text"]] == [part.strip() for part in TWO.decode().split("\n\n")]
+
+
+def test_jsonl_and_parquet_give_text_and_domain(write: Write, tmp_path: Path) -> None:
+    documents = read_documents(str(write("own.jsonl", LINES)), "hu")
+    assert documents["text"][:] == ["egy", "kettő"] and documents["domain"][:] == ["a", "b"]
+    datasets.Dataset.from_dict({"text": ["egy", "két"]}).to_parquet(tmp_path / "own.parquet")
+    assert read_documents(str(tmp_path / "own.parquet"), "hu")["text"][:] == ["egy", "két"]
+
+
+def test_a_folder_is_read_whole(write: Write, tmp_path: Path) -> None:
+    write("texts/a.txt", b"one\n")
+    write("texts/deep/b.jsonl", LINES)
+    write("texts/picture.png", b"\x89PNG")
+    assert sorted(text.strip() for text in read_documents(str(tmp_path / "texts"), "hu")["text"]) == [
+        "egy",
+        "kettő",
+        "one",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("empty.txt", b"", "is empty"),
+        ("blank.txt", b" \n\n \n", "has no text in it"),
+        ("latin2.txt", "árvíztűrő tükörfúrógép".encode("latin2"), "is not UTF-8"),
+        ("latin2.jsonl", '{"text": "tűrő"}'.encode("latin2"), "latin2.jsonl"),
+        ("other.jsonl", b'{"body": "x"}\n', "has no field 'text', only body"),
+        ("broken.jsonl", b'{"text": "x"\n', "broken.jsonl"),
+        ("notes.docx", b"PK", "is not text langadapt can read"),
+    ],
+)
+def test_text_that_cannot_be_used_is_refused(name: str, content: bytes, sentence: str, write: Write) -> None:
+    with pytest.raises(CorpusError) as error:
+        read_documents(str(write(name, content)), "hu")
+    assert sentence in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_missing_file_and_an_unknown_language_are_refused() -> None:
+    with pytest.raises(CorpusError, match="does not exist"):
+        read_documents("/no/such/file.txt", "hu")
+    with pytest.raises(CorpusError, match="no text in 'fi'"):
+        read_documents(BUILT_IN, "fi")
+
+
+def test_a_single_document_cannot_be_split(write: Write) -> None:
+    path = write("one.txt", b"one document\n")
+    with pytest.raises(CorpusError, match="too few to hold out"):
+        load_corpus(CorpusRecipe(target=[str(path)], english=[BUILT_IN]), "fi")
+
+
+def test_a_text_that_occurs_twice_is_on_one_side_only(write: Write) -> None:
+    path = write("twice.txt", b"\n\n".join([b"same  text", b"same text", *(b"other %d" % i for i in range(9))]))
+    corpus = load_corpus(CorpusRecipe(target=[str(path)], english=[BUILT_IN]), "fi")
+    texts = [*corpus.train["fi"]["text"], *corpus.heldout["fi"]["text"]]
+    assert len(texts) == 10
+    assert corpus.measuring_texts()[1] is False
+
+
+def test_a_hub_data_set_is_loaded_by_name_config_and_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def fake(repository: str, config: str | None, *, split: str, revision: str | None) -> datasets.Dataset:
+        asked.append((repository, config, split, revision))
+        return datasets.Dataset.from_dict({"text": ["egy", "kettő"]})
+
+    monkeypatch.setattr(datasets, "load_dataset", fake)
+    assert read_documents("hub:org/texts:hun@v2", "hu")["text"][:] == ["egy", "kettő"]
+    assert asked == [("org/texts", "hun", "train", "v2")]
+
+
+def test_a_changed_file_changes_the_fingerprint(write: Write) -> None:
+    path = write("own.txt", b"one")
+    recipe = CorpusRecipe(target=[str(path)], english=[BUILT_IN])
+    before = fingerprint(recipe)
+    assert fingerprint(recipe) == before
+    path.write_bytes(b"two")
+    assert fingerprint(recipe) != before
+
+
+@pytest.mark.parametrize("language", ["en", "hu", "th"])
+def test_the_evaluation_items_are_whole_and_balanced(language: str) -> None:
+    choice, cloze, pairs = (load_items(kind, language) for kind in ("choice", "cloze", "pairs"))
+    assert (len(choice), len(cloze), len(pairs)) == (180, 100, 120)
+    for kind in ("cause", "effect", "completion"):
+        labels = [item["label"] for item in choice if item["kind"] == kind]
+        assert labels.count(0) == labels.count(1) == 30
+    assert all(item["target"] for item in cloze) and all(item["good"] != item["bad"] for item in pairs)
+    assert load_items("choice", "fi") == []
+
+
+def test_no_evaluation_item_is_in_the_training_text(corpora: dict[str, Corpus]) -> None:
+    for language, corpus in corpora.items():
+        text = " ".join(corpus.train[language]["text"])
+        assert not [item["id"] for item in load_items("cloze", language) if item["context"] in text]
+        assert not [item["id"] for item in load_items("pairs", language) if item["good"] in text]
+
+
+@pytest.mark.base
+def test_wikipedia_is_split_by_article() -> None:
+    documents = read_documents(WIKIPEDIA, "en")
+    assert len(documents) > 10_000 and set(documents["source"]) == {"wikipedia"}
+    train, heldout = split_documents(documents, 0.2, 0)
+    assert not set(train["id"]) & set(heldout["id"]) and len(heldout) >= 0.2 * len(documents)
+    assert json.dumps(train[0])

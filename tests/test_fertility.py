@@ -1,0 +1,83 @@
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+from langadapt_utils.errors import CorpusError
+from langadapt_utils.fertility import FertilityReport, measure_fertility, tokens_touching, word_spans
+
+
+@pytest.fixture
+def letters() -> PreTrainedTokenizerFast:
+    """A tokenizer that knows the word `cat` whole and every other character by itself."""
+    backend = Tokenizer(
+        models.BPE({"c": 0, "a": 1, "t": 2, "ca": 3, "cat": 4, "s": 5, " ": 6, "é": 7}, [("c", "a"), ("ca", "t")])
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
+def test_every_column_is_what_it_says(letters: PreTrainedTokenizerFast) -> None:
+    report = measure_fertility({"base": letters}, {"en": ["cat cats", "cat"], "hu": ["és ta", "cat"]})
+    english, hungarian = (report.table.set_index("language").loc[code] for code in ("en", "hu"))
+    assert (english.tokens, english.words, english.characters, english.bytes) == (5, 3, 11, 11)
+    assert (hungarian.tokens, hungarian.words, hungarian.characters, hungarian.bytes) == (6, 3, 8, 9)
+    assert english.tokens_per_word == pytest.approx(5 / 3)
+    assert hungarian.tokens_per_character == pytest.approx(6 / 8) and hungarian.tokens_per_byte == pytest.approx(6 / 9)
+    assert (english.parity, hungarian.parity) == (1, pytest.approx(6 / 5))
+    assert (english.continued_words, english.single_token_words) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+    assert (hungarian.continued_words, report.sentences) == (pytest.approx(2 / 3), 2)
+
+
+def test_without_translations_there_is_no_parity(letters: PreTrainedTokenizerFast) -> None:
+    report = measure_fertility({"base": letters}, {"en": ["cat"], "fi": ["cat", "cat"]}, parallel=False)
+    assert all(math.isnan(value) for value in report.table.parity)
+
+
+@pytest.mark.parametrize("texts", [{"en": ["cat"], "hu": []}, {"en": ["cat"], "hu": ["cat", "cat"]}])
+def test_texts_that_cannot_be_compared_are_refused(
+    texts: dict[str, list[str]], letters: PreTrainedTokenizerFast
+) -> None:
+    with pytest.raises(CorpusError, match="fertility needs text"):
+        measure_fertility({"base": letters}, texts)
+
+
+def test_a_report_is_read_back_the_same(letters: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    report = measure_fertility({"a": letters, "b": letters}, {"en": ["cat"], "hu": ["ta"]})
+    report.save(tmp_path / "report.json")
+    again = FertilityReport.load(tmp_path / "report.json")
+    pd.testing.assert_frame_equal(again.table, report.table, check_dtype=False)
+    assert again.value("b", "hu", "tokens") == 2
+
+
+def test_thai_words_are_found_without_spaces() -> None:
+    text = "แมวกินปลา 2 ตัว"
+    assert [text[start:end] for start, end in word_spans(text, "th")] == ["แมว", "กิน", "ปลา", "2", "ตัว"]
+
+
+def test_marks_belong_to_their_word() -> None:
+    text = "हिन्दी में, 3!"
+    assert [text[start:end] for start, end in word_spans(text, "hi")] == ["हिन्दी", "में", "3"]
+
+
+@given(text=st.text(max_size=80))
+@pytest.mark.parametrize("language", ["hu", "th"])
+def test_words_are_in_order_and_inside_the_text(language: str, text: str) -> None:
+    spans = word_spans(text, language)
+    assert all(0 <= start < end <= len(text) for start, end in spans)
+    assert all(before[1] <= after[0] for before, after in pairwise(spans))
+
+
+@given(st.lists(st.integers(1, 4), max_size=12), st.lists(st.integers(1, 4), max_size=12))
+def test_touching_tokens_are_counted_like_overlaps(words: list[int], tokens: list[int]) -> None:
+    def spans(lengths: list[int]) -> list[tuple[int, int]]:
+        ends = [sum(lengths[: i + 1]) for i in range(len(lengths))]
+        return [(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+
+    left, right = spans(words)[::2], spans(tokens)
+    assert tokens_touching(left, right) == [sum(a < end and start < b for a, b in right) for start, end in left]

@@ -1,0 +1,155 @@
+import re
+from html.parser import HTMLParser
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from langadapt_utils import plots
+from langadapt_utils.corpus import Corpus
+from langadapt_utils.evaluation import Estimate, Scores
+from langadapt_utils.fertility import FertilityReport, measure_fertility
+from langadapt_utils.render import show, table_html, tokens_html
+from langadapt_utils.vocabulary import VocabularyChange
+
+
+class _Text(HTMLParser):
+    """The visible text of a piece of HTML, and the tags that occur."""
+
+    def __init__(self, html: object) -> None:
+        super().__init__()
+        self.text, self.tags = "", set[str]()
+        self.feed(str(html))
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.add(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def report(tokenizer: PreTrainedTokenizerFast, change: VocabularyChange, corpora: dict[str, Corpus]) -> FertilityReport:
+    texts, _ = corpora["hu"].measuring_texts()
+    return measure_fertility({"base": tokenizer, "adapted": change.tokenizer}, texts)
+
+
+@pytest.fixture(scope="module")
+def scores() -> Scores:
+    documents = pd.DataFrame(
+        [
+            {"model": model, "language": language, "source": source, "domain": domain, "id": f"{domain}{i}"}
+            | {"bits": (100 + i) * (0.7 if model == "adapted" and language == "hu" else 1.0), "bytes": 50}
+            for model in ("base", "adapted")
+            for language, source in (("hu", "builtin"), ("en", "builtin"), ("en", "wikipedia"))
+            for domain in ("news", "science")
+            for i in range(5)
+        ]
+    )
+    items = pd.DataFrame(
+        [
+            {"model": model, "language": "hu", "kind": "pairs", "id": i, "correct": model == "adapted" or i % 2 == 0}
+            for model in ("base", "adapted")
+            for i in range(40)
+        ]
+    )
+    return Scores(["base", "adapted"], "hu", documents, items, [], 200)
+
+
+@pytest.mark.parametrize("column", plots.UNITS)
+def test_a_fertility_figure_states_the_numbers_it_shows(column: str, report: FertilityReport) -> None:
+    ax = plots.plot_fertility(report, column)
+    assert "Hungarian" in ax.get_title(loc="left") and ax.get_xlabel() == plots.UNITS[column]
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx(list(report.table[column].iloc[::-1]))
+    plt.close(ax.figure)
+
+
+def test_the_curve_states_what_is_saved(change: VocabularyChange) -> None:
+    ax = plots.plot_vocabulary_curve(change, "hu")
+    saved = 1 - change.curve[200] / change.curve[0]
+    assert f"200 new tokens save {saved:.0%}" in ax.get_title(loc="left")
+    plt.close(ax.figure)
+
+
+def test_changes_are_drawn_with_their_intervals(scores: Scores) -> None:
+    ax = plots.plot_changes(scores)
+    assert "Hungarian falls by 30.0%" in ax.get_title(loc="left")
+    widths = [line.get_xdata() for line in ax.lines if len(line.get_xdata()) == 2]
+    expected = [(change.low, change.high) for change in scores.bits_per_byte().change.iloc[::-1]]
+    assert [tuple(width) for width in widths[:3]] == [pytest.approx(pair) for pair in expected]
+    plt.close(ax.figure)
+
+
+def test_domains_and_accuracy_state_their_finding(scores: Scores) -> None:
+    domains, accuracy = plots.plot_domains(scores), plots.plot_accuracy(scores)
+    assert "Hungarian gains most on" in domains.get_title(loc="left")
+    assert accuracy.get_title(loc="left") == "Accuracy changed beyond doubt on: Hungarian minimal pairs"
+    for ax in (domains, accuracy):
+        plt.close(ax.figure)
+
+
+def test_initialisation_ranks_the_methods() -> None:
+    rows = [
+        {"method": method, "language": language, "bits_per_byte": Estimate(value, value - 0.1, value + 0.1, 9)}
+        for method, value in (("base model", 3.0), ("random", 5.5), ("subword_mean", 3.1))
+        for language in ("hu", "en")
+    ]
+    title = plots.plot_initialisation(pd.DataFrame(rows)).get_title(loc="left")
+    assert "3.10 bits per byte with subword mean" in title and "5.50 with random" in title
+
+
+@pytest.mark.parametrize("languages", [("target", "en"), ("target",), ("en",)])
+def test_training_is_drawn_for_the_languages_it_had(languages: tuple[str, ...]) -> None:
+    steps = [{"tokens": 10 * i, "bits_per_byte": {code: 3 - i / 10 for code in languages}} for i in range(1, 12)]
+    ax = plots.plot_training(steps, "th")
+    assert len(ax.lines) == 2 * len(languages) and ("Thai" in ax.get_title(loc="left")) == ("target" in languages)
+    plt.close(ax.figure)
+
+
+def test_figures_draw_into_given_axes(change: VocabularyChange) -> None:
+    figure, ax = plt.subplots()
+    assert plots.plot_vocabulary_curve(change, "hu", ax=ax) is ax
+    plt.close(figure)
+
+
+def test_a_shown_figure_has_alternative_text_and_leaves_nothing_open() -> None:
+    _, ax = plt.subplots()
+    ax.set_title("A <finding>", loc="left")
+    ax.set_xlabel("tokens")
+    html = str(show(ax, caption="a & b"))
+    assert 'alt="A &lt;finding&gt;. Shown: tokens."' in html and "a &amp; b" in html
+    assert "data:image/png;base64," in html and plt.get_fignums() == []
+
+
+@given(
+    text=st.text(st.characters(blacklist_categories=("Cs",)), max_size=40), caption=st.text("<>&\"'abc", max_size=10)
+)
+def test_tables_show_their_text_and_nothing_more(text: str, caption: str) -> None:
+    parsed = _Text(table_html(pd.DataFrame({"a": [text]}), caption=caption))
+    assert parsed.tags <= {"table", "caption", "thead", "tbody", "tr", "th", "td"}
+    assert re.sub(r"\s", "", text.replace("\0", "\ufffd")) in re.sub(r"\s", "", parsed.text)
+
+
+def test_estimates_and_missing_values_are_readable() -> None:
+    html = str(
+        table_html(pd.DataFrame({"change": [Estimate(0.5, 0.4, 0.6, 3)], "parity": [float("nan")], "ok": [True]}))
+    )
+    assert "0.500 <small>[0.400, 0.600]</small>" in html and "<td>–</td>" in html and "<td>yes</td>" in html
+
+
+@given(text=st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=40))
+@settings(deadline=None)
+def test_coloured_tokens_show_the_whole_text(text: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    parsed = _Text(tokens_html(tokenizer, text, language="hu"))
+    shown = re.sub(r"⟨([0-9A-F]{2})⟩", lambda match: chr(0xDC00 + int(match[1], 16)), parsed.text)
+    if not set(text) & set("⟨⟩␣"):
+        assert shown.encode("utf-8", "surrogateescape").decode() == text.replace(" ", "␣")
+    assert parsed.tags <= {"p", "span"}
+
+
+def test_language_and_direction_are_said(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert 'lang="ar" dir="rtl"' in str(tokens_html(tokenizer, "سلام", language="ar"))
+    assert 'lang="th" dir="ltr"' in str(tokens_html(tokenizer, "ไทย", language="th", label="base"))

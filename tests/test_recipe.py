@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langadapt_utils.embeddings import METHODS
+from langadapt_utils.errors import RecipeError
+from langadapt_utils.recipe import PROFILES, Recipe, parse_override
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_written_recipe_is_read_back_the_same(name: str, tmp_path: Path) -> None:
+    recipe = Recipe.profile(name, language="th", overrides={"corpus.target": "a.txt,b.txt"})
+    recipe.write(tmp_path / "recipe.yaml")
+    again = Recipe.read(tmp_path / "recipe.yaml")
+    assert again == recipe and again.digest == recipe.digest
+    assert again.corpus.target == ["a.txt", "b.txt"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            {"mixture.english_shar": 0.1},
+            "parameter 'mixture.english_shar' is unknown: did you mean mixture.english_share?",
+        ),
+        ({"mixture.english_share": 1.2}, "mixture.english_share cannot be 1.2: it should be less than or equal to 1"),
+        ({"vocabulary.tokens": "many"}, "vocabulary.tokens cannot be 'many': it should be a valid integer"),
+        ({"vocabulary.tokens": 2.5}, "vocabulary.tokens cannot be 2.5: it should be a valid integer"),
+        ({"vocabulary.mode": "swap"}, "vocabulary.mode cannot be 'swap': it should be 'extend' or 'replace'"),
+        ({"embeddings.method": "magic"}, "embeddings.method cannot be 'magic'"),
+        ({"training.learning_rate": 0}, "training.learning_rate cannot be 0.0: it should be greater than 0"),
+        ({"language": "th"}, "parameter 'language' is unknown"),
+    ],
+)
+def test_a_wrong_knob_is_refused_in_one_sentence(overrides: dict[str, object], sentence: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        Recipe.profile("cpu", overrides=overrides)
+    assert sentence in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("profile", "language"), [("cpuu", "hu"), ("cpu", "Hungarian"), ("cpu", "en"), ("cpu", "no ")])
+def test_unknown_profile_or_language_is_refused(profile: str, language: str) -> None:
+    with pytest.raises(RecipeError):
+        Recipe.profile(profile, language=language)
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True))
+def test_an_english_share_is_between_0_and_1(share: float) -> None:
+    if 0 <= share <= 1:
+        assert Recipe.profile("cpu", overrides={"mixture.english_share": share}).mixture.english_share == share
+    else:
+        with pytest.raises(RecipeError, match=r"mixture\.english_share"):
+            Recipe.profile("cpu", overrides={"mixture.english_share": share})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("mixture.english_share=1", 1.0),
+        ("training.learning_rate=1e-4", 1e-4),
+        ("training.budget_tokens=1e6", 1_000_000),
+    ],
+)
+def test_numbers_may_be_written_as_people_write_them(text: str, value: float) -> None:
+    name, parsed = parse_override(text)
+    assert (
+        dict(Recipe.profile("cpu", overrides={name: parsed}))[name.split(".")[0]].model_dump()[name.split(".")[1]]
+        == value
+    )
+
+
+def test_an_override_without_a_value_is_refused() -> None:
+    with pytest.raises(RecipeError, match="name=value"):
+        parse_override("mixture.english_share")
+
+
+def test_the_name_of_a_run_says_when_knobs_differ() -> None:
+    plain, other = Recipe.profile("cpu"), Recipe.profile("cpu", overrides={"vocabulary.tokens": 7})
+    assert plain.name == "hu-cpu" and other.name.startswith("hu-cpu-")
+    assert plain.differences(other) == {"vocabulary.tokens": (plain.vocabulary.tokens, 7)}
+
+
+def test_every_method_that_a_recipe_may_name_exists() -> None:
+    for method in METHODS:
+        assert Recipe.profile("cpu", overrides={"embeddings.method": method}).embeddings.method == method
+    assert set(Recipe.profile("cpu").embeddings.compare) == set(METHODS)
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "a: [", "profile_name: cpu\nlanguage: hu\nsurprise: 1"])
+def test_a_broken_recipe_file_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(content)
+    with pytest.raises(RecipeError):
+        Recipe.read(tmp_path / "recipe.yaml")

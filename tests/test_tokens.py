@@ -1,0 +1,45 @@
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from langadapt_utils.tokens import byte_alphabet, byte_lengths, readable, surface_bytes, token_spans
+
+TEXT = st.text(max_size=60)
+
+
+def test_the_byte_alphabet_is_that_of_the_library() -> None:
+    assert set(byte_alphabet()) == set(pre_tokenizers.ByteLevel.alphabet())
+    assert sorted(byte_alphabet().values()) == list(range(256))
+
+
+@given(text=TEXT)
+@settings(deadline=None)
+def test_spans_tile_the_text(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
+    spans = token_spans(tokenizer, text)
+    assert [span.start for span in spans] == [0, *(span.end for span in spans)][: len(spans)]
+    assert (spans[-1].end if spans else 0) == len(text.encode())
+    lengths = byte_lengths(tokenizer)
+    assert [span.end - span.start for span in spans] == [lengths[span.id] for span in spans]
+
+
+def test_special_tokens_stand_for_no_bytes(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert byte_lengths(tokenizer)[tokenizer.bos_token_id] == 0
+
+
+def test_spans_of_a_word_level_tokenizer_tile_the_text_too() -> None:
+    backend = Tokenizer(models.WordLevel({"ház": 0, "kert": 1, "?": 2}, unk_token="?"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    spans = token_spans(PreTrainedTokenizerFast(tokenizer_object=backend), "ház  kert ")
+    assert [(span.start, span.end) for span in spans] == [(0, 4), (4, 11)]
+
+
+@given(text=TEXT)
+def test_whole_characters_are_readable_as_they_are(text: str) -> None:
+    surface = "".join(letter for byte in text.encode() for letter, value in byte_alphabet().items() if value == byte)
+    assert surface_bytes(surface) == text.encode() and readable(surface) == text
+
+
+def test_parts_of_characters_are_shown_by_number() -> None:
+    letters = {value: letter for letter, value in byte_alphabet().items()}
+    assert readable(letters[0xE0] + letters[0xB8]) == "⟨E0⟩⟨B8⟩"

@@ -1,0 +1,155 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from langadapt_utils import workspace
+from langadapt_utils.errors import CorpusError, RecipeError, WorkspaceError
+from langadapt_utils.recipe import Recipe
+from langadapt_utils.workspace import STAGES, Workspace, begin, progress_note
+
+RECIPE = Recipe.profile("smoke", overrides={"corpus.english": "builtin"})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "run", RECIPE)
+
+
+def finish(run: Workspace, stage: str, text: str = "result") -> None:
+    with run.writing(stage) as folder:
+        (folder / "result.txt").write_text(text)
+        (folder / "publish" / "model").mkdir(parents=True, exist_ok=True)
+        (folder / "publish" / "model" / "weights.txt").write_text(text)
+
+
+def test_a_finished_stage_is_complete_and_publishes(run: Workspace) -> None:
+    assert not run.is_complete(STAGES[0])
+    finish(run, STAGES[0])
+    assert run.is_complete(STAGES[0])
+    assert (run.stage(STAGES[0]) / "result.txt").read_text() == "result"
+    assert (run.folder / "model" / "weights.txt").read_text() == "result"
+    assert {path.name for path in run.folder.iterdir()} == {"recipe.yaml", STAGES[0], "model"}
+    manifest = run.manifest(STAGES[0])
+    assert manifest["files"] == {f"{STAGES[0]}/result.txt": 6} and manifest["hardware"]["cores"] >= 1
+
+
+def test_a_stage_that_fails_leaves_the_old_result_alone(run: Workspace) -> None:
+    finish(run, STAGES[0], "old")
+    with pytest.raises(RuntimeError), run.writing(STAGES[0]) as folder:
+        (folder / "result.txt").write_text("new")
+        raise RuntimeError
+    assert (run.stage(STAGES[0]) / "result.txt").read_text() == "old"
+
+
+def test_a_stage_done_again_replaces_the_old_result(run: Workspace) -> None:
+    finish(run, STAGES[0], "old")
+    finish(run, STAGES[0], "newer")
+    assert (run.stage(STAGES[0]) / "result.txt").read_text() == "newer"
+    assert (run.folder / "model" / "weights.txt").read_text() == "newer"
+
+
+def test_an_interrupted_stage_gets_its_folder_back(run: Workspace) -> None:
+    with pytest.raises(KeyboardInterrupt), run.writing(STAGES[3]) as folder:
+        (folder / "checkpoint").write_text("half-way")
+        raise KeyboardInterrupt
+    with run.writing(STAGES[3]) as folder:
+        assert (folder / "checkpoint").read_text() == "half-way"
+
+
+def test_what_other_inputs_left_behind_is_not_gone_on_with(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyboardInterrupt), run.writing(STAGES[3]) as folder:
+        (folder / "checkpoint").write_text("half-way")
+        raise KeyboardInterrupt
+    monkeypatch.setattr(workspace, "fingerprint", lambda recipe: "other text")
+    with run.writing(STAGES[3]) as folder:
+        assert not (folder / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("damage", ["delete", "shorten", "other text", "broken manifest"])
+def test_a_damaged_or_outdated_stage_is_not_complete(
+    run: Workspace, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(run, STAGES[0])
+    if damage == "delete":
+        (run.folder / "model" / "weights.txt").unlink()
+    elif damage == "shorten":
+        (run.folder / STAGES[0] / "result.txt").write_text("r")
+    elif damage == "broken manifest":
+        (run.folder / STAGES[0] / "manifest.json").write_text("{")
+    else:
+        monkeypatch.setattr(workspace, "fingerprint", lambda recipe: "other text")
+    assert not run.is_complete(STAGES[0])
+
+
+def test_a_missing_stage_is_named_with_the_command_that_makes_it(run: Workspace) -> None:
+    with pytest.raises(WorkspaceError, match=r"02_vocabulary_extension\.ipynb, or `langadapt run 02"):
+        run.stage("02_vocabulary")
+
+
+def test_a_folder_of_another_recipe_is_refused_and_untouched(run: Workspace) -> None:
+    before = (run.folder / "recipe.yaml").read_bytes()
+    other = Recipe.profile("smoke", overrides={"corpus.english": "builtin", "mixture.english_share": 0.5})
+    with pytest.raises(WorkspaceError, match=r"mixture\.english_share is 0\.25 there, 0\.5 was asked"):
+        Workspace(run.folder, other)
+    assert (run.folder / "recipe.yaml").read_bytes() == before
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("my life's work")
+    with pytest.raises(WorkspaceError, match="not empty"):
+        Workspace(tmp_path, RECIPE)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_language_without_text_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="'fi' has no built-in text, only hu, th have"):
+        Workspace(tmp_path / "run", Recipe.profile("smoke", language="fi"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_little_disk_is_said(run: Workspace) -> None:
+    run.require_space(1)
+    with pytest.raises(WorkspaceError, match="GB of disk"):
+        run.require_space(10**18)
+
+
+def parameters(tmp_path: Path, **changed: object) -> dict[str, object]:
+    values = {"profile": "smoke", "language": "hu", "run_folder": str(tmp_path / "run"), "overrides": {}}
+    return {**values, **changed}
+
+
+def test_a_notebook_opens_the_run_of_its_parameters(tmp_path: Path) -> None:
+    run = begin("01_fertility", parameters(tmp_path, overrides={"vocabulary.tokens": 9}))
+    assert run.recipe.vocabulary.tokens == 9 and run.folder == tmp_path / "run"
+    assert str(run.folder) in run._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"language": False}, "parameter language cannot be False: it should be a str"),
+        ({"overrides": "mixture.english_share=0"}, "it should be a dict"),
+        ({"In": ["", "# Parameters\nlangauge = 'th'\n"]}, "parameter 'langauge' is unknown"),
+    ],
+)
+def test_a_notebook_refuses_wrong_parameters(changed: dict[str, object], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=sentence):
+        begin("01_fertility", parameters(tmp_path, **changed))
+
+
+def test_a_notebook_needs_the_stage_before(tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceError, match=r"stage 01_fertility .* is needed first"):
+        begin("02_vocabulary", parameters(tmp_path))
+
+
+def test_the_log_has_a_record_a_line(run: Workspace) -> None:
+    run.log({"stage": "04_training", "step": 1})
+    run.log({"stage": "05_evaluation", "doing": "Thai"})
+    records = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    assert [record["stage"] for record in records] == ["04_training", "05_evaluation"]
+
+
+def test_progress_is_told_in_words() -> None:
+    note = progress_note({"step": 5, "steps": 10, "tokens_per_second": 470.2, "seconds_left": 61})
+    assert "step 5 of 10, 470 tokens/s, 1:01 left" in note and note.count("█") == note.count("░")
