@@ -118,6 +118,7 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
                 kernel_name="python3",
                 progress_bar=False,
                 start_timeout=120,
+                extra_arguments=["--log-level=ERROR"],  # not its notice about local sockets
             )
         except PapermillExecutionError as error:
             beside.replace(failed)

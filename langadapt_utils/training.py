@@ -25,6 +25,8 @@ from .vocabulary import VocabularyChange
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+IGNORED = -100  # a target that does not count
+EFFICIENCY = {("cpu", "bfloat16"): 0.45, ("cpu", "float32"): 0.7, ("cuda", "bfloat16"): 0.15, ("cuda", "float32"): 0.4}
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -133,13 +135,17 @@ def estimate_seconds(parameters: int, tokens: int, precision: hardware.Precision
     """How long training on a number of tokens takes here, from the speed of a matrix product.
 
     Training costs about 6 floating-point operations a parameter and token (Kaplan et al. 2020, arXiv
-    2001.08361); `EFFICIENCY` is the share of a large matrix product's speed that small batches reach.
+    2001.08361); `EFFICIENCY` is the share of a large matrix product's speed that training reaches.
+
+    Args:
+        parameters: of the model.
+        tokens: of the run.
+        precision: of the matrix products.
     """
-    return 6 * parameters * tokens / (EFFICIENCY * hardware.measured_flops(precision))
+    efficiency = EFFICIENCY[hardware.device().type, precision]
+    return 6 * parameters * tokens / (efficiency * hardware.measured_flops(precision))
 
 
-EFFICIENCY = 0.45
-IGNORED = -100  # a target that does not count
 
 
 class _RowRateTrainer(Trainer):  # type: ignore[misc]

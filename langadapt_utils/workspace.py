@@ -63,7 +63,7 @@ class Workspace:
                     f"{self.folder} holds a run of another recipe ({name} is {there!r} there, {asked!r} was asked): "
                     "choose another folder with --run, or delete this one"
                 )
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        elif self.folder.exists() and any(not path.name.startswith(".") for path in self.folder.iterdir()):
             raise WorkspaceError(
                 f"{self.folder} is not empty and holds no recipe.yaml: choose another folder with --run"
             )
@@ -136,7 +136,6 @@ class Workspace:
             partial.mkdir(parents=True)
             mark.write_text(key)
         yield partial
-        mark.unlink()
         published = partial / PUBLISHED
         moved = sorted(published.iterdir()) if published.exists() else []
         sizes = _sizes(published, Path()) if moved else {}
@@ -144,6 +143,7 @@ class Workspace:
             _replace(source, self.folder / source.name)
         if published.exists():
             published.rmdir()
+        mark.unlink()
         manifest = {
             "stage": name,
             "key": key,
