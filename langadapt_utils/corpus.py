@@ -260,18 +260,18 @@ def _read_file(path: Path) -> Dataset:
     disable_progress_bar()
     if path.stat().st_size == 0:
         raise CorpusError(f"corpus file {path} is empty: give a file with text")
+    cache = str(cache_folder() / "datasets")
     try:
-        loaded = load_dataset(
-            kind, data_files=str(path), split="train", cache_dir=str(cache_folder() / "datasets"), **options
-        )
-    except Exception as error:
-        causes = [error, error.__cause__, error.__context__]
-        if any(isinstance(cause, UnicodeDecodeError) for cause in causes):
+        loaded = load_dataset(kind, data_files=str(path), split="train", cache_dir=cache, **options)
+        return _with_columns(loaded, str(path), path.name)
+    except CorpusError:
+        raise
+    except Exception as error:  # the readers raise many kinds
+        if any(isinstance(cause, UnicodeDecodeError) for cause in (error, error.__cause__, error.__context__)):
             raise CorpusError(
                 f"corpus file {path} is not UTF-8: convert it, for example with `iconv -t UTF-8`"
             ) from error
         raise CorpusError(f"cannot read corpus file {path}: {_first_line(error.__cause__ or error)}") from error
-    return _with_columns(loaded, str(path), path.name)
 
 
 def _with_columns(loaded: Dataset, source: str, name: str) -> Dataset:

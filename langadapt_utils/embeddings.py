@@ -86,7 +86,7 @@ def initialise_embeddings(
         )
     if change.size > len(old_VD):
         result.resize_token_embeddings(change.size, mean_resizing=False)
-    new_ids = torch.tensor(list(change.added))
+    new_ids = torch.tensor(list(change.added), dtype=torch.long)
 
     def fill(new: torch.Tensor, old: torch.Tensor) -> None:
         rows = make_rows(old.float(), change, torch.Generator().manual_seed(seed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def plot_vocabulary_curve(change: VocabularyChange, language: str, *, ax: Axes |
     done = (1 - at_half) / (1 - share[-1])
     return _finish(
         ax,
-        f"{numbers[-1]:,} new tokens save {1 - share[-1]:.0%} of the {language_name(language)} tokens;\n"
+        f"{numbers[-1]:,} new tokens save {1 - share[-1]:.0%} of the {language_name(language)} tokens; "
         f"the first half of them saves {done:.0%} of that",
     )
 
@@ -85,7 +86,7 @@ def plot_initialisation(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return _finish(
         ax,
         f"{language_name(target)} starts at {best.bits_per_byte.value:.2f} bits per byte "
-        f"with {best.method.replace('_', ' ')},\n"
+        f"with {best.method.replace('_', ' ')}, "
         f"at {worst.bits_per_byte.value:.2f} with {worst.method.replace('_', ' ')}",
         note=f"{best.bits_per_byte.units} documents",
     )
@@ -184,9 +185,10 @@ def plot_accuracy(scores: Scores, *, ax: Axes | None = None) -> Axes:
 
 
 def _axes(rows: int = 6) -> Axes:
-    import matplotlib.pyplot as plt
+    """Axes of a figure that pyplot does not know, so that a notebook shows it only where `show` is called."""
+    from matplotlib.figure import Figure
 
-    ax: Axes = plt.subplots(figsize=(7, max(2.2, 1.2 + 0.38 * rows)))[1]
+    ax: Axes = Figure(figsize=(7, max(2.2, 1.2 + 0.38 * rows))).subplots()
     return ax
 
 
@@ -205,19 +207,10 @@ def _dots(ax: Axes, names: Sequence[str], rows: pd.DataFrame, *, percent: bool =
 
 
 def _finish(ax: Axes, title: str, *, note: str = "") -> Axes:
-    ax.set_title(title, loc="left", fontsize=10.5, fontweight="bold")
+    ax.set_title(textwrap.fill(title, 76), loc="left", x=0, fontsize=10.5, fontweight="bold")
     ax.spines[["top", "right"]].set_visible(False)
     if note:
-        ax.annotate(
-            note,
-            (1, 0),
-            xytext=(0, -32),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            ha="right",
-            fontsize=8,
-            color=GREY,
-        )
+        ax.set_xlabel(f"{ax.get_xlabel()} · {note}")
     return ax
 
 

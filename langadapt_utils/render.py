@@ -37,16 +37,13 @@ def show(ax: Axes, *, alt: str = "", caption: str = "") -> Html:
     """A figure as an HTML element with alternative text, drawn at twice the screen's resolution.
 
     Args:
-        ax: of the figure, which is closed for pyplot but can still be saved.
+        ax: of the figure.
         alt: what a reader who cannot see it must know; by default its title, which states the finding, and
             what its axes show.
         caption: shown below.
     """
-    import matplotlib.pyplot as plt
-
     figure, buffer = ax.figure.get_figure(root=True), io.BytesIO()
     figure.savefig(buffer, format="png", dpi=180, bbox_inches="tight", facecolor="white")
-    plt.close(figure)
     labels = ", ".join(label for label in (ax.get_xlabel(), ax.get_ylabel()) if label)
     alt = alt or f"{ax.get_title(loc='left')}. Shown: {labels}.".replace("\n", " ")
     width = round(figure.get_size_inches()[0] * 90)
@@ -68,12 +65,13 @@ def table_html(table: pd.DataFrame, *, caption: str = "", digits: int = 2) -> Ht
             return "–" if value != value else f"{value:,.{digits}f}"
         return f"{value:,}" if isinstance(value, int) else escape(str(value))
 
-    head = "".join(f"<th>{escape(str(name).replace('_', ' '))}</th>" for name in table.columns)
+    left = 'style="text-align:left"'  # Jupyter's own style sets everything to the right
+    head = "".join(f"<th {left}>{escape(str(name).replace('_', ' '))}</th>" for name in table.columns)
     rows = "".join(
-        "<tr>" + "".join(f"<td>{cell(value)}</td>" for value in row) + "</tr>"
+        "<tr>" + "".join(f"<td {left}>{cell(value)}</td>" for value in row) + "</tr>"
         for row in table.itertuples(index=False, name=None)
     )
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    title = f"<caption {left}>{escape(caption)}</caption>" if caption else ""
     return Html(f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
 
 

@@ -92,8 +92,7 @@ the base model and of the text apply. What was gained and lost is in `report.htm
 
 def _content(run: Workspace, scores: Scores) -> dict[str, Any]:
     language = language_name(run.recipe.language)
-    before = FertilityReport.load(run.stage("01_fertility") / "fertility.json")
-    after = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
+    fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
     change = VocabularyChange.load(run.stage("02_vocabulary"))
     steps = json.loads((run.stage("04_training") / "steps.json").read_text(encoding="utf-8"))
     manifests = {name: run.manifest(name) for name in STAGES[:-1]}
@@ -107,15 +106,13 @@ def _content(run: Workspace, scores: Scores) -> dict[str, Any]:
             *([show(plots.plot_accuracy(scores))] if len(scores.items) else []),
             show(plots.plot_training(steps, run.recipe.language)),
             show(plots.plot_vocabulary_curve(change, run.recipe.language)),
-            show(plots.plot_fertility(after, "tokens_per_word")),
+            show(plots.plot_fertility(fertility, "tokens_per_word")),
         ],
         "bits_table": table_html(_named(scores.bits_per_byte()), caption="Bits per byte on held-out documents"),
         "accuracy_table": table_html(_named(scores.accuracy()), caption="Evaluation items")
         if len(scores.items)
         else "",
-        "fertility_table": table_html(
-            pd.concat([before.table, after.table.iloc[len(before.table) :]]), caption="Fertility"
-        ),
+        "fertility_table": table_html(_named(fertility.table), caption="Fertility on held-out text"),
         "audit_table": table_html(change.audit_table(), caption="Audit of the vocabulary"),
         "samples": [sample | {"name": language_name(sample["language"])} for sample in scores.samples],
         "models": scores.models,

@@ -146,8 +146,6 @@ def estimate_seconds(parameters: int, tokens: int, precision: hardware.Precision
     return 6 * parameters * tokens / (efficiency * hardware.measured_flops(precision))
 
 
-
-
 class _RowRateTrainer(Trainer):  # type: ignore[misc]
     """A Trainer whose embedding rows learn at two rates, and that reports bits per byte per language."""
 

@@ -45,15 +45,18 @@ class Workspace:
 
     Raises:
         WorkspaceError: the folder holds a run of another recipe, or other files.
+        CorpusError: the language has no built-in text, or a named text does not exist.
     """
 
     def __init__(self, folder: Path | str, recipe: Recipe) -> None:
         self.folder, self.recipe = Path(folder), recipe
+        self._opened = time.time()
         if recipe.language not in built_in_languages() and BUILT_IN in recipe.corpus.target:
             raise CorpusError(
                 f"language '{recipe.language}' has no built-in text, only {', '.join(built_in_languages())} have: "
                 "name your own with -p corpus.target=my_text.jsonl"
             )
+        fingerprint(recipe.corpus)  # a text that does not exist is said before anything is written
         path = self.folder / "recipe.yaml"
         if path.exists():
             different = Recipe.read(path).differences(recipe)
@@ -79,7 +82,10 @@ class Workspace:
             "machine": f"{machine['device']}, {machine['cores']} cores, {machine['precision']}",
             "complete": ", ".join(name for name in STAGES if self.is_complete(name)) or "nothing yet",
         }
-        cells = "".join(f"<tr><th>{name}</th><td>{escape(str(value))}</td></tr>" for name, value in rows.items())
+        left = 'style="text-align:left"'
+        cells = "".join(
+            f"<tr><th {left}>{name}</th><td {left}>{escape(str(value))}</td></tr>" for name, value in rows.items()
+        )
         return f"<table>{cells}</table>"
 
     def stage(self, name: str) -> Path:
@@ -129,7 +135,7 @@ class Workspace:
         What an interrupted stage left is handed out again when its inputs are the same, so that it can
         go on from there; anything older is removed.
         """
-        partial, key, began = self.folder / f".{name}.partial", self.key(name), time.time()
+        partial, key = self.folder / f".{name}.partial", self.key(name)
         mark = partial / "key"
         if not (mark.exists() and mark.read_text() == key):
             shutil.rmtree(partial, ignore_errors=True)
@@ -148,7 +154,7 @@ class Workspace:
             "stage": name,
             "key": key,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.time() - began, 1),
+            "seconds": round(time.time() - self._opened, 1),  # since the notebook began
             "hardware": hardware.describe(),
             "files": _sizes(partial, Path(name)),
             "published": sizes,

@@ -107,7 +107,7 @@ def test_a_folder_is_read_whole(write: Write, tmp_path: Path) -> None:
         ("empty.txt", b"", "is empty"),
         ("blank.txt", b" \n\n \n", "has no text in it"),
         ("latin2.txt", "árvíztűrő tükörfúrógép".encode("latin2"), "is not UTF-8"),
-        ("latin2.jsonl", '{"text": "tűrő"}'.encode("latin2"), "latin2.jsonl"),
+        ("latin2.jsonl", '{"text": "tűrő"}'.encode("latin2"), "is not UTF-8"),
         ("other.jsonl", b'{"body": "x"}\n', "has no field 'text', only body"),
         ("broken.jsonl", b'{"text": "x"\n', "broken.jsonl"),
         ("notes.docx", b"PK", "is not text langadapt can read"),

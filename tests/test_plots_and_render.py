@@ -62,33 +62,32 @@ def scores() -> Scores:
 @pytest.mark.parametrize("column", plots.UNITS)
 def test_a_fertility_figure_states_the_numbers_it_shows(column: str, report: FertilityReport) -> None:
     ax = plots.plot_fertility(report, column)
-    assert "Hungarian" in ax.get_title(loc="left") and ax.get_xlabel() == plots.UNITS[column]
+    assert "Hungarian" in ax.get_title(loc="left").replace("\n", " ") and ax.get_xlabel().startswith(
+        plots.UNITS[column]
+    )
     assert [bar.get_width() for bar in ax.patches] == pytest.approx(list(report.table[column].iloc[::-1]))
-    plt.close(ax.figure)
 
 
 def test_the_curve_states_what_is_saved(change: VocabularyChange) -> None:
     ax = plots.plot_vocabulary_curve(change, "hu")
     saved = 1 - change.curve[200] / change.curve[0]
-    assert f"200 new tokens save {saved:.0%}" in ax.get_title(loc="left")
-    plt.close(ax.figure)
+    assert f"200 new tokens save {saved:.0%}" in ax.get_title(loc="left").replace("\n", " ")
 
 
 def test_changes_are_drawn_with_their_intervals(scores: Scores) -> None:
     ax = plots.plot_changes(scores)
-    assert "Hungarian falls by 30.0%" in ax.get_title(loc="left")
+    assert "Hungarian falls by 30.0%" in ax.get_title(loc="left").replace("\n", " ")
     widths = [line.get_xdata() for line in ax.lines if len(line.get_xdata()) == 2]
     expected = [(change.low, change.high) for change in scores.bits_per_byte().change.iloc[::-1]]
     assert [tuple(width) for width in widths[:3]] == [pytest.approx(pair) for pair in expected]
-    plt.close(ax.figure)
 
 
 def test_domains_and_accuracy_state_their_finding(scores: Scores) -> None:
     domains, accuracy = plots.plot_domains(scores), plots.plot_accuracy(scores)
-    assert "Hungarian gains most on" in domains.get_title(loc="left")
-    assert accuracy.get_title(loc="left") == "Accuracy changed beyond doubt on: Hungarian minimal pairs"
-    for ax in (domains, accuracy):
-        plt.close(ax.figure)
+    assert "Hungarian gains most on" in domains.get_title(loc="left").replace("\n", " ")
+    assert (
+        accuracy.get_title(loc="left").replace("\n", " ") == "Accuracy changed beyond doubt on: Hungarian minimal pairs"
+    )
 
 
 def test_initialisation_ranks_the_methods() -> None:
@@ -97,7 +96,7 @@ def test_initialisation_ranks_the_methods() -> None:
         for method, value in (("base model", 3.0), ("random", 5.5), ("subword_mean", 3.1))
         for language in ("hu", "en")
     ]
-    title = plots.plot_initialisation(pd.DataFrame(rows)).get_title(loc="left")
+    title = plots.plot_initialisation(pd.DataFrame(rows)).get_title(loc="left").replace("\n", " ")
     assert "3.10 bits per byte with subword mean" in title and "5.50 with random" in title
 
 
@@ -105,8 +104,15 @@ def test_initialisation_ranks_the_methods() -> None:
 def test_training_is_drawn_for_the_languages_it_had(languages: tuple[str, ...]) -> None:
     steps = [{"tokens": 10 * i, "bits_per_byte": {code: 3 - i / 10 for code in languages}} for i in range(1, 12)]
     ax = plots.plot_training(steps, "th")
-    assert len(ax.lines) == 2 * len(languages) and ("Thai" in ax.get_title(loc="left")) == ("target" in languages)
-    plt.close(ax.figure)
+    assert len(ax.lines) == 2 * len(languages) and ("Thai" in ax.get_title(loc="left").replace("\n", " ")) == (
+        "target" in languages
+    )
+
+
+def test_a_figure_is_drawn_where_it_is_shown_and_nowhere_else(change: VocabularyChange) -> None:
+    plt.close("all")
+    plots.plot_vocabulary_curve(change, "hu")
+    assert plt.get_fignums() == []
 
 
 def test_figures_draw_into_given_axes(change: VocabularyChange) -> None:
@@ -115,13 +121,13 @@ def test_figures_draw_into_given_axes(change: VocabularyChange) -> None:
     plt.close(figure)
 
 
-def test_a_shown_figure_has_alternative_text_and_leaves_nothing_open() -> None:
+def test_a_shown_figure_has_alternative_text() -> None:
     _, ax = plt.subplots()
     ax.set_title("A <finding>", loc="left")
     ax.set_xlabel("tokens")
     html = str(show(ax, caption="a & b"))
     assert 'alt="A &lt;finding&gt;. Shown: tokens."' in html and "a &amp; b" in html
-    assert "data:image/png;base64," in html and plt.get_fignums() == []
+    assert "data:image/png;base64," in html
 
 
 @given(
@@ -137,7 +143,7 @@ def test_estimates_and_missing_values_are_readable() -> None:
     html = str(
         table_html(pd.DataFrame({"change": [Estimate(0.5, 0.4, 0.6, 3)], "parity": [float("nan")], "ok": [True]}))
     )
-    assert "0.500 <small>[0.400, 0.600]</small>" in html and "<td>–</td>" in html and "<td>yes</td>" in html
+    assert "0.500 <small>[0.400, 0.600]</small>" in html and ">–</td>" in html and ">yes</td>" in html
 
 
 @given(text=st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=40))
