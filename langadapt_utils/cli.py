@@ -41,10 +41,13 @@ def run(
 
     chosen = [_stage(name) for name in stages or STAGES]
     recipe, folder = _recipe(language, profile, run_folder, parameter)
-    with _Display() as display:
-        run = run_notebooks(
-            recipe, folder, stages=[s for s in STAGES if s in chosen], tell=display.tell, progress=display.progress
-        )
+    in_order = [stage for stage in STAGES if stage in chosen]
+    try:
+        with _Display() as display:
+            run = run_notebooks(recipe, folder, stages=in_order, tell=display.tell, progress=display.progress)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(130) from None
     if run.is_complete(STAGES[-1]):
         _print_findings(run)
 
@@ -60,15 +63,12 @@ def report(run_folder: Annotated[Path, typer.Option("--run", help="Run folder.")
 
 
 def entry() -> NoReturn:
-    """Run the command line; one sentence and exit code 1 for what the user can mend, 130 for Ctrl-C."""
+    """Run the command line; what the user can mend is one sentence and exit code 1."""
     try:
         app(standalone_mode=True)
     except LangadaptError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        raise SystemExit(130) from None
     raise SystemExit(0)
 
 

@@ -51,7 +51,7 @@ def train(
     change: VocabularyChange,
     mixture: Mixture,
     recipe: TrainingRecipe,
-    folder: Path,
+    folder: Path | str,
     *,
     report: Report = lambda record: None,
 ) -> Training:
@@ -68,6 +68,7 @@ def train(
     Raises:
         ModelError: the loss is not finite.
     """
+    folder = Path(folder)
     micro_batch = max(1, min(recipe.micro_batch_tokens, recipe.batch_tokens) // mixture.length)
     accumulate = max(1, recipe.batch_tokens // (micro_batch * mixture.length))
     steps = max(1, len(mixture) // (micro_batch * accumulate))

@@ -1,0 +1,67 @@
+"""What the README shows works as printed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import langadapt_utils as la
+from langadapt_utils import cli, runner
+from langadapt_utils.recipe import Recipe
+from langadapt_utils.workspace import NOTEBOOKS, Workspace
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```\w*\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("make ")])
+def test_a_make_command_is_a_target(command: str) -> None:
+    subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("langadapt ")])
+def test_a_langadapt_command_is_understood(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[tuple[Recipe, list[str]]] = []
+
+    def fake(recipe: Recipe, folder: Path, *, stages: list[str], **_: object) -> Workspace:
+        asked.append((recipe, stages))
+        return Workspace(tmp_path / "run", Recipe.profile("smoke"))
+
+    monkeypatch.setattr(runner, "run_notebooks", fake)
+    done = CliRunner().invoke(cli.app, shlex.split(command)[1:], catch_exceptions=False)
+    assert done.exit_code == 0 and len(asked) == 1, done.output
+    recipe, stages = asked[0]
+    for option, value in re.findall(r"(--language|--profile|-p) (\S+)", command):
+        if option == "-p":
+            name, _, wanted = value.partition("=")
+            section, _, knob = name.rpartition(".")
+            found = getattr(getattr(recipe, section), knob) if section else getattr(recipe, knob)
+            assert str(found) in (wanted, str([wanted]))
+        else:
+            assert value in (recipe.language, recipe.profile_name)
+    assert len(stages) == (1 if " 05 " in command else 5)
+
+
+def test_the_python_example_runs(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = {"base": str(tiny_folder), "corpus.english": "builtin", "training.budget_tokens": 2_048}
+    tiny = Recipe.profile("smoke", overrides=overrides)
+    monkeypatch.setattr(Recipe, "profile", lambda name, language: tiny)
+    monkeypatch.chdir(tmp_path)
+    example = next(block for block in BLOCKS if "import langadapt_utils as la" in block)
+    exec(compile(example.replace("1_000", "100"), "README.md", "exec"), {})
+    assert "Estimate(value=" in capsys.readouterr().out
+
+
+def test_links_lead_somewhere() -> None:
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
+    assert all(name in README for name in NOTEBOOKS.values()) and la.__doc__
