@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -13,7 +14,7 @@ from . import hardware
 from .corpus import project_folder
 from .errors import LangadaptError, WorkspaceError
 from .recipe import Recipe
-from .sources import fetch_model, parameter_count
+from .sources import cache_folder, fetch_model, parameter_count
 from .workspace import NOTEBOOKS, STAGES, Workspace
 
 # Disk a run needs at most, in bytes a parameter: two checkpoints of weights and two moments, two models.
@@ -57,7 +58,7 @@ def run_notebooks(
         parameters = parameter_count(fetch_model(recipe.base))
         run.require_space(DISK_BYTES * parameters)
         tell(expected_time(recipe, parameters, missing))
-    lock = FileLock(run.folder / ".lock", timeout=0)
+    lock = FileLock(lock_path(run.folder), timeout=0)
     try:
         with lock:
             for name in stages:
@@ -72,6 +73,13 @@ def run_notebooks(
             f"another process is running {run.folder}: wait for it, or choose another folder with --run"
         ) from error
     return run
+
+
+def lock_path(folder: Path) -> Path:
+    """The file that a running process locks; it lies in the cache, so that a run folder holds results alone."""
+    path = cache_folder() / "locks" / hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def expected_time(recipe: Recipe, parameters: int, stages: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils.errors import LangadaptError
 from langadapt_utils.recipe import Recipe
-from langadapt_utils.runner import StageFailed, expected_time, run_notebooks
+from langadapt_utils.runner import StageFailed, expected_time, lock_path, run_notebooks
 from langadapt_utils.workspace import STAGES, Workspace
 
 
@@ -45,7 +45,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(arguments: list[str], sent
     done = langadapt(*arguments, *extra)
     assert done.returncode == 1
     assert sentence in done.stderr and done.stderr.startswith("error: ") and len(done.stderr.strip().splitlines()) == 1
-    assert not [path for path in folder.rglob("*") if path.name not in ("recipe.yaml", ".lock")]
+    assert not [path for path in folder.rglob("*") if path.name != "recipe.yaml"]
 
 
 def test_a_wrong_option_is_a_usage_error() -> None:
@@ -102,7 +102,7 @@ def test_a_run_folder_serves_one_process_at_a_time(tiny: Recipe, tmp_path: Path)
     from filelock import FileLock
 
     run = Workspace(tmp_path / "run", tiny)
-    with FileLock(run.folder / ".lock"), pytest.raises(LangadaptError, match="another process is running"):
+    with FileLock(lock_path(run.folder)), pytest.raises(LangadaptError, match="another process is running"):
         run_notebooks(tiny, run.folder)
 
 

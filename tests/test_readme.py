@@ -61,6 +61,13 @@ def test_the_python_example_runs(
     assert "Estimate(value=" in capsys.readouterr().out
 
 
+def test_the_results_are_the_recorded_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from record_reference import MARK, readme_section
+
+    assert README.split(MARK)[1].strip() == readme_section()
+
+
 def test_links_lead_somewhere() -> None:
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / link).exists(), link

@@ -35,7 +35,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def test_the_run_folder_is_as_the_design_says(run: Workspace) -> None:
     names = {path.name for path in run.folder.iterdir()}
-    assert names == {*STAGES, "recipe.yaml", "model", "scores.json", "report.html", "notebooks", "log.jsonl", ".lock"}
+    assert names == {*STAGES, "recipe.yaml", "model", "scores.json", "report.html", "notebooks", "log.jsonl"}
     assert {path.name for path in (run.folder / "notebooks").iterdir()} == set(NOTEBOOKS.values())
     assert all(run.is_complete(stage) for stage in STAGES)
     assert not list(run.folder.rglob("*.bin")) + list(run.folder.rglob("*.pt")) + list(run.folder.rglob("checkpoint*"))
@@ -80,13 +80,11 @@ def test_the_log_has_every_step(run: Workspace) -> None:
 
 
 def test_running_again_does_nothing(run: Workspace) -> None:
-    before = {
-        path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file() and path.name != ".lock"
-    }
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file()}
     told: list[str] = []
     run_notebooks(run.recipe, run.folder, tell=told.append)
     assert told == [f"{stage}: complete already" for stage in STAGES]
-    after = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    after = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file()}
     assert after == before
 
 

@@ -1,0 +1,101 @@
+"""Record a finished run as a reference result: its numbers, its figure, and the table in the README.
+
+    python benchmarks/record_reference.py runs/hu-cpu runs/th-cpu
+
+Writes `data/reference/NAME.json` (recipe, hardware, commit, seconds, scores) and `NAME.svg` for each run, and
+the part of `README.md` between the marks `<!-- results -->`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from langadapt_utils import plots
+from langadapt_utils.corpus import language_name
+from langadapt_utils.evaluation import Scores
+from langadapt_utils.fertility import FertilityReport
+from langadapt_utils.recipe import Recipe
+from langadapt_utils.workspace import STAGES, Workspace
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "data" / "reference"
+MARK = "<!-- results -->"
+
+
+def record(folder: Path) -> None:
+    """Write the JSON and the figure of one run."""
+    run = Workspace(folder, Recipe.read(folder / "recipe.yaml"))
+    scores = Scores.load(folder / "scores.json")
+    fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
+    manifests = {name: run.manifest(name) for name in STAGES}
+    stored = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True)
+    content = {
+        "name": run.recipe.name,
+        "commit": commit.stdout.strip(),
+        "recipe": run.recipe.model_dump(),
+        "hardware": manifests["04_training"]["hardware"],
+        "seconds": {name: manifest["seconds"] for name, manifest in manifests.items()},
+        "fertility": json.loads(fertility.table.to_json(orient="records")),
+        **{key: stored[key] for key in ("findings", "bits_per_byte", "accuracy")},
+    }
+    REFERENCE.mkdir(exist_ok=True)
+    path = REFERENCE / f"{run.recipe.name}.json"
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    figure = plots.plot_changes(scores).figure
+    figure.savefig(path.with_suffix(".svg"), bbox_inches="tight", facecolor="white", metadata={"Date": None})
+
+
+def readme_section() -> str:
+    """What the README says of the recorded results, in Markdown."""
+    recorded = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(REFERENCE.glob("*-cpu.json"))]
+    lines = ["| | " + " | ".join(language_name(one["recipe"]["language"]) for one in recorded) + " |"]
+    lines.append("|---|" + "---|" * len(recorded))
+    for title, cell in ROWS.items():
+        lines.append(f"| {title} | " + " | ".join(cell(one) for one in recorded) + " |")
+    hardware = recorded[0]["hardware"]
+    figures = [
+        f"![{language_name(one['recipe']['language'])}: {one['findings'][0]}](data/reference/{one['name']}.svg)"
+        for one in recorded[:1]
+    ]
+    machine = f"Measured on {hardware['cores']} cores of {hardware['device']}, {hardware['precision']}; "
+    return "\n\n".join([*figures, "\n".join(lines), machine + "brackets hold 95 % intervals over held-out documents."])
+
+
+def _change(one: dict[str, Any], language: str, source: str) -> str:
+    row = next(r for r in one["bits_per_byte"] if (r["language"], r["source"]) == (language, source))
+    change = row["change"]
+    return f"{change['value']:+.1%} [{change['low']:+.1%}, {change['high']:+.1%}]"
+
+
+def _words(one: dict[str, Any]) -> str:
+    rows = [r for r in one["fertility"] if r["language"] == one["recipe"]["language"]]
+    return " → ".join(f"{row['tokens_per_word']:.2f}" for row in rows)
+
+
+ROWS = {
+    "tokens per word": _words,
+    "bits per byte, the language": lambda one: _change(one, one["recipe"]["language"], "builtin"),
+    "bits per byte, English Wikipedia": lambda one: _change(one, "en", "wikipedia"),
+    "bits per byte, English project documents": lambda one: _change(one, "en", "builtin"),
+    "minutes": lambda one: f"{sum(one['seconds'].values()) / 60:.0f}",
+}
+
+
+def main() -> None:
+    """Record the runs that are named, and bring the README up to date."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", type=Path)
+    for folder in parser.parse_args().runs:
+        record(folder)
+    before, _, after = (ROOT / "README.md").read_text(encoding="utf-8").split(MARK)
+    text = f"{before}{MARK}\n\n{readme_section()}\n\n{MARK}{after}"
+    (ROOT / "README.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
