@@ -38,7 +38,7 @@ def measure(precision: str, keep: bool, steps: int) -> float:
     seconds = []
     for _ in range(steps):
         began = time.perf_counter()
-        with hardware.autocast(precision):  # type: ignore[arg-type]
+        with hardware.autocast(precision, "cpu"):  # type: ignore[arg-type]
             loss = model(input_ids=ids, labels=ids, use_cache=False).loss
         loss.backward()
         optimizer.step()

@@ -20,10 +20,10 @@ _HOMES = {
     "checks": ["attempt", "expect"],
     "corpus": ["Corpus", "language_name", "load_corpus", "load_items", "read_documents"],
     "embeddings": ["METHODS", "initialise_embeddings"],
-    "errors": ["LangadaptError"],
+    "errors": ["LangadaptError", "VocabularyError"],
     "evaluation": ["Estimate", "Scores", "bits_per_byte", "evaluate", "generate", "score_items"],
     "fertility": ["FertilityReport", "measure_fertility", "word_spans"],
-    "hardware": ["describe", "native_precision"],
+    "hardware": ["describe", "device", "native_precision"],
     "mixture": ["Mixture", "document_start", "mix"],
     "plots": [
         "plot_accuracy",

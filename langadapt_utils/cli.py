@@ -11,7 +11,7 @@ import typer
 
 from .errors import LangadaptError, RecipeError
 from .recipe import PROFILES, Recipe, parse_override
-from .workspace import STAGES, Workspace, default_folder, progress_note
+from .workspace import STAGES, Workspace, anchored, default_folder, progress_note
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 PLAIN_LINE_SECONDS = 20  # between progress lines where there is no terminal
@@ -91,6 +91,7 @@ def _recipe(
         return Recipe.read(folder / "recipe.yaml"), folder
     overrides = dict(parse_override(text) for text in parameter)
     recipe = Recipe.profile(profile or "cpu", language=language or "hu", overrides=overrides)
+    recipe = anchored(recipe, Path.cwd())
     return recipe, folder or default_folder(recipe)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("id", "source", "domain", "text")
 READERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
+COMPRESSIONS = (".gz", ".xz", ".bz2")
+MEASURED = 1_000  # texts of each language that fertility is measured on where they are not parallel
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Corpus:
         languages = ["en", self.language]
         if len(self.parallel):
             return {code: self.parallel[code].tolist() for code in languages}, True
-        return {code: list(self.heldout[code]["text"]) for code in languages}, False
+        return {code: self.heldout[code]["text"][:MEASURED] for code in languages}, False
 
 
 def load_corpus(recipe: CorpusRecipe, language: str) -> Corpus:
@@ -100,14 +101,17 @@ def read_documents(source: str, language: str) -> Dataset:
 
 
 def split_documents(documents: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Hold out `share` of the documents of every domain of every source, rounded up.
+    """Hold out `share` of the documents of every domain of every source, rounded up; small domains are pooled.
 
     The choice depends on the seed and on the document ids alone, so that translations of a document land
     on the same side.
     """
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for index, key in enumerate(zip(documents["source"], documents["domain"], strict=True)):
-        groups[key].append(index)
+    keys = list(zip(documents["source"], documents["domain"], strict=True))
+    sizes = Counter(keys)
+    for index, (source, domain) in enumerate(keys):
+        large = share * sizes[source, domain] >= 1
+        groups[source, domain if large else ""].append(index)
     ids = documents["id"]
     heldout: set[int] = set()
     for key in sorted(groups):
@@ -134,7 +138,7 @@ def load_items(kind: str, language: str) -> list[dict[str, Any]]:
     for row in _read_jsonl(data_folder() / f"eval_{kind}.jsonl"):
         if kind == "pairs" and row["lang"] == language:
             items.append(row)
-        elif language in row:
+        elif isinstance(row.get(language), dict):
             items.append({**{k: v for k, v in row.items() if not isinstance(v, dict)}, **row[language]})
     return items
 
@@ -152,7 +156,7 @@ def language_name(code: str) -> str:
 
 def source_name(source: str) -> str:
     """What a source is called in figures and sentences."""
-    return {BUILT_IN: "project documents", "wikipedia": "Wikipedia articles"}.get(source, source)
+    return {BUILT_IN: "project documents", "wikipedia": "Wikipedia articles"}.get(source, Path(source).name)
 
 
 def fingerprint(recipe: CorpusRecipe) -> str:
@@ -195,7 +199,7 @@ def _built_in_documents(language: str) -> Dataset:
     rows = [
         {"id": row["id"], "source": BUILT_IN, "domain": row["domain"], "text": " ".join(row[language])}
         for row in _built_in_rows()
-        if language in row
+        if isinstance(row.get(language), list)
     ]
     if not rows:
         raise CorpusError(
@@ -221,17 +225,19 @@ def _hub_documents(source: str) -> Dataset:
     repository, _, config = name.partition(":")
     try:
         loaded = load_dataset(repository, config or None, split="train", revision=revision or None)
+        return _with_columns(loaded, source, repository)
+    except CorpusError:
+        raise
     except Exception as error:  # the hub and the reader raise many kinds
         raise CorpusError(
             f"cannot load {source} (split train): {_first_line(error)}; check the name and the network, or "
             "download it and name the file"
         ) from error
-    return _with_columns(loaded, source, repository.rpartition("/")[2])
 
 
 def _local_documents(source: str) -> Dataset:
     path = Path(source).expanduser()
-    return _concatenate([_read_file(file) for file in _text_files(path)])
+    return _concatenate([_read_file(file, source) for file in _text_files(path)])
 
 
 def _text_files(path: Path) -> list[Path]:
@@ -251,7 +257,7 @@ def _reader(path: Path) -> str | None:
     return READERS.get(name.suffix.lower())
 
 
-def _read_file(path: Path) -> Dataset:
+def _read_file(path: Path, source: str) -> Dataset:
     from datasets import load_dataset
     from datasets.utils.logging import disable_progress_bar
 
@@ -263,7 +269,7 @@ def _read_file(path: Path) -> Dataset:
     cache = str(cache_folder() / "datasets")
     try:
         loaded = load_dataset(kind, data_files=str(path), split="train", cache_dir=cache, **options)
-        return _with_columns(loaded, str(path), path.name)
+        return _with_columns(loaded, source, str(path))
     except CorpusError:
         raise
     except Exception as error:  # the readers raise many kinds
@@ -275,19 +281,21 @@ def _read_file(path: Path) -> Dataset:
 
 
 def _with_columns(loaded: Dataset, source: str, name: str) -> Dataset:
-    """Keep the text, and the id and domain where there are any; drop empty documents."""
+    """Keep the text, and the domain where there is one; drop empty documents. Ids are `name` and the row."""
+    from datasets import Value
+
     if "text" not in loaded.column_names:
         raise CorpusError(
-            f"{source} has no field 'text', only {', '.join(loaded.column_names)}: rename the field that holds the text"
+            f"{name} has no field 'text', only {', '.join(loaded.column_names)}: rename the field that holds the text"
         )
     rows = len(loaded)
     ids = [f"{name}-{index}" for index in range(rows)]
     domains = [str(domain) for domain in loaded["domain"]] if "domain" in loaded.column_names else ["text"] * rows
-    kept = loaded.select_columns(["text"]).add_column("id", ids).add_column("source", [name] * rows)
-    kept = kept.add_column("domain", domains).select_columns(list(COLUMNS))
+    kept = loaded.select_columns(["text"]).add_column("id", ids).add_column("source", [source] * rows)
+    kept = kept.add_column("domain", domains).select_columns(list(COLUMNS)).cast_column("text", Value("string"))
     kept = kept.select([index for index, text in enumerate(kept["text"]) if text and text.strip()])
     if len(kept) == 0:
-        raise CorpusError(f"{source} has no text in it: every document is empty")
+        raise CorpusError(f"{name} has no text in it: every document is empty")
     return kept
 
 
@@ -309,7 +317,7 @@ def _parallel_sentences(languages: Sequence[str], ids: set[str]) -> pd.DataFrame
     rows = [
         {"id": row["id"], "domain": row["domain"], **dict(zip(languages, sentences, strict=True))}
         for row in _built_in_rows()
-        if row["id"] in ids and all(language in row for language in languages)
+        if row["id"] in ids and all(isinstance(row.get(language), list) for language in languages)
         for sentences in zip(*(row[language] for language in languages), strict=True)
     ]
     return pd.DataFrame(rows, columns=["id", "domain", *languages])

@@ -116,7 +116,7 @@ def _bits(model: PreTrainedModel, pieces: Sequence[_Piece], units: int) -> Numbe
         width = max(len(piece.ids) for piece in batch)
         # Padding on the right is invisible to a causal model, so that no mask is needed.
         ids_BT = torch.tensor([piece.ids + [0] * (width - len(piece.ids)) for piece in batch], device=model.device)
-        with torch.no_grad(), hardware.autocast(precision):
+        with torch.no_grad(), hardware.autocast(precision, model.device.type):
             logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
         for row, piece in enumerate(batch):
             targets = ids_BT[row, piece.first : len(piece.ids)]

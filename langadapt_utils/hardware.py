@@ -38,11 +38,11 @@ def native_precision(asked: str = "auto") -> Precision:
     return "bfloat16" if asked == "bfloat16" else "float32"
 
 
-def autocast(precision: Precision) -> AbstractContextManager[Any]:
-    """A context in which matrix products run in this precision."""
+def autocast(precision: Precision, device_type: str) -> AbstractContextManager[Any]:
+    """A context in which matrix products run in this precision on devices of this type (`cpu`, `cuda`)."""
     import torch
 
-    return torch.autocast(device().type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    return torch.autocast(device_type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 @cache

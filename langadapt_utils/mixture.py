@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
+ENCODED_AT_ONCE = 100  # documents; no more are encoded than the run needs
+
+
 @dataclass(frozen=True)
 class Mixture:
     """Sequences in the order of training; a map-style data set for `transformers.Trainer`.
@@ -121,20 +124,18 @@ def pack(
     Returns:
         Token ids of shape (sequences, length), and how many passes over the documents they took.
     """
-    start = document_start(tokenizer)
-    encoded = [
-        np.asarray([start, *ids], dtype=np.int32)
-        for ids in tokenizer(list(documents["text"]), add_special_tokens=False)["input_ids"]
-    ]
-    wanted, stream, passes = sequences * length, [], 0
-    size = sum(map(len, encoded))
-    while passes * size < wanted:
-        shuffled = list(encoded)
-        random.Random(f"{seed} {passes}").shuffle(shuffled)
-        stream.extend(shuffled)
-        passes += 1
+    start, texts = document_start(tokenizer), list(documents["text"])
+    wanted, stream, size, used = sequences * length, [], 0, 0
+    while size < wanted:
+        if used % len(texts) == 0:
+            order = random.Random(f"{seed} {used // len(texts)}").sample(range(len(texts)), len(texts))
+        batch = order[used % len(texts) :][:ENCODED_AT_ONCE]
+        for ids in tokenizer([texts[index] for index in batch], add_special_tokens=False)["input_ids"]:
+            stream.append(np.asarray([start, *ids], dtype=np.int32))
+        used += len(batch)
+        size += sum(map(len, stream[-len(batch) :]))
     tokens = np.concatenate(stream)[:wanted]
-    return tokens.reshape(sequences, length), wanted / size
+    return tokens.reshape(sequences, length), used / len(texts) * wanted / size
 
 
 def document_start(tokenizer: PreTrainedTokenizerFast) -> int:

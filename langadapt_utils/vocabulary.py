@@ -155,9 +155,12 @@ def extend_vocabulary(
     base = json.loads(tokenizer.backend_tokenizer.to_str())
     _require_byte_level_bpe(base)
     adapted = copy.deepcopy(base)
-    repaired = repair_script and cuts_clusters(tokenizer, texts)
+    for token in adapted["added_tokens"]:  # an added token outside of the model's vocabulary would be renumbered
+        adapted["model"]["vocab"].setdefault(token["content"], token["id"])
+    repaired = repair_script and cuts_clusters(tokenizer, texts[:AUDITED])
     if repaired:
         adapted["pre_tokenizer"] = repair_pattern(base["pre_tokenizer"])
+        repaired = adapted["pre_tokenizer"] != base["pre_tokenizer"]
 
     bare = _bare(base)
     words = _words(adapted, texts)

@@ -18,7 +18,7 @@ from . import hardware
 from .corpus import built_in_languages, fingerprint, project_folder
 from .errors import CorpusError, RecipeError, WorkspaceError
 from .recipe import BUILT_IN, Recipe
-from .sources import free_bytes
+from .sources import absolute, base_fingerprint, free_bytes
 
 NOTEBOOKS = {
     "01_fertility": "01_tokenizer_fertility.ipynb",
@@ -30,6 +30,7 @@ NOTEBOOKS = {
 STAGES = tuple(NOTEBOOKS)
 PUBLISHED = "publish"  # what a stage writes below this name moves to the top of the run folder
 MANIFEST = "manifest.json"
+REPORT = "report.html"
 PARAMETERS = {"profile": str, "language": str, "run_folder": str, "overrides": dict}
 
 
@@ -113,6 +114,7 @@ class Workspace:
         whole = all(
             (self.folder / path).is_file() and (self.folder / path).stat().st_size == size
             for path, size in files.items()
+            if path != REPORT  # which can be written again
         )
         return whole and manifest["key"] == self.key(name)
 
@@ -125,7 +127,8 @@ class Workspace:
         """A hash of all that a stage's result depends on."""
         from . import __version__
 
-        inputs = [name, __version__, self.recipe.digest, fingerprint(self.recipe.corpus)]
+        recipe = self.recipe
+        inputs = [name, __version__, recipe.digest, fingerprint(recipe.corpus), base_fingerprint(recipe.base)]
         return hashlib.sha256("\n".join(inputs).encode()).hexdigest()
 
     @contextmanager
@@ -220,11 +223,21 @@ def begin(stage: str, namespace: Mapping[str, Any]) -> Workspace:
         if not isinstance(namespace[name], kind):
             raise RecipeError(f"parameter {name} cannot be {namespace[name]!r}: it should be a {kind.__name__}")
     recipe = Recipe.profile(namespace["profile"], language=namespace["language"], overrides=namespace["overrides"])
-    run = Workspace(namespace["run_folder"] or default_folder(recipe), recipe)
+    recipe = anchored(recipe, project_folder())
+    folder = namespace["run_folder"]
+    run = Workspace(project_folder() / folder if folder else default_folder(recipe), recipe)
     before = STAGES.index(stage) - 1
     if before >= 0:
         run.stage(STAGES[before])
     return run
+
+
+def anchored(recipe: Recipe, root: Path) -> Recipe:
+    """The recipe with its local paths made absolute, so that it means the same from any working directory."""
+    corpus = recipe.corpus.model_copy(
+        update={name: [absolute(s, root) for s in getattr(recipe.corpus, name)] for name in ("target", "english")}
+    )
+    return recipe.model_copy(update={"base": absolute(recipe.base, root), "corpus": corpus})
 
 
 def default_folder(recipe: Recipe) -> Path:

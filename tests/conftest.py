@@ -65,6 +65,19 @@ def change(tokenizer: PreTrainedTokenizerFast, corpora: dict[str, Corpus]) -> Vo
     return extend_vocabulary(tokenizer, train["hu"]["text"], tokens=200, english=train["en"]["text"])
 
 
+@pytest.fixture(scope="session")
+def apart(corpora: dict[str, Corpus]) -> PreTrainedTokenizerFast:
+    """A tokenizer whose special tokens lie outside of the model's vocabulary, as those of Llama 3 and Qwen."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=500, initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator(corpora["hu"].train["en"]["text"], trainer)
+    backend.add_special_tokens(["<|begin|>", "<|end|>"])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|begin|>", eos_token="<|end|>")
+
+
 def llama(rows: int, *, tied: bool = True) -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(

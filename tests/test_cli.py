@@ -89,6 +89,17 @@ def test_more_tokens_than_the_corpus_supports_stops_the_run(tiny: Recipe, tmp_pa
     assert "01_fertility: complete already" in again
 
 
+def test_a_relative_path_is_found_from_the_notebook(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "finnish.txt").write_text("\n\n".join(f"Tämä on asiakirja numero {i}." for i in range(30)))
+    monkeypatch.chdir(tmp_path)
+    options = ["--language", "fi", "--profile", "smoke", "--run", "run", "-p", "corpus.english=builtin"]
+    done = langadapt("run", "01", *options, "-p", "corpus.target=finnish.txt", "-p", "base=base")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "01_fertility" / "fertility.json").exists()
+
+
 def test_too_little_disk_stops_before_anything_is_done(
     tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,21 +58,25 @@ def test_another_seed_holds_out_other_documents(corpora: dict[str, Corpus]) -> N
 
 
 @given(
-    st.lists(st.sampled_from(["a", "b", "c"]), min_size=8, max_size=40),
-    st.floats(0.05, 0.6),
-    st.integers(0, 5),
+    domains=st.lists(st.sampled_from(["a", "b", "c"]), min_size=8, max_size=40),
+    share=st.floats(0.05, 0.4),
+    seed=st.integers(0, 5),
 )
 @settings(deadline=None, max_examples=30)
 def test_a_split_loses_no_document_and_mixes_none(domains: list[str], share: float, seed: int) -> None:
     rows = [{"id": str(i), "source": "s", "domain": d, "text": "t"} for i, d in enumerate(domains)]
-    try:
-        train, heldout = split_documents(datasets.Dataset.from_list(rows), share, seed)
-    except CorpusError:
-        assert max(Counter(domains).values()) * (1 - share) < 1 or len(set(domains)) > 1
-        return
+    train, heldout = split_documents(datasets.Dataset.from_list(rows), share, seed)
     assert sorted([*train["id"], *heldout["id"]]) == sorted(str(i) for i in range(len(domains)))
     held = Counter(heldout["domain"])
-    assert all(held[domain] >= share * total - 1e-9 for domain, total in Counter(domains).items())
+    large = {domain: total for domain, total in Counter(domains).items() if share * total >= 1}
+    assert all(held[domain] >= share * total - 1e-9 for domain, total in large.items())
+    assert len(heldout) >= share * len(domains) - 1e-9 and len(train) > 0
+
+
+def test_domains_of_one_document_are_pooled() -> None:
+    rows = [{"id": str(i), "source": "s", "domain": f"site-{i}", "text": "t"} for i in range(50)]
+    train, heldout = split_documents(datasets.Dataset.from_list(rows), 0.2, 0)
+    assert (len(train), len(heldout)) == (40, 10)
 
 
 @pytest.mark.parametrize("compress", [None, gzip, lzma, bz2], ids=["plain", "gz", "xz", "bz2"])
@@ -117,6 +121,31 @@ def test_text_that_cannot_be_used_is_refused(name: str, content: bytes, sentence
     with pytest.raises(CorpusError) as error:
         read_documents(str(write(name, content)), "hu")
     assert sentence in str(error.value) and "\n" not in str(error.value)
+
+
+def test_files_of_one_name_keep_their_documents_apart(write: Write, tmp_path: Path) -> None:
+    for folder in "abcdefgh":
+        write(f"texts/{folder}/part.txt", f"document {folder}".encode())
+    corpus = load_corpus(CorpusRecipe(target=[str(tmp_path / "texts")], english=[BUILT_IN]), "fi")
+    ids = [*corpus.train["fi"]["id"], *corpus.heldout["fi"]["id"]]
+    assert len(set(ids)) == 8 and len(corpus.heldout["fi"]) == 2
+
+
+def test_kinds_of_files_mix(write: Write, tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"text": pyarrow.array(["large"] * 9, pyarrow.large_string())})
+    pyarrow.parquet.write_table(table, tmp_path / "large.parquet")
+    sources = [str(tmp_path / "large.parquet"), str(write("own.jsonl", LINES)), BUILT_IN]
+    corpus = load_corpus(CorpusRecipe(target=sources, english=[BUILT_IN]), "hu")
+    assert len(corpus.train["hu"]) > 100
+
+
+def test_a_code_that_is_also_a_field_is_no_language() -> None:
+    assert load_items("choice", "id") == []
+    with pytest.raises(CorpusError, match="no text in 'id'"):
+        read_documents(BUILT_IN, "id")
 
 
 def test_a_missing_file_and_an_unknown_language_are_refused() -> None:

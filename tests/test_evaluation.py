@@ -219,4 +219,5 @@ def test_generation_continues_a_prompt(model: PreTrainedModel, tokenizer: PreTra
 def test_an_interval_holds_its_value(numbers: list[float]) -> None:
     values = np.array(numbers)
     estimate = ratio(values, np.ones(len(values)), resamples=200)
+    assert estimate.value == pytest.approx(values.mean())
     assert values.min() - 1e-9 <= estimate.low <= estimate.high <= values.max() + 1e-9

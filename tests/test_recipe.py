@@ -71,6 +71,13 @@ def test_numbers_may_be_written_as_people_write_them(text: str, value: float) ->
     )
 
 
+def test_text_is_taken_as_it_stands_and_broken_values_are_refused() -> None:
+    assert parse_override("base=123") == ("base", "123")
+    assert parse_override("corpus.target={a") == ("corpus.target", "{a")
+    with pytest.raises(RecipeError, match=r"mixture\.english_share cannot be"):
+        parse_override("mixture.english_share={a")
+
+
 def test_an_override_without_a_value_is_refused() -> None:
     with pytest.raises(RecipeError, match="name=value"):
         parse_override("mixture.english_share")

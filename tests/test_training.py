@@ -117,13 +117,22 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
         torch.testing.assert_close(weights(resumed.model)[name], value)
 
 
-def test_a_half_written_checkpoint_is_not_used(
+def test_a_half_written_checkpoint_is_passed_over(
     start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
 ) -> None:
-    (tmp_path / "checkpoint-7").mkdir()
-    (tmp_path / "checkpoint-7" / "model.safetensors").write_bytes(b"half")
-    result = train(start, change, mixture, RECIPE, tmp_path)
-    assert [record["step"] for record in result.steps] == list(range(1, 11))
+    recipe = RECIPE.model_copy(update={"checkpoint_minutes": 1e-6})
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["step"] == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(start, change, mixture, recipe, tmp_path, report=stop)
+    (tmp_path / "checkpoint-10").mkdir()
+    (tmp_path / "checkpoint-10" / "model.safetensors").write_bytes(b"half")
+    records: list[dict[str, Any]] = []
+    train(start, change, mixture, RECIPE, tmp_path, report=records.append)
+    assert [record["step"] for record in records] == [6, 7, 8, 9, 10]
 
 
 def test_interpolation_goes_from_one_end_to_the_other(start: PreTrainedModel) -> None:

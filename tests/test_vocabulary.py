@@ -184,6 +184,27 @@ def test_more_tokens_than_the_text_supports_are_refused(tokenizer: PreTrainedTok
         extend_vocabulary(tokenizer, ["egy kettő három egy kettő három"], tokens=500)
 
 
+@pytest.mark.parametrize("mode", ["extend", "replace"])
+def test_special_tokens_outside_of_the_models_vocabulary_stay(
+    mode: str, apart: PreTrainedTokenizerFast, corpora: dict[str, Corpus], tmp_path: Path
+) -> None:
+    train = corpora["hu"].train
+    change = extend_vocabulary(
+        apart,
+        train["hu"]["text"],
+        tokens=30,
+        mode=mode,  # type: ignore[arg-type]
+        english=train["en"]["text"],
+    )
+    assert [check.claim for check in change.audit if not check.passed] == []
+    change.save(tmp_path)
+    for name in ("<|begin|>", "<|end|>"):
+        for tokenizer in (change.tokenizer, load_tokenizer(tmp_path)):
+            assert tokenizer.convert_tokens_to_ids(name) == apart.convert_tokens_to_ids(name)
+            assert encode(tokenizer, f"a{name}b") == encode(apart, f"a{name}b")
+    assert change.size == len(apart) + (30 if mode == "extend" else 0)
+
+
 def test_other_tokenizers_and_modes_are_refused(tokenizer: PreTrainedTokenizerFast) -> None:
     pieces = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]")))
     with pytest.raises(VocabularyError, match="the tokenizer is WordPiece"):

@@ -6,7 +6,7 @@ import pytest
 from langadapt_utils import workspace
 from langadapt_utils.errors import CorpusError, RecipeError, WorkspaceError
 from langadapt_utils.recipe import Recipe
-from langadapt_utils.workspace import STAGES, Workspace, begin, progress_note
+from langadapt_utils.workspace import STAGES, Workspace, anchored, begin, progress_note
 
 RECIPE = Recipe.profile("smoke", overrides={"corpus.english": "builtin"})
 
@@ -80,6 +80,34 @@ def test_a_damaged_or_outdated_stage_is_not_complete(
     else:
         monkeypatch.setattr(workspace, "fingerprint", lambda recipe: "other text")
     assert not run.is_complete(STAGES[0])
+
+
+def test_local_paths_mean_the_same_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe.profile("cpu", overrides={"corpus.target": "builtin,hub:a/b,own.txt", "base": "model"})
+    fixed = anchored(recipe, tmp_path)
+    assert fixed.corpus.target == ["builtin", "hub:a/b", str(tmp_path / "own.txt")]
+    assert fixed.base == str(tmp_path / "model") and fixed.corpus.english == recipe.corpus.english
+    assert anchored(fixed, Path("/elsewhere")) == fixed
+
+
+def test_another_base_model_under_the_same_path_is_another_input(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    recipe = Recipe.profile("smoke", overrides={"corpus.english": "builtin", "base": str(base)})
+    run = Workspace(tmp_path / "run", recipe)
+    finish(run, STAGES[0])
+    assert run.is_complete(STAGES[0])
+    (base / "config.json").write_text('{"changed": 1}')
+    assert not run.is_complete(STAGES[0])
+
+
+def test_a_lost_report_does_not_undo_a_stage(run: Workspace) -> None:
+    with run.writing(STAGES[4]) as folder:
+        (folder / "publish").mkdir()
+        (folder / "publish" / "report.html").write_text("<html>")
+    (run.folder / "report.html").unlink()
+    assert run.is_complete(STAGES[4])
 
 
 def test_a_missing_stage_is_named_with_the_command_that_makes_it(run: Workspace) -> None:
