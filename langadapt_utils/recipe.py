@@ -95,7 +95,7 @@ class EvaluationRecipe(_Section):
 
     window_tokens: Annotated[int, Field(ge=16)] = 1_024
     documents: Count = 200  # at most, of each source
-    items: Count = 1_000  # at most, of each kind and language
+    items: Count = 100  # at most, of each kind and language
     resamples: Annotated[int, Field(ge=100)] = 2_000  # of the bootstrap
     new_tokens: Count = 40  # of each sample text
 

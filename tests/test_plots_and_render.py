@@ -136,7 +136,7 @@ def test_a_shown_figure_has_alternative_text() -> None:
 def test_tables_show_their_text_and_nothing_more(text: str, caption: str) -> None:
     parsed = _Text(table_html(pd.DataFrame({"a": [text]}), caption=caption))
     assert parsed.tags <= {"table", "caption", "thead", "tbody", "tr", "th", "td"}
-    assert re.sub(r"\s", "", text.replace("\0", "\ufffd")) in re.sub(r"\s", "", parsed.text)
+    assert re.sub(r"\s", "", text) in re.sub(r"\s", "", parsed.text)
 
 
 def test_estimates_and_missing_values_are_readable() -> None:
