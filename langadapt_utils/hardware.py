@@ -93,7 +93,7 @@ def usable_cores() -> int:
 
 
 @cache
-def measured_flops(precision: Precision, seconds: float = 0.7) -> float:
+def measured_flops(precision: Precision, seconds: float = 1.5) -> float:
     """Floating-point operations per second of a large matrix product on this machine, now."""
     import torch
 

@@ -57,6 +57,7 @@ def run_notebooks(
         with FileLock(lock_path(run.folder), timeout=0):
             missing = [name for name in stages if not run.is_complete(name)]
             if missing:
+                tell(f"base model: {recipe.base}")  # fetching it the first time takes a moment
                 parameters = parameter_count(fetch_model(recipe.base))
                 run.require_space(DISK_BYTES * parameters)
                 tell(expected_time(recipe, parameters, missing))
