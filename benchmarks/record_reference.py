@@ -58,10 +58,7 @@ def readme_section() -> str:
     for title, cell in ROWS.items():
         lines.append(f"| {title} | " + " | ".join(cell(one) for one in recorded) + " |")
     hardware = recorded[0]["hardware"]
-    figures = [
-        f"![{language_name(one['recipe']['language'])}: {one['findings'][0]}](data/reference/{one['name']}.svg)"
-        for one in recorded[:1]
-    ]
+    figures = [f"![{one['findings'][0]}](data/reference/{one['name']}.svg)" for one in recorded[:1]]
     machine = f"Measured on {hardware['cores']} cores of {hardware['device']}, {hardware['precision']}; "
     return "\n\n".join([*figures, "\n".join(lines), machine + "brackets hold 95 % intervals over held-out documents."])
 
