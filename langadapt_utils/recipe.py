@@ -211,9 +211,8 @@ PROFILES: dict[str, dict[str, Any]] = {"smoke": _SMOKE, "cpu": {}, "gpu": _GPU}
 LANGUAGE_KNOBS: dict[str, dict[str, Any]] = {
     "th": {
         "mixture.english_share": 0.15,
-        "training.learning_rate": 5e-4,
         "training.old_rows_rate": 0.3,
-        "training.budget_tokens": 400_000,
+        "training.budget_tokens": 330_000,
     }
 }
 
