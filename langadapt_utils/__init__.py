@@ -17,6 +17,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "audit": ["audit_vocabulary", "describe_added", "lint_tokenizer"],
+    "changes": ["VocabularyChange"],
     "checks": ["attempt", "expect"],
     "corpus": ["Corpus", "language_name", "load_corpus", "load_items", "read_documents"],
     "embeddings": ["METHODS", "initialise_embeddings"],
@@ -31,17 +33,20 @@ _HOMES = {
         "plot_domains",
         "plot_fertility",
         "plot_initialisation",
+        "plot_sizes",
         "plot_training",
         "plot_vocabulary_curve",
     ],
     "recipe": ["Recipe"],
-    "render": ["show", "table_html", "tokens_html"],
+    "render": ["cuts_html", "show", "table_html", "tokens_html"],
     "report": ["save_adapted", "write_report"],
     "runner": ["run_notebooks"],
+    "sizing": ["VocabularySizes", "measure_sizes"],
     "sources": ["Base", "load_base", "load_model"],
     "tokens": ["readable", "token_spans"],
     "training": ["Training", "estimate_seconds", "interpolate", "train"],
-    "vocabulary": ["VocabularyChange", "audit_vocabulary", "extend_vocabulary"],
+    "vocabulary": ["extend_vocabulary", "trim_vocabulary"],
+    "widgets": ["vocabulary_size_widget"],
     "workspace": ["Workspace", "begin"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

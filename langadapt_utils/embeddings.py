@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .changes import VocabularyChange
 from .errors import ModelError
-from .vocabulary import VocabularyChange
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,7 +62,8 @@ def initialise_embeddings(
     """Give a copy of a model rows for the tokens of a changed vocabulary; the given model stays as it is.
 
     Input rows, and output rows and biases where the head is not tied, are made by the same method from their
-    own old rows. Old rows are kept bit by bit; a padded matrix keeps its extra rows until new tokens need them.
+    own old rows. Old rows are kept bit by bit; a padded matrix keeps its extra rows until new tokens need them. A
+    trimmed vocabulary gives a smaller model.
 
     Args:
         model: a causal language model whose tokenizer was changed.
@@ -84,9 +85,13 @@ def initialise_embeddings(
             f"the tokenizer has ids up to {highest}, the model only {len(old_VD)} rows: give the model and the "
             "tokenizer of one folder"
         )
-    if change.size > len(old_VD):
-        result.resize_token_embeddings(change.size, mean_resizing=False)
+    size = change.size if change.mode == "trim" else max(change.size, len(old_VD))
+    if size != len(old_VD):
+        result.resize_token_embeddings(size, mean_resizing=False)
+    if change.mode == "trim":
+        _renumber_special_tokens(result, {old: new for new, old in change.kept.items()})
     new_ids = torch.tensor(list(change.added), dtype=torch.long)
+    kept_new, kept_old = (torch.tensor(list(ids)) for ids in (change.kept.keys(), change.kept.values()))
 
     def fill(new: torch.Tensor, old: torch.Tensor) -> None:
         rows = make_rows(old.float(), change, torch.Generator().manual_seed(seed))
@@ -95,7 +100,9 @@ def initialise_embeddings(
             raise ModelError(
                 f"method '{method}' made rows that are not finite, for example for {bad[0]!r}: use another method"
             )
-        new[: len(old)] = old
+        if change.mode != "trim":
+            new[: len(old)] = old  # rows beyond the tokenizer too
+        new[kept_new] = old[kept_old]
         new[new_ids] = rows.to(new.dtype)
 
     with torch.no_grad():
@@ -107,3 +114,13 @@ def initialise_embeddings(
         if bias is not None:
             fill(bias.unsqueeze(1), old_head.bias.unsqueeze(1))
     return result
+
+
+def _renumber_special_tokens(model: PreTrainedModel, new_ids: dict[int, int]) -> None:
+    """Have the configurations of a model speak of special tokens by their new ids."""
+    for config in (model.config.get_text_config(), model.config, model.generation_config):
+        for name, value in list(vars(config).items()) if config is not None else ():
+            if name.endswith("_token_id") and isinstance(value, int):
+                setattr(config, name, new_ids[value])
+            elif name.endswith("_token_id") and isinstance(value, list):
+                setattr(config, name, [new_ids[one] for one in value])

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from .changes import VocabularyChange
     from .fertility import FertilityReport
-    from .vocabulary import VocabularyChange
+    from .sizing import VocabularySizes
 
 # From the colour-blind-safe palette of Okabe and Ito; English is always blue, the target always orange.
 ENGLISH, TARGET, GREY = "#0072B2", "#D55E00", "#777777"
@@ -65,6 +66,29 @@ def plot_vocabulary_curve(change: VocabularyChange, language: str, *, ax: Axes |
         ax,
         f"{numbers[-1]:,} new tokens save {1 - share[-1]:.0%} of the {language_name(language)} tokens; "
         f"the first half of them saves {done:.0%} of that",
+    )
+
+
+def plot_sizes(sizes: VocabularySizes, *, ax: Axes | None = None) -> Axes:
+    """Tokens of held-out target text against the number of new tokens, with the knee of the curve."""
+    ax = ax or _axes()
+    table, language = sizes.table, language_name(sizes.language)
+    parity = bool(table.parity.notna().all())
+    values = table.parity if parity else 1 - table.saved
+    ax.plot(table.new_tokens, values, color=TARGET, marker=".")
+    knee = sizes.at(sizes.knee)
+    ax.axvline(sizes.knee, color=GREY, linestyle=":")
+    ax.annotate("knee", (sizes.knee, values.max()), xytext=(4, -4), textcoords="offset points", va="top", color=GREY)
+    ax.set_xlabel("new tokens")
+    ax.set_ylabel("tokens, as a multiple of English" if parity else "tokens of the text, as a share of before")
+    ax.set_ylim(0, values.max() * 1.05)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    last = table.iloc[-1]
+    return _finish(
+        ax,
+        f"{last.new_tokens:,.0f} new tokens save {last.saved:.0%} of the {language} tokens on held-out text; "
+        f"the knee lies at {sizes.knee:,}, with {knee.saved / max(last.saved, 1e-9):.0%} of the saving",
+        note=f"{sizes.texts} texts",
     )
 
 

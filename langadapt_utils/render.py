@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import unicodedata
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from .evaluation import Estimate
-from .tokens import token_spans
+from .tokens import bytes_as_text, token_spans
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,6 +99,31 @@ def tokens_html(tokenizer: PreTrainedTokenizerFast, text: str, *, language: str,
     return Html(f'<p style="line-height:2;overflow-wrap:anywhere">{heading}{body}</p>')
 
 
+def cuts_html(tokenizer: PreTrainedTokenizerFast, text: str, *, language: str, label: str = "") -> Html:
+    """A text as its word pattern cuts it, before any merge; a combining mark cut off its letter stands on a red ◌.
+
+    Args:
+        tokenizer: whose pre-tokenizer cuts the text.
+        text: shown escaped.
+        language: for the browser's choice of font and direction.
+        label: stands before it, with the number of pieces.
+    """
+    pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
+    spans = [span for _, span in pre_tokenizer.pre_tokenize_str(text)] if pre_tokenizer else [(0, len(text))]
+    pieces, torn = [], 0
+    for start, end in spans:
+        piece = text[start:end]
+        cut_off = start > 0 and unicodedata.category(piece[0]).startswith("M")
+        torn += cut_off
+        border, ground = ("#b00020", "#fde7ea") if cut_off else ("#999", "#f6f6f6")
+        shown = escape(("◌" if cut_off else "") + piece.replace(" ", "␣"))
+        style = f"border:1px solid {border};background:{ground};color:#111;border-radius:3px;padding:1px 3px"
+        pieces.append(f'<span style="{style}">{shown}</span>')
+    direction = "rtl" if language in RIGHT_TO_LEFT else "ltr"
+    heading = f"<b>{escape(label)}</b> {len(spans)} pieces, {torn} marks cut off<br>" if label else ""
+    body = f'<span lang="{escape(language)}" dir="{direction}">{" ".join(pieces)}</span>'
+    return Html(f'<p style="line-height:2.2;overflow-wrap:anywhere">{heading}{body}</p>')
+
+
 def _visible(piece: bytes) -> str:
-    text = piece.decode("utf-8", "surrogateescape")
-    return "".join(f"⟨{ord(c) - 0xDC00:02X}⟩" if 0xDC80 <= ord(c) <= 0xDCFF else "␣" if c == " " else c for c in text)
+    return bytes_as_text(piece).replace(" ", "␣")

@@ -10,13 +10,13 @@ from typing import Any
 import pandas as pd
 
 from . import plots
+from .changes import VocabularyChange
 from .corpus import language_name, source_name
 from .evaluation import KIND_NAMES, Scores
 from .fertility import FertilityReport
 from .render import show, table_html
 from .sources import name_portable_class
 from .training import Training
-from .vocabulary import VocabularyChange
 from .workspace import PUBLISHED, REPORT, STAGES, Workspace, write_atomically
 
 

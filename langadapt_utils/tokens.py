@@ -5,6 +5,7 @@ A token of a byte-level tokenizer can end inside a character, so spans are byte 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -14,6 +15,11 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
     from transformers import PreTrainedTokenizerFast
+
+
+SPACE = "▁"  # how SentencePiece writes a space
+BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")  # how it writes a byte of a character that it lacks
+ESCAPED_BYTES = {0xDC00 + byte: f"⟨{byte:02X}⟩" for byte in range(0x80, 0x100)}
 
 
 @dataclass(frozen=True)
@@ -36,42 +42,57 @@ def byte_alphabet() -> dict[str, int]:
     return {chr(b): b for b in printable} | {chr(0x100 + index): b for index, b in enumerate(others)}
 
 
-def surface_bytes(surface: str) -> bytes:
-    """The bytes that a token of a byte-level vocabulary stands for.
+def is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether the vocabulary is written in the byte alphabet, as of GPT-2, Llama 3 and Qwen."""
+    backend = tokenizer.backend_tokenizer
+    return "ByteLevel" in f"{backend.pre_tokenizer!r} {backend.decoder!r}"
+
+
+def surface_bytes(surface: str, *, byte_level: bool = True) -> bytes:
+    """The bytes that a token of a vocabulary stands for.
+
+    Args:
+        surface: the token as the vocabulary writes it.
+        byte_level: in the byte alphabet; else in the way of SentencePiece, where `▁` is a space and `<0xE1>` a byte.
 
     Example:
-        >>> surface_bytes("Ġház").decode("utf-8", "replace")
-        ' h�z'
         >>> surface_bytes("ĠhÃ¡z").decode()
         ' ház'
+        >>> surface_bytes("▁ház", byte_level=False).decode()
+        ' ház'
+        >>> surface_bytes("<0xE1>", byte_level=False)
+        b'\\xe1'
     """
-    alphabet = byte_alphabet()
-    return bytes(alphabet.get(character, ord("?")) for character in surface)
+    if byte_level:
+        alphabet = byte_alphabet()
+        return bytes(alphabet.get(character, ord("?")) for character in surface)
+    if BYTE_TOKEN.fullmatch(surface):
+        return bytes([int(surface[3:5], 16)])
+    return surface.replace(SPACE, " ").encode()
 
 
-def readable(surface: str) -> str:
-    """A token of a byte-level vocabulary as text; bytes that are no character by themselves as ⟨E0⟩."""
-    raw, text, position = surface_bytes(surface), [], 0
-    while position < len(raw):
-        for length in (1, 2, 3, 4):
-            try:
-                text.append(raw[position : position + length].decode())
-                break
-            except UnicodeDecodeError:
-                continue
-        else:
-            text.append(f"⟨{raw[position]:02X}⟩")
-            length = 1
-        position += length
-    return "".join(text)
+def readable(tokenizer: PreTrainedTokenizerFast, token: int | str) -> str:
+    """A token, by its id or its surface, as text; bytes that are no character by themselves as ⟨E0⟩."""
+    surface = tokenizer.convert_ids_to_tokens(token) if isinstance(token, int) else token
+    return bytes_as_text(surface_bytes(surface, byte_level=is_byte_level(tokenizer)))
+
+
+def bytes_as_text(raw: bytes) -> str:
+    """Bytes as text; those that are no character by themselves as ⟨E0⟩.
+
+    Example:
+        >>> bytes_as_text(b"h\\xc3\\xa1z\\xe0")
+        'ház⟨E0⟩'
+    """
+    return raw.decode("utf-8", "surrogateescape").translate(ESCAPED_BYTES)
 
 
 def byte_lengths(tokenizer: PreTrainedTokenizerFast) -> npt.NDArray[np.int64]:
-    """Bytes that each id of a byte-level tokenizer stands for, of shape (highest id + 1,); 0 for special ones."""
-    vocabulary = tokenizer.get_vocab()
+    """Bytes that each id of a tokenizer stands for, of shape (highest id + 1,); 0 for special ones."""
+    vocabulary, byte_level = tokenizer.get_vocab(), is_byte_level(tokenizer)
     lengths = np.zeros(max(vocabulary.values()) + 1, dtype=np.int64)
     for surface, index in vocabulary.items():
-        lengths[index] = len(surface)
+        lengths[index] = len(surface) if byte_level else len(surface_bytes(surface, byte_level=False))
     lengths[list(tokenizer.added_tokens_decoder)] = 0
     return lengths
 
@@ -84,7 +105,8 @@ def token_spans(tokenizer: PreTrainedTokenizerFast, text: str) -> list[Span]:
     """
     encoding = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
     size, spans, start = len(text.encode()), [], 0
-    raw = [surface_bytes(token) for token in encoding.tokens]
+    byte_level = is_byte_level(tokenizer)
+    raw = [surface_bytes(token, byte_level=byte_level) for token in encoding.tokens]
     if b"".join(raw) == text.encode():
         ends = np.cumsum([len(piece) for piece in raw]).tolist()
     else:

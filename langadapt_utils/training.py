@@ -16,11 +16,11 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from . import hardware
+from .changes import VocabularyChange
 from .errors import ModelError
 from .mixture import Mixture
 from .recipe import TrainingRecipe
 from .sources import quiet_transformers
-from .vocabulary import VocabularyChange
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -1,7 +1,7 @@
-"""Growing a vocabulary: script repair, continued BPE, extend or replace, and an audit that must pass.
+"""Growing a vocabulary: continued BPE, extend or replace, an English contract, and trimming.
 
-A change is plain data, made before any tensor is touched. New merges are learned on top of the base
-merges, so every new token is reachable and the segmentation of other text is kept.
+A change is plain data, made before any tensor is touched. New merges are learned on top of the base merges, so
+every new token is reachable and the segmentation of other text is kept.
 
 Source of continued BPE and of leaf pruning: Purason et al., arXiv 2512.03989. Source of `replace`: Csaki et
 al., arXiv 2311.05741, which gives up the least frequent base tokens at constant vocabulary size.
@@ -9,114 +9,35 @@ al., arXiv 2311.05741, which gives up the least frequent base tokens at constant
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import heapq
-import json
-import tempfile
-import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice, pairwise
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import regex
 
+from .audit import AUDITED, audit_vocabulary, changed_sentences, split_sentences
+from .changes import Effect, Mode, Price, VocabularyChange
 from .errors import VocabularyError
-from .sources import load_tokenizer, name_portable_class
+from .fertility import word_spans
+from .merges import count_words, learn_merges, token_counts
+from .patterns import propose_repair
+from .recipe import Forbidden
+from .specs import NewToken, Spec
+from .tokens import BYTE_TOKEN, byte_alphabet, surface_bytes
 
 if TYPE_CHECKING:
-    import pandas as pd
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-Mode = Literal["extend", "replace"]
-Spelling = tuple[int, ...]  # base token ids that spell a token
-GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-LETTER, MARK = r"\p{L}", r"\p{M}"
-AUDITED = 1_000  # texts of each language that an audit encodes
-BATCH = 1_000  # texts handed to the Rust tokenizer at once
-FIRST_SYMBOL = 0x10000  # base tokens are renamed to single characters from here on
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of an audit: a claim, whether it holds, and what was counted."""
-
-    claim: str
-    passed: bool
-    detail: str
-
-
-@dataclass(frozen=True)
-class VocabularyChange:
-    """What an adapted tokenizer has that its base had not, and the other way round.
-
-    `kept` and `spelled` speak of two numberings: new ids are rows of the adapted model, old ids are rows of
-    the base model.
-    """
-
-    tokenizer: PreTrainedTokenizerFast
-    mode: Mode
-    kept: dict[int, int]  # new id -> old id
-    added: dict[int, str]  # new id -> surface, in order of learning
-    removed: dict[int, str]  # old id -> surface
-    spelled: dict[int, tuple[int, ...]]  # new id -> the old ids that spell it, never empty
-    unreachable: tuple[int, ...]  # added ids that no text can produce; an audit with any fails
-    repaired: bool  # the word pattern was changed
-    curve: dict[int, int]  # number of new tokens -> tokens of the target training text
-    english_changed: dict[str, int]  # English training words: "words", and "resegmented" among them
-    audit: tuple[Check, ...] = field(default=())
-
-    @property
-    def size(self) -> int:
-        """Ids of the adapted tokenizer, the highest plus one."""
-        return max(max(self.kept), max(self.added, default=0)) + 1
-
-    def audit_table(self) -> pd.DataFrame:
-        """The audit as a table."""
-        import pandas as pd
-
-        return pd.DataFrame([[c.claim, c.passed, c.detail] for c in self.audit], columns=["claim", "passed", "detail"])
-
-    def save(self, folder: Path) -> None:
-        """Write the tokenizer in Hugging Face layout and the change as `change.json`."""
-        self.tokenizer.save_pretrained(folder)
-        name_portable_class(Path(folder))
-        plain = {
-            "mode": self.mode,
-            "added": self.added,
-            "removed": self.removed,
-            "kept": {new: old for new, old in self.kept.items() if new != old},
-            "kept_same_id": [new for new, old in self.kept.items() if new == old],
-            "spelled": self.spelled,
-            "unreachable": self.unreachable,
-            "repaired": self.repaired,
-            "curve": self.curve,
-            "english_changed": self.english_changed,
-            "audit": [vars(check) for check in self.audit],
-        }
-        Path(folder, "change.json").write_text(json.dumps(plain, ensure_ascii=False), encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: Path) -> VocabularyChange:
-        """Read what `save` wrote."""
-        plain = json.loads(Path(folder, "change.json").read_text(encoding="utf-8"))
-        kept = {**{new: new for new in plain["kept_same_id"]}, **_int_keys(plain["kept"])}
-        return cls(
-            tokenizer=load_tokenizer(Path(folder)),
-            mode=plain["mode"],
-            kept=kept,
-            added=_int_keys(plain["added"]),
-            removed=_int_keys(plain["removed"]),
-            spelled={new: tuple(old) for new, old in _int_keys(plain["spelled"]).items()},
-            unreachable=tuple(plain["unreachable"]),
-            repaired=plain["repaired"],
-            curve=_int_keys(plain["curve"]),
-            english_changed=plain["english_changed"],
-            audit=tuple(Check(**check) for check in plain["audit"]),
-        )
+GiveUp = Literal["usage", "frequency"]
+SENTENCES = 20_000  # of each other language, that show what a change does to it
+PROTECTED = 300_000  # sentences of a protected language that are looked at
+CURVE_POINTS = 60
 
 
 def extend_vocabulary(
@@ -125,23 +46,36 @@ def extend_vocabulary(
     *,
     tokens: int,
     mode: Mode = "extend",
-    english: Iterable[str] = (),
+    others: Mapping[str, Iterable[str]] | None = None,
+    protect: Mapping[str, float] | None = None,
+    give_up: GiveUp = "usage",
     repair_script: bool = True,
+    complete_bytes: bool = False,
+    segment: str | None = None,
+    forbid: Sequence[Forbidden] = (),
     min_frequency: int = 2,
-    max_token_bytes: int = 48,
+    max_token_length: int = 16,
 ) -> VocabularyChange:
     """Give a tokenizer new tokens for a language; the given tokenizer is not changed.
 
     Args:
-        tokenizer: a fast byte-level BPE tokenizer (GPT-2, SmolLM2, Llama 3, Qwen).
-        texts: training text of the target language.
+        tokenizer: a fast tokenizer: byte-level BPE, SentencePiece BPE, or Unigram.
+        texts: training text of the target language; read once, as a stream.
         tokens: how many tokens to add.
         mode: `extend` appends them; `replace` gives each the id of a base token that is given up: one that
-            no surviving merge needs, the least used on `english` first. Single bytes and special tokens stay.
-        english: English text that shows which base tokens are used and on which the change must be harmless.
+            no surviving merge needs, the least useful on the text of `others` first. Single characters and
+            special tokens stay.
+        others: text of other languages, by code: it shows which base tokens are used, and what the change does.
+        protect: by language of `others`, the share of its sentences that is to keep its exact ids; tokens that
+            break more are not added.
+        give_up: for `replace`, `usage` counts for a token also what its uses become once longer tokens are gone;
+            `frequency` counts only the token itself, as the paper does.
         repair_script: let combining marks ride with letters in the word pattern, where `texts` need it.
+        complete_bytes: give a token to every byte that has none.
+        segment: learn inside the words of this language's segmenter, where the pre-tokenizer finds no spaces.
+        forbid: tokens not to make: with `digits`, of `mixed_scripts`, with `whitespace_runs`.
         min_frequency: a pair seen less often in `texts` is not merged.
-        max_token_bytes: longer tokens are not made.
+        max_token_length: longer tokens, in characters, are not made.
 
     Returns:
         The change, audited.
@@ -149,461 +83,518 @@ def extend_vocabulary(
     Raises:
         VocabularyError: another kind of tokenizer, or the text does not support that many tokens.
     """
-    texts, english = list(texts), list(english)
-    if mode not in ("extend", "replace"):
-        raise VocabularyError(f"mode '{mode}' is unknown: use extend or replace")
-    base = json.loads(tokenizer.backend_tokenizer.to_str())
-    _require_byte_level_bpe(base)
-    adapted = copy.deepcopy(base)
-    for token in adapted["added_tokens"]:  # an added token outside of the model's vocabulary would be renumbered
-        adapted["model"]["vocab"].setdefault(token["content"], token["id"])
-    repaired = repair_script and cuts_clusters(tokenizer, texts[:AUDITED])
-    if repaired:
-        adapted["pre_tokenizer"] = repair_pattern(base["pre_tokenizer"])
-        repaired = adapted["pre_tokenizer"] != base["pre_tokenizer"]
+    protect = dict(protect or {})
+    reference = {language: list(lines) for language, lines in (others or {}).items()}
+    _check_request(tokens, mode, reference, protect)
+    base = Spec.of(tokenizer)
+    stream = iter(texts)
+    head = list(islice(stream, AUDITED))
+    _require_unicode(head)
 
-    bare = _bare(base)
-    words = _words(adapted, texts)
-    merges = learn_merges(bare, words, 2 * tokens + 100, min_frequency)
-    chosen = _distinct(merges, {i: t for t, i in base["model"]["vocab"].items()}, max_token_bytes)[:tokens]
-    if len(chosen) < tokens:
-        raise VocabularyError(
-            f"{tokens} new tokens were asked, but this text supports only {len(chosen)} (pairs seen at least "
-            f"{min_frequency} times in {sum(len(text.encode()) for text in texts):,} bytes): ask for fewer "
-            "with vocabulary.tokens, or give more text with corpus.target"
-        )
-
-    english_words = _words(base, english)
-    first_free = max(tokenizer.get_vocab().values()) + 1
-    if mode == "extend":
-        removed: dict[int, str] = {}
-        new_ids = list(range(first_free, first_free + tokens))
-    else:
-        needed = {part for pair in chosen for part in pair}
-        removed = _least_used_leaves(base, english_words, words, tokens, needed)
-        new_ids = sorted(removed)
-    spec_model = adapted["model"]
-    for surface in removed.values():
-        del spec_model["vocab"][surface]
-    spec_model["merges"] = [m for m in spec_model["merges"] if "".join(m) in spec_model["vocab"]]
-    for new_id, (left, right) in zip(new_ids, chosen, strict=True):
-        spec_model["vocab"][left + right] = new_id
-        spec_model["merges"].append([left, right])
-
-    added = {new_id: left + right for new_id, (left, right) in zip(new_ids, chosen, strict=True)}
-    spelled = {new: tuple(e.ids) for new, e in zip(added, bare.encode_batch(list(added.values())), strict=True)}
-    rebuilt = _rebuilt(tokenizer, adapted)
-    grown = _bare(adapted)
-    change = VocabularyChange(
-        tokenizer=rebuilt,
-        mode=mode,
-        kept={old: old for old in sorted(tokenizer.get_vocab().values()) if old not in removed},
-        added=added,
-        removed=removed,
-        spelled=spelled,
-        unreachable=tuple(
-            new for new, e in zip(added, grown.encode_batch(list(added.values())), strict=True) if e.ids != [new]
-        ),
-        repaired=repaired,
-        curve=_curve(bare, grown, words, chosen),
-        english_changed=_resegmented(bare, grown, english_words),
-    )
-    return dataclasses.replace(change, audit=audit_vocabulary(tokenizer, change, texts, english))
-
-
-def audit_vocabulary(
-    base: PreTrainedTokenizerFast, change: VocabularyChange, texts: Sequence[str], english: Sequence[str]
-) -> tuple[Check, ...]:
-    """Check on real text that a change is what it says and harms nothing else.
-
-    Args:
-        base: the tokenizer before the change.
-        change: what was done.
-        texts: text of the target language.
-        english: text whose segmentation must not suffer.
-    """
-    adapted, sample = change.tokenizer, [*texts[:AUDITED], *english[:AUDITED]]
-    checks = []
-
-    def check(claim: str, passed: bool, detail: str) -> None:
-        checks.append(Check(claim, bool(passed), detail))
-
-    check(
-        "every added token can be produced",
-        not change.unreachable,
-        f"{len(change.added):,} added, {len(change.unreachable)} unreachable",
-    )
-
-    old_surface = {i: t for t, i in base.get_vocab().items()}
-    misspelled = [
-        new for new, old in change.spelled.items() if "".join(old_surface[i] for i in old) != change.added[new]
-    ]
-    check(
-        "every added token is spelled by base tokens",
-        not misspelled and set(change.spelled) == set(change.added),
-        f"{len(misspelled)} misspelled",
-    )
-
-    before, after = base.get_vocab(), adapted.get_vocab()
-    moved = [t for t, i in before.items() if i not in change.removed and after.get(t) != i]
-    check(
-        "all other tokens keep their ids",
-        not moved,
-        f"{len(change.kept):,} kept, {len(moved)} moved, {len(change.removed):,} given up",
-    )
-    if change.mode == "replace":
-        check(
-            "the vocabulary keeps its size", len(before) == len(after), f"{len(before):,} before, {len(after):,} after"
-        )
-
-    same = base.special_tokens_map == adapted.special_tokens_map and base.chat_template == adapted.chat_template
-    same = same and base.added_tokens_decoder == adapted.added_tokens_decoder
-    check("special tokens and chat template are untouched", same, f"{len(base.added_tokens_decoder)} special tokens")
-
-    lost = [t for t in sample if _round_trips(base, t) and not _round_trips(adapted, t)]
-    check("text comes back from its tokens as before", not lost, f"{len(lost)} of {len(sample):,} texts do not")
-
-    with tempfile.TemporaryDirectory() as folder:
-        adapted.save_pretrained(folder)
-        name_portable_class(Path(folder))
-        again = load_tokenizer(Path(folder))
-    differing = sum(again(t)["input_ids"] != adapted(t)["input_ids"] for t in sample)
-    check("saved and loaded, it gives the same ids", not differing, f"{differing} of {len(sample):,} texts differ")
-
-    target_before, target_after = (_count_tokens(t, texts[:AUDITED]) for t in (base, adapted))
-    check(
-        "the target language takes fewer tokens",
-        target_after < target_before,
-        f"{target_before:,} before, {target_after:,} after",
-    )
-    if english:
-        words, changed = change.english_changed["words"], change.english_changed["resegmented"]
-        english_before, english_after = (_count_tokens(t, english[:AUDITED]) for t in (base, adapted))
-        check(
-            "English takes at most 1 % more tokens",
-            english_after <= 1.01 * english_before,
-            f"{english_before:,} before, {english_after:,} after; {changed:,} of {words:,} words are cut differently",
-        )
-    if change.repaired:
-        differing, marked = _cut_differently(base, adapted, english[:AUDITED])
-        check(
-            "the repaired word pattern cuts English alike",
-            differing <= marked,
-            f"{differing} of {len(english[:AUDITED]):,} texts differ; {marked} contain combining marks",
-        )
-    return tuple(checks)
-
-
-def cuts_clusters(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> bool:
-    """Whether the word pattern cuts between a letter and its combining marks anywhere in the texts."""
-    split = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str
-    return any(
-        start > 0
-        and unicodedata.category(text[start]).startswith("M")
-        and unicodedata.category(text[start - 1])[0] in "LM"
-        for text in texts
-        if not text.isascii()
-        for _, (start, _) in split(text)
-    )
-
-
-def repair_pattern(pre_tokenizer: dict[str, Any]) -> dict[str, Any]:
-    """Let combining marks (`\\p{M}`) ride with letters wherever a pre-tokenizer's pattern names letters.
-
-    The pattern of GPT-2 and its relatives cuts Thai, Hindi and many other scripts at every vowel sign and
-    tone mark, and no merge can cross a cut. Text without combining marks is cut as before.
-
-    Args:
-        pre_tokenizer: as in `tokenizer.json`.
-    """
-    kind = pre_tokenizer["type"]
-    if kind == "Sequence":
-        return {**pre_tokenizer, "pretokenizers": [repair_pattern(part) for part in pre_tokenizer["pretokenizers"]]}
-    if kind == "Split" and "Regex" in pre_tokenizer["pattern"]:
-        return {**pre_tokenizer, "pattern": {"Regex": letters_with_marks(pre_tokenizer["pattern"]["Regex"])}}
-    if kind == "ByteLevel" and pre_tokenizer["use_regex"]:
-        if pre_tokenizer["add_prefix_space"]:
+    repair = propose_repair(tokenizer, head) if repair_script else None
+    spec = base.with_pre_tokenizer(repair.pre_tokenizer) if repair else base
+    words = count_words(spec.cutter, chain(head, stream))
+    if segment:
+        words = cut_at_words(words, spec, segment)
+    sentences = {
+        language: split_sentences(lines, PROTECTED if language in protect else SENTENCES)
+        for language, lines in reference.items()
+    }
+    builder = _Builder(spec, words)
+    wanted = 2 * tokens + 100
+    kept: list[NewToken] = []
+    while len(kept) < tokens:
+        learned = learn_tokens(spec, words, wanted, min_frequency, complete_bytes=complete_bytes)
+        candidates = _allowed(learned, spec, max_token_length, forbid)
+        contract = {language: sentences[language] for language in protect}
+        kept = _protected(base, builder, candidates, tokens, contract, protect) if protect else candidates
+        if len(kept) < tokens and len(learned) < 0.9 * wanted:
             raise VocabularyError(
-                "a ByteLevel pre-tokenizer that adds a prefix space cannot be repaired: "
-                "set vocabulary.repair_script=false"
+                f"{tokens} new tokens were asked, but this text supports only {len(kept)} (pairs seen at least "
+                f"{min_frequency} times in {sum(words.values()):,} words): ask for fewer with vocabulary.tokens, give "
+                "more text with corpus.target, or loosen what is protected and forbidden"
             )
-        split = {
-            "type": "Split",
-            "pattern": {"Regex": letters_with_marks(GPT2_PATTERN)},
-            "behavior": "Isolated",
-            "invert": False,
-        }
-        return {"type": "Sequence", "pretokenizers": [split, {**pre_tokenizer, "use_regex": False}]}
-    return pre_tokenizer
+        wanted *= 3
+    chosen = kept[:tokens]
+    dropped = len({token.surface for token in candidates[:tokens]} - {token.surface for token in kept})
+
+    removed: dict[int, str] = {}
+    lost: dict[int, int] = {}
+    if mode == "replace":
+        used = [token_counts(spec.bare, count_words(spec.cutter, lines)) for lines in reference.values()]
+        removed, lost = choose_leaves(spec, sum(used, Counter()), token_counts(spec.bare, words), chosen, give_up)
+    first = max(spec.vocab.values()) + 1
+    ids = sorted(removed) if removed else range(first, first + tokens)
+    added = dict(zip(ids, chosen, strict=True))
+    grown = builder.grown(added, removed=removed.values())
+    adapted = grown.around(tokenizer)
+    uses = token_counts(grown.bare, words)
+    change = VocabularyChange(
+        tokenizer=adapted,
+        mode=mode,
+        kept={old: old for old in sorted(spec.vocab.values()) if old not in removed},
+        added={new: token.surface for new, token in added.items()},
+        removed=removed,
+        spelled=spell(base, added),
+        uses={new: uses[token.surface] for new, token in added.items()},
+        lost=lost,
+        unreachable=_unreachable(grown, added),
+        joined=repair.joined if repair else "",
+        curve=builder.curve(chosen),
+        effects={
+            language: _effect(tokenizer, adapted, lines, protect.get(language)) for language, lines in sentences.items()
+        },
+        price=Price(dropped, uses.total(), builder.tokens_with(candidates[:tokens])) if protect else None,
+    )
+    return dataclasses.replace(change, audit=audit_vocabulary(tokenizer, change, head, reference))
 
 
-def letters_with_marks(pattern: str) -> str:
-    """Rewrite a word pattern so that `\\p{L}` takes combining marks with it.
+def trim_vocabulary(
+    tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], *, others: Mapping[str, Iterable[str]] | None = None
+) -> VocabularyChange:
+    """Drop the tokens of scripts that never occur in the given texts, so that the model gets smaller.
 
-    Example:
-        >>> letters_with_marks(r" ?\\p{L}+|[^\\s\\p{L}\\p{N}]+")
-        ' ?[\\\\p{L}\\\\p{M}]+|[^\\\\s\\\\p{L}\\\\p{M}\\\\p{N}]+'
-    """
-    if MARK in pattern:
-        return pattern
-    rewritten, in_class, position = [], False, 0
-    while position < len(pattern):
-        piece = pattern[position : position + 5] if pattern.startswith(LETTER, position) else pattern[position]
-        if piece == "\\":
-            piece = pattern[position : position + 2]
-        elif piece == "[":
-            in_class = True
-        elif piece == "]":
-            in_class = False
-        position += len(piece)
-        if piece == LETTER:
-            piece = LETTER + MARK if in_class else f"[{LETTER}{MARK}]"
-        rewritten.append(piece)
-    return "".join(rewritten)
-
-
-def word_counts(pre_tokenizer: Any, normalizer: Any, texts: Iterable[str]) -> dict[str, int]:
-    """Count the pre-tokens of texts, in the alphabet of the pre-tokenizer.
-
-    Both passes run in the parallel Rust code of `tokenizers`: one collects the distinct words, one counts
-    them.
-    """
-    from tokenizers import Tokenizer, models, trainers
-
-    texts = list(texts)
-    counter = Tokenizer(models.WordLevel(unk_token="\0"))
-    counter.pre_tokenizer = pre_tokenizer
-    if normalizer is not None:
-        counter.normalizer = normalizer
-    counter.train_from_iterator(texts, trainers.WordLevelTrainer(vocab_size=2**31 - 1, show_progress=False))
-    words = sorted(counter.get_vocab(), key=counter.get_vocab().__getitem__)
-    totals = np.zeros(len(words), dtype=np.int64)
-    for batch in _batches(texts, BATCH):
-        ids = np.concatenate([np.asarray(e.ids, dtype=np.int64) for e in counter.encode_batch_fast(batch)])
-        totals += np.bincount(ids, minlength=len(words))
-    return dict(zip(words, totals.tolist(), strict=True))
-
-
-def learn_merges(
-    base: Tokenizer, words: Mapping[str, int], merges: int, min_frequency: int
-) -> list[tuple[Spelling, Spelling]]:
-    """Learn merges that continue those of a base BPE model.
-
-    Every base token is renamed to a single character, so that the Rust `BpeTrainer` learns on words as the
-    base model leaves them.
+    Ids are numbered anew, without gaps. Special tokens, single bytes and characters of scripts in use stay, and so
+    does everything that a surviving merge needs.
 
     Args:
-        base: a tokenizer with the base BPE model and no pre-tokenizer.
-        words: pre-tokens and how often each occurs.
-        merges: how many to learn at most.
-        min_frequency: pairs seen less often are not merged.
+        tokenizer: a fast tokenizer: byte-level BPE, SentencePiece BPE, or Unigram.
+        texts: text of every language that the model is to keep.
+        others: text on which the effect is measured, by language.
+    """
+    base, head = Spec.of(tokenizer), []
+    used: Counter[str] = Counter()
+    scripts: set[str] = set()
+    stream = iter(texts)
+    head = list(islice(stream, AUDITED))
+    _require_unicode(head)
+    words = count_words(base.cutter, chain(head, stream))
+    used = token_counts(base.bare, words)
+    for word in words:
+        scripts |= scripts_of(base.text(word))
+    foreign = {
+        token
+        for token in base.vocab
+        if token not in base.special
+        and not used[token]
+        and len(token) > 1
+        and base.vocab[token] not in base.boundaries
+        and (scripts_of(base.text(token)) - scripts or "⟨" in base.text(token))
+    }
+    # What a surviving merge needs stays; merges run from the longest down.
+    for left, right in reversed(list(base.merges())):
+        if left + right in base.vocab and left + right not in foreign:
+            foreign -= {left, right}
+    kept_old = [old for token, old in sorted(base.vocab.items(), key=lambda item: item[1]) if token not in foreign]
+    new_ids = {old: new for new, old in enumerate(kept_old)}
+    trimmed = base.renumbered(new_ids)
+    adapted = trimmed.around(tokenizer)
+    change = VocabularyChange(
+        tokenizer=adapted,
+        mode="trim",
+        kept={new: old for old, new in new_ids.items()},
+        added={},
+        removed={base.vocab[token]: token for token in sorted(foreign, key=base.vocab.__getitem__)},
+        spelled={},
+        uses={},
+        lost={},
+        unreachable=(),
+        joined="",
+        curve={},
+        effects={
+            language: _effect(tokenizer, adapted, split_sentences(lines, SENTENCES), None, new_ids)
+            for language, lines in (others or {}).items()
+        },
+    )
+    return dataclasses.replace(change, audit=audit_vocabulary(tokenizer, change, head))
+
+
+def learn_tokens(
+    spec: Spec, words: Mapping[str, int], wanted: int, min_frequency: int, *, complete_bytes: bool = False
+) -> list[NewToken]:
+    """Learn tokens for a text, the most useful first.
+
+    Characters that the base can only write as bytes, or not at all, come in where they save as many tokens as the
+    merges beside them; merges build on them.
+
+    Args:
+        spec: the tokenizer to continue.
+        words: pre-tokens of the text and how often each occurs.
+        wanted: how many to learn at most.
+        min_frequency: what occurs less often is not learned.
+        complete_bytes: begin with the bytes that have no token.
+    """
+    bytes_first = [NewToken(byte, None, 0) for byte in spec.missing_bytes()] if complete_bytes else []
+    characters = [] if spec.byte_level else _missing_characters(spec, words, min_frequency)
+    first = max(spec.vocab.values()) + 1
+    grown = spec.with_tokens(dict(enumerate([*bytes_first, *characters], first)))
+    missing = "".join(map(regex.escape, grown.missing_bytes())) if grown.byte_level else ""
+    if missing:  # the model would drop such a byte and join what stands beside it
+        cut = regex.compile(f"[{missing}]+")
+        pieces: Counter[str] = Counter()
+        for word, count in words.items():
+            for piece in cut.split(word):
+                if piece:
+                    pieces[piece] += count
+        words = pieces
+    merges = learn_merges(grown.bare, words, wanted, min_frequency=min_frequency, boundaries=grown.boundaries)
+    surfaces = {index: token for token, index in grown.vocab.items()}
+    taken, usable = set(surfaces.values()), set()
+    learned = []
+    for merge in merges:
+        left, right = ("".join(surfaces[i] for i in side) for side in (merge.left, merge.right))
+        # A surface that exists already is not learned again, nor is what would build on it.
+        reachable = all(len(side) == 1 or side in usable for side in (merge.left, merge.right))
+        if reachable and left + right not in taken:
+            taken.add(left + right)
+            usable.add(merge.left + merge.right)
+            learned.append(NewToken(left + right, (left, right), merge.applied))
+    saved = ((-character.count * (len(character.surface.encode()) - 1 or 1), character) for character in characters)
+    lowest = np.minimum.accumulate([token.count for token in learned]).tolist()  # a merge comes after its parts
+    merged = zip((-count for count in lowest), learned, strict=True)
+    return [*bytes_first, *(token for _, token in heapq.merge(saved, merged, key=lambda pair: pair[0]))]
+
+
+def cut_at_words(words: Mapping[str, int], spec: Spec, language: str) -> dict[str, int]:
+    """Cut pre-tokens where the words of a language begin, by its named segmenter.
+
+    Args:
+        words: pre-tokens, in the alphabet of the tokenizer.
+        spec: the tokenizer.
+        language: a code that `word_spans` has a segmenter for.
+    """
+    letters = {byte: character for character, byte in byte_alphabet().items()}
+    cut: Counter[str] = Counter()
+    for word, count in words.items():
+        text = surface_bytes(word, byte_level=spec.byte_level).decode("utf-8", "replace")
+        starts = [0, *(start for start, _ in word_spans(text, language) if start > 1), len(text)]
+        if len(starts) == 2 or "\ufffd" in text:
+            cut[word] += count
+            continue
+        for start, end in pairwise(starts):
+            piece = text[start:end]
+            cut["".join(letters[byte] for byte in piece.encode()) if spec.byte_level else piece] += count
+    return dict(cut)
+
+
+def choose_leaves(
+    spec: Spec, used: Mapping[str, int], in_target: Mapping[str, int], chosen: Sequence[NewToken], give_up: GiveUp
+) -> tuple[dict[int, str], dict[int, int]]:
+    """Choose base tokens to give up, as many as are chosen to come: no surviving merge needs them.
+
+    The least used goes first; ties go to the token less used in the target language, then to the one learned last.
+
+    Args:
+        spec: the base tokenizer.
+        used: uses of each token in the text that must not suffer.
+        in_target: uses in the target language.
+        chosen: the tokens that are to come, whose parts must stay.
+        give_up: `usage` lets what a token was used for fall to its parts when it goes; `frequency` does not.
 
     Returns:
-        Pairs in order of learning, each side as the base tokens it consists of.
+        Surfaces and own uses of the tokens to give up, by id.
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    vocabulary = base.get_vocab()
-    spellable = [word for word in words if all(character in vocabulary for character in word)]
-    symbols: dict[int, str] = {}
-    ids: list[int] = []
-
-    def rename(token: int) -> str:
-        if token not in symbols:
-            symbols[token] = chr(FIRST_SYMBOL + len(ids))
-            ids.append(token)
-        return symbols[token]
-
-    renamed = {
-        "".join(map(rename, encoding.ids)): words[word]
-        for batch in _batches(spellable, BATCH)
-        for word, encoding in zip(batch, base.encode_batch_fast(batch, add_special_tokens=False), strict=True)
-    }
-
-    def repeated() -> Iterator[str]:
-        for word, count in renamed.items():
-            for start in range(0, count, BATCH):
-                yield " ".join([word] * min(BATCH, count - start))
-
-    learner = Tokenizer(models.BPE())
-    learner.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
-    learner.train_from_iterator(
-        repeated(),
-        trainers.BpeTrainer(
-            vocab_size=len(ids) + merges, min_frequency=min_frequency, show_progress=False, special_tokens=[]
-        ),
-    )
-    learned = json.loads(learner.to_str())["model"]["merges"]
-
-    def spell(side: str) -> tuple[int, ...]:
-        return tuple(ids[ord(symbol) - FIRST_SYMBOL] for symbol in side)
-
-    return [(spell(left), spell(right)) for left, right in learned]
-
-
-def _require_byte_level_bpe(spec: dict[str, Any]) -> None:
-    model = spec["model"]
-    if model["type"] != "BPE" or "ByteLevel" not in json.dumps(spec["pre_tokenizer"]):
-        kind = "SentencePiece-style BPE" if model["type"] == "BPE" else model["type"]
-        raise VocabularyError(
-            f"the tokenizer is {kind}: langadapt extends byte-level BPE tokenizers, as of GPT-2, SmolLM2, Llama 3, Qwen"
-        )
-
-
-def _bare(spec: dict[str, Any]) -> Tokenizer:
-    """The BPE model alone, which takes pre-tokens in the byte alphabet."""
-    from tokenizers import Tokenizer
-
-    parts = dict.fromkeys(("normalizer", "pre_tokenizer", "post_processor", "decoder", "truncation", "padding"))
-    return Tokenizer.from_str(json.dumps({**spec, **parts, "added_tokens": []}))
-
-
-def _words(spec: dict[str, Any], texts: Iterable[str]) -> dict[str, int]:
-    from tokenizers import Tokenizer
-
-    whole = Tokenizer.from_str(json.dumps(spec))
-    return word_counts(whole.pre_tokenizer, whole.normalizer, texts)
-
-
-def _distinct(
-    merges: Iterable[tuple[Spelling, Spelling]], surfaces: Mapping[int, str], max_token_bytes: int
-) -> list[tuple[str, str]]:
-    """Merges as surfaces, without those whose result is too long or exists already, nor what needs them.
-
-    Dropping a merge together with all that build on it leaves every other merge reachable.
-    """
-    taken, usable, chosen = set(surfaces.values()), set(), []
-    for left, right in merges:
-        sides = ["".join(surfaces[i] for i in side) for side in (left, right)]
-        surface = "".join(sides)
-        reachable = all(len(side) == 1 or side in usable for side in (left, right))
-        if reachable and surface not in taken and len(surface) <= max_token_bytes:
-            taken.add(surface)
-            usable.add(left + right)
-            chosen.append((sides[0], sides[1]))
-    return chosen
-
-
-def _least_used_leaves(
-    spec: dict[str, Any], words: Mapping[str, int], target: Mapping[str, int], count: int, needed_by_new: set[str]
-) -> dict[int, str]:
-    """Choose base tokens to give up: no surviving merge needs them, least used in English first.
-
-    Ties go to the token less used in the target language, then to the one learned last. What a token was
-    used for falls to its parts when it goes.
-    """
-    vocabulary = spec["model"]["vocab"]
-    merges: dict[str, list[str]] = {}
-    needed = Counter(needed_by_new)
-    for left, right in spec["model"]["merges"]:
-        merges.setdefault(left + right, []).extend((left, right))
+    vocabulary = spec.vocab
+    made: dict[str, list[str]] = {}
+    needed = Counter(part for token in chosen for part in token.parts or ())
+    for left, right in spec.merges():
+        made.setdefault(left + right, []).extend((left, right))
         needed.update((left, right))
-    bare = _bare(spec)
-    used, used_in_target = (_token_counts(bare, counts) for counts in (words, target))
-    special = {token["content"] for token in spec["added_tokens"]}
+    if spec.family == "Unigram":
+        made = {token: [] for token in vocabulary if len(token) > 1 and vocabulary[token] not in spec.boundaries}
+        needed = Counter()
+    uses, target_uses = Counter(used), Counter(in_target)
 
     def entry(token: str) -> tuple[int, int, int, str]:
-        return used[token], used_in_target[token], -vocabulary[token], token
+        return uses[token], target_uses[token], -vocabulary[token], token
 
-    leaves = [entry(token) for token in merges if token in vocabulary and token not in special and not needed[token]]
+    stay = spec.special.keys() | {token for token, index in vocabulary.items() if index in spec.boundaries}
+    leaves = [entry(token) for token in made if token in vocabulary and token not in stay and not needed[token]]
     heapq.heapify(leaves)
     removed: dict[int, str] = {}
-    while leaves and len(removed) < count:
-        english, in_target, _, token = heapq.heappop(leaves)
-        if (english, in_target) != (used[token], used_in_target[token]):
+    while leaves and len(removed) < len(chosen):
+        of_token, of_target, _, token = heapq.heappop(leaves)
+        if (of_token, of_target) != (uses[token], target_uses[token]):
             continue  # an outdated entry
         removed[vocabulary[token]] = token
-        for part in merges[token]:
+        for part in made[token]:
             needed[part] -= 1
-            used[part] += english
-            used_in_target[part] += in_target
-        for part in set(merges[token]):
-            if not needed[part] and part in merges and part not in special:
+            if give_up == "usage":
+                uses[part] += of_token
+                target_uses[part] += of_target
+        for part in set(made[token]):
+            if not needed[part] and part in made and part not in stay:
                 heapq.heappush(leaves, entry(part))
-    if len(removed) < count:
+    if len(removed) < len(chosen):
         raise VocabularyError(
-            f"{count} base tokens were to be replaced, but only {len(removed)} can be given up: "
+            f"{len(chosen)} base tokens were to be replaced, but only {len(removed)} can be given up: "
             "ask for fewer with vocabulary.tokens"
         )
-    return removed
+    return removed, {old: used.get(token, 0) for old, token in removed.items()}
 
 
-def _token_counts(bare: Tokenizer, words: Mapping[str, int]) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for batch in _batches(words, BATCH):
-        for word, encoding in zip(batch, bare.encode_batch(batch), strict=True):
-            for token in encoding.tokens:
-                counts[token] += words[word]
-    return counts
+def spell(base: Spec, added: Mapping[int, NewToken]) -> dict[int, tuple[int, ...]]:
+    """The base ids that spell each added token.
 
-
-def _curve(
-    bare: Tokenizer, grown: Tokenizer, words: Mapping[str, int], chosen: Sequence[tuple[str, str]]
-) -> dict[int, int]:
-    """Tokens of the target text after each number of new tokens, from one encoding with all of them.
-
-    A merge saves one token each time it is applied: where its token stands in the result, and where it was
-    a step on the way to a later token.
+    A byte that the base lacks is spelled by all bytes of its kind (ASCII, leading, continuing) that it has; what
+    the base does not know at all, by its unknown token.
     """
-    applied = _token_counts(grown, words)
-    for left, right in reversed(chosen):
-        applied[left] += applied[left + right]
-        applied[right] += applied[left + right]
-    left_over = sum(_token_counts(bare, words).values())
-    curve = {0: left_over}
-    for number, (left, right) in enumerate(chosen, start=1):
-        left_over -= applied[left + right]
-        curve[number] = left_over
-    shown = set(np.unique(np.geomspace(1, len(chosen), 60).round().astype(int)).tolist())
-    return {number: tokens for number, tokens in curve.items() if number == 0 or number in shown}
+    surfaces = [token.surface for token in added.values()]
+    spelled = [tuple(encoding.ids) for encoding in base.bare.encode_batch(surfaces, add_special_tokens=False)]
+    return {new: ids or _kin(base, token) for new, ids, token in zip(added, spelled, surfaces, strict=True)}
 
 
-def _resegmented(bare: Tokenizer, grown: Tokenizer, words: Mapping[str, int]) -> dict[str, int]:
-    changed = 0
-    for batch in _batches(words, BATCH):
-        pairs = zip(batch, bare.encode_batch_fast(batch), grown.encode_batch_fast(batch), strict=True)
-        changed += sum(words[word] for word, old, new in pairs if old.ids != new.ids)
-    return {"words": sum(words.values()), "resegmented": changed}
+def scripts_of(text: str) -> set[str]:
+    """The scripts of the letters in a text, by their Unicode codes, such as Latn and Thai."""
+    from fontTools.unicodedata import script
+
+    return {script(character) for character in text if character.isalpha()} - {"Zyyy", "Zinh", "Zzzz"}
 
 
-def _rebuilt(tokenizer: PreTrainedTokenizerFast, spec: dict[str, Any]) -> PreTrainedTokenizerFast:
-    """The same tokenizer around another tokenizer.json."""
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        name_portable_class(Path(folder))
-        Path(folder, "tokenizer.json").write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
-        return load_tokenizer(Path(folder))
+@dataclass(frozen=True)
+class _Builder:
+    """Grows a spec by tokens and says what a text costs then."""
+
+    spec: Spec
+    words: Mapping[str, int]
+
+    def grown(self, added: Mapping[int, NewToken], removed: Iterable[str] = ()) -> Spec:
+        """The spec with new tokens at free ids, and without the removed ones."""
+        return self.spec.without(removed).with_tokens(added)
+
+    def appended(self, tokens: Sequence[NewToken]) -> Spec:
+        """The spec with new tokens after all ids."""
+        return self.grown(dict(enumerate(tokens, max(self.spec.vocab.values()) + 1)))
+
+    def tokens_with(self, tokens: Sequence[NewToken]) -> int:
+        """Tokens of the text once these are added."""
+        return token_counts(self.appended(tokens).bare, self.words).total()
+
+    def curve(self, tokens: Sequence[NewToken]) -> dict[int, int]:
+        """Tokens of the text after each of some numbers of new tokens.
+
+        One encoding with all of them tells it for a BPE: a merge saves one token wherever it is applied, also as a
+        step on the way to a later one.
+        """
+        shown = [0, *np.unique(np.geomspace(1, len(tokens), CURVE_POINTS).round().astype(int)).tolist()]
+        if self.spec.family == "Unigram":  # every piece competes with every other: encode for each number
+            return {number: self.tokens_with(tokens[:number]) for number in [*shown[:-1:6], len(tokens)]}
+        applied = token_counts(self.appended(tokens).bare, self.words)
+        left = applied.total()
+        atoms = [token.surface for token in tokens if not token.parts]
+        spelled = self.spec.bare.encode_batch_fast(atoms, add_special_tokens=False)
+        sizes = {atom: len(encoding.ids) for atom, encoding in zip(atoms, spelled, strict=True)}
+        curve = {len(tokens): left}
+        for number in range(len(tokens) - 1, -1, -1):
+            token = tokens[number]
+            uses = applied[token.surface]
+            left += uses * (sizes.get(token.surface, 2) - 1)
+            for part in token.parts or ():
+                applied[part] += uses
+            curve[number] = left
+        return {number: curve[number] for number in sorted({*shown, len(tokens)})}
 
 
-def _round_trips(tokenizer: PreTrainedTokenizerFast, text: str) -> bool:
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return bool(tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text)
+def _check_request(
+    tokens: int, mode: str, reference: Mapping[str, Sequence[str]], protect: Mapping[str, float]
+) -> None:
+    if tokens < 1:
+        raise VocabularyError(f"{tokens} new tokens were asked: ask for at least one")
+    if mode not in ("extend", "replace"):
+        raise VocabularyError(f"mode '{mode}' is unknown: use extend or replace")
+    for language, share in protect.items():
+        if not 0 <= share <= 1:
+            raise VocabularyError(f"protect['{language}'] is {share}: give a share of sentences from 0 to 1")
+        if not reference.get(language):
+            raise VocabularyError(
+                f"'{language}' is to be protected, but there is no text of it in `others`, only of "
+                f"{', '.join(reference) or 'no language'}: give text of it, or leave it out of protect"
+            )
 
 
-def _count_tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> int:
-    return sum(map(len, tokenizer(list(texts), add_special_tokens=False)["input_ids"]))
+def _require_unicode(texts: Iterable[str]) -> None:
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise VocabularyError(
+                f"a text holds a lone surrogate (U+{ord(text[error.start]):04X}), which no UTF-8 file can hold: "
+                "read the text again with errors='replace'"
+            ) from error
 
 
-def _cut_differently(
-    base: PreTrainedTokenizerFast, adapted: PreTrainedTokenizerFast, texts: Sequence[str]
-) -> tuple[int, int]:
-    """How many texts the two word patterns cut differently, and how many contain combining marks."""
-    old, new = (t.backend_tokenizer.pre_tokenizer.pre_tokenize_str for t in (base, adapted))
-    differing = [text for text in texts if old(text) != new(text)]
-    marked = sum(any(unicodedata.category(c).startswith("M") for c in text) for text in texts)
-    return len(differing), marked
+def _missing_characters(spec: Spec, words: Mapping[str, int], min_frequency: int) -> list[NewToken]:
+    """Characters that have no token of their own, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for word, count in words.items():
+        for character in word:
+            counts[character] += count
+    found = [NewToken(c, None, n) for c, n in counts.items() if c not in spec.vocab and n >= min_frequency]
+    return sorted(found, key=lambda token: (-token.count * (len(token.surface.encode()) - 1 or 1), token.surface))
 
 
-def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
-    batch = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _allowed(
+    tokens: Sequence[NewToken], spec: Spec, max_token_length: int, forbid: Sequence[Forbidden]
+) -> list[NewToken]:
+    """Tokens without those that are not wanted, nor what needs them."""
+    unknown = set(forbid) - FORBIDDEN.keys()
+    if unknown:
+        raise VocabularyError(f"cannot forbid '{min(unknown)}': use one of {', '.join(FORBIDDEN)}")
+
+    def wanted(token: NewToken) -> bool:
+        text = spec.text(token.surface)
+        return len(text) <= max_token_length and not any(FORBIDDEN[name](text) for name in forbid)
+
+    return without(tokens, {token.surface for token in tokens if token.parts and not wanted(token)})
 
 
-def _int_keys(mapping: Mapping[str, Any]) -> dict[int, Any]:
-    return {int(key): value for key, value in mapping.items()}
+def without(tokens: Iterable[NewToken], surfaces: set[str]) -> list[NewToken]:
+    """Tokens without some, and without all that build on them, so that the rest stays reachable."""
+    gone, left = set(surfaces), []
+    for token in tokens:
+        if token.surface in gone or gone.intersection(token.parts or ()):
+            gone.add(token.surface)
+        else:
+            left.append(token)
+    return left
+
+
+def _protected(
+    base: Spec,
+    builder: _Builder,
+    candidates: list[NewToken],
+    tokens: int,
+    sentences: Mapping[str, Sequence[str]],
+    protect: Mapping[str, float],
+) -> list[NewToken]:
+    """Candidates without those that change more sentences of protected languages than was allowed.
+
+    A sentence is changed by the first merges that fire in it: those of two base tokens, its roots.
+    """
+    allowed = {language: int((1 - protect[language]) * len(lines)) for language, lines in sentences.items()}
+    # Where none of the candidates fires, no selection of them does.
+    suspects = _changed(base.whole, builder.appended(candidates).whole, sentences)
+    while True:
+        chosen = candidates[:tokens]
+        grown = builder.appended(chosen).whole
+        over = {k: v for k, v in _changed(base.whole, grown, suspects).items() if len(v) > allowed[k]}
+        if not over:
+            return candidates
+        roots = _roots(chosen)
+        fired = {
+            language: [
+                {root for token in encoding.tokens for root in roots.get(token, ())}
+                for encoding in grown.encode_batch(lines, add_special_tokens=False)
+            ]
+            for language, lines in over.items()
+        }
+        guilty = _to_drop(fired, allowed, _worth(chosen, roots))
+        if not guilty:
+            worst = max(over, key=lambda language: len(over[language]))
+            raise VocabularyError(
+                f"{len(over[worst]):,} of {len(sentences[worst]):,} sentences in '{worst}' change whatever tokens are "
+                f"left out, more than protect['{worst}'] = {protect[worst]} allows: set repair_script=False, or a "
+                "lower share"
+            )
+        candidates = without(candidates, guilty)
+
+
+def _changed(before: Tokenizer, after: Tokenizer, sentences: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    return {
+        language: [lines[index] for index in changed_sentences(before, after, lines)[0]]
+        for language, lines in sentences.items()
+    }
+
+
+def _to_drop(fired: Mapping[str, Sequence[set[str]]], allowed: Mapping[str, int], worth: Mapping[str, int]) -> set[str]:
+    """The roots to drop: all but those that make the best use of the sentences that may change.
+
+    Greedy: the next to be kept is the root that saves the most for each further sentence it changes.
+    """
+    touched: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for language, lines in fired.items():
+        for index, roots in enumerate(lines):
+            for root in roots:
+                touched[root].append((language, index))
+    changed: set[tuple[str, int]] = set()
+    left = dict(allowed)
+    dropped = set()
+    heap = [(-worth[root] / len(sentences), root) for root, sentences in touched.items()]
+    heapq.heapify(heap)
+    while heap:
+        claimed, root = heapq.heappop(heap)
+        fresh = [sentence for sentence in touched[root] if sentence not in changed]
+        value = -worth[root] / max(len(fresh), 1)
+        if value < claimed:  # its sentences changed for another's sake meanwhile: it is a better bargain now
+            heapq.heappush(heap, (value, root))
+            continue
+        costs = Counter(language for language, _ in fresh)
+        if all(cost <= left[language] for language, cost in costs.items()):
+            changed.update(fresh)
+            for language, cost in costs.items():
+                left[language] -= cost
+        else:
+            dropped.add(root)
+    return dropped
+
+
+def _roots(tokens: Sequence[NewToken]) -> dict[str, set[str]]:
+    """For each new token, the merges of base tokens (or the characters) that it is made from."""
+    roots: dict[str, set[str]] = {}
+    for token in tokens:
+        inherited = set().union(*(roots.get(part, set()) for part in token.parts or ()))
+        new_parts = [part for part in token.parts or () if part in roots]
+        roots[token.surface] = inherited if new_parts else {token.surface}
+    return roots
+
+
+def _worth(tokens: Sequence[NewToken], roots: Mapping[str, set[str]]) -> Counter[str]:
+    """What each root saves in the target text, with all that is built on it."""
+    worth: Counter[str] = Counter()
+    for token in tokens:
+        for root in roots[token.surface]:
+            worth[root] += token.count
+    return worth
+
+
+def _effect(
+    tokenizer: PreTrainedTokenizerFast,
+    adapted: PreTrainedTokenizerFast,
+    sentences: Sequence[str],
+    protected: float | None,
+    new_ids: Mapping[int, int] | None = None,
+) -> Effect:
+    changed, before, after = changed_sentences(
+        tokenizer.backend_tokenizer, adapted.backend_tokenizer, sentences, new_ids
+    )
+    return Effect(len(sentences), len(changed), before, after, protected)
+
+
+def _unreachable(grown: Spec, added: Mapping[int, NewToken]) -> tuple[int, ...]:
+    encodings = grown.bare.encode_batch_fast([token.surface for token in added.values()], add_special_tokens=False)
+    return tuple(new for new, encoding in zip(added, encodings, strict=True) if encoding.ids != [new])
+
+
+def _kin(base: Spec, surface: str) -> tuple[int, ...]:
+    """What stands for a token that the base cannot spell: the bytes of its kind, or the unknown token."""
+
+    def kind(byte: int) -> int:
+        return 0 if byte < 0x80 else 1 if byte < 0xC0 else 2
+
+    raw = surface_bytes(surface, byte_level=base.byte_level)
+    singles = {
+        surface_bytes(token, byte_level=base.byte_level)[0]: index
+        for token, index in base.vocab.items()
+        if token not in base.special and (len(token) == 1 if base.byte_level else BYTE_TOKEN.fullmatch(token))
+    }
+    kin = tuple(index for byte, index in sorted(singles.items()) if kind(byte) == kind(raw[0]))
+    if not kin and base.unknown_id is not None:
+        kin = (base.unknown_id,)
+    return kin or tuple(sorted(singles.values()))
+
+
+FORBIDDEN: dict[str, Callable[[str], bool]] = {
+    "digits": lambda text: any(character.isnumeric() for character in text),
+    "mixed_scripts": lambda text: len(scripts_of(text)) > 1,
+    "whitespace_runs": lambda text: regex.search(r"\s\s", text) is not None,
+}

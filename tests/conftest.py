@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -17,10 +18,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus import Corpus, load_corpus
 from langadapt_utils.recipe import BUILT_IN, CorpusRecipe, Recipe
 from langadapt_utils.sources import Base, load_base
-from langadapt_utils.vocabulary import VocabularyChange, extend_vocabulary
+from langadapt_utils.vocabulary import extend_vocabulary
 
 BUILT_IN_ONLY = CorpusRecipe(english=[BUILT_IN])
 
@@ -52,6 +54,51 @@ def train_tokenizer(texts: list[str], size: int = 600, pattern: str | None = Non
     )
 
 
+def sentencepiece_bpe(texts: list[str], size: int = 700, *, metaspace: bool = False) -> PreTrainedTokenizerFast:
+    """BPE with byte fallback: spaces as `▁` by a normaliser, as Gemma, or by a pre-tokenizer, as Mistral."""
+    backend = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    special = ["<unk>", "<s>", "</s>"]
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex("▁?[^▁]+|▁+"), "isolated")
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=[*special, *(f"<0x{b:02X}>" for b in range(256))], show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer)
+    spec = json.loads(backend.to_str())
+    spec["added_tokens"] = [token for token in spec["added_tokens"] if token["content"] in special]
+    spec["pre_tokenizer"] = None
+    backend = Tokenizer.from_str(json.dumps(spec))
+    if metaspace:
+        backend.normalizer = normalizers.Sequence([])
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def unigram(texts: list[str], size: int = 400) -> PreTrainedTokenizerFast:
+    """Unigram pieces with a metaspace, as T5 and XLM-R."""
+    backend = Tokenizer(models.Unigram())
+    backend.normalizer = normalizers.NFKC()
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=size, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer)
+    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    backend.add_special_tokens(["<extra_0>"])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        extra_special_tokens=["<extra_0>"],
+    )
+
+
 @pytest.fixture(scope="session")
 def tokenizer(corpora: dict[str, Corpus]) -> PreTrainedTokenizerFast:
     """A small byte-level BPE tokenizer that knows English only."""
@@ -62,7 +109,7 @@ def tokenizer(corpora: dict[str, Corpus]) -> PreTrainedTokenizerFast:
 def change(tokenizer: PreTrainedTokenizerFast, corpora: dict[str, Corpus]) -> VocabularyChange:
     """Two hundred Hungarian tokens for the small tokenizer."""
     train = corpora["hu"].train
-    return extend_vocabulary(tokenizer, train["hu"]["text"], tokens=200, english=train["en"]["text"])
+    return extend_vocabulary(tokenizer, train["hu"]["text"], tokens=200, others={"en": train["en"]["text"]})
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,11 @@ from conftest import gpt2, llama
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from langadapt_utils import embeddings
+from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus import Corpus
 from langadapt_utils.embeddings import METHODS, initialise_embeddings
 from langadapt_utils.errors import ModelError
-from langadapt_utils.vocabulary import VocabularyChange, extend_vocabulary
+from langadapt_utils.vocabulary import extend_vocabulary
 
 TEXT = "English text without a new token"
 
@@ -21,7 +22,9 @@ def rows(model: PreTrainedModel) -> torch.Tensor:
 @pytest.fixture
 def replaced(tokenizer: PreTrainedTokenizerFast, corpora: dict[str, Corpus]) -> VocabularyChange:
     train = corpora["hu"].train
-    return extend_vocabulary(tokenizer, train["hu"]["text"], tokens=40, mode="replace", english=train["en"]["text"])
+    return extend_vocabulary(
+        tokenizer, train["hu"]["text"], tokens=40, mode="replace", others={"en": train["en"]["text"]}
+    )
 
 
 def test_sub_word_means_are_those_computed_by_hand(model: PreTrainedModel, change: VocabularyChange) -> None:

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils import plots
+from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus import Corpus
 from langadapt_utils.evaluation import Estimate, Scores
 from langadapt_utils.fertility import FertilityReport, measure_fertility
 from langadapt_utils.render import show, table_html, tokens_html
-from langadapt_utils.vocabulary import VocabularyChange
 
 
 class _Text(HTMLParser):

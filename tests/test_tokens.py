@@ -1,9 +1,10 @@
+from conftest import sentencepiece_bpe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from langadapt_utils.tokens import byte_alphabet, byte_lengths, readable, surface_bytes, token_spans
+from langadapt_utils.tokens import byte_alphabet, byte_lengths, bytes_as_text, readable, surface_bytes, token_spans
 
 TEXT = st.text(max_size=60)
 
@@ -37,9 +38,20 @@ def test_spans_of_a_word_level_tokenizer_tile_the_text_too() -> None:
 @given(text=TEXT)
 def test_whole_characters_are_readable_as_they_are(text: str) -> None:
     surface = "".join(letter for byte in text.encode() for letter, value in byte_alphabet().items() if value == byte)
-    assert surface_bytes(surface) == text.encode() and readable(surface) == text
+    assert surface_bytes(surface) == text.encode() and bytes_as_text(surface_bytes(surface)) == text
 
 
 def test_parts_of_characters_are_shown_by_number() -> None:
     letters = {value: letter for letter, value in byte_alphabet().items()}
-    assert readable(letters[0xE0] + letters[0xB8]) == "⟨E0⟩⟨B8⟩"
+    assert bytes_as_text(surface_bytes(letters[0xE0] + letters[0xB8])) == "⟨E0⟩⟨B8⟩"
+
+
+def test_tokens_of_every_family_are_readable(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert readable(tokenizer, "ĠhÃ¡z") == " ház"
+    assert readable(tokenizer, tokenizer.convert_tokens_to_ids("Ġthe")) == " the"
+    metaspace = sentencepiece_bpe(["the house, the mouse"])
+    assert readable(metaspace, "▁ház") == " ház" and readable(metaspace, "<0xE1>") == "⟨E1⟩"
+    lengths = byte_lengths(metaspace)
+    for text in ("the mouse", "ház, ไทย"):
+        ids = metaspace(text, add_special_tokens=False)["input_ids"]
+        assert lengths[ids].sum() == len(text.encode()) + 1  # the space that is put before

@@ -7,13 +7,13 @@ import torch
 from conftest import llama
 from transformers import PreTrainedModel
 
+from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus import Corpus
 from langadapt_utils.embeddings import initialise_embeddings
 from langadapt_utils.errors import ModelError
 from langadapt_utils.mixture import Mixture, mix
 from langadapt_utils.recipe import MixtureRecipe, TrainingRecipe
 from langadapt_utils.training import estimate_seconds, interpolate, scale_row_updates, train
-from langadapt_utils.vocabulary import VocabularyChange
 
 RECIPE = TrainingRecipe(
     budget_tokens=2_560, batch_tokens=256, micro_batch_tokens=128, learning_rate=3e-3, precision="float32"

@@ -1,0 +1,181 @@
+"""VocabularyChange: what an adapted tokenizer has that its base had not, and the other way round."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from .sources import load_tokenizer, name_portable_class
+from .tokens import readable
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedTokenizerFast
+
+Mode = Literal["extend", "replace", "trim"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of an audit: a claim, whether it holds, and what was counted."""
+
+    claim: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a change does to text of a language that it was not made for."""
+
+    sentences: int
+    changed: int  # sentences whose ids are others now
+    tokens_before: int
+    tokens_after: int
+    protected: float | None = None  # the share of sentences that was to keep its ids
+
+    @property
+    def kept(self) -> float:
+        """The share of sentences that keep their exact ids."""
+        return 1 - self.changed / self.sentences if self.sentences else 1.0
+
+
+@dataclass(frozen=True)
+class Price:
+    """What protecting other languages costs the target: tokens of its training text."""
+
+    dropped: int  # tokens learned and dropped for the sake of others
+    tokens: int
+    tokens_unprotected: int
+
+
+@dataclass(frozen=True)
+class VocabularyChange:
+    """A changed tokenizer and how it relates to its base.
+
+    New ids are rows of the adapted model, old ids are rows of the base model.
+
+    Attributes:
+        tokenizer: the changed tokenizer.
+        mode: `extend`, `replace` or `trim`.
+        kept: new id to old id.
+        added: new id to surface, in order of learning.
+        removed: old id to surface, in order of giving up.
+        spelled: new id to the old ids that spell it, never empty. A byte that the base lacks is spelled by the
+            bytes of its kind that the base has; a character unknown to the base by its unknown token.
+        uses: how often each added token stands in the target training text.
+        lost: how often each removed token stood in the reference text.
+        unreachable: added ids that no text can produce; an audit with any fails.
+        joined: what the repaired word pattern lets ride with letters; empty where it was not repaired.
+        curve: number of new tokens to tokens of the target training text.
+        effects: by language, what text of other languages feels.
+        price: what their protection costs; None without protection.
+        audit: what was checked.
+    """
+
+    tokenizer: PreTrainedTokenizerFast
+    mode: Mode
+    kept: dict[int, int]
+    added: dict[int, str]
+    removed: dict[int, str]
+    spelled: dict[int, tuple[int, ...]]
+    uses: dict[int, int]
+    lost: dict[int, int]
+    unreachable: tuple[int, ...]
+    joined: str
+    curve: dict[int, int]
+    effects: dict[str, Effect]
+    price: Price | None = None
+    audit: tuple[Check, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Ids of the adapted tokenizer, the highest plus one."""
+        return max(*self.kept, *self.added) + 1
+
+    @property
+    def repaired(self) -> bool:
+        """Whether the word pattern was changed."""
+        return bool(self.joined)
+
+    def added_table(self) -> pd.DataFrame:
+        """The added tokens: id, text, what spelled them before, uses in the training text."""
+        import pandas as pd
+
+        rows = [[new, self.text(new), len(self.spelled[new]), self.uses.get(new, 0)] for new in self.added]
+        return pd.DataFrame(rows, columns=["id", "token", "base_tokens", "uses"])
+
+    def removed_table(self) -> pd.DataFrame:
+        """The removed tokens: old id, text, uses in the reference text, what spells them now."""
+        import pandas as pd
+
+        rows = [
+            [
+                old,
+                readable(self.tokenizer, surface),
+                self.lost.get(old, 0),
+                " ".join(readable(self.tokenizer, piece) for piece in self._pieces(surface)),
+            ]
+            for old, surface in self.removed.items()
+        ]
+        return pd.DataFrame(rows, columns=["id", "token", "uses", "spelled_by"])
+
+    def audit_table(self) -> pd.DataFrame:
+        """The audit as a table."""
+        import pandas as pd
+
+        return pd.DataFrame([[c.claim, c.passed, c.detail] for c in self.audit], columns=["claim", "passed", "detail"])
+
+    def effects_table(self) -> pd.DataFrame:
+        """What other languages feel, as a table."""
+        import pandas as pd
+
+        rows = [[language, *dataclasses.astuple(effect), effect.kept] for language, effect in self.effects.items()]
+        columns = ["language", "sentences", "changed", "tokens_before", "tokens_after", "protected", "kept"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def text(self, new: int) -> str:
+        """An added token as readable text."""
+        return readable(self.tokenizer, self.added[new])
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer in Hugging Face layout and the change as `change.json`."""
+        self.tokenizer.save_pretrained(folder)
+        name_portable_class(Path(folder))
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del plain["tokenizer"]
+        plain["kept"] = {new: old for new, old in self.kept.items() if new != old}
+        plain["kept_same_id"] = [new for new, old in self.kept.items() if new == old]
+        text = json.dumps(plain, ensure_ascii=False, default=dataclasses.asdict)
+        Path(folder, "change.json").write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> VocabularyChange:
+        """Read what `save` wrote."""
+        plain = json.loads(Path(folder, "change.json").read_text(encoding="utf-8"))
+        same = {new: new for new in plain.pop("kept_same_id")}
+        for name in ("kept", "added", "removed", "spelled", "uses", "lost", "curve"):
+            plain[name] = _int_keys(plain[name])
+        return cls(
+            **plain
+            | {
+                "tokenizer": load_tokenizer(Path(folder)),
+                "kept": dict(sorted((same | plain["kept"]).items())),
+                "spelled": {new: tuple(old) for new, old in plain["spelled"].items()},
+                "unreachable": tuple(plain["unreachable"]),
+                "effects": {language: Effect(**effect) for language, effect in plain["effects"].items()},
+                "price": Price(**plain["price"]) if plain["price"] else None,
+                "audit": tuple(Check(**check) for check in plain["audit"]),
+            }
+        )
+
+    def _pieces(self, surface: str) -> list[str]:
+        return [token.value for token in self.tokenizer.backend_tokenizer.model.tokenize(surface)]
+
+
+def _int_keys(mapping: Mapping[str, Any]) -> dict[int, Any]:
+    return {int(key): value for key, value in mapping.items()}

@@ -1,0 +1,185 @@
+"""Script repair: word patterns that let combining marks stay with the letters they stand on.
+
+A byte-level tokenizer cuts text into words by a pattern before any merge, and no merge crosses a cut. Many
+patterns know letters (`\\p{L}`) but not the marks that Thai, Hindi, Khmer and others put on them. The flaw is
+described in karpathy/minbpe issue 73 and openai/tiktoken issue 292.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import regex
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+MARKS, JOINERS = r"\p{M}", r"\p{Join_Control}"  # joiners: the invisible U+200C and U+200D of Persian and Indic text
+RARE = 0.001  # cut clusters, as a share of all letter clusters, that leave a pattern alone
+SAMPLED = 300_000  # characters of text that are looked at
+QUANTIFIER = regex.compile(r"[*+?][+?]?|\{\d*,?\d*\}[+?]?")
+
+Pair = tuple[str, str]  # the characters before and after a cut
+Cuts = Counter[Pair]
+
+
+@dataclass(frozen=True)
+class Repair:
+    """A change of a pre-tokenizer.
+
+    Attributes:
+        pre_tokenizer: the changed one, as in `tokenizer.json`.
+        joined: what rides with letters now, in the syntax of the pattern.
+        cuts: how often the old pattern cut a grapheme cluster of the sample, by the characters at the cut.
+        clusters: letter clusters of the sample.
+    """
+
+    pre_tokenizer: dict[str, Any]
+    joined: str
+    cuts: Cuts
+    clusters: int
+
+
+def find_cuts(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> tuple[Cuts, int]:
+    """Count where the word pattern cuts inside a grapheme cluster that begins with a letter.
+
+    Returns:
+        The cuts by the characters around them, and the number of letter clusters looked at.
+    """
+    pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
+    cuts: Cuts = Counter()
+    clusters = 0
+    for text in _sample(texts):
+        starts = {start for _, (start, _) in pre_tokenizer.pre_tokenize_str(text)} if pre_tokenizer else set()
+        for match in regex.finditer(r"(?=\p{L})\X", text):
+            clusters += 1
+            inside = starts.intersection(range(match.start() + 1, match.end()))
+            cuts.update((text[at - 1], text[at]) for at in inside)
+    return cuts, clusters
+
+
+def propose_repair(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> Repair | None:
+    """The smallest change of the word pattern that keeps the grapheme clusters of the texts whole.
+
+    Text in which no mark follows a letter is cut by the changed pattern exactly as before.
+
+    Returns:
+        None where the pattern cuts fewer than one letter cluster in a thousand, or cannot be read.
+    """
+    cuts, clusters = find_cuts(tokenizer, texts)
+    if not clusters or cuts.total() / clusters < RARE:
+        return None
+    joined = "".join(part for part in (MARKS, JOINERS) if any(regex.fullmatch(part, after) for _, after in cuts))
+    spec = json.loads(tokenizer.backend_tokenizer.pre_tokenizer.__getstate__())
+    repaired = repair_pre_tokenizer(spec, joined, list(cuts))
+    return None if repaired == spec else Repair(repaired, joined, cuts, clusters)
+
+
+def repair_pre_tokenizer(spec: dict[str, Any], joined: str, cuts: Sequence[Pair]) -> dict[str, Any]:
+    """Rewrite every pattern of a pre-tokenizer with `join_to_letters`.
+
+    Args:
+        spec: as in `tokenizer.json`.
+        joined: what is to ride with letters.
+        cuts: what the pattern cuts, and should not.
+    """
+    kind = spec["type"]
+    if kind == "Sequence":
+        parts = [repair_pre_tokenizer(part, joined, cuts) for part in spec["pretokenizers"]]
+        flat = [one for part in parts for one in (part["pretokenizers"] if part["type"] == "Sequence" else [part])]
+        return {**spec, "pretokenizers": flat}
+    if kind == "Split" and "Regex" in spec["pattern"]:
+        return {**spec, "pattern": {"Regex": join_to_letters(spec["pattern"]["Regex"], joined, cuts)}}
+    if kind == "ByteLevel" and spec["use_regex"]:
+        # The same, spelled out so that its pattern can be changed: the prefix space, the split, the bytes.
+        pattern = {"Regex": join_to_letters(GPT2_PATTERN, joined, cuts)}
+        parts = [
+            {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False},
+            {**spec, "use_regex": False, "add_prefix_space": False},
+        ]
+        if spec["add_prefix_space"]:
+            parts.insert(0, {"type": "Metaspace", "replacement": " ", "prepend_scheme": "always", "split": False})
+        return {"type": "Sequence", "pretokenizers": parts}
+    return spec
+
+
+def join_to_letters(pattern: str, joined: str = MARKS, cuts: Sequence[Pair] = (("ก", "ั"),)) -> str:
+    """Rewrite a word pattern so that what takes a letter takes the marks after it too.
+
+    Parts that take the marks already, and negated classes, stay as they are.
+
+    Args:
+        pattern: a regular expression.
+        joined: what is to ride with letters, as the inside of a character class.
+        cuts: a part of the pattern is changed when it takes the first character of such a pair without the second.
+
+    Example:
+        >>> join_to_letters(r" ?\\p{L}+|[^\\s\\p{L}\\p{N}]+")
+        ' ?\\\\p{L}[\\\\p{L}\\\\p{M}]*|[^\\\\s\\\\p{L}\\\\p{N}]+'
+    """
+    rewritten = []
+    for atom, quantifier in _parts(pattern):
+        if not any(_takes(atom, letter) and not _takes(atom, mark) for letter, mark in cuts):
+            rewritten.append(atom + quantifier)
+        elif quantifier.startswith("+"):
+            inside = atom[1:-1] if atom.startswith("[") else atom
+            rewritten.append(f"{atom}[{inside}{joined}]*{quantifier[1:]}")
+        elif quantifier:
+            rewritten.append(f"(?:{atom}[{joined}]*){quantifier}")
+        else:
+            rewritten.append(f"{atom}[{joined}]*")
+    return "".join(rewritten)
+
+
+def _parts(pattern: str) -> Iterator[tuple[str, str]]:
+    """A pattern as atoms (a class, an escape, any other character) with what quantifies each."""
+    at = 0
+    while at < len(pattern):
+        atom = _atom(pattern, at)
+        at += len(atom)
+        quantifier = QUANTIFIER.match(pattern, at) if atom not in ("(", "|") else None
+        yield atom, quantifier.group() if quantifier else ""
+        at = quantifier.end() if quantifier else at
+
+
+def _atom(pattern: str, at: int) -> str:
+    if pattern[at] == "\\":
+        escape = regex.match(r"\\[pPx]\{[^}]*\}|\\[pP]\w|\\.", pattern, pos=at, flags=regex.DOTALL)
+        return str(escape.group()) if escape else pattern[at]
+    if pattern[at] == "[":
+        depth, end = 0, at
+        while end < len(pattern):
+            if pattern[end] == "\\":
+                end += 1
+            elif pattern[end] == "[":
+                depth += 1
+            elif pattern[end] == "]":
+                depth -= 1
+                if not depth:
+                    return pattern[at : end + 1]
+            end += 1
+    return pattern[at]
+
+
+def _takes(atom: str, character: str) -> bool:
+    """Whether a class or an escape, not negated, takes a character."""
+    if not atom.startswith(("\\p", "\\w", "[")) or atom.startswith("[^"):
+        return False
+    try:
+        return regex.fullmatch(atom, character, flags=regex.V1) is not None
+    except regex.error:  # syntax of the other regular expression library: leave it alone
+        return False
+
+
+def _sample(texts: Iterable[str]) -> Iterator[str]:
+    left = SAMPLED
+    for text in texts:
+        if left <= 0:
+            return
+        yield text[:left]
+        left -= len(text)

@@ -1,0 +1,134 @@
+"""How many tokens? What every number of new tokens would save and cost, from one training run.
+
+Merges are ordered, so that the tokenizer with n new tokens is the one with all of them, stopped early.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .changes import VocabularyChange
+from .sources import Base, parameter_count
+from .specs import Spec
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pandas as pd
+    from transformers import PreTrainedTokenizerFast
+
+POINTS, UNIGRAM_POINTS = 60, 10
+BYTES_PER_PARAMETER = 2  # rows in bfloat16
+
+
+@dataclass(frozen=True)
+class VocabularySizes:
+    """What each number of new tokens saves and costs.
+
+    Attributes:
+        table: a row for each number, with the columns `new_tokens`; `tokens` and `tokens_per_character` of the target
+            text; `parity` (tokens over those of English for the same texts; empty where they are no translations);
+            `saved` (share of the base's tokens); `megabytes` (new rows in bfloat16, twice where the head is not tied);
+            `compute_per_token` and `speed` (multiply-adds of a forward pass for a token, and characters for the same
+            work, both as multiples of the base's).
+        knee: the number from which on the curve bends least for what it costs: the point farthest from the straight
+            line between its ends (Satopaa et al. 2011, "Finding a Kneedle in a haystack").
+        language: of the target text.
+        texts: how many texts were measured.
+    """
+
+    table: pd.DataFrame
+    knee: int
+    language: str
+    texts: int
+
+    def at(self, number: int) -> pd.Series:
+        """The row of the number of new tokens nearest to the one given."""
+        return self.table.iloc[int(np.argmin(np.abs(self.table.new_tokens.to_numpy() - number)))]
+
+
+def measure_sizes(
+    base: Base, change: VocabularyChange, texts: Mapping[str, Sequence[str]], *, language: str, parallel: bool = True
+) -> VocabularySizes:
+    """Measure what each number of new tokens saves and costs on text that they were not learned from.
+
+    Args:
+        base: the base model, whose shape tells the cost; its weights are not loaded.
+        change: a change with all the tokens to consider.
+        texts: of the target language and, where `parallel`, of English.
+        language: the target language.
+        parallel: whether the texts are translations, line by line.
+    """
+    import pandas as pd
+    from transformers import AutoConfig
+
+    counts = {code: tokens_by_number(base.tokenizer, change, lines) for code, lines in texts.items()}
+    numbers = np.array(list(counts[language]))
+    tokens = {code: np.array(list(by_number.values())) for code, by_number in counts.items()}
+    target = tokens[language]
+    config = AutoConfig.from_pretrained(str(base.folder)).get_text_config()
+    matrices = 1 if config.tie_word_embeddings else 2
+    body = parameter_count(base.folder) - matrices * config.vocab_size * config.hidden_size
+    rows = config.vocab_size + (numbers if change.mode == "extend" else 0)
+    work = (body + rows * config.hidden_size) / (body + config.vocab_size * config.hidden_size)
+    added = np.maximum(rows - config.vocab_size, 0)
+    table = pd.DataFrame(
+        {
+            "new_tokens": numbers,
+            "tokens": target,
+            "tokens_per_character": target / sum(map(len, texts[language])),
+            "parity": target / tokens["en"] if parallel and "en" in counts else np.nan,
+            "saved": 1 - target / target[0],
+            "megabytes": added * config.hidden_size * matrices * BYTES_PER_PARAMETER / 1e6,
+            "compute_per_token": work,
+            "speed": target[0] / target / work,
+        }
+    )
+    return VocabularySizes(table, _knee(numbers, target), language, len(texts[language]))
+
+
+def tokens_by_number(base: PreTrainedTokenizerFast, change: VocabularyChange, texts: Sequence[str]) -> dict[int, int]:
+    """Tokens of texts with none, with more and more, and with all of the added tokens.
+
+    For BPE one encoding with all of them tells it: a merge saves one token wherever it is applied, also as a step on
+    the way to a later one; a character saves the bytes that spelled it, but one. Unigram pieces compete with each
+    other, so that fewer numbers are tried, each by itself.
+    """
+    spec, texts = Spec.of(change.tokenizer), list(texts)
+    numbers = _numbers(len(change.added), UNIGRAM_POINTS if spec.family == "Unigram" else POINTS)
+    if spec.family == "Unigram":
+        return {number: _with_first_pieces(Spec.of(base), spec, change, number, texts) for number in numbers}
+    parts = {left + right: (left, right) for left, right in spec.merges()}
+    encodings = change.tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+    applied = Counter(token for encoding in encodings for token in encoding.tokens)
+    totals = [applied.total()]
+    for new, surface in reversed(change.added.items()):
+        uses, sides = applied[surface], parts.get(surface, ())
+        totals.append(totals[-1] + uses * ((2 if sides else len(change.spelled[new])) - 1))
+        for side in sides:
+            applied[side] += uses
+    totals.reverse()
+    return {number: totals[number] for number in numbers}
+
+
+def _with_first_pieces(base: Spec, grown: Spec, change: VocabularyChange, number: int, texts: list[str]) -> int:
+    """Tokens of texts when only the first of the added Unigram pieces exist."""
+    pieces, all_pieces = list(base.data["model"]["vocab"]), grown.data["model"]["vocab"]
+    for new in sorted(list(change.added)[:number]):
+        pieces[new : new + 1] = [all_pieces[new]]
+    spec = Spec({**grown.data, "model": {**grown.data["model"], "vocab": pieces}}, grown.family)
+    return sum(len(encoding.ids) for encoding in spec.whole.encode_batch_fast(texts, add_special_tokens=False))
+
+
+def _numbers(most: int, points: int) -> list[int]:
+    return [0, *np.unique(np.geomspace(1, most, points).round().astype(int)).tolist()] if most else [0]
+
+
+def _knee(numbers: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64]) -> int:
+    x, y = numbers.astype(float), tokens.astype(float)
+    below = (y[0] - y) / max(y[0] - y[-1], 1) - x / max(x[-1], 1)
+    return int(numbers[int(np.argmax(below))])

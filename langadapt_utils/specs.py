@@ -1,0 +1,287 @@
+"""A tokenizer.json as plain data: which family it is, and the few changes that a new vocabulary needs.
+
+Three families are known: byte-level BPE (GPT-2, SmolLM2, Llama 3, Qwen), BPE in the way of SentencePiece
+(Llama 2, Mistral, Gemma), and Unigram (T5, XLM-R).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from .errors import VocabularyError
+from .merges import SEPARATOR
+from .sources import load_tokenizer, name_portable_class
+from .tokens import BYTE_TOKEN, SPACE, byte_alphabet, bytes_as_text, surface_bytes
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+Family = Literal["byte-level BPE", "SentencePiece BPE", "Unigram"]
+# Where SentencePiece's own trainer would end a word: before a space, and between letters, digits and the rest.
+PIECES = rf"{SPACE}?[\p{{L}}\p{{M}}]+|{SPACE}?\p{{N}}+|{SPACE}?[^{SPACE}\p{{L}}\p{{M}}\p{{N}}]+|{SPACE}+"
+UNUSED_SCORE = -1e6  # of a Unigram piece that text must not use
+MARGIN = 1e-3  # by how much, in natural logarithms, a new Unigram piece beats its best segmentation
+
+
+@dataclass(frozen=True)
+class NewToken:
+    """A token to add: its surface, the two tokens whose merge makes it, and how often that happened in a text.
+
+    A character or byte that the base has no token for has no parts.
+    """
+
+    surface: str
+    parts: tuple[str, str] | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A tokenizer.json of a family that can be extended; every change gives a new one."""
+
+    data: dict[str, Any]
+    family: Family
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerFast) -> Spec:
+        """The spec of a tokenizer; its added tokens are part of the model's vocabulary, where they keep their ids.
+
+        Raises:
+            VocabularyError: the tokenizer is of no family that can be extended.
+        """
+        data = json.loads(tokenizer.backend_tokenizer.to_str())
+        family = _family(data)
+        model = data["model"]
+        added = sorted(data["added_tokens"], key=lambda token: token["id"])
+        if family == "Unigram":
+            known = {piece for piece, _ in model["vocab"]}
+            lowest = min(score for _, score in model["vocab"])
+            for token in added:
+                if token["content"] not in known and token["id"] == len(model["vocab"]):
+                    model["vocab"].append([token["content"], lowest])
+        else:
+            for token in added:
+                model["vocab"].setdefault(token["content"], token["id"])
+        return cls(data, family)
+
+    @property
+    def byte_level(self) -> bool:
+        """Whether the vocabulary is written in the byte alphabet."""
+        return self.family == "byte-level BPE"
+
+    @cached_property
+    def vocab(self) -> dict[str, int]:
+        """Surface to id."""
+        if self.family == "Unigram":
+            return {piece: index for index, (piece, _) in enumerate(self.data["model"]["vocab"])}
+        return dict(self.data["model"]["vocab"])
+
+    @cached_property
+    def special(self) -> dict[str, int]:
+        """Special and other added tokens: surface to id."""
+        return {token["content"]: token["id"] for token in self.data["added_tokens"]}
+
+    @cached_property
+    def bare(self) -> Tokenizer:
+        """The model alone, which takes pre-tokens in its own alphabet, and `SEPARATOR` between them."""
+        from tokenizers import Tokenizer
+
+        parts = dict.fromkeys(("normalizer", "pre_tokenizer", "post_processor", "decoder", "truncation", "padding"))
+        free = max(self.vocab.values()) + 1  # in the model itself, as ids may have gaps
+        model = self._model_copy()
+        if self.family == "Unigram":
+            model["vocab"].append([SEPARATOR, UNUSED_SCORE])
+        else:
+            model["vocab"][SEPARATOR] = free
+        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        separator = {"id": free, "content": SEPARATOR, "special": True, **flags}
+        return Tokenizer.from_str(json.dumps({**self.data, **parts, "model": model, "added_tokens": [separator]}))
+
+    @cached_property
+    def whole(self) -> Tokenizer:
+        """The whole tokenizer, of the `tokenizers` library."""
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_str(json.dumps(self.data))
+
+    @cached_property
+    def cutter(self) -> Tokenizer:
+        """What cuts text into the words that tokens are learned in: normaliser and pre-tokenizer."""
+        from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+        whole = Tokenizer.from_str(json.dumps({**self.data, "model": {"type": "BPE", "vocab": {}, "merges": []}}))
+        cutter = Tokenizer(models.BPE())
+        if whole.normalizer is not None:
+            cutter.normalizer = whole.normalizer
+        if self.byte_level:
+            cutter.pre_tokenizer = whole.pre_tokenizer
+        else:
+            pieces = pre_tokenizers.Split(Regex(PIECES), "isolated")
+            own = [whole.pre_tokenizer] if whole.pre_tokenizer is not None else []
+            cutter.pre_tokenizer = pre_tokenizers.Sequence([*own, pieces])
+        return cutter
+
+    @cached_property
+    def boundaries(self) -> set[int]:
+        """Ids that are never part of a merge: special tokens, the unknown token, bytes of SentencePiece."""
+        pieces = () if self.byte_level else (i for token, i in self.vocab.items() if BYTE_TOKEN.fullmatch(token))
+        unknown = self.unknown_id
+        return {*self.special.values(), *pieces, *(() if unknown is None else (unknown,))}
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The id of what cannot be spelled, if the model has one."""
+        model = self.data["model"]
+        if self.family == "Unigram":
+            return None if model["unk_id"] is None else int(model["unk_id"])
+        return self.vocab.get(model["unk_token"]) if model["unk_token"] else None
+
+    def text(self, surface: str) -> str:
+        """A surface as readable text."""
+        return bytes_as_text(surface_bytes(surface, byte_level=self.byte_level))
+
+    def missing_bytes(self) -> list[str]:
+        """Surfaces of the bytes that this vocabulary cannot spell, though its family spells text by bytes."""
+        if self.byte_level:
+            return [character for character in byte_alphabet() if character not in self.vocab]
+        if self.data["model"].get("byte_fallback"):
+            return [surface for byte in range(256) if (surface := f"<0x{byte:02X}>") not in self.vocab]
+        return []
+
+    def with_pre_tokenizer(self, pre_tokenizer: dict[str, Any]) -> Spec:
+        """With another pre-tokenizer."""
+        return dataclasses.replace(self, data={**self.data, "pre_tokenizer": pre_tokenizer})
+
+    def with_tokens(self, tokens: Mapping[int, NewToken]) -> Spec:
+        """With new tokens at the given free ids; merges come after all that exist, in the order given."""
+        model = self._model_copy()
+        if self.family == "Unigram":
+            vocab, scores = model["vocab"], unigram_scores(self, tokens.values())
+            for index, token in sorted(tokens.items()):
+                piece = [token.surface, scores[token.surface]]
+                if index < len(vocab):
+                    vocab[index] = piece
+                else:
+                    vocab.append(piece)
+        else:
+            for index, token in tokens.items():
+                model["vocab"][token.surface] = index
+                if token.parts:
+                    model["merges"].append(list(token.parts))
+        return dataclasses.replace(self, data={**self.data, "model": model})
+
+    def without(self, surfaces: Iterable[str]) -> Spec:
+        """Without some tokens of a BPE vocabulary, and without merges that speak of them."""
+        gone = set(surfaces)
+        model = self._model_copy()
+        if self.family == "Unigram":  # an id stays in place until a new piece takes it
+            return self
+        for surface in gone:
+            del model["vocab"][surface]
+        model["merges"] = [[left, right] for left, right in model["merges"] if not gone & {left, right, left + right}]
+        return dataclasses.replace(self, data={**self.data, "model": model})
+
+    def renumbered(self, new_ids: Mapping[int, int]) -> Spec:
+        """With only the ids given, under new numbers: those of tokens, of added tokens and of the post-processor."""
+        model = self._model_copy()
+        if self.family == "Unigram":
+            kept = sorted(new_ids, key=new_ids.__getitem__)
+            model["vocab"] = [model["vocab"][old] for old in kept]
+            if model["unk_id"] is not None:
+                model["unk_id"] = new_ids[model["unk_id"]]
+        else:
+            model["vocab"] = {token: new_ids[old] for token, old in model["vocab"].items() if old in new_ids}
+            model["merges"] = [
+                [left, right] for left, right in model["merges"] if {left, right, left + right} <= model["vocab"].keys()
+            ]
+        added = [{**token, "id": new_ids[token["id"]]} for token in self.data["added_tokens"]]
+        post = _renumbered(self.data["post_processor"], self.special, new_ids)
+        return dataclasses.replace(
+            self, data={**self.data, "model": model, "added_tokens": added, "post_processor": post}
+        )
+
+    def around(self, tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+        """The given tokenizer, with its special tokens and chat template, around this tokenizer.json."""
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer.save_pretrained(folder)
+            name_portable_class(Path(folder))
+            config_path = Path(folder, "tokenizer_config.json")
+            config = json.loads(config_path.read_text(encoding="utf-8"))
+            config.pop("added_tokens_decoder", None)  # tokenizer.json says it too
+            config_path.write_text(json.dumps(config), encoding="utf-8")
+            Path(folder, "tokenizer.json").write_text(json.dumps(self.data, ensure_ascii=False), encoding="utf-8")
+            return load_tokenizer(Path(folder))
+
+    def merges(self) -> Iterator[tuple[str, str]]:
+        """The merges of a BPE model in order; none for Unigram."""
+        return ((left, right) for left, right in self.data["model"].get("merges", ()))
+
+    def _model_copy(self) -> dict[str, Any]:
+        return {key: copy.copy(value) for key, value in self.data["model"].items()}
+
+
+def unigram_scores(spec: Spec, tokens: Iterable[NewToken]) -> dict[str, float]:
+    """Scores with which new Unigram pieces are chosen where they shorten.
+
+    A piece gets the logarithm of its share of the text, as pieces of the base have, but at least a little
+    more than the best segmentation of its surface, so that every piece can be reached.
+    """
+    tokens = list(tokens)
+    scores = {piece: score for piece, score in spec.data["model"]["vocab"]}
+    unknown = min(scores.values()) - 10  # as the library scores a character that it does not know
+    longest = max(map(len, scores))
+    total = sum(token.count for token in tokens) or 1
+    new: dict[str, float] = {}
+    for token in sorted(tokens, key=lambda token: len(token.surface)):
+        surface = token.surface
+        best = [0.0] + [-math.inf] * len(surface)
+        for end in range(1, len(surface) + 1):
+            best[end] = best[end - 1] + scores.get(surface[end - 1], unknown)
+            for start in range(max(0, end - longest), end - 1):
+                score = scores.get(surface[start:end])
+                if score is not None:
+                    best[end] = max(best[end], best[start] + score)
+        share = math.log(max(token.count, 1) / total)
+        new[surface] = scores[surface] = max(share, best[-1] + MARGIN)
+    return new
+
+
+def _family(data: dict[str, Any]) -> Family:
+    model = data["model"]
+    kind = model["type"]
+    if kind == "Unigram":
+        return "Unigram"
+    if kind == "BPE":
+        if "ByteLevel" in json.dumps([data["pre_tokenizer"], data["decoder"]]):
+            return "byte-level BPE"
+        if not model.get("continuing_subword_prefix") and not model.get("end_of_word_suffix"):
+            return "SentencePiece BPE"
+    raise VocabularyError(
+        f"the tokenizer is {kind if kind != 'BPE' else 'BPE with word affixes'}, which cannot be extended: "
+        "give a model whose tokenizer is byte-level BPE (GPT-2, Llama 3, Qwen), SentencePiece BPE (Llama 2, Mistral, "
+        "Gemma) or Unigram (T5, XLM-R)"
+    )
+
+
+def _renumbered(post: Any, special: Mapping[str, int], new_ids: Mapping[int, int]) -> Any:
+    """A post-processor with the new ids of the tokens that it inserts."""
+    if isinstance(post, dict):
+        changed = {key: _renumbered(value, special, new_ids) for key, value in post.items()}
+        if set(post) == {"id", "ids", "tokens"}:
+            changed["ids"] = [new_ids[old] for old in post["ids"]]
+        return changed
+    if isinstance(post, list):
+        if len(post) == 2 and isinstance(post[0], str) and isinstance(post[1], int):
+            return [post[0], new_ids[post[1]]]
+        return [_renumbered(value, special, new_ids) for value in post]
+    return post

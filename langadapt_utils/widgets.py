@@ -1,0 +1,44 @@
+"""Controls for notebooks: each takes a result, never a model, and makes sense before the first click."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from .corpus import language_name
+from .sizing import VocabularySizes
+
+if TYPE_CHECKING:
+    from ipywidgets import VBox
+
+
+def vocabulary_size_widget(sizes: VocabularySizes) -> VBox:
+    """Choose a number of new tokens and read what it saves and costs."""
+    import ipywidgets as widgets
+
+    numbers = sizes.table.new_tokens.tolist()
+    slider = widgets.SelectionSlider(
+        options=[(f"{number:,}", number) for number in numbers],
+        value=sizes.knee,
+        description="new tokens",
+        layout=widgets.Layout(width="90%"),
+    )
+    answer = widgets.HTML(vocabulary_size_sentence(sizes, sizes.knee))
+
+    def update(event: dict[str, Any]) -> None:
+        answer.value = vocabulary_size_sentence(sizes, event["new"])
+
+    slider.observe(update, names="value")
+    return widgets.VBox([slider, answer])
+
+
+def vocabulary_size_sentence(sizes: VocabularySizes, number: int) -> str:
+    """What the widget says of a number of new tokens, as HTML."""
+    row, language = sizes.at(number), escape(language_name(sizes.language))
+    parity = f", {row.parity:.2f} times as many as English" if row.parity == row.parity else ""
+    return (
+        f"<b>{int(row.new_tokens):,} new tokens</b>: {language} takes {row.saved:.0%} fewer tokens than before"
+        f"{parity}. "
+        f"The new rows take {row.megabytes:,.1f} MB in bfloat16; a token costs {row.compute_per_token:.2f} times the "
+        f"work, and the same work writes {row.speed:.2f} times as many characters."
+    )

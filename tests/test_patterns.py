@@ -1,0 +1,134 @@
+"""Script repair: every word pattern in use, every script that it cuts, and nothing else changed."""
+
+import unicodedata
+from itertools import pairwise
+
+import pytest
+from conftest import train_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from langadapt_utils.patterns import find_cuts, join_to_letters, propose_repair
+from langadapt_utils.vocabulary import extend_vocabulary
+
+# Word patterns as published with each model; None is the one built into the byte-level pre-tokenizer (GPT-2).
+PATTERNS = {
+    "gpt2": None,
+    "llama3": (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
+    "qwen2": (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
+    "ranges": r" ?[A-Za-zÀ-ɏ\p{Lo}]+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+",
+}
+SCRIPTS = {
+    "thai": "ศึกษาภาษาที่นี่",
+    "hindi": "हिन्दी में लिखा गया",
+    "tamil": "தமிழ் மொழி இருக்கிறது",
+    "khmer": "ភាសាខ្មែរដែលល្អ",
+    "burmese": "မြန်မာဘာသာစကား",
+    "arabic": "الْعَرَبِيَّةُ لُغَةٌ",
+}
+
+
+def with_pattern(name: str, cache: dict[str, PreTrainedTokenizerFast] = {}) -> PreTrainedTokenizerFast:  # noqa: B006
+    if name not in cache:
+        cache[name] = train_tokenizer(["some English text, don't mind"], size=270, pattern=PATTERNS[name])
+    return cache[name]
+
+
+def pieces(pre_tokenizer: pre_tokenizers.PreTokenizer, text: str) -> list[str]:
+    return [text[start:end] for _, (start, end) in pre_tokenizer.pre_tokenize_str(text)]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_repair_keeps_clusters_whole(pattern: str, script: str) -> None:
+    tokenizer, text = with_pattern(pattern), SCRIPTS[script]
+    assert find_cuts(tokenizer, [text])[0]
+    change = extend_vocabulary(tokenizer, [text] * 5, tokens=3)
+    assert change.repaired and not find_cuts(change.tokenizer, [text])[0]
+    claims = {check.claim: check.passed for check in change.audit if "repaired" in check.claim}
+    assert len(claims) == 2 and all(claims.values())
+    plain = extend_vocabulary(tokenizer, [text] * 5, tokens=3, repair_script=False)
+    assert not plain.repaired and find_cuts(plain.tokenizer, [text])[0]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_repair_cuts_text_as_before_where_no_mark_follows_a_letter(pattern: str) -> None:
+    tokenizer = with_pattern(pattern)
+    before = tokenizer.backend_tokenizer.pre_tokenizer
+    after = extend_vocabulary(tokenizer, ["กึ่ กึ่ กึ่"], tokens=1).tokenizer.backend_tokenizer.pre_tokenizer
+
+    @given(text=st.text(max_size=60) | st.text("ab ก ❤️👩🏽\u200d🚀'12,\n\u0301\ufe0f", max_size=20))
+    @settings(deadline=None)
+    def holds(text: str) -> None:
+        follows = any(
+            unicodedata.category(b)[0] == "M" and unicodedata.category(a)[0] in "LM" for a, b in pairwise(text)
+        )
+        if not follows:
+            assert pieces(before, text) == pieces(after, text)
+
+    holds()
+
+
+def test_joiners_ride_along_only_where_the_script_uses_them() -> None:
+    persian, thai = "می‌خواهم کتاب‌ها را", SCRIPTS["thai"]
+    tokenizer = with_pattern("gpt2")
+    repair = propose_repair(tokenizer, [persian])
+    assert repair and repair.joined == r"\p{Join_Control}" and repair.cuts.total() == 2
+    change = extend_vocabulary(tokenizer, [persian] * 3, tokens=2)
+    assert not find_cuts(change.tokenizer, [persian])[0]
+    family = "👩\u200d👩\u200d👧 hello"
+    old, new = (t.backend_tokenizer.pre_tokenizer for t in (tokenizer, change.tokenizer))
+    assert pieces(old, family) == pieces(new, family)
+    repair = propose_repair(tokenizer, [thai])
+    assert repair and repair.joined == r"\p{M}"
+
+
+def test_a_rare_mark_does_not_change_the_pattern() -> None:
+    """One decomposed accent in a text is no reason to touch the pattern of its language."""
+    texts = ["árvíztűrő tükörfúrógép " * 200 + "cafe\u0301"]
+    assert find_cuts(with_pattern("gpt2"), texts)[0].total() == 1
+    assert propose_repair(with_pattern("gpt2"), texts) is None
+    assert propose_repair(with_pattern("gpt2"), ["", "plain"]) is None
+
+
+def test_a_prefix_space_survives_repair() -> None:
+    """RoBERTa's pre-tokenizer puts a space before the text; the repaired one must, too."""
+    tokenizer = train_tokenizer(["some English text, don't mind"], size=270)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    change = extend_vocabulary(tokenizer, [SCRIPTS["thai"]] * 5, tokens=3)
+    assert not find_cuts(change.tokenizer, [SCRIPTS["thai"]])[0] and change.repaired
+    for text in ("some text", " some text", "", "  x", "กin"):
+        assert tokenizer.backend_tokenizer.encode(text).ids == change.tokenizer.backend_tokenizer.encode(text).ids
+
+
+def test_patterns_are_rewritten_by_the_least() -> None:
+    assert join_to_letters(r"\p{L}+|[^\s\p{L}\p{N}]") == r"\p{L}[\p{L}\p{M}]*|[^\s\p{L}\p{N}]"
+    assert join_to_letters(r"[\p{L}\p{M}]+|\w+") == r"[\p{L}\p{M}]+|\w+"
+    assert join_to_letters(r"\[\p{L}") == r"\[\p{L}[\p{M}]*"
+    assert join_to_letters(r"\p{L}*?[a\]ก]{2,}") == r"(?:\p{L}[\p{M}]*)*?(?:[a\]ก][\p{M}]*){2,}"
+    assert join_to_letters(r"\p{L}++") == r"\p{L}[\p{L}\p{M}]*+"
+
+
+@given(pattern=st.text(r"[]()\p{LN}+*?|^ a-z&", max_size=20))
+def test_no_pattern_breaks_the_rewriting(pattern: str) -> None:
+    """Whatever the pattern, rewriting ends, and changes nothing that takes no letter."""
+    rewritten = join_to_letters(pattern)
+    assert len(rewritten) >= len(pattern)
+    if r"\p{L" not in pattern and "[" not in pattern:
+        assert rewritten == pattern
+
+
+def test_a_rewritten_pattern_is_understood_by_the_library() -> None:
+    for pattern in PATTERNS.values():
+        if pattern:
+            backend = Tokenizer(models.BPE())
+            backend.pre_tokenizer = pre_tokenizers.Split(Regex(join_to_letters(pattern)), "isolated")
+            assert pieces(backend.pre_tokenizer, "a กึ่ 12")[:2] == ["a", " กึ่"]
