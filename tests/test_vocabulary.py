@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import sentencepiece_bpe, train_tokenizer, unigram
 from hypothesis import given, settings
@@ -260,6 +261,31 @@ def test_missing_bytes_get_tokens_when_asked(base: Base, corpora: dict[str, Corp
     assert all(len(old) > 1 for new, old in change.spelled.items() if change.added[new] in missing)
     text = "\U000c0000 \x1f"  # a plane whose first byte SmolLM2 cannot write
     assert decode(change.tokenizer, encode(change.tokenizer, text)) == text
+
+
+@pytest.mark.base
+def test_a_million_random_strings_come_back(base: Base, corpora: dict[str, Corpus]) -> None:
+    """With a token for every byte nothing may be lost, whatever the text."""
+    change = extend_vocabulary(
+        base.tokenizer, corpora["th"].train["th"]["text"], tokens=1_000, others=english(corpora), complete_bytes=True
+    )
+    generator = np.random.default_rng(0)
+    alphabets = [
+        np.setdiff1d(np.arange(0x110000), np.arange(0xD800, 0xE000)),  # all of Unicode but surrogates
+        np.arange(0x250),
+        np.r_[np.arange(0xE00, 0xE5C), 0x20, 0x200B, 0x200D],
+        np.array([ord(c) for c in " \n\t\r.,'sőűá▁Ġ\x00\ue000\uffff🙂\ufe0f\u0301"]),
+    ]
+    backend, count, length = change.tokenizer.backend_tokenizer, 0, 7
+    for alphabet in alphabets:
+        for _ in range(10):
+            points = generator.choice(alphabet, size=25_000 * length).astype("<u4")
+            whole = points.tobytes().decode("utf-32-le")
+            texts = [whole[at : at + length] for at in range(0, len(whole), length)]
+            encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
+            assert backend.decode_batch([e.ids for e in encodings], skip_special_tokens=False) == texts
+            count += len(texts)
+    assert count == 1_000_000
 
 
 @given(text=TEXT)

@@ -1,0 +1,114 @@
+"""Counting words as a stream, and learning merges on them."""
+
+import json
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+from conftest import train_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from langadapt_utils import merges
+from langadapt_utils.merges import SEPARATOR, count_words, learn_merges, thin, token_counts
+from langadapt_utils.specs import Spec
+from langadapt_utils.vocabulary import extend_vocabulary
+
+
+@given(texts=st.lists(st.text(max_size=30), max_size=8))
+@settings(deadline=None)
+def test_word_counts_are_those_of_the_pre_tokenizer(texts: list[str]) -> None:
+    cutter = Tokenizer(models.BPE())
+    cutter.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    cutter.normalizer = normalizers.NFC()
+    expected = Counter(
+        piece
+        for text in texts
+        for piece, _ in cutter.pre_tokenizer.pre_tokenize_str(cutter.normalizer.normalize_str(text))
+    )
+    assert count_words(cutter, texts) == expected
+
+
+def test_counting_is_the_same_in_any_chunks(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["egy kettő három", "kettő, három", "ไทย ไทย", ""] * 30
+    cutter = Spec.of(tokenizer).cutter
+    whole = count_words(cutter, texts)
+    monkeypatch.setattr(merges, "CHUNK", 10)
+    assert count_words(cutter, iter(texts)) == whole and list(count_words(cutter, texts)) == sorted(whole)
+
+
+def test_thinning_has_a_bound_and_is_unbiased() -> None:
+    counts = {f"word{index:05}": 1 + index % 5 for index in range(20_000)} | {"often": 5_000}
+    thinned = thin(counts, 40_000)
+    assert sum(map(len, thinned)) <= 40_000 and thinned["often"] == 5_000
+    assert sum(thinned.values()) == pytest.approx(sum(counts.values()), rel=0.05)
+    assert thin(counts, 40_000) == thinned and thin({"a": 1}, 10) == {"a": 1}
+
+
+def test_memory_is_bounded_by_distinct_words(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merges, "CHUNK", 2_000)
+    texts = [f"szó{index} ház ház ház" for index in range(4_000)]
+    counts = count_words(Spec.of(tokenizer).cutter, texts, most=6_000)
+    assert sum(map(len, counts)) <= 6_000
+    assert counts[" ház".replace(" ", "Ġ").replace("á", "Ã¡")] == 3 * 4_000
+
+
+def test_merges_are_those_of_plain_continued_bpe() -> None:
+    """Against byte-pair encoding written out: the most frequent pair of neighbours, again and again."""
+    base = train_tokenizer(["the cat sat"] * 5, size=262)
+    words = {"Ġszép": 50, "Ġszépen": 20, "Ġházban": 30, "Ġház": 44, "Ġcat": 7}
+    spec = Spec.of(base)
+    learned = learn_merges(spec.bare, words, 6)
+    spelled = {word: tuple((i,) for i in spec.bare.encode(word).ids) for word in words}
+    for merge in learned:
+        pairs: Counter[tuple[tuple[int, ...], tuple[int, ...]]] = Counter()
+        for word, parts in spelled.items():
+            for pair in pairwise(parts):
+                pairs[pair] += words[word]
+        assert pairs[merge.left, merge.right] == max(pairs.values()) == merge.applied
+        for word, parts in spelled.items():
+            joined: list[tuple[int, ...]] = []
+            for part in parts:
+                if joined and (joined[-1], part) == (merge.left, merge.right):
+                    joined[-1] = joined[-1] + part
+                else:
+                    joined.append(part)
+            spelled[word] = tuple(joined)
+
+
+def test_rare_pairs_and_boundaries_are_not_merged() -> None:
+    spec = Spec.of(train_tokenizer(["the cat sat"] * 5, size=262))
+    words = {"Ġszép": 5, "Ġház": 2}
+    ids = spec.bare.encode("z").ids
+    assert learn_merges(spec.bare, words, 50, min_frequency=6) == []
+    free, bound = learn_merges(spec.bare, words, 50), learn_merges(spec.bare, words, 50, boundaries=ids)
+    assert any(ids[0] in merge.left + merge.right for merge in free)
+    assert bound and not any(ids[0] in merge.left + merge.right for merge in bound)
+
+
+def test_a_word_that_holds_the_separator_is_counted_right() -> None:
+    model = Tokenizer(models.BPE(vocab={"a": 0, "b": 1, SEPARATOR: 2}, merges=[]))
+    model.add_special_tokens([SEPARATOR])
+    counts = token_counts(model, {"ab": 3, f"a{SEPARATOR}b": 2, "b": 1})
+    assert counts["a"] == 5 and counts["b"] == 6
+
+
+def test_one_very_long_word_is_learned_and_encoded(tokenizer: PreTrainedTokenizerFast) -> None:
+    text = "őűáé" * 250_000  # 2 MB without a space
+    change = extend_vocabulary(tokenizer, [text], tokens=8)
+    assert not change.unreachable and [check.claim for check in change.audit if not check.passed] == []
+    ids = change.tokenizer(text[:40_000], add_special_tokens=False)["input_ids"]
+    assert len(ids) < 40_000 / 3 and change.tokenizer.decode(ids) == text[:40_000]
+
+
+def test_private_use_characters_in_the_text_are_learned_as_any_other(tokenizer: PreTrainedTokenizerFast) -> None:
+    text = "\U00010000\U00010001 \ue000\ue001 \U000f0000 \x00\x00 \uffff\n"
+    change = extend_vocabulary(tokenizer, [text * 20], tokens=12)
+    assert change.tokenizer.decode(change.tokenizer(text)["input_ids"]) == text
+    assert not change.unreachable and json.dumps(list(change.added.values()))
