@@ -22,21 +22,20 @@ if TYPE_CHECKING:
 
     Numbers = npt.NDArray[np.int64]
 
-CHUNK = 4_000_000  # characters of text counted at a time
+CHUNK = 32_000_000  # characters of text counted at a time
 MOST = 40_000_000  # characters of distinct words that are kept in memory
 LONGEST = 96  # base tokens: a longer word is learned in pieces
 BATCH, JOBS = 2_000, 32  # words handed to Rust as one text, and texts at a time
 SEPARATOR, BOUNDARY = "\x00", "\n"  # between words, and where no merge may cross
-FIRST_SYMBOL = 0x10000  # base tokens are renamed to single characters from here on
-
-Ids = tuple[int, ...]
+FIRST_SYMBOL = 0x21  # base tokens are renamed to single characters from here on, past the separators
+SURROGATES = range(0xD800, 0xE000)  # which are no characters
 
 
 class Merge(NamedTuple):
-    """A learned merge: each side as the base ids it consists of, and how often it was applied to the text."""
+    """A learned merge: its two sides as they are spelled, and how often it was applied to the text."""
 
-    left: Ids
-    right: Ids
+    left: str
+    right: str
     applied: int
 
 
@@ -53,11 +52,13 @@ def count_words(tokenizer: Tokenizer, texts: Iterable[str], *, most: int = MOST)
     """
     counts: dict[str, int] = {}
     for chunk in _chunks(texts, CHUNK):
-        for word, count in _count_chunk(tokenizer, chunk).items():
+        more = _count_chunk(tokenizer, chunk)
+        for word, count in more.items() if counts else ():
             counts[word] = counts.get(word, 0) + count
+        counts = counts or more
         if sum(map(len, counts)) > most:
             counts = thin(counts, most // 2)
-    return dict(sorted(counts.items()))
+    return counts
 
 
 def thin(counts: Mapping[str, int], most: int) -> dict[str, int]:
@@ -90,6 +91,7 @@ def learn_merges(
     *,
     min_frequency: int = 2,
     boundaries: Iterable[int] = (),
+    counted: bool = True,
 ) -> list[Merge]:
     """Learn merges that continue those of a base vocabulary.
 
@@ -100,31 +102,34 @@ def learn_merges(
         min_frequency: pairs seen less often are not merged.
         boundaries: ids that never become part of a merge, such as those of single bytes of a SentencePiece model.
 
+        counted: count how often each merge was applied; else the counts are 0, which saves a reading.
+
     Returns:
-        Merges in order of learning.
+        Merges in order of learning, none of which makes a token that exists already.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-    pieces, ids = _renamed(base, words, set(boundaries))
+    pieces, surfaces = _renamed(base, words, set(boundaries))
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(" ")
     trainer = trainers.BpeTrainer(
-        vocab_size=len(ids) + merges, min_frequency=min_frequency, show_progress=False, special_tokens=[]
+        vocab_size=len(surfaces) + merges, min_frequency=min_frequency, show_progress=False, special_tokens=[]
     )
     learner.train_from_iterator(_repeated(pieces), trainer)
-    learned = json.loads(learner.to_str())["model"]["merges"]
+    learned = json.loads(learner.to_str())["model"]["merges"][:merges]
+    applied = _applied(Tokenizer(learner.model), pieces, learned) if counted else Counter()
 
-    model = Tokenizer(learner.model)
-    model.add_special_tokens([SEPARATOR])
-    applied = token_counts(model, pieces)
-    for left, right in reversed(learned):
-        applied[left] += applied[left + right]
-        applied[right] += applied[left + right]
-
-    def restored(symbols: str) -> Ids:
-        return tuple(ids[ord(symbol) - FIRST_SYMBOL] for symbol in symbols)
-
-    return [Merge(restored(left), restored(right), applied[left + right]) for left, right in learned]
+    table = str.maketrans(surfaces)
+    taken = base.get_vocab().keys() | set()
+    usable, kept = set(surfaces), []
+    for left, right in learned:
+        merge = Merge(left.translate(table), right.translate(table), applied[left + right])
+        # A surface that exists already is not learned again, nor is what would build on it.
+        if left in usable and right in usable and merge.left + merge.right not in taken:
+            taken.add(merge.left + merge.right)
+            usable.add(left + right)
+            kept.append(merge)
+    return kept
 
 
 def token_counts(model: Tokenizer, words: Mapping[str, int]) -> Counter[str]:
@@ -135,15 +140,27 @@ def token_counts(model: Tokenizer, words: Mapping[str, int]) -> Counter[str]:
         words: pre-tokens and how often each occurs.
     """
     surfaces = {index: token for token, index in model.get_vocab(with_added_tokens=False).items()}
+    separator = model.token_to_id(SEPARATOR)
     totals = np.zeros(max(surfaces, default=0) + 1, dtype=np.int64)
-    for batch, flat, word_of in _encoded(model, words):
-        weights = np.fromiter(map(words.__getitem__, batch), dtype=np.int64, count=len(batch))[word_of]
-        np.add.at(totals, flat, weights)
+    for batch, ids in _encoded(model, words):
+        weights = np.fromiter(map(words.__getitem__, batch), dtype=np.int64, count=len(batch))
+        ends = ids == separator
+        np.add.at(totals, ids[~ends], weights[np.cumsum(ends)[~ends]])
     return Counter({surfaces[index]: int(totals[index]) for index in np.flatnonzero(totals).tolist()})
 
 
-def _encoded(model: Tokenizer, words: Iterable[str]) -> Iterator[tuple[list[str], Numbers, Numbers]]:
-    """Batches of words, all their ids in a row, and for each id the place of its word in the batch.
+def _applied(model: Tokenizer, pieces: Mapping[str, int], merges: Iterable[tuple[str, str]]) -> Counter[str]:
+    """How often each merge is applied, also as a step on the way to a later one."""
+    model.add_special_tokens([SEPARATOR])
+    applied = token_counts(model, pieces)
+    for left, right in reversed(list(merges)):
+        applied[left] += applied[left + right]
+        applied[right] += applied[left + right]
+    return applied
+
+
+def _encoded(model: Tokenizer, words: Iterable[str]) -> Iterator[tuple[list[str], Numbers]]:
+    """Batches of words and all their ids in a row, with the id of the separator between words.
 
     Words are handed over as one long string, which spares an object for each of them.
     """
@@ -151,49 +168,54 @@ def _encoded(model: Tokenizer, words: Iterable[str]) -> Iterator[tuple[list[str]
     for many in batches(words, BATCH * JOBS):
         jobs = [many[start : start + BATCH] for start in range(0, len(many), BATCH)]
         joined = [SEPARATOR.join(job) for job in jobs]
-        for job, text, encoding in zip(
-            jobs, joined, model.encode_batch_fast(joined, add_special_tokens=False), strict=True
-        ):
+        encodings = model.encode_batch_fast(joined, add_special_tokens=False)
+        for job, text, encoding in zip(jobs, joined, encodings, strict=True):
             if text.count(SEPARATOR) == len(job) - 1:
-                ids = np.asarray(encoding.ids, dtype=np.int64)
-                ends = ids == separator
-                yield job, ids[~ends], np.cumsum(ends)[~ends]
+                yield job, np.asarray(encoding.ids, dtype=np.int64)
             else:  # a word holds the separator itself
-                single = [e.ids for e in model.encode_batch_fast(job, add_special_tokens=False)]
-                lengths = [len(one) for one in single]
-                ids = np.fromiter(chain.from_iterable(single), dtype=np.int64, count=sum(lengths))
-                yield job, ids, np.repeat(np.arange(len(job)), lengths)
+                single = (e.ids for e in model.encode_batch_fast(job, add_special_tokens=False))
+                ids = chain.from_iterable([*(i for i in one if i != separator), separator] for one in single)
+                yield job, np.fromiter(ids, dtype=np.int64)[:-1]
 
 
-def _renamed(base: Tokenizer, words: Mapping[str, int], boundaries: set[int]) -> tuple[dict[str, int], list[int]]:
-    """Words as strings with one character for each base id, and the ids in order of their characters."""
-    place = np.zeros(max(base.get_vocab().values()) + 1, dtype=np.uint32)
-    ids: list[int] = []
+def _renamed(base: Tokenizer, words: Mapping[str, int], boundaries: set[int]) -> tuple[dict[str, int], dict[str, str]]:
+    """Words as strings with one character for each base token, and the base token of each character.
+
+    Frequent ids get characters that are short in UTF-8, which is what the trainer reads.
+    """
+    encoded = [(batch, ids.astype(np.uint32)) for batch, ids in _encoded(base, words)]
+    surfaces = {index: token for token, index in base.get_vocab().items()}
+    uses = np.zeros(max(surfaces) + 1, dtype=np.int64)
+    for _, ids in encoded:
+        uses += np.bincount(ids, minlength=len(uses))
+    separator = base.get_vocab()[SEPARATOR]
+    uses[[separator, *boundaries]] = 0
+    ranked = np.argsort(-uses, kind="stable")[: np.count_nonzero(uses)]
+    symbols = np.zeros(len(uses), dtype="<u4")
+    symbols[list(boundaries)] = ord(BOUNDARY)
+    symbols[separator] = ord(" ")
+    places = FIRST_SYMBOL + np.arange(len(ranked))
+    symbols[ranked] = places + (places >= SURROGATES.start) * len(SURROGATES)
+
     pieces: dict[str, int] = {}
-    for batch, flat, word_of in _encoded(base, words):
-        fresh = [int(i) for i in np.unique(flat[place[flat] == 0])]
-        for index in fresh:
-            place[index] = ord(BOUNDARY) if index in boundaries else FIRST_SYMBOL + len(ids)
-            if index not in boundaries:
-                ids.append(index)
-        text = place[flat].astype("<u4").tobytes().decode("utf-32-le")
-        ends = np.searchsorted(word_of, np.arange(len(batch)), side="right").tolist()
-        start = 0
-        for word, end in zip(batch, ends, strict=True):
-            for run in text[start:end].split(BOUNDARY):
+    for batch, ids in encoded:
+        for word, renamed in zip(batch, symbols[ids].tobytes().decode("utf-32-le").split(" "), strict=True):
+            if len(renamed) <= LONGEST and BOUNDARY not in renamed:
+                pieces[renamed] = pieces.get(renamed, 0) + words[word]
+                continue
+            for run in renamed.split(BOUNDARY):
                 for at in range(0, len(run), LONGEST):
                     piece = run[at : at + LONGEST]
                     pieces[piece] = pieces.get(piece, 0) + words[word]
-            start = end
-    return pieces, ids
+    return pieces, {chr(symbols[index]): surfaces[index] for index in ranked.tolist()}
 
 
 def _repeated(pieces: Mapping[str, int]) -> Iterator[str]:
-    """Every piece as often as it was counted, which is how a trainer is told of counts."""
+    """Every piece with a pair in it, as often as it was counted, which is how a trainer is told of counts."""
     line: list[str] = []
     held = 0
     for piece, count in pieces.items():
-        while count:
+        while count and len(piece) > 1:
             now = min(count, BATCH - held)
             line.append(" ".join([piece] * now))
             count, held = count - now, held + now

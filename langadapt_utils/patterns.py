@@ -71,6 +71,9 @@ def propose_repair(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> 
     Returns:
         None where the pattern cuts fewer than one letter cluster in a thousand, or cannot be read.
     """
+    texts = list(_sample(texts))
+    if not any(regex.search(rf"[{MARKS}{JOINERS}]", text) for text in texts):
+        return None
     cuts, clusters = find_cuts(tokenizer, texts)
     if not clusters or cuts.total() / clusters < RARE:
         return None

@@ -6,8 +6,9 @@ Merges are ordered, so that the tokenizer with n new tokens is the one with all 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,6 @@ from .specs import Spec
 if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
-    from transformers import PreTrainedTokenizerFast
 
 POINTS, UNIGRAM_POINTS = 60, 10
 BYTES_PER_PARAMETER = 2  # rows in bfloat16
@@ -66,7 +66,11 @@ def measure_sizes(
     import pandas as pd
     from transformers import AutoConfig
 
-    counts = {code: tokens_by_number(base.tokenizer, change, lines) for code, lines in texts.items()}
+    old, new = Spec.of(base.tokenizer), Spec.of(change.tokenizer)
+    counts = {
+        code: tokens_by_number(old, new, change.added, change.spelled, partial(_token_counts, texts=list(lines)))
+        for code, lines in texts.items()
+    }
     numbers = np.array(list(counts[language]))
     tokens = {code: np.array(list(by_number.values())) for code, by_number in counts.items()}
     target = tokens[language]
@@ -91,41 +95,55 @@ def measure_sizes(
     return VocabularySizes(table, _knee(numbers, target), language, len(texts[language]))
 
 
-def tokens_by_number(base: PreTrainedTokenizerFast, change: VocabularyChange, texts: Sequence[str]) -> dict[int, int]:
-    """Tokens of texts with none, with more and more, and with all of the added tokens.
+def tokens_by_number(
+    base: Spec,
+    grown: Spec,
+    added: Mapping[int, str],
+    spelled: Mapping[int, Sequence[int]],
+    count: Callable[[Spec], Mapping[str, int]],
+) -> dict[int, int]:
+    """Tokens of a text with none, with more and more, and with all of the added tokens.
 
     For BPE one encoding with all of them tells it: a merge saves one token wherever it is applied, also as a step on
     the way to a later one; a character saves the bytes that spelled it, but one. Unigram pieces compete with each
     other, so that fewer numbers are tried, each by itself.
+
+    Args:
+        base: before the change; with `replace`, the tokens given up are gone for every number.
+        grown: after the change.
+        added: new id to surface, in order of learning.
+        spelled: new id to the old ids that spell it.
+        count: how often each token stands in the text, for a tokenizer.
     """
-    spec, texts = Spec.of(change.tokenizer), list(texts)
-    numbers = _numbers(len(change.added), UNIGRAM_POINTS if spec.family == "Unigram" else POINTS)
-    if spec.family == "Unigram":
-        return {number: _with_first_pieces(Spec.of(base), spec, change, number, texts) for number in numbers}
-    parts = {left + right: (left, right) for left, right in spec.merges()}
-    encodings = change.tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
-    applied = Counter(token for encoding in encodings for token in encoding.tokens)
+    points = UNIGRAM_POINTS if grown.family == "Unigram" else POINTS
+    numbers = [0, *np.unique(np.geomspace(1, len(added), points).round().astype(int)).tolist()] if added else [0]
+    if grown.family == "Unigram":
+        return {number: sum(count(_with_first(base, grown, added, number)).values()) for number in numbers}
+    parts = {left + right: (left, right) for left, right in grown.merges()}
+    applied = Counter(count(grown))
     totals = [applied.total()]
-    for new, surface in reversed(change.added.items()):
+    for new, surface in reversed(list(added.items())):
         uses, sides = applied[surface], parts.get(surface, ())
-        totals.append(totals[-1] + uses * ((2 if sides else len(change.spelled[new])) - 1))
+        totals.append(totals[-1] + uses * ((2 if sides else len(spelled[new])) - 1))
         for side in sides:
             applied[side] += uses
     totals.reverse()
     return {number: totals[number] for number in numbers}
 
 
-def _with_first_pieces(base: Spec, grown: Spec, change: VocabularyChange, number: int, texts: list[str]) -> int:
-    """Tokens of texts when only the first of the added Unigram pieces exist."""
+def _with_first(base: Spec, grown: Spec, added: Mapping[int, str], number: int) -> Spec:
+    """A Unigram tokenizer with only the first of its added pieces."""
+    if number == len(added):
+        return grown
     pieces, all_pieces = list(base.data["model"]["vocab"]), grown.data["model"]["vocab"]
-    for new in sorted(list(change.added)[:number]):
+    for new in sorted(list(added)[:number]):
         pieces[new : new + 1] = [all_pieces[new]]
-    spec = Spec({**grown.data, "model": {**grown.data["model"], "vocab": pieces}}, grown.family)
-    return sum(len(encoding.ids) for encoding in spec.whole.encode_batch_fast(texts, add_special_tokens=False))
+    return Spec({**grown.data, "model": {**grown.data["model"], "vocab": pieces}}, grown.family)
 
 
-def _numbers(most: int, points: int) -> list[int]:
-    return [0, *np.unique(np.geomspace(1, most, points).round().astype(int)).tolist()] if most else [0]
+def _token_counts(spec: Spec, texts: list[str]) -> Counter[str]:
+    encodings = spec.whole.encode_batch(texts, add_special_tokens=False)
+    return Counter(token for encoding in encodings for token in encoding.tokens)
 
 
 def _knee(numbers: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64]) -> int:

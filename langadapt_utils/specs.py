@@ -37,7 +37,7 @@ MARGIN = 1e-3  # by how much, in natural logarithms, a new Unigram piece beats i
 class NewToken:
     """A token to add: its surface, the two tokens whose merge makes it, and how often that happened in a text.
 
-    A character or byte that the base has no token for has no parts.
+    A character or byte that the base has no token for has no parts. The count is 0 where nothing depends on it.
     """
 
     surface: str

@@ -27,6 +27,7 @@ from .fertility import word_spans
 from .merges import count_words, learn_merges, token_counts
 from .patterns import propose_repair
 from .recipe import Forbidden
+from .sizing import tokens_by_number
 from .specs import NewToken, Spec
 from .tokens import BYTE_TOKEN, byte_alphabet, surface_bytes
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 GiveUp = Literal["usage", "frequency"]
 SENTENCES = 20_000  # of each other language, that show what a change does to it
 PROTECTED = 300_000  # sentences of a protected language that are looked at
-CURVE_POINTS = 60
 
 
 def extend_vocabulary(
@@ -101,10 +101,10 @@ def extend_vocabulary(
         for language, lines in reference.items()
     }
     builder = _Builder(spec, words)
-    wanted = 2 * tokens + 100
+    wanted = (2 if protect or forbid else 1) * tokens + tokens // 10 + 100  # some are not wanted in the end
     kept: list[NewToken] = []
     while len(kept) < tokens:
-        learned = learn_tokens(spec, words, wanted, min_frequency, complete_bytes=complete_bytes)
+        learned = learn_tokens(spec, words, wanted, min_frequency, complete_bytes=complete_bytes, counted=bool(protect))
         candidates = _allowed(learned, spec, max_token_length, forbid)
         contract = {language: sentences[language] for language in protect}
         kept = _protected(base, builder, candidates, tokens, contract, protect) if protect else candidates
@@ -125,22 +125,28 @@ def extend_vocabulary(
         removed, lost = choose_leaves(spec, sum(used, Counter()), token_counts(spec.bare, words), chosen, give_up)
     first = max(spec.vocab.values()) + 1
     ids = sorted(removed) if removed else range(first, first + tokens)
-    added = dict(zip(ids, chosen, strict=True))
-    grown = builder.grown(added, removed=removed.values())
+    new_tokens = dict(zip(ids, chosen, strict=True))
+    added = {new: token.surface for new, token in new_tokens.items()}
+    grown = builder.grown(new_tokens, removed=removed.values())
     adapted = grown.around(tokenizer)
     uses = token_counts(grown.bare, words)
+    spelled = spell(base, added)
+
+    def count(one: Spec) -> Counter[str]:
+        return uses if one is grown else token_counts(one.bare, words)
+
     change = VocabularyChange(
         tokenizer=adapted,
         mode=mode,
         kept={old: old for old in sorted(spec.vocab.values()) if old not in removed},
-        added={new: token.surface for new, token in added.items()},
+        added=added,
         removed=removed,
-        spelled=spell(base, added),
-        uses={new: uses[token.surface] for new, token in added.items()},
+        spelled=spelled,
+        uses={new: uses[surface] for new, surface in added.items()},
         lost=lost,
         unreachable=_unreachable(grown, added),
         joined=repair.joined if repair else "",
-        curve=builder.curve(chosen),
+        curve=tokens_by_number(spec, grown, added, spelled, count),
         effects={
             language: _effect(tokenizer, adapted, lines, protect.get(language)) for language, lines in sentences.items()
         },
@@ -210,7 +216,13 @@ def trim_vocabulary(
 
 
 def learn_tokens(
-    spec: Spec, words: Mapping[str, int], wanted: int, min_frequency: int, *, complete_bytes: bool = False
+    spec: Spec,
+    words: Mapping[str, int],
+    wanted: int,
+    min_frequency: int,
+    *,
+    complete_bytes: bool = False,
+    counted: bool = False,
 ) -> list[NewToken]:
     """Learn tokens for a text, the most useful first.
 
@@ -223,32 +235,25 @@ def learn_tokens(
         wanted: how many to learn at most.
         min_frequency: what occurs less often is not learned.
         complete_bytes: begin with the bytes that have no token.
+        counted: count the merges also where the family does not need it.
     """
     bytes_first = [NewToken(byte, None, 0) for byte in spec.missing_bytes()] if complete_bytes else []
     characters = [] if spec.byte_level else _missing_characters(spec, words, min_frequency)
     first = max(spec.vocab.values()) + 1
     grown = spec.with_tokens(dict(enumerate([*bytes_first, *characters], first)))
-    missing = "".join(map(regex.escape, grown.missing_bytes())) if grown.byte_level else ""
-    if missing:  # the model would drop such a byte and join what stands beside it
-        cut = regex.compile(f"[{missing}]+")
-        pieces: Counter[str] = Counter()
-        for word, count in words.items():
-            for piece in cut.split(word):
-                if piece:
-                    pieces[piece] += count
-        words = pieces
-    merges = learn_merges(grown.bare, words, wanted, min_frequency=min_frequency, boundaries=grown.boundaries)
-    surfaces = {index: token for token, index in grown.vocab.items()}
-    taken, usable = set(surfaces.values()), set()
-    learned = []
-    for merge in merges:
-        left, right = ("".join(surfaces[i] for i in side) for side in (merge.left, merge.right))
-        # A surface that exists already is not learned again, nor is what would build on it.
-        reachable = all(len(side) == 1 or side in usable for side in (merge.left, merge.right))
-        if reachable and left + right not in taken:
-            taken.add(left + right)
-            usable.add(merge.left + merge.right)
-            learned.append(NewToken(left + right, (left, right), merge.applied))
+    if grown.byte_level and (missing := grown.missing_bytes()):
+        words = _without_characters(words, missing)  # the model would drop such a byte and join what stands beside it
+    merges = learn_merges(
+        grown.bare,
+        words,
+        wanted,
+        min_frequency=min_frequency,
+        boundaries=grown.boundaries,
+        counted=counted or not spec.byte_level,
+    )
+    learned = [NewToken(left + right, (left, right), applied) for left, right, applied in merges]
+    if not characters:
+        return [*bytes_first, *learned]
     saved = ((-character.count * (len(character.surface.encode()) - 1 or 1), character) for character in characters)
     lowest = np.minimum.accumulate([token.count for token in learned]).tolist()  # a merge comes after its parts
     merged = zip((-count for count in lowest), learned, strict=True)
@@ -333,15 +338,15 @@ def choose_leaves(
     return removed, {old: used.get(token, 0) for old, token in removed.items()}
 
 
-def spell(base: Spec, added: Mapping[int, NewToken]) -> dict[int, tuple[int, ...]]:
+def spell(base: Spec, added: Mapping[int, str]) -> dict[int, tuple[int, ...]]:
     """The base ids that spell each added token.
 
     A byte that the base lacks is spelled by all bytes of its kind (ASCII, leading, continuing) that it has; what
     the base does not know at all, by its unknown token.
     """
-    surfaces = [token.surface for token in added.values()]
-    spelled = [tuple(encoding.ids) for encoding in base.bare.encode_batch(surfaces, add_special_tokens=False)]
-    return {new: ids or _kin(base, token) for new, ids, token in zip(added, spelled, surfaces, strict=True)}
+    encodings = base.bare.encode_batch_fast(list(added.values()), add_special_tokens=False)
+    spelled = zip(added.items(), encodings, strict=True)
+    return {new: tuple(encoding.ids) or _kin(base, surface) for (new, surface), encoding in spelled}
 
 
 def scripts_of(text: str) -> set[str]:
@@ -353,7 +358,7 @@ def scripts_of(text: str) -> set[str]:
 
 @dataclass(frozen=True)
 class _Builder:
-    """Grows a spec by tokens and says what a text costs then."""
+    """Grows a spec by tokens, and says what a text costs then."""
 
     spec: Spec
     words: Mapping[str, int]
@@ -369,30 +374,6 @@ class _Builder:
     def tokens_with(self, tokens: Sequence[NewToken]) -> int:
         """Tokens of the text once these are added."""
         return token_counts(self.appended(tokens).bare, self.words).total()
-
-    def curve(self, tokens: Sequence[NewToken]) -> dict[int, int]:
-        """Tokens of the text after each of some numbers of new tokens.
-
-        One encoding with all of them tells it for a BPE: a merge saves one token wherever it is applied, also as a
-        step on the way to a later one.
-        """
-        shown = [0, *np.unique(np.geomspace(1, len(tokens), CURVE_POINTS).round().astype(int)).tolist()]
-        if self.spec.family == "Unigram":  # every piece competes with every other: encode for each number
-            return {number: self.tokens_with(tokens[:number]) for number in [*shown[:-1:6], len(tokens)]}
-        applied = token_counts(self.appended(tokens).bare, self.words)
-        left = applied.total()
-        atoms = [token.surface for token in tokens if not token.parts]
-        spelled = self.spec.bare.encode_batch_fast(atoms, add_special_tokens=False)
-        sizes = {atom: len(encoding.ids) for atom, encoding in zip(atoms, spelled, strict=True)}
-        curve = {len(tokens): left}
-        for number in range(len(tokens) - 1, -1, -1):
-            token = tokens[number]
-            uses = applied[token.surface]
-            left += uses * (sizes.get(token.surface, 2) - 1)
-            for part in token.parts or ():
-                applied[part] += uses
-            curve[number] = left
-        return {number: curve[number] for number in sorted({*shown, len(tokens)})}
 
 
 def _check_request(
@@ -421,6 +402,18 @@ def _require_unicode(texts: Iterable[str]) -> None:
                 f"a text holds a lone surrogate (U+{ord(text[error.start]):04X}), which no UTF-8 file can hold: "
                 "read the text again with errors='replace'"
             ) from error
+
+
+def _without_characters(words: Mapping[str, int], characters: Sequence[str]) -> Mapping[str, int]:
+    """Words cut where some characters stand."""
+    cut = regex.compile(f"[{''.join(map(regex.escape, characters))}]+")
+    if not cut.search("\n".join(words)):
+        return words
+    pieces: Counter[str] = Counter()
+    for word, count in words.items():
+        for piece in filter(None, cut.split(word)):
+            pieces[piece] += count
+    return pieces
 
 
 def _missing_characters(spec: Spec, words: Mapping[str, int], min_frequency: int) -> list[NewToken]:
@@ -570,8 +563,8 @@ def _effect(
     return Effect(len(sentences), len(changed), before, after, protected)
 
 
-def _unreachable(grown: Spec, added: Mapping[int, NewToken]) -> tuple[int, ...]:
-    encodings = grown.bare.encode_batch_fast([token.surface for token in added.values()], add_special_tokens=False)
+def _unreachable(grown: Spec, added: Mapping[int, str]) -> tuple[int, ...]:
+    encodings = grown.bare.encode_batch_fast(list(added.values()), add_special_tokens=False)
     return tuple(new for new, encoding in zip(added, encodings, strict=True) if encoding.ids != [new])
 
 

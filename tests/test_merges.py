@@ -17,7 +17,7 @@ from langadapt_utils.specs import Spec
 from langadapt_utils.vocabulary import extend_vocabulary
 
 
-@given(texts=st.lists(st.text(max_size=30), max_size=8))
+@given(texts=st.lists(st.text(max_size=30) | st.text("ab 1.\n\t\u0301\x00 ", max_size=20), max_size=8))
 @settings(deadline=None)
 def test_word_counts_are_those_of_the_pre_tokenizer(texts: list[str]) -> None:
     cutter = Tokenizer(models.BPE())
@@ -31,6 +31,12 @@ def test_word_counts_are_those_of_the_pre_tokenizer(texts: list[str]) -> None:
     assert count_words(cutter, texts) == expected
 
 
+def test_a_tokenizer_whose_words_cross_spaces_is_counted_right() -> None:
+    cutter = Tokenizer(models.BPE())
+    cutter.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    assert count_words(cutter, ["a b", "a b", "c"]) == {"▁a▁b": 2, "▁c": 1}
+
+
 def test_counting_is_the_same_in_any_chunks(
     tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -38,7 +44,7 @@ def test_counting_is_the_same_in_any_chunks(
     cutter = Spec.of(tokenizer).cutter
     whole = count_words(cutter, texts)
     monkeypatch.setattr(merges, "CHUNK", 10)
-    assert count_words(cutter, iter(texts)) == whole and list(count_words(cutter, texts)) == sorted(whole)
+    assert count_words(cutter, iter(texts)) == whole
 
 
 def test_thinning_has_a_bound_and_is_unbiased() -> None:
@@ -65,21 +71,21 @@ def test_merges_are_those_of_plain_continued_bpe() -> None:
     words = {"Ġszép": 50, "Ġszépen": 20, "Ġházban": 30, "Ġház": 44, "Ġcat": 7}
     spec = Spec.of(base)
     learned = learn_merges(spec.bare, words, 6)
-    spelled = {word: tuple((i,) for i in spec.bare.encode(word).ids) for word in words}
+    spelled = {word: spec.bare.encode(word).tokens for word in words}
     for merge in learned:
-        pairs: Counter[tuple[tuple[int, ...], tuple[int, ...]]] = Counter()
+        pairs: Counter[tuple[str, str]] = Counter()
         for word, parts in spelled.items():
             for pair in pairwise(parts):
                 pairs[pair] += words[word]
         assert pairs[merge.left, merge.right] == max(pairs.values()) == merge.applied
         for word, parts in spelled.items():
-            joined: list[tuple[int, ...]] = []
+            joined: list[str] = []
             for part in parts:
                 if joined and (joined[-1], part) == (merge.left, merge.right):
-                    joined[-1] = joined[-1] + part
+                    joined[-1] += part
                 else:
                     joined.append(part)
-            spelled[word] = tuple(joined)
+            spelled[word] = joined
 
 
 def test_rare_pairs_and_boundaries_are_not_merged() -> None:
@@ -88,15 +94,15 @@ def test_rare_pairs_and_boundaries_are_not_merged() -> None:
     ids = spec.bare.encode("z").ids
     assert learn_merges(spec.bare, words, 50, min_frequency=6) == []
     free, bound = learn_merges(spec.bare, words, 50), learn_merges(spec.bare, words, 50, boundaries=ids)
-    assert any(ids[0] in merge.left + merge.right for merge in free)
-    assert bound and not any(ids[0] in merge.left + merge.right for merge in bound)
+    assert any("z" in merge.left + merge.right for merge in free)
+    assert bound and not any("z" in merge.left + merge.right for merge in bound)
 
 
 def test_a_word_that_holds_the_separator_is_counted_right() -> None:
     model = Tokenizer(models.BPE(vocab={"a": 0, "b": 1, SEPARATOR: 2}, merges=[]))
     model.add_special_tokens([SEPARATOR])
     counts = token_counts(model, {"ab": 3, f"a{SEPARATOR}b": 2, "b": 1})
-    assert counts["a"] == 5 and counts["b"] == 6
+    assert counts == {"a": 5, "b": 6}
 
 
 def test_one_very_long_word_is_learned_and_encoded(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -1,6 +1,8 @@
 """What every number of new tokens saves and costs."""
 
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,16 @@ from langadapt_utils import plots
 from langadapt_utils.corpus import Corpus
 from langadapt_utils.sizing import measure_sizes, tokens_by_number
 from langadapt_utils.sources import Base
+from langadapt_utils.specs import Spec
 from langadapt_utils.vocabulary import extend_vocabulary
 from langadapt_utils.widgets import vocabulary_size_widget
 
 NUMBERS = (10, 30)
+
+
+def token_counts_of(texts: list[str], spec: Spec) -> Counter[str]:
+    encodings = spec.whole.encode_batch(texts, add_special_tokens=False)
+    return Counter(token for encoding in encodings for token in encoding.tokens)
 
 
 @pytest.mark.parametrize("mode", ["extend", "replace"])
@@ -31,7 +39,8 @@ def test_one_run_tells_what_smaller_ones_would_give(
         return sum(map(len, tokenizer(heldout, add_special_tokens=False)["input_ids"]))
 
     change = extend_vocabulary(base, texts, tokens=40, **options)  # type: ignore[arg-type]
-    told = tokens_by_number(base, change, heldout)
+    specs = (Spec.of(base), Spec.of(change.tokenizer))
+    told = tokens_by_number(*specs, change.added, change.spelled, partial(token_counts_of, heldout))
     if mode == "extend":
         assert told[0] == count(base)
     assert told[40] == count(change.tokenizer)
