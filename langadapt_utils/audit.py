@@ -175,7 +175,7 @@ def audit_vocabulary(
             check(
                 f"{effect.protected:.2%} of the sentences in {language} keep their ids",
                 effect.kept >= effect.protected,
-                f"{effect.kept:.3%} of {effect.sentences:,} do",
+                f"{effect.kept:.3%} of {effect.sentences:,} do" + _price(change),
             )
     if change.repaired:
         cuts, clusters = find_cuts(adapted, texts)
@@ -204,6 +204,13 @@ def describe_added(change: VocabularyChange) -> dict[str, Any]:
         "longest": sorted(texts.values(), key=len, reverse=True)[: 4 * SHOWN],
         "examples": [texts[new] for new in list(change.added)[:: max(1, len(change.added) // (4 * SHOWN))]],
     }
+
+
+def _price(change: VocabularyChange) -> str:
+    if change.price is None:
+        return ""
+    more = change.price.tokens / change.price.tokens_unprotected - 1
+    return f"; {change.price.dropped:,} tokens left out for it, the target takes {more:+.2%} tokens"
 
 
 def _misspelled(spec: Spec, change: VocabularyChange) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -80,15 +80,15 @@ class VocabularyChange:
     tokenizer: PreTrainedTokenizerFast
     mode: Mode
     kept: dict[int, int]
-    added: dict[int, str]
-    removed: dict[int, str]
-    spelled: dict[int, tuple[int, ...]]
-    uses: dict[int, int]
-    lost: dict[int, int]
-    unreachable: tuple[int, ...]
-    joined: str
-    curve: dict[int, int]
-    effects: dict[str, Effect]
+    added: dict[int, str] = field(default_factory=dict)
+    removed: dict[int, str] = field(default_factory=dict)
+    spelled: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    uses: dict[int, int] = field(default_factory=dict)
+    lost: dict[int, int] = field(default_factory=dict)
+    unreachable: tuple[int, ...] = ()
+    joined: str = ""
+    curve: dict[int, int] = field(default_factory=dict)
+    effects: dict[str, Effect] = field(default_factory=dict)
     price: Price | None = None
     audit: tuple[Check, ...] = ()
 

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import math
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -179,6 +179,10 @@ class Spec:
                 if token.parts:
                     model["merges"].append(list(token.parts))
         return dataclasses.replace(self, data={**self.data, "model": model})
+
+    def appended(self, tokens: Sequence[NewToken]) -> Spec:
+        """With new tokens after all ids."""
+        return self.with_tokens(dict(enumerate(tokens, max(self.vocab.values()) + 1)))
 
     def without(self, surfaces: Iterable[str]) -> Spec:
         """Without some tokens of a BPE vocabulary, and without merges that speak of them."""

@@ -10,32 +10,27 @@ al., arXiv 2311.05741, which gives up the least frequent base tokens at constant
 from __future__ import annotations
 
 import dataclasses
-import heapq
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain, islice, pairwise
-from typing import TYPE_CHECKING, Literal
-
-import numpy as np
-import regex
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import TYPE_CHECKING
 
 from .audit import AUDITED, audit_vocabulary, changed_sentences, split_sentences
 from .changes import Effect, Mode, Price, VocabularyChange
+from .contract import keep_contract
 from .errors import VocabularyError
-from .fertility import word_spans
-from .merges import count_words, learn_merges, token_counts
+from .learning import cut_at_words, learn_tokens, scripts_of, wanted_tokens
+from .merges import count_words, token_counts
 from .patterns import propose_repair
+from .pruning import GiveUp, choose_leaves
 from .recipe import Forbidden
 from .sizing import tokens_by_number
 from .specs import NewToken, Spec
-from .tokens import BYTE_TOKEN, byte_alphabet, surface_bytes
+from .tokens import BYTE_TOKEN, surface_bytes
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-GiveUp = Literal["usage", "frequency"]
 SENTENCES = 20_000  # of each other language, that show what a change does to it
 PROTECTED = 300_000  # sentences of a protected language that are looked at
 
@@ -84,12 +79,11 @@ def extend_vocabulary(
         VocabularyError: another kind of tokenizer, or the text does not support that many tokens.
     """
     protect = dict(protect or {})
-    reference = {language: list(lines) for language, lines in (others or {}).items()}
+    reference = {language: list(_unicode(lines)) for language, lines in (others or {}).items()}
     _check_request(tokens, mode, reference, protect)
     base = Spec.of(tokenizer)
-    stream = iter(texts)
+    stream = _unicode(texts)
     head = list(islice(stream, AUDITED))
-    _require_unicode(head)
 
     repair = propose_repair(tokenizer, head) if repair_script else None
     spec = base.with_pre_tokenizer(repair.pre_tokenizer) if repair else base
@@ -100,37 +94,43 @@ def extend_vocabulary(
         language: split_sentences(lines, PROTECTED if language in protect else SENTENCES)
         for language, lines in reference.items()
     }
-    builder = _Builder(spec, words)
-    wanted = (2 if protect or forbid else 1) * tokens + tokens // 10 + 100  # some are not wanted in the end
-    kept: list[NewToken] = []
-    while len(kept) < tokens:
-        learned = learn_tokens(spec, words, wanted, min_frequency, complete_bytes=complete_bytes, counted=bool(protect))
-        candidates = _allowed(learned, spec, max_token_length, forbid)
-        contract = {language: sentences[language] for language in protect}
-        kept = _protected(base, builder, candidates, tokens, contract, protect) if protect else candidates
-        if len(kept) < tokens and len(learned) < 0.9 * wanted:
-            raise VocabularyError(
-                f"{tokens} new tokens were asked, but this text supports only {len(kept)} (pairs seen at least "
-                f"{min_frequency} times in {sum(words.values()):,} words): ask for fewer with vocabulary.tokens, give "
-                "more text with corpus.target, or loosen what is protected and forbidden"
-            )
-        wanted *= 3
-    chosen = kept[:tokens]
-    dropped = len({token.surface for token in candidates[:tokens]} - {token.surface for token in kept})
 
-    removed: dict[int, str] = {}
-    lost: dict[int, int] = {}
+    def learn(wanted: int) -> list[NewToken]:
+        learned = learn_tokens(spec, words, wanted, min_frequency, complete_bytes=complete_bytes, counted=bool(protect))
+        return wanted_tokens(learned, spec, max_token_length, forbid)
+
+    def allow(candidates: list[NewToken]) -> list[NewToken]:
+        contract = {language: sentences[language] for language in protect}
+        return keep_contract(base, spec, candidates, tokens, contract, protect) if protect else candidates
+
+    wanted = (2 if protect or forbid else 1) * tokens + tokens // 10 + 100  # some are not wanted in the end
+    candidates = learn(wanted)
+    allowed = allow(candidates)
+    while len(allowed) < tokens and len(more := learn(wanted := 3 * wanted)) > len(candidates):
+        candidates, allowed = more, allow(more)
+    if len(allowed) < tokens:
+        raise VocabularyError(
+            f"{tokens} new tokens were asked, but this text supports only {len(allowed)} (pairs seen at least "
+            f"{min_frequency} times in {sum(words.values()):,} words): ask for fewer with vocabulary.tokens, give "
+            "more text with corpus.target, or loosen what is protected and forbidden"
+        )
+    chosen = allowed[:tokens]
+
+    removed, lost = dict[int, str](), dict[int, int]()
     if mode == "replace":
         used = [token_counts(spec.bare, count_words(spec.cutter, lines)) for lines in reference.values()]
         removed, lost = choose_leaves(spec, sum(used, Counter()), token_counts(spec.bare, words), chosen, give_up)
     first = max(spec.vocab.values()) + 1
-    ids = sorted(removed) if removed else range(first, first + tokens)
-    new_tokens = dict(zip(ids, chosen, strict=True))
-    added = {new: token.surface for new, token in new_tokens.items()}
-    grown = builder.grown(new_tokens, removed=removed.values())
+    new_tokens = dict(zip(sorted(removed) or range(first, first + tokens), chosen, strict=True))
+    grown = spec.without(removed.values()).with_tokens(new_tokens)
     adapted = grown.around(tokenizer)
-    uses = token_counts(grown.bare, words)
+    added = {new: token.surface for new, token in new_tokens.items()}
     spelled = spell(base, added)
+    uses = token_counts(grown.bare, words)
+    price = None
+    if protect:
+        unprotected = token_counts(spec.appended(candidates[:tokens]).bare, words).total()
+        price = Price(len(set(candidates[:tokens]) - set(allowed)), uses.total(), unprotected)
 
     def count(one: Spec) -> Counter[str]:
         return uses if one is grown else token_counts(one.bare, words)
@@ -150,7 +150,7 @@ def extend_vocabulary(
         effects={
             language: _effect(tokenizer, adapted, lines, protect.get(language)) for language, lines in sentences.items()
         },
-        price=Price(dropped, uses.total(), builder.tokens_with(candidates[:tokens])) if protect else None,
+        price=price,
     )
     return dataclasses.replace(change, audit=audit_vocabulary(tokenizer, change, head, reference))
 
@@ -168,16 +168,12 @@ def trim_vocabulary(
         texts: text of every language that the model is to keep.
         others: text on which the effect is measured, by language.
     """
-    base, head = Spec.of(tokenizer), []
-    used: Counter[str] = Counter()
-    scripts: set[str] = set()
-    stream = iter(texts)
+    base = Spec.of(tokenizer)
+    stream = _unicode(texts)
     head = list(islice(stream, AUDITED))
-    _require_unicode(head)
     words = count_words(base.cutter, chain(head, stream))
     used = token_counts(base.bare, words)
-    for word in words:
-        scripts |= scripts_of(base.text(word))
+    scripts = set().union(*(scripts_of(base.text(word)) for word in words))
     foreign = {
         token
         for token in base.vocab
@@ -199,143 +195,13 @@ def trim_vocabulary(
         tokenizer=adapted,
         mode="trim",
         kept={new: old for old, new in new_ids.items()},
-        added={},
         removed={base.vocab[token]: token for token in sorted(foreign, key=base.vocab.__getitem__)},
-        spelled={},
-        uses={},
-        lost={},
-        unreachable=(),
-        joined="",
-        curve={},
         effects={
             language: _effect(tokenizer, adapted, split_sentences(lines, SENTENCES), None, new_ids)
             for language, lines in (others or {}).items()
         },
     )
     return dataclasses.replace(change, audit=audit_vocabulary(tokenizer, change, head))
-
-
-def learn_tokens(
-    spec: Spec,
-    words: Mapping[str, int],
-    wanted: int,
-    min_frequency: int,
-    *,
-    complete_bytes: bool = False,
-    counted: bool = False,
-) -> list[NewToken]:
-    """Learn tokens for a text, the most useful first.
-
-    Characters that the base can only write as bytes, or not at all, come in where they save as many tokens as the
-    merges beside them; merges build on them.
-
-    Args:
-        spec: the tokenizer to continue.
-        words: pre-tokens of the text and how often each occurs.
-        wanted: how many to learn at most.
-        min_frequency: what occurs less often is not learned.
-        complete_bytes: begin with the bytes that have no token.
-        counted: count the merges also where the family does not need it.
-    """
-    bytes_first = [NewToken(byte, None, 0) for byte in spec.missing_bytes()] if complete_bytes else []
-    characters = [] if spec.byte_level else _missing_characters(spec, words, min_frequency)
-    first = max(spec.vocab.values()) + 1
-    grown = spec.with_tokens(dict(enumerate([*bytes_first, *characters], first)))
-    if grown.byte_level and (missing := grown.missing_bytes()):
-        words = _without_characters(words, missing)  # the model would drop such a byte and join what stands beside it
-    merges = learn_merges(
-        grown.bare,
-        words,
-        wanted,
-        min_frequency=min_frequency,
-        boundaries=grown.boundaries,
-        counted=counted or not spec.byte_level,
-    )
-    learned = [NewToken(left + right, (left, right), applied) for left, right, applied in merges]
-    if not characters:
-        return [*bytes_first, *learned]
-    saved = ((-character.count * (len(character.surface.encode()) - 1 or 1), character) for character in characters)
-    lowest = np.minimum.accumulate([token.count for token in learned]).tolist()  # a merge comes after its parts
-    merged = zip((-count for count in lowest), learned, strict=True)
-    return [*bytes_first, *(token for _, token in heapq.merge(saved, merged, key=lambda pair: pair[0]))]
-
-
-def cut_at_words(words: Mapping[str, int], spec: Spec, language: str) -> dict[str, int]:
-    """Cut pre-tokens where the words of a language begin, by its named segmenter.
-
-    Args:
-        words: pre-tokens, in the alphabet of the tokenizer.
-        spec: the tokenizer.
-        language: a code that `word_spans` has a segmenter for.
-    """
-    letters = {byte: character for character, byte in byte_alphabet().items()}
-    cut: Counter[str] = Counter()
-    for word, count in words.items():
-        text = surface_bytes(word, byte_level=spec.byte_level).decode("utf-8", "replace")
-        starts = [0, *(start for start, _ in word_spans(text, language) if start > 1), len(text)]
-        if len(starts) == 2 or "\ufffd" in text:
-            cut[word] += count
-            continue
-        for start, end in pairwise(starts):
-            piece = text[start:end]
-            cut["".join(letters[byte] for byte in piece.encode()) if spec.byte_level else piece] += count
-    return dict(cut)
-
-
-def choose_leaves(
-    spec: Spec, used: Mapping[str, int], in_target: Mapping[str, int], chosen: Sequence[NewToken], give_up: GiveUp
-) -> tuple[dict[int, str], dict[int, int]]:
-    """Choose base tokens to give up, as many as are chosen to come: no surviving merge needs them.
-
-    The least used goes first; ties go to the token less used in the target language, then to the one learned last.
-
-    Args:
-        spec: the base tokenizer.
-        used: uses of each token in the text that must not suffer.
-        in_target: uses in the target language.
-        chosen: the tokens that are to come, whose parts must stay.
-        give_up: `usage` lets what a token was used for fall to its parts when it goes; `frequency` does not.
-
-    Returns:
-        Surfaces and own uses of the tokens to give up, by id.
-    """
-    vocabulary = spec.vocab
-    made: dict[str, list[str]] = {}
-    needed = Counter(part for token in chosen for part in token.parts or ())
-    for left, right in spec.merges():
-        made.setdefault(left + right, []).extend((left, right))
-        needed.update((left, right))
-    if spec.family == "Unigram":
-        made = {token: [] for token in vocabulary if len(token) > 1 and vocabulary[token] not in spec.boundaries}
-        needed = Counter()
-    uses, target_uses = Counter(used), Counter(in_target)
-
-    def entry(token: str) -> tuple[int, int, int, str]:
-        return uses[token], target_uses[token], -vocabulary[token], token
-
-    stay = spec.special.keys() | {token for token, index in vocabulary.items() if index in spec.boundaries}
-    leaves = [entry(token) for token in made if token in vocabulary and token not in stay and not needed[token]]
-    heapq.heapify(leaves)
-    removed: dict[int, str] = {}
-    while leaves and len(removed) < len(chosen):
-        of_token, of_target, _, token = heapq.heappop(leaves)
-        if (of_token, of_target) != (uses[token], target_uses[token]):
-            continue  # an outdated entry
-        removed[vocabulary[token]] = token
-        for part in made[token]:
-            needed[part] -= 1
-            if give_up == "usage":
-                uses[part] += of_token
-                target_uses[part] += of_target
-        for part in set(made[token]):
-            if not needed[part] and part in made and part not in stay:
-                heapq.heappush(leaves, entry(part))
-    if len(removed) < len(chosen):
-        raise VocabularyError(
-            f"{len(chosen)} base tokens were to be replaced, but only {len(removed)} can be given up: "
-            "ask for fewer with vocabulary.tokens"
-        )
-    return removed, {old: used.get(token, 0) for old, token in removed.items()}
 
 
 def spell(base: Spec, added: Mapping[int, str]) -> dict[int, tuple[int, ...]]:
@@ -347,33 +213,6 @@ def spell(base: Spec, added: Mapping[int, str]) -> dict[int, tuple[int, ...]]:
     encodings = base.bare.encode_batch_fast(list(added.values()), add_special_tokens=False)
     spelled = zip(added.items(), encodings, strict=True)
     return {new: tuple(encoding.ids) or _kin(base, surface) for (new, surface), encoding in spelled}
-
-
-def scripts_of(text: str) -> set[str]:
-    """The scripts of the letters in a text, by their Unicode codes, such as Latn and Thai."""
-    from fontTools.unicodedata import script
-
-    return {script(character) for character in text if character.isalpha()} - {"Zyyy", "Zinh", "Zzzz"}
-
-
-@dataclass(frozen=True)
-class _Builder:
-    """Grows a spec by tokens, and says what a text costs then."""
-
-    spec: Spec
-    words: Mapping[str, int]
-
-    def grown(self, added: Mapping[int, NewToken], removed: Iterable[str] = ()) -> Spec:
-        """The spec with new tokens at free ids, and without the removed ones."""
-        return self.spec.without(removed).with_tokens(added)
-
-    def appended(self, tokens: Sequence[NewToken]) -> Spec:
-        """The spec with new tokens after all ids."""
-        return self.grown(dict(enumerate(tokens, max(self.spec.vocab.values()) + 1)))
-
-    def tokens_with(self, tokens: Sequence[NewToken]) -> int:
-        """Tokens of the text once these are added."""
-        return token_counts(self.appended(tokens).bare, self.words).total()
 
 
 def _check_request(
@@ -393,7 +232,8 @@ def _check_request(
             )
 
 
-def _require_unicode(texts: Iterable[str]) -> None:
+def _unicode(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, each looked at before it is used."""
     for text in texts:
         try:
             text.encode()
@@ -402,152 +242,7 @@ def _require_unicode(texts: Iterable[str]) -> None:
                 f"a text holds a lone surrogate (U+{ord(text[error.start]):04X}), which no UTF-8 file can hold: "
                 "read the text again with errors='replace'"
             ) from error
-
-
-def _without_characters(words: Mapping[str, int], characters: Sequence[str]) -> Mapping[str, int]:
-    """Words cut where some characters stand."""
-    cut = regex.compile(f"[{''.join(map(regex.escape, characters))}]+")
-    if not cut.search("\n".join(words)):
-        return words
-    pieces: Counter[str] = Counter()
-    for word, count in words.items():
-        for piece in filter(None, cut.split(word)):
-            pieces[piece] += count
-    return pieces
-
-
-def _missing_characters(spec: Spec, words: Mapping[str, int], min_frequency: int) -> list[NewToken]:
-    """Characters that have no token of their own, the most frequent first."""
-    counts: Counter[str] = Counter()
-    for word, count in words.items():
-        for character in word:
-            counts[character] += count
-    found = [NewToken(c, None, n) for c, n in counts.items() if c not in spec.vocab and n >= min_frequency]
-    return sorted(found, key=lambda token: (-token.count * (len(token.surface.encode()) - 1 or 1), token.surface))
-
-
-def _allowed(
-    tokens: Sequence[NewToken], spec: Spec, max_token_length: int, forbid: Sequence[Forbidden]
-) -> list[NewToken]:
-    """Tokens without those that are not wanted, nor what needs them."""
-    unknown = set(forbid) - FORBIDDEN.keys()
-    if unknown:
-        raise VocabularyError(f"cannot forbid '{min(unknown)}': use one of {', '.join(FORBIDDEN)}")
-
-    def wanted(token: NewToken) -> bool:
-        text = spec.text(token.surface)
-        return len(text) <= max_token_length and not any(FORBIDDEN[name](text) for name in forbid)
-
-    return without(tokens, {token.surface for token in tokens if token.parts and not wanted(token)})
-
-
-def without(tokens: Iterable[NewToken], surfaces: set[str]) -> list[NewToken]:
-    """Tokens without some, and without all that build on them, so that the rest stays reachable."""
-    gone, left = set(surfaces), []
-    for token in tokens:
-        if token.surface in gone or gone.intersection(token.parts or ()):
-            gone.add(token.surface)
-        else:
-            left.append(token)
-    return left
-
-
-def _protected(
-    base: Spec,
-    builder: _Builder,
-    candidates: list[NewToken],
-    tokens: int,
-    sentences: Mapping[str, Sequence[str]],
-    protect: Mapping[str, float],
-) -> list[NewToken]:
-    """Candidates without those that change more sentences of protected languages than was allowed.
-
-    A sentence is changed by the first merges that fire in it: those of two base tokens, its roots.
-    """
-    allowed = {language: int((1 - protect[language]) * len(lines)) for language, lines in sentences.items()}
-    # Where none of the candidates fires, no selection of them does.
-    suspects = _changed(base.whole, builder.appended(candidates).whole, sentences)
-    while True:
-        chosen = candidates[:tokens]
-        grown = builder.appended(chosen).whole
-        over = {k: v for k, v in _changed(base.whole, grown, suspects).items() if len(v) > allowed[k]}
-        if not over:
-            return candidates
-        roots = _roots(chosen)
-        fired = {
-            language: [
-                {root for token in encoding.tokens for root in roots.get(token, ())}
-                for encoding in grown.encode_batch(lines, add_special_tokens=False)
-            ]
-            for language, lines in over.items()
-        }
-        guilty = _to_drop(fired, allowed, _worth(chosen, roots))
-        if not guilty:
-            worst = max(over, key=lambda language: len(over[language]))
-            raise VocabularyError(
-                f"{len(over[worst]):,} of {len(sentences[worst]):,} sentences in '{worst}' change whatever tokens are "
-                f"left out, more than protect['{worst}'] = {protect[worst]} allows: set repair_script=False, or a "
-                "lower share"
-            )
-        candidates = without(candidates, guilty)
-
-
-def _changed(before: Tokenizer, after: Tokenizer, sentences: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    return {
-        language: [lines[index] for index in changed_sentences(before, after, lines)[0]]
-        for language, lines in sentences.items()
-    }
-
-
-def _to_drop(fired: Mapping[str, Sequence[set[str]]], allowed: Mapping[str, int], worth: Mapping[str, int]) -> set[str]:
-    """The roots to drop: all but those that make the best use of the sentences that may change.
-
-    Greedy: the next to be kept is the root that saves the most for each further sentence it changes.
-    """
-    touched: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    for language, lines in fired.items():
-        for index, roots in enumerate(lines):
-            for root in roots:
-                touched[root].append((language, index))
-    changed: set[tuple[str, int]] = set()
-    left = dict(allowed)
-    dropped = set()
-    heap = [(-worth[root] / len(sentences), root) for root, sentences in touched.items()]
-    heapq.heapify(heap)
-    while heap:
-        claimed, root = heapq.heappop(heap)
-        fresh = [sentence for sentence in touched[root] if sentence not in changed]
-        value = -worth[root] / max(len(fresh), 1)
-        if value < claimed:  # its sentences changed for another's sake meanwhile: it is a better bargain now
-            heapq.heappush(heap, (value, root))
-            continue
-        costs = Counter(language for language, _ in fresh)
-        if all(cost <= left[language] for language, cost in costs.items()):
-            changed.update(fresh)
-            for language, cost in costs.items():
-                left[language] -= cost
-        else:
-            dropped.add(root)
-    return dropped
-
-
-def _roots(tokens: Sequence[NewToken]) -> dict[str, set[str]]:
-    """For each new token, the merges of base tokens (or the characters) that it is made from."""
-    roots: dict[str, set[str]] = {}
-    for token in tokens:
-        inherited = set().union(*(roots.get(part, set()) for part in token.parts or ()))
-        new_parts = [part for part in token.parts or () if part in roots]
-        roots[token.surface] = inherited if new_parts else {token.surface}
-    return roots
-
-
-def _worth(tokens: Sequence[NewToken], roots: Mapping[str, set[str]]) -> Counter[str]:
-    """What each root saves in the target text, with all that is built on it."""
-    worth: Counter[str] = Counter()
-    for token in tokens:
-        for root in roots[token.surface]:
-            worth[root] += token.count
-    return worth
+        yield text
 
 
 def _effect(
@@ -584,10 +279,3 @@ def _kin(base: Spec, surface: str) -> tuple[int, ...]:
     if not kin and base.unknown_id is not None:
         kin = (base.unknown_id,)
     return kin or tuple(sorted(singles.values()))
-
-
-FORBIDDEN: dict[str, Callable[[str], bool]] = {
-    "digits": lambda text: any(character.isnumeric() for character in text),
-    "mixed_scripts": lambda text: len(scripts_of(text)) > 1,
-    "whitespace_runs": lambda text: regex.search(r"\s\s", text) is not None,
-}

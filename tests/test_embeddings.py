@@ -1,8 +1,9 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import gpt2, llama
+from conftest import gpt2, llama, train_tokenizer
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from langadapt_utils import embeddings
@@ -10,7 +11,7 @@ from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus import Corpus
 from langadapt_utils.embeddings import METHODS, initialise_embeddings
 from langadapt_utils.errors import ModelError
-from langadapt_utils.vocabulary import extend_vocabulary
+from langadapt_utils.vocabulary import extend_vocabulary, trim_vocabulary
 
 TEXT = "English text without a new token"
 
@@ -142,3 +143,25 @@ def test_what_cannot_be_is_refused(
 def test_a_change_without_tokens_changes_nothing(model: PreTrainedModel, change: VocabularyChange) -> None:
     nothing = dataclasses.replace(change, added={}, spelled={})
     assert torch.equal(rows(initialise_embeddings(model, nothing, method="mean")), rows(model))
+
+
+def test_a_trimmed_vocabulary_gives_a_smaller_model_that_says_the_same(
+    corpora: dict[str, Corpus], tmp_path: Path
+) -> None:
+    texts = list(corpora["hu"].train["en"]["text"])
+    both = train_tokenizer([*texts, *corpora["th"].train["th"]["text"]], size=700)
+    change = trim_vocabulary(both, texts)
+    for tied in (True, False):
+        model = llama(len(both), tied=tied)
+        model.config.eos_token_id = model.generation_config.eos_token_id = both.eos_token_id
+        small = initialise_embeddings(model, change)
+        assert len(rows(small)) == small.config.vocab_size == change.size < len(rows(model))
+        assert small.config.eos_token_id == change.tokenizer.eos_token_id == small.generation_config.eos_token_id
+        new, old = (torch.tensor(list(ids)) for ids in (change.kept.keys(), change.kept.values()))
+        with torch.no_grad():
+            before = model(**both(TEXT, return_tensors="pt")).logits[..., old]
+            after = small(**change.tokenizer(TEXT, return_tensors="pt")).logits[..., new]
+        assert torch.equal(before, after)
+        small.save_pretrained(tmp_path / str(tied))
+        again = AutoModelForCausalLM.from_pretrained(tmp_path / str(tied))
+        assert torch.equal(rows(again), rows(small))

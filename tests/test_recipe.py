@@ -100,3 +100,16 @@ def test_a_broken_recipe_file_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(content)
     with pytest.raises(RecipeError):
         Recipe.read(tmp_path / "recipe.yaml")
+
+
+def test_the_vocabulary_knobs_become_arguments() -> None:
+    overrides = {"vocabulary.forbid": "digits,mixed_scripts", "vocabulary.segment_words": True}
+    recipe = Recipe.profile("cpu", language="th", overrides=overrides)
+    arguments = recipe.vocabulary.arguments("th")
+    assert arguments["forbid"] == ["digits", "mixed_scripts"] and arguments["segment"] == "th"
+    assert arguments["protect"] == {"en": recipe.vocabulary.protect_english}
+    plain = Recipe.profile("cpu", overrides={"vocabulary.protect_english": 0, "vocabulary.forbid": ""})
+    arguments = plain.vocabulary.arguments("hu")
+    assert arguments["protect"] == {} and arguments["forbid"] == [] and arguments["segment"] is None
+    with pytest.raises(RecipeError, match=r"vocabulary\.forbid\.0 cannot be 'emoji'"):
+        Recipe.profile("cpu", overrides={"vocabulary.forbid": "emoji"})

@@ -16,10 +16,11 @@ from transformers import PreTrainedTokenizerFast
 from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus import Corpus
 from langadapt_utils.errors import VocabularyError
+from langadapt_utils.learning import scripts_of
 from langadapt_utils.sources import Base, load_tokenizer
 from langadapt_utils.specs import Spec
 from langadapt_utils.tokens import surface_bytes
-from langadapt_utils.vocabulary import extend_vocabulary, scripts_of, trim_vocabulary
+from langadapt_utils.vocabulary import extend_vocabulary, trim_vocabulary
 
 # Whatever people type: any Unicode, much of the scripts that this is about, and characters that a renaming could trip
 # over (private use, noncharacters, NUL, byte tokens, spaces of every kind, right-to-left text, emoji sequences).
@@ -201,7 +202,7 @@ def test_other_tokenizers_and_requests_are_refused(tokenizer: PreTrainedTokenize
     with pytest.raises(VocabularyError, match="cannot forbid 'emoji': use one of digits, mixed_scripts"):
         extend_vocabulary(tokenizer, ["a b a b"], tokens=1, forbid=["emoji"])  # type: ignore[list-item]
     with pytest.raises(VocabularyError, match=r"lone surrogate \(U\+D800\)"):
-        extend_vocabulary(tokenizer, ["fine", "not \ud800 fine"], tokens=1)
+        extend_vocabulary(tokenizer, ["fine"] * 2_000 + ["not \ud800 fine"], tokens=1)
     for nothing in ([], [""], ["a"]):
         with pytest.raises(VocabularyError, match="this text supports only 0"):
             extend_vocabulary(tokenizer, nothing, tokens=1)
