@@ -36,12 +36,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from langadapt_utils.merges import count_words
+from langadapt_utils.learning import learn_tokens
 from langadapt_utils.patterns import propose_repair
 from langadapt_utils.recipe import BASE_MODEL
 from langadapt_utils.sources import fetch_model, load_tokenizer
 from langadapt_utils.specs import Spec
-from langadapt_utils.vocabulary import extend_vocabulary, learn_tokens
+from langadapt_utils.vocabulary import extend_vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -83,9 +83,8 @@ def with_repaired_pattern(tokenizer: PreTrainedTokenizerFast, texts: list[str]) 
 
 def by_langadapt(tokenizer: PreTrainedTokenizerFast, texts: list[str], tokens: int, folder: Path) -> None:
     spec = with_repaired_pattern(tokenizer, texts)
-    learned = learn_tokens(spec, count_words(spec.cutter, texts), tokens + tokens // 10, min_frequency=2)[:tokens]
-    first = max(spec.vocab.values()) + 1
-    spec.with_tokens(dict(enumerate(learned, first))).whole.save(str(folder / "tokenizer.json"))
+    learned = learn_tokens(spec, spec.count_words(texts), tokens + tokens // 10, min_frequency=2)[:tokens]
+    spec.appended(learned).whole.save(str(folder / "tokenizer.json"))
 
 
 def by_langadapt_audited(tokenizer: PreTrainedTokenizerFast, texts: list[str], tokens: int, folder: Path) -> None:
@@ -95,7 +94,7 @@ def by_langadapt_audited(tokenizer: PreTrainedTokenizerFast, texts: list[str], t
 def by_python(tokenizer: PreTrainedTokenizerFast, texts: list[str], tokens: int, folder: Path) -> None:
     """Continued BPE as it is written down: count words, then merge the most frequent pair, again and again."""
     spec = with_repaired_pattern(tokenizer, texts)
-    cut = spec.cutter.pre_tokenizer.pre_tokenize_str
+    cut = spec.whole.pre_tokenizer.pre_tokenize_str
     counts = Counter(word for text in texts for word, _ in cut(text))
     words = [[spec.bare.encode(word).tokens, count] for word, count in counts.items()]
     pairs: Counter[tuple[str, str]] = Counter()
@@ -145,7 +144,7 @@ def by_scratch(tokenizer: PreTrainedTokenizerFast, texts: list[str], tokens: int
 
     spec = with_repaired_pattern(tokenizer, texts)
     new = Tokenizer(models.BPE())
-    new.pre_tokenizer = spec.cutter.pre_tokenizer
+    new.pre_tokenizer = spec.whole.pre_tokenizer
     new.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=tokens + 256, show_progress=False))
     new.save(str(folder / "tokenizer.json"))
 

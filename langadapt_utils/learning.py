@@ -15,7 +15,7 @@ from .fertility import word_spans
 from .merges import learn_merges
 from .recipe import Forbidden
 from .specs import NewToken, Spec
-from .tokens import byte_alphabet, surface_bytes
+from .tokens import bytes_surface, surface_bytes
 
 
 def learn_tokens(
@@ -70,17 +70,17 @@ def cut_at_words(words: Mapping[str, int], spec: Spec, language: str) -> dict[st
         spec: the tokenizer.
         language: a code that `word_spans` has a segmenter for.
     """
-    letters = {byte: character for character, byte in byte_alphabet().items()}
     cut: Counter[str] = Counter()
     for word, count in words.items():
         text = surface_bytes(word, byte_level=spec.byte_level).decode("utf-8", "replace")
-        starts = [0, *(start for start, _ in word_spans(text, language) if start > 1), len(text)]
-        if len(starts) == 2 or "\ufffd" in text:
-            cut[word] += count
-            continue
+        starts = [0, *(start for start, _ in word_spans(text, language) if text[:start].strip()), len(text)]
+        if "\ufffd" in text:  # the pattern itself cut inside a character
+            starts = [0, len(text)]
         for start, end in pairwise(starts):
-            piece = text[start:end]
-            cut["".join(letters[byte] for byte in piece.encode()) if spec.byte_level else piece] += count
+            if spec.byte_level and len(starts) > 2:
+                cut[bytes_surface(text[start:end].encode())] += count
+            else:
+                cut[word[start:end] if len(starts) > 2 else word] += count
     return dict(cut)
 
 

@@ -65,7 +65,7 @@ def thin(counts: Mapping[str, int], most: int) -> dict[str, int]:
     """Keep a sample of the words that is unbiased for every sum over them, frequent words for certain.
 
     A word counted c times is kept with probability min(1, c / t) and then counts max(c, t), for the
-    smallest threshold t that leaves at most `most` characters. The choice depends on the word alone.
+    smallest power of two t that leaves at most `most` characters. The choice depends on the word alone.
     Source: threshold sampling, Duffield, Lund, Thorup 2005, "Learn more, sample less".
 
     Args:
@@ -101,7 +101,6 @@ def learn_merges(
         merges: how many to learn at most.
         min_frequency: pairs seen less often are not merged.
         boundaries: ids that never become part of a merge, such as those of single bytes of a SentencePiece model.
-
         counted: count how often each merge was applied; else the counts are 0, which saves a reading.
 
     Returns:
@@ -120,7 +119,7 @@ def learn_merges(
     applied = _applied(Tokenizer(learner.model), pieces, learned) if counted else Counter()
 
     table = str.maketrans(surfaces)
-    taken = base.get_vocab().keys() | set()
+    taken = set(base.get_vocab())
     usable, kept = set(surfaces), []
     for left, right in learned:
         merge = Merge(left.translate(table), right.translate(table), applied[left + right])

@@ -91,24 +91,27 @@ def repair_pre_tokenizer(spec: dict[str, Any], joined: str, cuts: Sequence[Pair]
         joined: what is to ride with letters.
         cuts: what the pattern cuts, and should not.
     """
-    kind = spec["type"]
-    if kind == "Sequence":
-        parts = [repair_pre_tokenizer(part, joined, cuts) for part in spec["pretokenizers"]]
-        flat = [one for part in parts for one in (part["pretokenizers"] if part["type"] == "Sequence" else [part])]
-        return {**spec, "pretokenizers": flat}
-    if kind == "Split" and "Regex" in spec["pattern"]:
-        return {**spec, "pattern": {"Regex": join_to_letters(spec["pattern"]["Regex"], joined, cuts)}}
-    if kind == "ByteLevel" and spec["use_regex"]:
-        # The same, spelled out so that its pattern can be changed: the prefix space, the split, the bytes.
-        pattern = {"Regex": join_to_letters(GPT2_PATTERN, joined, cuts)}
-        parts = [
-            {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False},
-            {**spec, "use_regex": False, "add_prefix_space": False},
-        ]
-        if spec["add_prefix_space"]:
-            parts.insert(0, {"type": "Metaspace", "replacement": " ", "prepend_scheme": "always", "split": False})
-        return {"type": "Sequence", "pretokenizers": parts}
-    return spec
+    parts = [
+        {**part, "pattern": {"Regex": join_to_letters(part["pattern"]["Regex"], joined, cuts)}}
+        if part["type"] == "Split" and "Regex" in part["pattern"]
+        else part
+        for part in spelled_out(spec)
+    ]
+    if parts == spelled_out(spec):
+        return spec
+    return parts[0] if len(parts) == 1 else {"type": "Sequence", "pretokenizers": parts}
+
+
+def spelled_out(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """The parts of a pre-tokenizer in a row, with the pattern that `ByteLevel` has built in as a part of its own."""
+    if spec["type"] == "Sequence":
+        return [part for one in spec["pretokenizers"] for part in spelled_out(one)]
+    if spec["type"] == "ByteLevel" and spec["use_regex"]:
+        prefix = {"type": "Metaspace", "replacement": " ", "prepend_scheme": "always", "split": False}
+        split = {"type": "Split", "pattern": {"Regex": GPT2_PATTERN}, "behavior": "Isolated", "invert": False}
+        to_bytes = {**spec, "use_regex": False, "add_prefix_space": False}
+        return [prefix, split, to_bytes] if spec["add_prefix_space"] else [split, to_bytes]
+    return [spec]
 
 
 def join_to_letters(pattern: str, joined: str = MARKS, cuts: Sequence[Pair] = (("ก", "ั"),)) -> str:

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import VocabularyError
-from .merges import SEPARATOR
+from .merges import SEPARATOR, count_words
+from .patterns import spelled_out
 from .sources import load_tokenizer, name_portable_class
-from .tokens import BYTE_TOKEN, SPACE, byte_alphabet, bytes_as_text, surface_bytes
+from .tokens import BYTE_TOKEN, SPACE, byte_alphabet, bytes_as_text, bytes_surface, surface_bytes
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -114,22 +115,29 @@ class Spec:
 
         return Tokenizer.from_str(json.dumps(self.data))
 
-    @cached_property
-    def cutter(self) -> Tokenizer:
-        """What cuts text into the words that tokens are learned in: normaliser and pre-tokenizer."""
+    def count_words(self, texts: Iterable[str]) -> dict[str, int]:
+        """The words that tokens are learned in, in the alphabet of the model, and how often each occurs.
+
+        They are the pre-tokens of the text; a tokenizer of SentencePiece, which has none, is cut where its own trainer
+        would end a word.
+        """
         from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-        whole = Tokenizer.from_str(json.dumps({**self.data, "model": {"type": "BPE", "vocab": {}, "merges": []}}))
+        parts = spelled_out(self.data["pre_tokenizer"]) if self.data["pre_tokenizer"] else []
+        in_text = [part["type"] for part in parts].index("ByteLevel") == len(parts) - 1 if self.byte_level else False
+        kept = parts[:-1] if in_text else parts  # turning every word into bytes costs more than counting it
+        sequence = {"type": "Sequence", "pretokenizers": kept}
+        model = {"type": "BPE", "vocab": {}, "merges": []}
+        whole = Tokenizer.from_str(json.dumps({**self.data, "model": model, "pre_tokenizer": sequence}))
         cutter = Tokenizer(models.BPE())
         if whole.normalizer is not None:
             cutter.normalizer = whole.normalizer
-        if self.byte_level:
-            cutter.pre_tokenizer = whole.pre_tokenizer
-        else:
+        cutter.pre_tokenizer = whole.pre_tokenizer
+        if not self.byte_level:
             pieces = pre_tokenizers.Split(Regex(PIECES), "isolated")
-            own = [whole.pre_tokenizer] if whole.pre_tokenizer is not None else []
-            cutter.pre_tokenizer = pre_tokenizers.Sequence([*own, pieces])
-        return cutter
+            cutter.pre_tokenizer = pre_tokenizers.Sequence([whole.pre_tokenizer, pieces])
+        counts = count_words(cutter, texts)
+        return {bytes_surface(word.encode()): count for word, count in counts.items()} if in_text else counts
 
     @cached_property
     def boundaries(self) -> set[int]:

@@ -42,6 +42,11 @@ def byte_alphabet() -> dict[str, int]:
     return {chr(b): b for b in printable} | {chr(0x100 + index): b for index, b in enumerate(others)}
 
 
+@cache
+def _letters() -> dict[int, str]:
+    return {byte: character for character, byte in byte_alphabet().items()}
+
+
 def is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:
     """Whether the vocabulary is written in the byte alphabet, as of GPT-2, Llama 3 and Qwen."""
     backend = tokenizer.backend_tokenizer
@@ -69,6 +74,16 @@ def surface_bytes(surface: str, *, byte_level: bool = True) -> bytes:
     if BYTE_TOKEN.fullmatch(surface):
         return bytes([int(surface[3:5], 16)])
     return surface.replace(SPACE, " ").encode()
+
+
+def bytes_surface(raw: bytes) -> str:
+    """Bytes as a byte-level vocabulary writes them.
+
+    Example:
+        >>> bytes_surface(" ház".encode())
+        'ĠhÃ¡z'
+    """
+    return raw.decode("latin-1").translate(_letters())
 
 
 def readable(tokenizer: PreTrainedTokenizerFast, token: int | str) -> str:

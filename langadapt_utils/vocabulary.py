@@ -20,7 +20,7 @@ from .changes import Effect, Mode, Price, VocabularyChange
 from .contract import keep_contract
 from .errors import VocabularyError
 from .learning import cut_at_words, learn_tokens, scripts_of, wanted_tokens
-from .merges import count_words, token_counts
+from .merges import token_counts
 from .patterns import propose_repair
 from .pruning import GiveUp, choose_leaves
 from .recipe import Forbidden
@@ -87,7 +87,7 @@ def extend_vocabulary(
 
     repair = propose_repair(tokenizer, head) if repair_script else None
     spec = base.with_pre_tokenizer(repair.pre_tokenizer) if repair else base
-    words = count_words(spec.cutter, chain(head, stream))
+    words = spec.count_words(chain(head, stream))
     if segment:
         words = cut_at_words(words, spec, segment)
     sentences = {
@@ -118,7 +118,7 @@ def extend_vocabulary(
 
     removed, lost = dict[int, str](), dict[int, int]()
     if mode == "replace":
-        used = [token_counts(spec.bare, count_words(spec.cutter, lines)) for lines in reference.values()]
+        used = [token_counts(spec.bare, spec.count_words(lines)) for lines in reference.values()]
         removed, lost = choose_leaves(spec, sum(used, Counter()), token_counts(spec.bare, words), chosen, give_up)
     first = max(spec.vocab.values()) + 1
     new_tokens = dict(zip(sorted(removed) or range(first, first + tokens), chosen, strict=True))
@@ -171,7 +171,7 @@ def trim_vocabulary(
     base = Spec.of(tokenizer)
     stream = _unicode(texts)
     head = list(islice(stream, AUDITED))
-    words = count_words(base.cutter, chain(head, stream))
+    words = base.count_words(chain(head, stream))
     used = token_counts(base.bare, words)
     scripts = set().union(*(scripts_of(base.text(word)) for word in words))
     foreign = {

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus import Corpus
 from langadapt_utils.errors import VocabularyError
-from langadapt_utils.learning import scripts_of
+from langadapt_utils.learning import cut_at_words, scripts_of
 from langadapt_utils.sources import Base, load_tokenizer
 from langadapt_utils.specs import Spec
 from langadapt_utils.tokens import surface_bytes
@@ -439,6 +439,19 @@ def test_tokens_are_no_longer_than_asked(tokenizer: PreTrainedTokenizerFast, cor
     assert max(len(change.text(new)) for new in change.added) == 3 and not change.unreachable
     with pytest.raises(VocabularyError, match="supports only"):
         extend_vocabulary(tokenizer, texts, tokens=100, min_frequency=500)
+
+
+def test_pre_tokens_are_cut_where_words_begin() -> None:
+    pattern = r" ?[\p{L}\p{M}]+|\p{N}+|\s+"
+    for tokenizer in (train_tokenizer(["the cat sat"] * 3, pattern=pattern), sentencepiece_bpe(["the cat sat"] * 3)):
+        spec = Spec.of(tokenizer)
+        counted = spec.count_words(["ฉันกินข้าว ฉันไป 12"])
+        cut = cut_at_words(counted, spec, "th")
+        shown = Counter({spec.text(piece): count for piece, count in cut.items()})
+        assert {"กิน", "ข้าว", "ไป"} <= shown.keys() and shown[" ฉัน"] >= 1
+        assert sum(len(spec.text(p)) * n for p, n in cut.items()) == sum(
+            len(spec.text(w)) * n for w, n in counted.items()
+        )
 
 
 def test_a_segmenter_keeps_tokens_within_its_words(corpora: dict[str, Corpus]) -> None:
