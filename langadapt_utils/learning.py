@@ -29,8 +29,8 @@ def learn_tokens(
 ) -> list[NewToken]:
     """Learn tokens for a text, the most useful first.
 
-    Characters that the base can only write as bytes, or not at all, come in where they save as many tokens as the
-    merges beside them; merges build on them.
+    Merges are learned on whole characters: those that the base writes in pieces, or not at all, are made first, so
+    that no token ends inside of one. In the result a character stands where it saves as much as the merges beside it.
 
     Args:
         spec: the tokenizer to continue.
@@ -38,28 +38,32 @@ def learn_tokens(
         wanted: how many to learn at most.
         min_frequency: what occurs less often is not learned.
         complete_bytes: begin with the bytes that have no token.
-        counted: count the merges also where the family does not need it.
+        counted: count the merges also where nothing here depends on it.
     """
     bytes_first = [NewToken(byte, None, 0) for byte in spec.missing_bytes()] if complete_bytes else []
-    characters = [] if spec.byte_level else _missing_characters(spec, words, min_frequency)
-    grown = spec.appended([*bytes_first, *characters])
-    if grown.byte_level and (missing := grown.missing_bytes()):
+    spec = spec.appended(bytes_first)
+    if spec.byte_level and (missing := spec.missing_bytes()):
         words = _without_characters(words, missing)  # the model would drop such a byte and join what stands beside it
+    characters = _characters(spec, words, min_frequency)
+    grown = spec.appended(characters)
     merges = learn_merges(
         grown.bare,
         words,
         wanted,
         min_frequency=min_frequency,
         boundaries=grown.boundaries,
-        counted=counted or not spec.byte_level,
+        counted=counted or bool(characters) or spec.family == "Unigram",
     )
     learned = [NewToken(left + right, (left, right), applied) for left, right, applied in merges]
     if not characters:
         return [*bytes_first, *learned]
-    saved = ((-character.count * (len(character.surface.encode()) - 1 or 1), character) for character in characters)
     lowest = np.minimum.accumulate([token.count for token in learned]).tolist()  # a merge comes after its parts
-    merged = zip((-count for count in lowest), learned, strict=True)
-    return [*bytes_first, *(token for _, token in heapq.merge(saved, merged, key=lambda pair: pair[0]))]
+    ranked = heapq.merge(
+        ((-_saving(character), character) for character in characters),
+        zip((-count for count in lowest), learned, strict=True),
+        key=lambda pair: pair[0],
+    )
+    return [*bytes_first, *(token for _, token in ranked)]
 
 
 def cut_at_words(words: Mapping[str, int], spec: Spec, language: str) -> dict[str, int]:
@@ -133,14 +137,37 @@ def _without_characters(words: Mapping[str, int], characters: Sequence[str]) -> 
     return pieces
 
 
-def _missing_characters(spec: Spec, words: Mapping[str, int], min_frequency: int) -> list[NewToken]:
-    """Characters that have no token of their own, the most frequent first."""
+def _characters(spec: Spec, words: Mapping[str, int], min_frequency: int) -> list[NewToken]:
+    """Tokens for the characters that the vocabulary writes in pieces or not at all, the most useful first.
+
+    A byte-level vocabulary merges their bytes from left to right; others take the character as it is.
+    """
     counts: Counter[str] = Counter()
     for word, count in words.items():
-        for character in word:
-            counts[character] += count
-    found = [NewToken(c, None, n) for c, n in counts.items() if c not in spec.vocab and n >= min_frequency]
-    return sorted(found, key=lambda token: (-token.count * (len(token.surface.encode()) - 1 or 1), token.surface))
+        if not word.isascii():
+            text = surface_bytes(word).decode("utf-8", "ignore") if spec.byte_level else word
+            for character in text:
+                counts[character] += count
+    frequent = {character: count for character, count in counts.items() if count >= min_frequency}
+    tokens: dict[str, NewToken] = {}
+    if spec.byte_level:
+        surfaces = [bytes_surface(character.encode()) for character in frequent]
+        encodings = spec.bare.encode_batch(surfaces, add_special_tokens=False)
+        for encoding, count in zip(encodings, frequent.values(), strict=True):
+            made, *rest = encoding.tokens
+            for piece in rest:
+                known = tokens.get(made + piece)
+                tokens[made + piece] = NewToken(made + piece, (made, piece), count + (known.count if known else 0))
+                made += piece
+    else:
+        tokens = {c: NewToken(c, None, count) for c, count in frequent.items() if c not in spec.vocab}
+    return sorted(tokens.values(), key=lambda token: (-_saving(token), len(token.surface), token.surface))
+
+
+def _saving(character: NewToken) -> int:
+    """Tokens that a character saves: a merge one each time, a character that was written as bytes all but one."""
+    pieces = 2 if character.parts else max(2, len(character.surface.encode()))
+    return character.count * (pieces - 1)
 
 
 FORBIDDEN: dict[str, Callable[[str], bool]] = {

@@ -448,7 +448,7 @@ def test_pre_tokens_are_cut_where_words_begin() -> None:
         counted = spec.count_words(["ฉันกินข้าว ฉันไป 12"])
         cut = cut_at_words(counted, spec, "th")
         shown = Counter({spec.text(piece): count for piece, count in cut.items()})
-        assert {"กิน", "ข้าว", "ไป"} <= shown.keys() and shown[" ฉัน"] >= 1
+        assert {"กินข้าว", "ไป"} <= shown.keys() and shown[" ฉัน"] >= 1
         assert sum(len(spec.text(p)) * n for p, n in cut.items()) == sum(
             len(spec.text(w)) * n for w, n in counted.items()
         )
