@@ -15,7 +15,6 @@ ways compared:
 
 `--quality` measures parity, and what English feels, on text that is aligned line by line.
 
-Measured on 2 cores of AMD EPYC with SmolLM2's tokenizer, on the sources named in `RESULTS` below.
 """
 
 from __future__ import annotations

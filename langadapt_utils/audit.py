@@ -131,6 +131,9 @@ def audit_vocabulary(
     wrong = _misspelled(old_spec, change)
     check("every added token is spelled by base tokens", not nothing and not wrong, _some(wrong, "misspelled"))
 
+    twins = sorted(set(_twins(spec)) - set(_twins(old_spec)))
+    check("no added token stands for the text of another", not twins, _some(twins, "do"))
+
     before, after = base.get_vocab(), adapted.get_vocab()
     new_id = {old: new for new, old in change.kept.items()}
     moved = [t for t, i in before.items() if i not in change.removed and after.get(t) != new_id.get(i)]

@@ -9,6 +9,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 COLUMNS = ("id", "source", "domain", "text")
 READERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 COMPRESSIONS = (".gz", ".xz", ".bz2")
+ENDS = 65_536  # bytes at both ends of a file that tell whether it was changed
 MEASURED = 1_000  # texts of each language that fertility is measured on where they are not parallel
 
 
@@ -172,8 +174,18 @@ def fingerprint(recipe: CorpusRecipe) -> str:
             files = _text_files(Path(source).expanduser())
         for path in files:
             with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+                ends = file.read(ENDS)
+                file.seek(max(0, path.stat().st_size - ENDS))
+                ends += file.read()
+            digest.update(_file_digest(path, path.stat().st_size, path.stat().st_mtime_ns, ends))
     return digest.hexdigest()
+
+
+@lru_cache
+def _file_digest(path: Path, size: int, changed: int, ends: bytes) -> bytes:
+    """The hash of a file, which is read again only when its size, time or ends are others."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def project_folder() -> Path:

@@ -142,12 +142,10 @@ def _characters(spec: Spec, words: Mapping[str, int], min_frequency: int) -> lis
 
     A byte-level vocabulary merges their bytes from left to right; others take the character as it is.
     """
-    counts: Counter[str] = Counter()
-    for word, count in words.items():
-        if not word.isascii():
-            text = surface_bytes(word).decode("utf-8", "ignore") if spec.byte_level else word
-            for character in text:
-                counts[character] += count
+    texts = [surface_bytes(word).decode("utf-8", "ignore") if spec.byte_level else word for word in words]
+    points = np.frombuffer("".join(texts).encode("utf-32-le"), dtype="<u4")
+    totals = np.bincount(points, weights=np.repeat(list(words.values()), [len(text) for text in texts]))
+    counts = {chr(point): int(totals[point]) for point in np.flatnonzero(totals).tolist()}
     frequent = {character: count for character, count in counts.items() if count >= min_frequency}
     tokens: dict[str, NewToken] = {}
     if spec.byte_level:

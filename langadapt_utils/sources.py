@@ -203,7 +203,7 @@ def quiet_transformers() -> Iterator[None]:
 def absolute(source: str, root: Path) -> str:
     """A source with its path, where it is one, made absolute; relative ones start at `root`."""
     kind, name = _parse(source)
-    if kind != "path" or source == BUILT_IN:
+    if kind != "path":
         return source
     return str((root / Path(name).expanduser()).resolve())
 
@@ -226,7 +226,7 @@ def _parse(source: str) -> tuple[str, str]:
     kind, colon, name = source.partition(":")
     if colon and kind in ("pip", "hub"):
         return kind, name
-    return "path", source
+    return (BUILT_IN if source == BUILT_IN else "path"), source
 
 
 def _known_wheel(requirement: str) -> Wheel:

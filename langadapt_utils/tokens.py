@@ -47,6 +47,11 @@ def _letters() -> dict[int, str]:
     return {byte: character for character, byte in byte_alphabet().items()}
 
 
+@cache
+def _bytes() -> dict[int, str]:
+    return {ord(character): chr(byte) for character, byte in byte_alphabet().items()}
+
+
 def is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:
     """Whether the vocabulary is written in the byte alphabet, as of GPT-2, Llama 3 and Qwen."""
     backend = tokenizer.backend_tokenizer
@@ -69,8 +74,7 @@ def surface_bytes(surface: str, *, byte_level: bool = True) -> bytes:
         b'\\xe1'
     """
     if byte_level:
-        alphabet = byte_alphabet()
-        return bytes(alphabet.get(character, ord("?")) for character in surface)
+        return surface.translate(_bytes()).encode("latin-1", "replace")
     if BYTE_TOKEN.fullmatch(surface):
         return bytes([int(surface[3:5], 16)])
     return surface.replace(SPACE, " ").encode()

@@ -1,7 +1,9 @@
 import bz2
 import gzip
+import hashlib
 import json
 import lzma
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -188,6 +190,21 @@ def test_a_changed_file_changes_the_fingerprint(write: Write) -> None:
     assert fingerprint(recipe) == before
     path.write_bytes(b"two")
     assert fingerprint(recipe) != before
+
+
+def test_a_large_file_is_read_again_only_when_it_changed(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every stage asks whether the text is still the same; gigabytes must not be read each time."""
+    path = write("large.txt", b"word " * 50_000)
+    recipe = CorpusRecipe(target=[str(path)], english=[str(path)])
+    read, digest = [], hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: (read.append(file.name), digest(file, name))[1])
+    before = fingerprint(recipe)
+    assert fingerprint(recipe) == before and len(read) == 1
+    content = bytearray(path.read_bytes())
+    content[125_000] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(0, 12_345))
+    assert fingerprint(recipe) != before and len(read) == 2
 
 
 @pytest.mark.parametrize("language", ["en", "hu", "th"])

@@ -1,6 +1,7 @@
 """Growing vocabularies of every family: what is promised of the change, and of the text it touches."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from conftest import sentencepiece_bpe, train_tokenizer, unigram
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_patterns import PATTERNS
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
@@ -68,8 +70,19 @@ def real(base: Base, corpora: dict[str, Corpus]) -> dict[str, VocabularyChange]:
     return {**grown, "replace": replaced}
 
 
+def llama3(texts: list[str]) -> PreTrainedTokenizerFast:
+    """A word that is a token is taken as it is, whatever its merges (Llama 3), and text is composed first (Qwen)."""
+    tokenizer = train_tokenizer(texts, pattern=PATTERNS["llama3"])
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())
+    spec["model"]["ignore_merges"] = True
+    spec["normalizer"] = {"type": "NFC"}
+    backend = Tokenizer.from_str(json.dumps(spec))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|endoftext|>", eos_token="<|endoftext|>")
+
+
 FAMILIES: dict[str, Callable[[list[str]], PreTrainedTokenizerFast]] = {
     "byte-level": train_tokenizer,
+    "llama3": llama3,
     "sentencepiece": sentencepiece_bpe,
     "metaspace": lambda texts: sentencepiece_bpe(texts, metaspace=True),
     "unigram": unigram,
@@ -114,6 +127,13 @@ def test_every_added_token_is_reachable_and_spelled(family: PreTrainedTokenizerF
         spelled = b"".join(raw[old] for old in grown.spelled[new])
         known = base.unknown_id not in grown.spelled[new]
         assert grown.spelled[new] and (spelled == surface_bytes(surface, byte_level=base.byte_level) or not known)
+
+
+def test_no_added_token_ends_inside_a_character(grown: VocabularyChange) -> None:
+    """Pieces of one character are steps on the way to it; a character with a piece of its neighbour is waste."""
+    for new in grown.added:
+        fragments = re.findall("⟨..⟩", grown.text(new))
+        assert not fragments or "".join(fragments) == grown.text(new)
 
 
 def test_old_tokens_and_special_tokens_keep_their_ids(family: PreTrainedTokenizerFast, grown: VocabularyChange) -> None:
