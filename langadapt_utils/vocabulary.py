@@ -103,7 +103,7 @@ def extend_vocabulary(
         contract = {language: sentences[language] for language in protect}
         return keep_contract(base, spec, candidates, tokens, contract, protect) if protect else candidates
 
-    wanted = (2 if protect or forbid else 1) * tokens + tokens // 10 + 100  # some are not wanted in the end
+    wanted = 5 * tokens // 2 + 100  # some are too long or do harm
     candidates = learn(wanted)
     allowed = allow(candidates)
     while len(allowed) < tokens and len(more := learn(wanted := 3 * wanted)) > len(candidates):
