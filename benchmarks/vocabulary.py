@@ -58,7 +58,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from langadapt_utils.learning import learn_tokens
+from langadapt_utils.learning import candidates_for, learn_tokens, wanted_tokens
 from langadapt_utils.patterns import propose_repair
 from langadapt_utils.recipe import BASE_MODEL
 from langadapt_utils.sources import fetch_model, load_tokenizer
@@ -105,7 +105,8 @@ def with_repaired_pattern(tokenizer: PreTrainedTokenizerFast, texts: list[str]) 
 
 def by_langadapt(tokenizer: PreTrainedTokenizerFast, texts: list[str], tokens: int, folder: Path) -> None:
     spec = with_repaired_pattern(tokenizer, texts)
-    learned = learn_tokens(spec, spec.count_words(texts), tokens + tokens // 10, min_frequency=2)[:tokens]
+    candidates = learn_tokens(spec, spec.count_words(texts), candidates_for(tokens), min_frequency=2)
+    learned = wanted_tokens(candidates, spec, max_token_length=16, forbid=())[:tokens]
     spec.appended(learned).whole.save(str(folder / "tokenizer.json"))
 
 

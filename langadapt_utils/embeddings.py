@@ -100,9 +100,10 @@ def initialise_embeddings(
             raise ModelError(
                 f"method '{method}' made rows that are not finite, for example for {bad[0]!r}: use another method"
             )
-        if change.mode != "trim":
-            new[: len(old)] = old  # rows beyond the tokenizer too
-        new[kept_new] = old[kept_old]
+        if change.mode == "trim":
+            new[kept_new] = old[kept_old]
+        else:
+            new[: len(old)] = old  # under the same ids, and rows beyond the tokenizer too
         new[new_ids] = rows.to(new.dtype)
 
     with torch.no_grad():

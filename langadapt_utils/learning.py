@@ -66,6 +66,11 @@ def learn_tokens(
     return [*bytes_first, *(token for _, token in ranked)]
 
 
+def candidates_for(tokens: int) -> int:
+    """How many candidates to learn for a number of tokens: some turn out too long, or to do harm."""
+    return 5 * tokens // 2 + 100
+
+
 def cut_at_words(words: Mapping[str, int], spec: Spec, language: str) -> dict[str, int]:
     """Cut pre-tokens where the words of a language begin, by its named segmenter.
 

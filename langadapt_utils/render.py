@@ -93,10 +93,7 @@ def tokens_html(tokenizer: PreTrainedTokenizerFast, text: str, *, language: str,
             f"background:{TOKEN_COLOURS[index % len(TOKEN_COLOURS)]};color:#111;border-left:1px solid #777;padding:1px"
         )
         pieces.append(f'<span style="{style}" title="token {span.id}">{shown}</span>')
-    direction = "rtl" if language in RIGHT_TO_LEFT else "ltr"
-    heading = f"<b>{escape(label)}</b> {len(spans)} tokens<br>" if label else ""
-    body = f'<span lang="{escape(language)}" dir="{direction}">{"".join(pieces)}</span>'
-    return Html(f'<p style="line-height:2;overflow-wrap:anywhere">{heading}{body}</p>')
+    return _paragraph("".join(pieces), language, label, f"{len(spans)} tokens", line_height=2)
 
 
 def cuts_html(tokenizer: PreTrainedTokenizerFast, text: str, *, language: str, label: str = "") -> Html:
@@ -119,10 +116,16 @@ def cuts_html(tokenizer: PreTrainedTokenizerFast, text: str, *, language: str, l
         shown = escape(("◌" if cut_off else "") + piece.replace(" ", "␣"))
         style = f"border:1px solid {border};background:{ground};color:#111;border-radius:3px;padding:1px 3px"
         pieces.append(f'<span style="{style}">{shown}</span>')
+    counted = f"{len(spans)} pieces, {torn} marks cut off"
+    return _paragraph(" ".join(pieces), language, label, counted, line_height=2.2)
+
+
+def _paragraph(spans: str, language: str, label: str, counted: str, *, line_height: float) -> Html:
+    """Coloured spans as running text of a language, under a label and what was counted."""
     direction = "rtl" if language in RIGHT_TO_LEFT else "ltr"
-    heading = f"<b>{escape(label)}</b> {len(spans)} pieces, {torn} marks cut off<br>" if label else ""
-    body = f'<span lang="{escape(language)}" dir="{direction}">{" ".join(pieces)}</span>'
-    return Html(f'<p style="line-height:2.2;overflow-wrap:anywhere">{heading}{body}</p>')
+    heading = f"<b>{escape(label)}</b> {counted}<br>" if label else ""
+    body = f'<span lang="{escape(language)}" dir="{direction}">{spans}</span>'
+    return Html(f'<p style="line-height:{line_height};overflow-wrap:anywhere">{heading}{body}</p>')
 
 
 def _visible(piece: bytes) -> str:

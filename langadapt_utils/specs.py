@@ -217,7 +217,7 @@ class Spec:
                 [left, right] for left, right in model["merges"] if {left, right, left + right} <= model["vocab"].keys()
             ]
         added = [{**token, "id": new_ids[token["id"]]} for token in self.data["added_tokens"]]
-        post = _renumbered(self.data["post_processor"], self.special, new_ids)
+        post = _renumbered(self.data["post_processor"], new_ids)
         return dataclasses.replace(
             self, data={**self.data, "model": model, "added_tokens": added, "post_processor": post}
         )
@@ -285,15 +285,15 @@ def _family(data: dict[str, Any]) -> Family:
     )
 
 
-def _renumbered(post: Any, special: Mapping[str, int], new_ids: Mapping[int, int]) -> Any:
+def _renumbered(post: Any, new_ids: Mapping[int, int]) -> Any:
     """A post-processor with the new ids of the tokens that it inserts."""
     if isinstance(post, dict):
-        changed = {key: _renumbered(value, special, new_ids) for key, value in post.items()}
+        changed = {key: _renumbered(value, new_ids) for key, value in post.items()}
         if set(post) == {"id", "ids", "tokens"}:
             changed["ids"] = [new_ids[old] for old in post["ids"]]
         return changed
     if isinstance(post, list):
         if len(post) == 2 and isinstance(post[0], str) and isinstance(post[1], int):
             return [post[0], new_ids[post[1]]]
-        return [_renumbered(value, special, new_ids) for value in post]
+        return [_renumbered(value, new_ids) for value in post]
     return post

@@ -19,11 +19,11 @@ from .audit import AUDITED, audit_vocabulary, changed_sentences, split_sentences
 from .changes import Effect, Mode, Price, VocabularyChange
 from .contract import keep_contract
 from .errors import VocabularyError
-from .learning import cut_at_words, learn_tokens, scripts_of, wanted_tokens
+from .learning import candidates_for, cut_at_words, learn_tokens, scripts_of, wanted_tokens
 from .merges import token_counts
 from .patterns import propose_repair
-from .pruning import GiveUp, choose_leaves
-from .recipe import Forbidden
+from .pruning import choose_leaves
+from .recipe import Forbidden, GiveUp
 from .sizing import tokens_by_number
 from .specs import NewToken, Spec
 from .tokens import BYTE_TOKEN, surface_bytes
@@ -103,7 +103,7 @@ def extend_vocabulary(
         contract = {language: sentences[language] for language in protect}
         return keep_contract(base, spec, candidates, tokens, contract, protect) if protect else candidates
 
-    wanted = 5 * tokens // 2 + 100  # some are too long or do harm
+    wanted = candidates_for(tokens)
     candidates = learn(wanted)
     allowed = allow(candidates)
     while len(allowed) < tokens and len(more := learn(wanted := 3 * wanted)) > len(candidates):
