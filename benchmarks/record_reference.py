@@ -26,17 +26,22 @@ REFERENCE = ROOT / "data" / "reference"
 MARK = "<!-- results -->"
 
 
-def record(folder: Path) -> None:
+def commit() -> str:
+    """The commit of the code at hand, marked `-dirty` where tracked files differ from it."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def record(folder: Path, commit: str) -> None:
     """Write the JSON and the figure of one run."""
     run = Workspace(folder, Recipe.read(folder / "recipe.yaml"))
     scores = Scores.load(folder / "scores.json")
     fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
     manifests = {name: run.manifest(name) for name in STAGES}
     stored = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True)
     content = {
         "name": run.recipe.name,
-        "commit": commit.stdout.strip(),
+        "commit": commit,
         "recipe": run.recipe.model_dump(),
         "hardware": manifests["04_training"]["hardware"],
         "seconds": {name: manifest["seconds"] for name, manifest in manifests.items()},
@@ -87,8 +92,9 @@ def main() -> None:
     """Record the runs that are named, and bring the README up to date."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", type=Path)
+    code = commit()
     for folder in parser.parse_args().runs:
-        record(folder)
+        record(folder, code)
     before, _, after = (ROOT / "README.md").read_text(encoding="utf-8").split(MARK)
     text = f"{before}{MARK}\n\n{readme_section()}\n\n{MARK}{after}"
     (ROOT / "README.md").write_text(text, encoding="utf-8")

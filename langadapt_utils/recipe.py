@@ -227,7 +227,7 @@ LANGUAGE_KNOBS: dict[str, dict[str, Any]] = {
         "vocabulary.tokens": 400,
         "mixture.english_share": 0.15,
         "training.old_rows_rate": 0.3,
-        "training.budget_tokens": 330_000,
+        "training.budget_tokens": 280_000,
     }
 }
 
