@@ -106,9 +106,9 @@ def with_repaired_pattern(tokenizer: PreTrainedTokenizerFast, texts: list[str]) 
 
 def by_langadapt(tokenizer: PreTrainedTokenizerFast, texts: list[str], tokens: int, folder: Path) -> None:
     spec = with_repaired_pattern(tokenizer, texts)
-    candidates = learn_tokens(spec, spec.count_words(texts), candidates_for(tokens), min_frequency=2)
+    candidates = learn_tokens(spec, spec.count_words(texts), candidates_for(tokens), 2, 16)
     learned = wanted_tokens(candidates, spec, max_token_length=16, forbid=())[:tokens]
-    spec.appended(learned).whole.save(str(folder / "tokenizer.json"))
+    Path(folder, "tokenizer.json").write_text(json.dumps(spec.appended(learned).data), encoding="utf-8")
 
 
 def by_langadapt_audited(tokenizer: PreTrainedTokenizerFast, texts: list[str], tokens: int, folder: Path) -> None:

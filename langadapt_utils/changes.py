@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -141,6 +142,15 @@ class VocabularyChange:
     def text(self, new: int) -> str:
         """An added token as readable text."""
         return readable(self.tokenizer, self.added[new])
+
+    def base_text(self, old: int) -> str:
+        """A token of the base, by its old id, as readable text."""
+        surface = self.removed.get(old)
+        return readable(self.tokenizer, self._new_ids[old] if surface is None else surface)
+
+    @cached_property
+    def _new_ids(self) -> dict[int, int]:
+        return {old: new for new, old in self.kept.items()}
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer in Hugging Face layout and the change as `change.json`."""

@@ -21,9 +21,9 @@ import torch
 from . import hardware
 from .corpus import Corpus, language_name, load_items, source_name
 from .errors import CorpusError
-from .mixture import document_start
 from .recipe import EvaluationRecipe
 from .sources import Base
+from .tokens import document_start
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -371,8 +371,8 @@ class Scores:
             "target": self.target,
             "resamples": self.resamples,
             "findings": self.findings(),
-            "bits_per_byte": _plain(self.bits_per_byte()),
-            "accuracy": _plain(self.accuracy()) if len(self.items) else [],
+            "bits_per_byte": plain(self.bits_per_byte()),
+            "accuracy": plain(self.accuracy()) if len(self.items) else [],
             "documents": self.documents.to_dict("records"),
             "items": self.items.to_dict("records"),
             "samples": self.samples,
@@ -392,7 +392,8 @@ def sign(change: Estimate) -> int:
     return -1 if change.high < 0 else 1 if change.low > 0 else 0
 
 
-def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
+def plain(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table as plain data for a file, its estimates as objects."""
     return [
         {name: asdict(cell) if isinstance(cell, Estimate) else cell for name, cell in row.items()}
         for row in table.to_dict("records")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -15,7 +14,7 @@ from .fertility import word_spans
 from .merges import learn_merges
 from .recipe import Forbidden
 from .specs import NewToken, Spec
-from .tokens import bytes_surface, surface_bytes
+from .tokens import bytes_surface, surface_bytes, surfaces_as_words
 
 
 def learn_tokens(
@@ -23,6 +22,7 @@ def learn_tokens(
     words: Mapping[str, int],
     wanted: int,
     min_frequency: int,
+    max_token_length: int,
     *,
     complete_bytes: bool = False,
     counted: bool = False,
@@ -37,11 +37,12 @@ def learn_tokens(
         words: pre-tokens of the text and how often each occurs.
         wanted: how many to learn at most.
         min_frequency: what occurs less often is not learned.
+        max_token_length: characters of the longest token; what is too long all the same, `wanted_tokens` drops.
         complete_bytes: begin with the bytes that have no token.
         counted: count the merges also where nothing here depends on it.
     """
     bytes_first = [NewToken(byte, None, 0) for byte in spec.missing_bytes()] if complete_bytes else []
-    spec = spec.appended(bytes_first)
+    spec = spec.appended(bytes_first) if bytes_first else spec
     if spec.byte_level and (missing := spec.missing_bytes()):
         words = _without_characters(words, missing)  # the model would drop such a byte and join what stands beside it
     characters = _characters(spec, words, min_frequency)
@@ -51,24 +52,22 @@ def learn_tokens(
         words,
         wanted,
         min_frequency=min_frequency,
+        longest=max_token_length,
         boundaries=grown.boundaries,
-        counted=counted or bool(characters) or spec.family == "Unigram",
+        rivals=[_saving(character) for character in characters],
+        counted=counted or spec.family == "Unigram",
     )
-    learned = [NewToken(left + right, (left, right), applied) for left, right, applied in merges]
-    if not characters:
-        return [*bytes_first, *learned]
-    lowest = np.minimum.accumulate([token.count for token in learned]).tolist()  # a merge comes after its parts
-    ranked = heapq.merge(
-        ((-_saving(character), character) for character in characters),
-        zip((-count for count in lowest), learned, strict=True),
-        key=lambda pair: pair[0],
+    waiting = iter(characters)
+    learned = (
+        NewToken(merge.left + merge.right, (merge.left, merge.right), merge.applied) if merge else next(waiting)
+        for merge in merges
     )
-    return [*bytes_first, *(token for _, token in ranked)]
+    return [*bytes_first, *learned]
 
 
 def candidates_for(tokens: int) -> int:
     """How many candidates to learn for a number of tokens: some turn out too long, or to do harm."""
-    return 5 * tokens // 2 + 100
+    return 11 * tokens // 10 + 100
 
 
 def cut_at_words(words: Mapping[str, int], spec: Spec, language: str) -> dict[str, int]:
@@ -147,7 +146,7 @@ def _characters(spec: Spec, words: Mapping[str, int], min_frequency: int) -> lis
 
     A byte-level vocabulary merges their bytes from left to right; others take the character as it is.
     """
-    texts = [surface_bytes(word).decode("utf-8", "ignore") if spec.byte_level else word for word in words]
+    texts = surfaces_as_words(words) if spec.byte_level else list(words)
     points = np.frombuffer("".join(texts).encode("utf-32-le"), dtype="<u4")
     totals = np.bincount(points, weights=np.repeat(list(words.values()), [len(text) for text in texts]))
     counts = {chr(point): int(totals[point]) for point in np.flatnonzero(totals).tolist()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +27,7 @@ MOST = 40_000_000  # characters of distinct words that are kept in memory
 LONGEST = 96  # base tokens: a longer word is learned in pieces
 BATCH, JOBS = 2_000, 32  # words handed to Rust as one text, and texts at a time
 SEPARATOR, BOUNDARY = "\x00", "\n"  # between words, and where no merge may cross
+SURE, SURE_SHARE = 10_000, 1 / 200  # a rival that saves more tokens, and more of all, is not ranked but comes first
 FIRST_SYMBOL = 0x21  # base tokens are renamed to single characters from here on, past the separators
 SURROGATES = range(0xD800, 0xE000)  # which are no characters
 
@@ -90,38 +91,58 @@ def learn_merges(
     merges: int,
     *,
     min_frequency: int = 2,
+    longest: int = LONGEST,
     boundaries: Iterable[int] = (),
+    rivals: Sequence[int] = (),
     counted: bool = True,
-) -> list[Merge]:
+) -> list[Merge | None]:
     """Learn merges that continue those of a base vocabulary.
+
+    Tokens that are made otherwise, such as characters, can be ranked among the merges: a rival takes part in the
+    training as a pair of two symbols that occurs as often as the rival saves a token.
 
     Args:
         base: a tokenizer with the base model, `SEPARATOR` as a special token and no pre-tokenizer.
         words: pre-tokens and how often each occurs.
-        merges: how many to learn at most.
+        merges: how many to learn at most, rivals included.
         min_frequency: pairs seen less often are not merged.
+        longest: base tokens that a new token is made of at most.
         boundaries: ids that never become part of a merge, such as those of single bytes of a SentencePiece model.
+        rivals: how many tokens each of the tokens made otherwise saves, in falling order.
         counted: count how often each merge was applied; else the counts are 0, which saves a reading.
 
     Returns:
-        Merges in order of learning, none of which makes a token that exists already.
+        Merges in order of learning, none of which makes a token that exists already; None where the next rival stands.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     pieces, surfaces = _renamed(base, words, set(boundaries))
+    limit = max(SURE, SURE_SHARE * sum(len(piece) * count for piece, count in pieces.items()))
+    sure = sum(saved > limit for saved in rivals)
+    marks = _symbols(len(surfaces) + np.arange(2 * (len(rivals) - sure)))
+    # More than any merge that a rival is part of, so that it comes before them.
+    duels = {marks[2 * at : 2 * at + 2]: saved + 1 for at, saved in enumerate(rivals[sure:])}
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(" ")
     trainer = trainers.BpeTrainer(
-        vocab_size=len(surfaces) + merges, min_frequency=min_frequency, show_progress=False, special_tokens=[]
+        vocab_size=len(surfaces) + len(marks) + max(0, merges - sure),
+        min_frequency=min_frequency,
+        max_token_length=longest + 1,  # the trainer stays below it
+        show_progress=False,
+        special_tokens=[],
     )
-    learner.train_from_iterator(_repeated(pieces), trainer)
-    learned = json.loads(learner.to_str())["model"]["merges"][:merges]
+    learner.train_from_iterator(chain(_repeated(pieces), _repeated(duels)), trainer)
+    learned = json.loads(learner.to_str())["model"]["merges"][: max(0, merges - sure)]
     applied = _applied(Tokenizer(learner.model), pieces, learned) if counted else Counter()
 
     table = str.maketrans(surfaces)
     taken = set(base.get_vocab())
-    usable, kept = set(surfaces), []
+    usable = set(surfaces)
+    kept: list[Merge | None] = [None] * min(sure, merges)
     for left, right in learned:
+        if left + right in duels:
+            kept.append(None)
+            continue
         merge = Merge(left.translate(table), right.translate(table), applied[left + right])
         # A surface that exists already is not learned again, nor is what would build on it.
         if left in usable and right in usable and merge.left + merge.right not in taken:
@@ -190,11 +211,11 @@ def _renamed(base: Tokenizer, words: Mapping[str, int], boundaries: set[int]) ->
     separator = base.get_vocab()[SEPARATOR]
     uses[[separator, *boundaries]] = 0
     ranked = np.argsort(-uses, kind="stable")[: np.count_nonzero(uses)]
+    alphabet = _symbols(np.arange(len(ranked)))
     symbols = np.zeros(len(uses), dtype="<u4")
     symbols[list(boundaries)] = ord(BOUNDARY)
     symbols[separator] = ord(" ")
-    places = FIRST_SYMBOL + np.arange(len(ranked))
-    symbols[ranked] = places + (places >= SURROGATES.start) * len(SURROGATES)
+    symbols[ranked] = [ord(symbol) for symbol in alphabet]
 
     pieces: dict[str, int] = {}
     for batch, ids in encoded:
@@ -206,7 +227,13 @@ def _renamed(base: Tokenizer, words: Mapping[str, int], boundaries: set[int]) ->
                 for at in range(0, len(run), LONGEST):
                     piece = run[at : at + LONGEST]
                     pieces[piece] = pieces.get(piece, 0) + words[word]
-    return pieces, {chr(symbols[index]): surfaces[index] for index in ranked.tolist()}
+    return pieces, dict(zip(alphabet, map(surfaces.__getitem__, ranked.tolist()), strict=True))
+
+
+def _symbols(places: Numbers) -> str:
+    """The characters that stand for the most, the second most … frequent thing, for some places in that order."""
+    points = FIRST_SYMBOL + places
+    return (points + (points >= SURROGATES.start) * len(SURROGATES)).astype("<u4").tobytes().decode("utf-32-le")
 
 
 def _repeated(pieces: Mapping[str, int]) -> Iterator[str]:

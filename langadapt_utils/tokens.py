@@ -6,11 +6,14 @@ A token of a byte-level tokenizer can end inside a character, so spans are byte 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from .errors import CorpusError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
 
 SPACE = "▁"  # how SentencePiece writes a space
+NEVER = b"\xff"  # is part of no UTF-8 text
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")  # how it writes a byte of a character that it lacks
 ESCAPED_BYTES = {0xDC00 + byte: f"⟨{byte:02X}⟩" for byte in range(0x80, 0x100)}
 
@@ -90,6 +94,18 @@ def bytes_surface(raw: bytes) -> str:
     return raw.decode("latin-1").translate(_letters())
 
 
+def words_as_surfaces(words: Iterable[str]) -> list[str]:
+    """Words as a byte-level vocabulary writes them; all at once, which is much faster than one by one."""
+    joined = bytes_surface(NEVER.join(word.encode() for word in words))
+    return joined.split(bytes_surface(NEVER)) if joined else []
+
+
+def surfaces_as_words(surfaces: Iterable[str]) -> list[str]:
+    """Surfaces of a byte-level vocabulary as text, without bytes that are no character; all at once."""
+    joined = surface_bytes(bytes_surface(NEVER).join(surfaces))
+    return [raw.decode("utf-8", "ignore") for raw in joined.split(NEVER)] if joined else []
+
+
 def readable(tokenizer: PreTrainedTokenizerFast, token: int | str) -> str:
     """A token, by its id or its surface, as text; bytes that are no character by themselves as ⟨E0⟩."""
     surface = tokenizer.convert_ids_to_tokens(token) if isinstance(token, int) else token
@@ -106,13 +122,21 @@ def bytes_as_text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape").translate(ESCAPED_BYTES)
 
 
+def vocabulary_bytes(tokenizer: PreTrainedTokenizerFast) -> dict[int, bytes]:
+    """The bytes that each id of a tokenizer stands for; special tokens are left out."""
+    byte_level, special = is_byte_level(tokenizer), tokenizer.added_tokens_decoder
+    return {
+        index: surface_bytes(surface, byte_level=byte_level)
+        for surface, index in tokenizer.get_vocab().items()
+        if index not in special
+    }
+
+
 def byte_lengths(tokenizer: PreTrainedTokenizerFast) -> npt.NDArray[np.int64]:
     """Bytes that each id of a tokenizer stands for, of shape (highest id + 1,); 0 for special ones."""
-    vocabulary, byte_level = tokenizer.get_vocab(), is_byte_level(tokenizer)
-    lengths = np.zeros(max(vocabulary.values()) + 1, dtype=np.int64)
-    for surface, index in vocabulary.items():
-        lengths[index] = len(surface) if byte_level else len(surface_bytes(surface, byte_level=False))
-    lengths[list(tokenizer.added_tokens_decoder)] = 0
+    lengths = np.zeros(max(tokenizer.get_vocab().values()) + 1, dtype=np.int64)
+    for index, raw in vocabulary_bytes(tokenizer).items():
+        lengths[index] = len(raw)
     return lengths
 
 
@@ -135,3 +159,16 @@ def token_spans(tokenizer: PreTrainedTokenizerFast, text: str) -> list[Span]:
         spans.append(Span(token, start, end))
         start = end
     return spans
+
+
+def document_start(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The id that stands before a document in training and in measuring: the first that exists of
+    `<|endoftext|>`, the BOS and the EOS token.
+
+    Raises:
+        CorpusError: the tokenizer has none of them.
+    """
+    for token in ("<|endoftext|>", tokenizer.bos_token, tokenizer.eos_token):
+        if token is not None and token in tokenizer.get_vocab():
+            return int(tokenizer.convert_tokens_to_ids(token))
+    raise CorpusError("the tokenizer has neither a BOS nor an EOS token to put before a document: set its `bos_token`")

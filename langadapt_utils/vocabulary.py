@@ -96,7 +96,9 @@ def extend_vocabulary(
     }
 
     def learn(wanted: int) -> list[NewToken]:
-        learned = learn_tokens(spec, words, wanted, min_frequency, complete_bytes=complete_bytes, counted=bool(protect))
+        learned = learn_tokens(
+            spec, words, wanted, min_frequency, max_token_length, complete_bytes=complete_bytes, counted=bool(protect)
+        )
         return wanted_tokens(learned, spec, max_token_length, forbid)
 
     def allow(candidates: list[NewToken]) -> list[NewToken]:

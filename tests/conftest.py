@@ -157,13 +157,17 @@ def base() -> Base:
     return load_base(Recipe.profile("cpu").base)
 
 
+def saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Base:
+    """A model and its tokenizer, saved as users save theirs."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Base(folder, str(folder))
+
+
 @pytest.fixture
 def tiny_folder(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
     """A small model and its tokenizer, saved as users save theirs."""
-    folder = tmp_path / "tiny"
-    llama(len(tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return saved(llama(len(tokenizer)), tokenizer, tmp_path / "tiny").folder
 
 
 @pytest.fixture

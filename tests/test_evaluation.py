@@ -28,9 +28,9 @@ from langadapt_utils.evaluation import (
     sign,
     wilson,
 )
-from langadapt_utils.mixture import document_start
 from langadapt_utils.recipe import EvaluationRecipe
 from langadapt_utils.sources import Base
+from langadapt_utils.tokens import document_start
 
 
 @pytest.fixture(autouse=True)

@@ -89,7 +89,8 @@ def test_merges_are_those_of_plain_continued_bpe() -> None:
     base = train_tokenizer(["the cat sat"] * 5, size=262)
     words = {"Ġszép": 50, "Ġszépen": 20, "Ġházban": 30, "Ġház": 44, "Ġcat": 7}
     spec = Spec.of(base)
-    learned = learn_merges(spec.bare, words, 6)
+    learned = [merge for merge in learn_merges(spec.bare, words, 6) if merge]
+    assert len(learned) == 6
     spelled = {word: spec.bare.encode(word).tokens for word in words}
     for merge in learned:
         pairs: Counter[tuple[str, str]] = Counter()
@@ -113,8 +114,37 @@ def test_rare_pairs_and_boundaries_are_not_merged() -> None:
     ids = spec.bare.encode("z").ids
     assert learn_merges(spec.bare, words, 50, min_frequency=6) == []
     free, bound = learn_merges(spec.bare, words, 50), learn_merges(spec.bare, words, 50, boundaries=ids)
-    assert any("z" in merge.left + merge.right for merge in free)
-    assert bound and not any("z" in merge.left + merge.right for merge in bound)
+    assert any("z" in merge.left + merge.right for merge in free if merge)
+    assert bound and not any("z" in merge.left + merge.right for merge in bound if merge)
+
+
+@pytest.mark.parametrize("limit", [0, 10_000])
+def test_tokens_made_otherwise_stand_where_they_save_as_much_as_merges_do(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merges, "SURE", limit)
+    spec = Spec.of(train_tokenizer(["the cat sat"] * 5, size=262))
+    words = {"Ġszép": 50, "Ġszépen": 20, "Ġházban": 30, "Ġház": 44, "Ġcat": 7}
+    rivals = [60, 30, 30, 8]
+    ranked = learn_merges(spec.bare, words, 40, rivals=rivals)
+    assert [merge for merge in ranked if merge] == learn_merges(spec.bare, words, 36)
+    places = [place for place, merge in enumerate(ranked) if merge is None]
+    assert len(places) == len(rivals)
+    for place, saved in zip(places, rivals, strict=True):
+        before = [merge.applied for merge in ranked[:place] if merge]
+        after = [merge.applied for merge in ranked[place:] if merge]
+        if limit:
+            assert all(applied <= saved for applied in after) and all(applied > saved for applied in before)
+    assert limit or places == [0, 1, 2, 3]
+
+
+def test_no_token_is_made_of_more_base_tokens_than_allowed() -> None:
+    spec = Spec.of(train_tokenizer(["the cat sat"] * 5, size=262))
+    word = "Ġkőszívű"
+    for longest in (2, 3, 5):
+        learned = [merge for merge in learn_merges(spec.bare, {word: 9}, 50, longest=longest) if merge]
+        sizes = [len(spec.bare.encode(merge.left + merge.right).ids) for merge in learned]
+        assert max(sizes) <= longest and len(sizes) > 1
 
 
 def test_a_word_that_holds_the_separator_is_counted_right() -> None:
