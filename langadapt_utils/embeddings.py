@@ -20,6 +20,7 @@ from .changes import VocabularyChange
 from .distillation import distilled
 from .donors import focus, matching_pursuit
 from .errors import ModelError
+from .gating import gated
 from .rows import (
     Method,
     NewRows,
@@ -55,7 +56,8 @@ METHODS: dict[str, Method] = {
     "calibrated_in_weighted_out": Method(calibrated, length_weighted),
     "focus": Method(focus, focus),
     "matching_pursuit": Method(matching_pursuit, matching_pursuit),
-    "distilled": Method(distilled, subword_mean),
+    "distilled": Method(distilled, subword_mean, tied=distilled),
+    "gated": Method(subword_mean, gated, tied=gated),
 }
 NOISE = 1e-2  # added to a row that would be the same as another one, as a share of its length
 
@@ -112,6 +114,7 @@ def make_rows(
     method: str = "subword_mean",
     seed: int = 0,
     texts: Sequence[str] | None = None,
+    english: Sequence[str] | None = None,
     donor: Base | None = None,
     untie: bool = False,
 ) -> InitialRows:
@@ -122,7 +125,8 @@ def make_rows(
         change: the change of the vocabulary.
         method: a name in `METHODS`.
         seed: for methods that draw random numbers.
-        texts: text of the target language, for `focus` and `distilled`.
+        texts: text of the target language, for `focus`, `distilled` and `gated`.
+        english: text of English, for `gated`.
         donor: a model that knows the new tokens, for `matching_pursuit`.
         untie: make output rows too where the model has one matrix for reading and writing.
 
@@ -141,20 +145,22 @@ def make_rows(
             "tokenizer of one folder"
         )
     two = head is not None and (untie or not _tied(model))
-    if METHODS[method].asymmetric and not two:
+    if rule.halved and not two:
         warnings.warn(
             f"method '{method}' makes different rows for reading and for writing, but this model has one matrix for "
             "both (tied): it gets the rows for reading; untie it to have two",
             stacklevel=2,
         )
-    request = Request(model, change, seed, texts, donor)
+    request = Request(model, change, seed, texts, english, donor)
+
+    reading = rule.input if two else rule.tied or rule.input
 
     def made(make: Rule, weight: torch.Tensor) -> NewRows:
         # Rows beyond the tokenizer only pad the matrix: they were never trained.
         known_VD = weight.detach()[: highest + 1].float().cpu()
         return _told_apart(make(known_VD, request), weight.detach(), request)
 
-    return InitialRows(method, change, made(rule.input, matrix), made(rule.output, head.weight) if two else None)
+    return InitialRows(method, change, made(reading, matrix), made(rule.output, head.weight) if two else None)
 
 
 def initialise_embeddings(
@@ -164,6 +170,7 @@ def initialise_embeddings(
     method: str = "subword_mean",
     seed: int = 0,
     texts: Sequence[str] | None = None,
+    english: Sequence[str] | None = None,
     donor: Base | None = None,
     rows: InitialRows | None = None,
     untie: bool = False,
@@ -180,7 +187,8 @@ def initialise_embeddings(
         change: the change of the vocabulary.
         method: a name in `METHODS`.
         seed: for methods that draw random numbers.
-        texts: text of the target language, for `focus` and `distilled`.
+        texts: text of the target language, for `focus`, `distilled` and `gated`.
+        english: text of English, for `gated`.
         donor: a model that knows the new tokens, for `matching_pursuit`.
         rows: what `make_rows` made, in place of `method`.
         untie: give the head a matrix of its own.
@@ -190,7 +198,10 @@ def initialise_embeddings(
     Raises:
         ModelError: what `make_rows` refuses.
     """
-    rows = rows or make_rows(model, change, method=method, seed=seed, texts=texts, donor=donor, untie=untie)
+    if rows is None:
+        rows = make_rows(
+            model, change, method=method, seed=seed, texts=texts, english=english, donor=donor, untie=untie
+        )
     untie = untie and _tied(model)
     old_head = model.get_output_embeddings()
     old_bias = getattr(old_head, "bias", None)

@@ -176,7 +176,7 @@ def compare_methods(
             )
         for name, way in ways.items():
             report(f"{name}, seed {seed}")
-            given = {"texts": corpus.train[target]["text"], "seed": seed}
+            given = {"texts": corpus.train[target]["text"], "english": corpus.train["en"]["text"], "seed": seed}
             start = initialise_embeddings(base.model, change, **given | dict(way))
             for number in steps:
                 model = start

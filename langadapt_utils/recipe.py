@@ -33,6 +33,7 @@ MethodName = Literal[
     "focus",
     "matching_pursuit",
     "distilled",
+    "gated",
 ]
 GiveUp = Literal["usage", "frequency"]
 Forbidden = Literal["digits", "mixed_scripts", "whitespace_runs"]

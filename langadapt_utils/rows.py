@@ -46,6 +46,7 @@ class Request:
         change: the change of its vocabulary.
         seed: for methods that draw random numbers.
         texts: text of the target language, for methods that look at it.
+        english: text of English, for methods that guard it.
         donor: another model that knows the new tokens, for methods that look at it.
     """
 
@@ -53,6 +54,7 @@ class Request:
     change: VocabularyChange
     seed: int = 0
     texts: Sequence[str] | None = None
+    english: Sequence[str] | None = None
     donor: Base | None = None
     _made: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -100,15 +102,19 @@ Rule = Callable[[torch.Tensor, Request], NewRows]
 
 @dataclass(frozen=True)
 class Method:
-    """A rule for the rows that are read, and one for the rows that are written with (the head)."""
+    """A rule for the rows that a model reads with, one for those it writes with, and one for a tied model's.
+
+    Without the last, a tied model gets the rows for reading.
+    """
 
     input: Rule
     output: Rule
+    tied: Rule | None = None
 
     @property
-    def asymmetric(self) -> bool:
-        """Whether the two rules differ, so that a tied model cannot have both."""
-        return self.input is not self.output
+    def halved(self) -> bool:
+        """Whether a tied model gets half of what the method is."""
+        return self.tied is None and self.input is not self.output
 
 
 def random_normal(old_VD: torch.Tensor, request: Request) -> NewRows:

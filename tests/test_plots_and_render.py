@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
@@ -90,14 +91,17 @@ def test_domains_and_accuracy_state_their_finding(scores: Scores) -> None:
     )
 
 
-def test_initialisation_ranks_the_methods() -> None:
-    rows = [
-        {"method": method, "language": language, "bits_per_byte": Estimate(value, value - 0.1, value + 0.1, 9)}
-        for method, value in (("base model", 3.0), ("random", 5.5), ("subword_mean", 3.1))
-        for language in ("hu", "en")
-    ]
-    title = plots.plot_initialisation(pd.DataFrame(rows)).get_title(loc="left").replace("\n", " ")
-    assert "3.10 bits per byte with subword mean" in title and "5.50 with random" in title
+def test_figures_of_rows_tell_their_lengths_and_their_spread() -> None:
+    torch.manual_seed(0)
+    old = torch.randn(400, 8)
+    rows = {"old rows": old, "subword_mean": old[:100] / 2, "random": 2 * old[100:200]}
+    norms = plots.plot_norms(rows)
+    usual, half = (matrix.norm(dim=1).median().item() for matrix in (old, old[:100] / 2))
+    title = norms.get_title(loc="left").replace("\n", " ")
+    assert title == f"Rows by subword mean are {half / usual:.0%} as long as old rows ({half:.2f} against {usual:.2f})"
+    title = plots.plot_map(rows).get_title(loc="left").replace("\n", " ")
+    shares = [int(share) for share in re.findall(r"(\d+)%", title)]
+    assert shares[0] == pytest.approx(50, abs=12) and shares[1] == pytest.approx(200, abs=40)
 
 
 @pytest.mark.parametrize("languages", [("target", "en"), ("target",), ("en",)])

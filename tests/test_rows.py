@@ -22,11 +22,16 @@ from langadapt_utils.learning import scripts_of
 from langadapt_utils.rows import characters
 from langadapt_utils.tokens import surface_bytes
 
-CLOSED = [name for name in METHODS if name not in ("focus", "matching_pursuit", "distilled")]
+CLOSED = [name for name in METHODS if name not in ("focus", "matching_pursuit", "distilled", "gated")]
 
 
 def matrix(model: PreTrainedModel) -> torch.Tensor:
     return model.get_input_embeddings().weight.detach()
+
+
+def both(corpora: dict[str, Corpus]) -> dict[str, list[str]]:
+    train = corpora["hu"].train
+    return {"texts": list(train["hu"]["text"]), "english": list(train["en"]["text"])}
 
 
 def base_bytes(change: VocabularyChange, old: int) -> bytes:
@@ -221,7 +226,6 @@ def hidden_error(model: PreTrainedModel, rows: torch.Tensor, change: VocabularyC
     return float(np.mean(errors))
 
 
-@pytest.mark.filterwarnings("ignore:method 'distilled' makes different rows")
 def test_distilled_rows_bring_hidden_states_nearer_to_those_of_the_pieces(
     model: PreTrainedModel, change: VocabularyChange, corpora: dict[str, Corpus]
 ) -> None:
@@ -234,6 +238,40 @@ def test_distilled_rows_bring_hidden_states_nearer_to_those_of_the_pieces(
         make_rows(model, change, method="distilled")
     with pytest.raises(ModelError, match="found no new token"):
         make_rows(model, change, method="distilled", texts=["the"])
+
+
+def new_token_odds(model: PreTrainedModel, rows: torch.Tensor, change: VocabularyChange, texts: list[str]) -> float:
+    """The mean probability, in logarithms, of there being a new token next or not, as there is."""
+    made = make_rows(model, change)
+    made = dataclasses.replace(made, input=dataclasses.replace(made.input, rows_ND=rows))
+    adapted = initialise_embeddings(model, change, rows=made)
+    scores = []
+    for text in texts:
+        ids = torch.tensor([change.tokenizer(text)["input_ids"][:40]])
+        with torch.no_grad():
+            chances = adapted(ids).logits[0, :-1].softmax(dim=-1)[:, list(change.added)].sum(dim=1)
+        due = torch.tensor([index in change.added for index in ids[0, 1:].tolist()])
+        scores.append(torch.where(due, chances, 1 - chances).log().mean().item())
+    return float(np.mean(scores))
+
+
+def test_gated_rows_are_written_where_they_are_due(
+    model: PreTrainedModel, change: VocabularyChange, corpora: dict[str, Corpus]
+) -> None:
+    heldout, given = corpora["hu"].heldout, both(corpora)
+    with torch.no_grad():
+        matrix(model)[:] *= 20  # so that contexts differ in a model that was never trained
+    mean, gate = (make_rows(model, change, method=m, **given).input.rows_ND for m in ("subword_mean", "gated"))  # type: ignore[arg-type]
+    moved = gate - mean
+    shared = moved.median(dim=0).values
+    assert ((moved - shared).norm(dim=1) < 0.02 * mean.norm(dim=1).max()).all() and shared.norm() > 0
+    for language in ("hu", "en"):
+        texts = list(heldout[language]["text"])
+        before, after = (new_token_odds(model, rows, change, texts) for rows in (mean, gate))
+        assert after > before, language
+    for missing in ("texts", "english"):
+        with pytest.raises(ModelError, match="of the target language and of English"):
+            make_rows(model, change, method="gated", **given | {missing: None})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("fault", "value"), [("not finite", float("nan")), ("zero", 0.0)])
@@ -263,7 +301,7 @@ def test_no_two_rows_are_the_same(
     donor = saved(llama(change.size), change.tokenizer, tmp_path)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "method '.*' makes different rows")
-        made = make_rows(model, change, method=method, texts=corpora["hu"].train["hu"]["text"], donor=donor)
+        made = make_rows(model, change, method=method, donor=donor, **both(corpora))  # type: ignore[arg-type]
     rows = torch.cat([matrix(model), made.input.rows_ND.to(dtype)])
     assert len(torch.unique(rows, dim=0)) == len(rows)
 

@@ -1,0 +1,243 @@
+"""Ways to start the rows of new tokens: seconds and memory, the model right after, and after a probe of training.
+
+    python benchmarks/embeddings.py speed --tokens 30000
+    python benchmarks/embeddings.py start --text hu.jsonl.xz --language hu --megabytes 20 --tokens 16000 \
+        --english en.jsonl.xz --aligned flores.en.txt,flores.hu.txt
+    python benchmarks/embeddings.py probe --text hu.jsonl.xz --language hu --megabytes 10 --tokens 8000 \
+        --english en.jsonl.xz --steps 0,50 --seeds 0,1,2 --record hu
+
+Texts are JSON Lines with the field `text`, as `benchmarks/vocabulary.py` reads them. `start` measures all aligned
+sentences, and compares with public implementations where they are installed: `tokenizer-adapter` (average),
+`mergekit` (tokensurgeon's sub-word mean) and the mean resizing of `transformers`. `probe` trains on the text and
+measures on held-out documents, of which it takes the beginning; with `--record` the result goes to
+`data/reference/embeddings-NAME.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from record_reference import REFERENCE, commit
+from vocabulary import sample
+
+from langadapt_utils import hardware
+from langadapt_utils.changes import VocabularyChange
+from langadapt_utils.corpus import load_corpus
+from langadapt_utils.embeddings import METHODS, initialise_embeddings
+from langadapt_utils.evaluation import document_bits
+from langadapt_utils.probing import compare_methods
+from langadapt_utils.recipe import Recipe
+from langadapt_utils.sources import Base, load_base
+from langadapt_utils.vocabulary import extend_vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+LONGEST = 4_000  # characters of a document that `probe` trains or measures on
+LEARNED = ("focus", "matching_pursuit", "distilled", "gated")  # need text or a donor
+
+
+def by_tokenizer_adapter(base: Base, change: VocabularyChange) -> PreTrainedModel:
+    from tokenizer_adapter import TokenizerAdapter
+
+    return TokenizerAdapter(method="average").adapt_from_pretrained(base.model, change.tokenizer, base.tokenizer)
+
+
+def by_mergekit(base: Base, change: VocabularyChange) -> PreTrainedModel:
+    from mergekit.tokenizer.normalization import normalize_token
+    from mergekit.tokensurgeon.subword import subword_approximate
+
+    model = initialise_embeddings(base.model, change, method="mean")
+    tokens = [normalize_token(surface) for surface in change.added.values()]
+    matrix = model.get_input_embeddings().weight
+    with torch.no_grad():
+        matrix[list(change.added)] = subword_approximate(matrix, tokens, False, base.tokenizer)
+    return model
+
+
+def by_transformers(base: Base, change: VocabularyChange) -> PreTrainedModel:
+    model = base.model.__class__.from_pretrained(base.folder)
+    torch.manual_seed(0)
+    model.resize_token_embeddings(change.size, mean_resizing=True)
+    return model.eval()
+
+
+PUBLIC: dict[str, Callable[[Base, VocabularyChange], PreTrainedModel]] = {
+    "tokenizer-adapter": by_tokenizer_adapter,
+    "mergekit": by_mergekit,
+    "transformers": by_transformers,
+}
+
+
+def made_up_change(tokenizer: Any, tokens: int) -> VocabularyChange:
+    """A change of any size: tokens that are spelled by two to six others."""
+    size, generator = len(tokenizer), torch.Generator().manual_seed(0)
+    lengths = torch.randint(2, 7, (tokens,), generator=generator).tolist()
+    spelled = [tuple(torch.randint(300, size, (length,), generator=generator).tolist()) for length in lengths]
+    surfaces = ["".join(tokenizer.convert_ids_to_tokens(ids)) for ids in spelled]
+    return VocabularyChange(
+        tokenizer=tokenizer,
+        mode="extend",
+        kept={index: index for index in range(size)},
+        added={size + place: f"{surface}{place}" for place, surface in enumerate(surfaces)},
+        spelled={size + place: ids for place, ids in enumerate(spelled)},
+    )
+
+
+def measure_speed(method: str, tokens: int) -> dict[str, Any]:
+    """Seconds of making the rows and the model, and the peak of memory over that of the base model."""
+    base = load_base(Recipe.profile("cpu").base)
+    change = made_up_change(base.tokenizer, tokens)
+    base.model  # noqa: B018  loaded now
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begin = time.perf_counter()
+    warnings.simplefilter("ignore")
+    model = initialise_embeddings(base.model, change, method=method, in_place=True)
+    seconds = time.perf_counter() - begin
+    matrix = model.get_input_embeddings().weight
+    added = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return {"seconds": seconds, "added_mb": added, "matrix_mb": matrix.numel() * matrix.element_size() / 2**20}
+
+
+def speed(arguments: argparse.Namespace) -> None:
+    """Print a table; every measurement has a process of its own."""
+    print("| method | new tokens | seconds | peak memory over the model's, in new matrices |\n|---|---|---|---|")
+    for method in METHODS:
+        if method in LEARNED:
+            continue
+        command = [sys.executable, __file__, "one", "--method", method, "--tokens", str(arguments.tokens)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        one = json.loads(done.stdout.splitlines()[-1])
+        print(f"| {method} | {arguments.tokens:,} | {one['seconds']:.1f} | {one['added_mb'] / one['matrix_mb']:.2f} |")
+
+
+def changed(arguments: argparse.Namespace, base: Base) -> tuple[VocabularyChange, list[str], list[str]]:
+    """The change of the vocabulary that is asked for, and the texts in both languages."""
+    texts = sample(arguments.text, arguments.megabytes)
+    english = sample(arguments.english, arguments.megabytes)
+    protect = {"en": arguments.protect} if arguments.protect else {}
+    others = {"en": english}
+    return (
+        extend_vocabulary(base.tokenizer, texts, tokens=arguments.tokens, others=others, protect=protect),
+        texts,
+        english,
+    )
+
+
+def start(arguments: argparse.Namespace) -> None:
+    """Print bits per byte right after initialisation, for each method and public implementation."""
+    base = load_base(Recipe.profile("cpu").base)
+    texts, english = (sample(path, arguments.megabytes) for path in (arguments.text, arguments.english))
+    protect = {"en": arguments.protect} if arguments.protect else {}
+    change = extend_vocabulary(base.tokenizer, texts, tokens=arguments.tokens, others={"en": english}, protect=protect)
+    lines = [Path(path).read_text(encoding="utf-8").splitlines() for path in arguments.aligned.split(",")]
+    sizes = [sum(len(line.encode()) for line in some) for some in lines]
+
+    def row(name: str, model: PreTrainedModel, tokenizer: Any, seconds: float) -> None:
+        values = [document_bits(model, tokenizer, some).sum() / size for some, size in zip(lines, sizes, strict=True)]
+        print(f"| {name} | {values[1]:.4f} | {values[0]:.4f} | {seconds:.1f} |", flush=True)
+
+    print(f"| way | {arguments.language} | en | seconds |\n|---|---|---|---|")
+    row("base model", base.model, base.tokenizer, 0.0)
+    ways: dict[str, Callable[[], PreTrainedModel]] = {}
+    for method in arguments.methods.split(","):
+        name, _, untied = method.partition("/")
+        given = {"texts": texts, "english": english, "untie": bool(untied)}
+        ways[method] = lambda name=name, given=given: initialise_embeddings(base.model, change, method=name, **given)  # type: ignore[misc]
+    for public in filter(None, arguments.public.split(",")):
+        ways[public] = lambda public=public: PUBLIC[public](base, change)  # type: ignore[misc]
+    for name, make in ways.items():
+        begin = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = make()
+        row(name, model.eval(), change.tokenizer, time.perf_counter() - begin)
+
+
+def probe(arguments: argparse.Namespace) -> None:
+    """Train a little from each start, print what was found, and record it if asked."""
+    overrides: dict[str, Any] = {
+        "vocabulary.tokens": arguments.tokens,
+        "vocabulary.protect_english": arguments.protect,
+        "embeddings.probe_batch_tokens": arguments.batch_tokens,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for knob, path in {"corpus.target": arguments.text, "corpus.english": arguments.english}.items():
+            begun = Path(folder, path.name.removesuffix(".xz"))
+            lines = [json.dumps({"text": text[:LONGEST]}) for text in sample(path, arguments.megabytes)]
+            begun.write_text("\n".join(lines), encoding="utf-8")
+            overrides[knob] = [str(begun)]
+        recipe = Recipe.profile("cpu", language=arguments.language, overrides=overrides)
+        corpus = load_corpus(recipe.corpus, arguments.language)
+    base = load_base(recipe.base)
+    train = {code: list(corpus.train[code]["text"]) for code in (arguments.language, "en")}
+    change = extend_vocabulary(
+        base.tokenizer,
+        train[arguments.language],
+        others={"en": train["en"]},
+        **recipe.vocabulary.arguments(arguments.language),
+    )
+    comparison = compare_methods(
+        base,
+        change,
+        corpus,
+        recipe,
+        methods=arguments.methods.split(","),
+        steps=[int(number) for number in arguments.steps.split(",")],
+        seeds=[int(number) for number in arguments.seeds.split(",")],
+        documents=arguments.documents,
+        report=lambda line: print(line, file=sys.stderr),
+    )
+    print("| method | steps | language | bits per byte | against sub-word mean |\n|---|---|---|---|---|")
+    for one in comparison.summary().itertuples():
+        change_text = f"{one.change.value:+.2%} [{one.change.low:+.2%}, {one.change.high:+.2%}]" if one.change else ""
+        print(f"| {one.method} | {one.steps} | {one.language} | {one.bits_per_byte.value:.4f} | {change_text} |")
+    print(*comparison.findings(), sep="\n")
+    if arguments.record:
+        path = REFERENCE / f"embeddings-{arguments.record}.json"
+        comparison.save(path)
+        content = {"commit": commit(), "recipe": recipe.model_dump(), "hardware": hardware.describe()}
+        content |= {"seeds": arguments.seeds} | json.loads(path.read_text(encoding="utf-8"))
+        del content["documents"]
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Run what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["speed", "one", "start", "probe"])
+    parser.add_argument("--text", type=Path)
+    parser.add_argument("--english", type=Path)
+    parser.add_argument("--language", default="hu")
+    parser.add_argument("--megabytes", type=float, default=10)
+    parser.add_argument("--tokens", type=int, default=8_000)
+    parser.add_argument("--protect", type=float, default=0.0)
+    parser.add_argument("--aligned", default="")
+    parser.add_argument("--method", default="subword_mean")
+    parser.add_argument("--methods", default="random,mean,subword_mean,length_weighted,calibrated,gated")
+    parser.add_argument("--public", default="")
+    parser.add_argument("--steps", default="0,50")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--batch-tokens", type=int, default=256)
+    parser.add_argument("--documents", type=int, default=30)
+    parser.add_argument("--record", default="")
+    arguments = parser.parse_args()
+    if arguments.what == "one":
+        print(json.dumps(measure_speed(arguments.method, arguments.tokens)))
+    else:
+        {"speed": speed, "start": start, "probe": probe}[arguments.what](arguments)
+
+
+if __name__ == "__main__":
+    main()

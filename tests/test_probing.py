@@ -1,0 +1,95 @@
+"""Comparing methods: what is measured, and what may be said of it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import llama, saved
+from transformers import PreTrainedTokenizerFast
+
+from langadapt_utils import plots
+from langadapt_utils.changes import VocabularyChange
+from langadapt_utils.corpus import Corpus
+from langadapt_utils.probing import Comparison, compare_methods
+from langadapt_utils.recipe import Recipe
+
+
+def comparison(levels: dict[tuple[str, int], float], documents: int = 30) -> Comparison:
+    """Documents whose bits scatter by a tenth around a level for each method and number of steps."""
+    scatter = np.random.default_rng(0).normal(1, 0.1, documents)
+    rows = [
+        [method, 0, steps, language, index, level * scatter[index] * 1000, 1000]
+        for (method, steps), level in levels.items()
+        for language in ("hu", "en")
+        for index in range(documents)
+    ]
+    columns = ["method", "seed", "steps", "language", "document", "bits", "bytes"]
+    return Comparison("hu", pd.DataFrame(rows, columns=columns))
+
+
+REVERSED = {
+    ("base model", 0): 3.0,
+    ("subword_mean", 0): 2.9,
+    ("calibrated", 0): 3.1,
+    ("focus", 0): 2.9,
+    ("base model", 50): 3.0,
+    ("subword_mean", 50): 2.5,
+    ("calibrated", 50): 2.4,
+    ("focus", 50): 2.5,
+}
+
+
+def test_where_rankings_disagree_the_findings_say_so() -> None:
+    said = comparison(REVERSED)
+    assert sorted(said.reversals(0, 50)) == [("focus", "calibrated"), ("subword_mean", "calibrated")]
+    text = " ".join(said.findings())
+    assert "Hungarian after 50 steps: calibrated is lowest (2.3" in text
+    assert "beyond doubt better than subword_mean: none" in said.findings()[0]
+    assert "beyond doubt better than subword_mean: calibrated." in said.findings()[1]
+    assert "subword_mean beats calibrated before training, but loses to it after 50" in text
+
+
+def test_what_is_equal_is_not_ranked() -> None:
+    equal = comparison({(method, steps): 2.0 for method in ("subword_mean", "mean") for steps in (0, 50)})
+    assert equal.reversals(0, 50) == [] and all("none" in sentence for sentence in equal.findings())
+
+
+def test_the_summary_pairs_documents() -> None:
+    row = comparison(REVERSED).summary().set_index(["method", "steps", "language"]).loc[("calibrated", 50, "hu")]
+    assert row.bits_per_byte.value == pytest.approx(2.4, rel=0.05) and row.bits_per_byte.units == 30
+    assert row.change.value == pytest.approx(2.4 / 2.5 - 1) and row.change.high - row.change.low < 1e-9
+
+
+def test_methods_are_trained_on_the_same_data_and_measured_on_held_out_text(
+    tokenizer: PreTrainedTokenizerFast, change: VocabularyChange, corpora: dict[str, Corpus], tmp_path: Path
+) -> None:
+    base = saved(llama(len(tokenizer)), tokenizer, tmp_path / "base")
+    overrides = {
+        "embeddings.probe_batch_tokens": 128,
+        "mixture.sequence_length": 64,
+        "training.precision": "float32",
+        "training.learning_rate": 0.01,
+    }
+    recipe = Recipe.profile("smoke", overrides=overrides)
+    ways = {"subword_mean": {}, "again": {}, "untied": {"untie": True}, "random": {"method": "random"}}
+    said = compare_methods(base, change, corpora["hu"], recipe, methods=ways, steps=(0, 8), seeds=(0, 1), documents=3)
+    bits = said.table.pivot_table(index=["method", "steps", "seed", "language"], columns="document", values="bits")
+    assert len(said.table) == (1 + 4 * 2) * 2 * 2 * 3
+    pd.testing.assert_frame_equal(bits.loc["subword_mean"], bits.loc["again"])
+    before, after = (bits.loc[("subword_mean", steps)].sum(axis=1) for steps in (0, 8))
+    assert (after < before).xs("hu", level="language").all()
+    assert not np.allclose(bits.loc[("random", 0, 0)], bits.loc[("random", 0, 1)])
+    assert not np.allclose(bits.loc[("subword_mean", 8, 0)], bits.loc[("subword_mean", 8, 1)])
+    assert np.allclose(bits.loc[("subword_mean", 0, 0)], bits.loc[("subword_mean", 0, 1)])
+    said.save(tmp_path / "comparison.json")
+    stored = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
+    assert stored["findings"] == said.findings() and len(stored["documents"]) == len(said.table)
+
+
+def test_the_figure_states_what_was_found_after_training() -> None:
+    axes = plots.plot_comparison(comparison(REVERSED))
+    assert axes.get_title(loc="left").replace("\n", " ") == comparison(REVERSED).findings()[1]
+    assert {"calibrated", "base model"} <= {label.get_text() for label in axes.get_yticklabels()}
+    assert "after 50 steps" in axes.get_xlabel()
