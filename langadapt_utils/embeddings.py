@@ -57,7 +57,7 @@ METHODS: dict[str, Method] = {
     "focus": Method(focus, focus),
     "matching_pursuit": Method(matching_pursuit, matching_pursuit),
     "distilled": Method(distilled, subword_mean, tied=distilled),
-    "gated": Method(subword_mean, gated, tied=gated),
+    "gated": Method(length_weighted, gated, tied=gated),
 }
 NOISE = 1e-2  # added to a row that would be the same as another one, as a share of its length
 

@@ -11,7 +11,7 @@ import torch
 
 from .errors import ModelError
 from .reading import Reader, padded, snippets
-from .rows import NewRows, Request, subword_mean
+from .rows import NewRows, Request, length_weighted
 
 LENGTH = 128  # tokens of a snippet
 SNIPPETS = 64  # of each language
@@ -21,7 +21,7 @@ PENALTY = 1.0  # on the square of the vector's length, in lengths of a usual row
 
 
 def gated(old_VD: torch.Tensor, request: Request) -> NewRows:
-    """Sub-word means, all moved by one vector, so that the model writes new tokens where they are due.
+    """Length-weighted means, all moved by one vector, so that the model writes new tokens where they are due.
 
     A mean of rows scores fairly well in any context: right after initialisation, new tokens draw probability in
     English, and too much of it in the target language. One vector added to all new rows multiplies their odds by
@@ -29,12 +29,12 @@ def gated(old_VD: torch.Tensor, request: Request) -> NewRows:
     hidden state? The start of a text says nothing of its language yet, and is left to English.
 
     The method is this project's own; it answers the remark of Hewitt 2021 that new rows disturb the softmax. A tied
-    model reads with the moved rows too; an untied one reads with sub-word means.
+    model reads with the moved rows too; an untied one reads with the means.
 
     Raises:
         ModelError: text of the target language or of English is missing.
     """
-    averaged = subword_mean(old_VD, request)
+    averaged = length_weighted(old_VD, request)
     if not request.texts or not request.english:
         raise ModelError(
             "method 'gated' learns from text of the target language and of English: give some as `texts` and `english`"
@@ -62,7 +62,7 @@ def _observed(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Of places in texts: last hidden state, log-odds of a new token so far, whether one comes next, and weight."""
     reader = Reader(request)
-    read_ND = subword_mean(request.model.get_input_embeddings().weight.detach().float().cpu(), request).rows_ND
+    read_ND = length_weighted(request.model.get_input_embeddings().weight.detach().float().cpu(), request).rows_ND
     old, new = old_VD.to(reader.device), new_ND.to(reader.device)
     observed = []
     for texts, begin, weight in ((request.texts, 1, 1.0), (request.english, 0, GUARD)):

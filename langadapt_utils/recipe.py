@@ -88,9 +88,9 @@ class VocabularyRecipe(_Section):
 class EmbeddingsRecipe(_Section):
     """How the rows of new tokens start."""
 
-    method: MethodName = "subword_mean"
+    method: MethodName = "gated"
     untie: bool = False  # give the head a matrix of its own
-    compare: list[MethodName] = ["random", "mean", "subword_mean", "calibrated"]
+    compare: list[MethodName] = ["random", "subword_mean", "gated"]
     probe_steps: Annotated[int, Field(ge=0)] = 50  # of training, after which methods are compared again
     probe_batch_tokens: Count = 256  # tokens of each of those steps
     probe_documents: Count = 8  # to measure on, of each language

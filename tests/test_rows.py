@@ -261,7 +261,7 @@ def test_gated_rows_are_written_where_they_are_due(
     heldout, given = corpora["hu"].heldout, both(corpora)
     with torch.no_grad():
         matrix(model)[:] *= 20  # so that contexts differ in a model that was never trained
-    mean, gate = (make_rows(model, change, method=m, **given).input.rows_ND for m in ("subword_mean", "gated"))  # type: ignore[arg-type]
+    mean, gate = (make_rows(model, change, method=m, **given).input.rows_ND for m in ("length_weighted", "gated"))  # type: ignore[arg-type]
     moved = gate - mean
     shared = moved.median(dim=0).values
     assert ((moved - shared).norm(dim=1) < 0.02 * mean.norm(dim=1).max()).all() and shared.norm() > 0
