@@ -44,7 +44,7 @@ from langadapt_utils.vocabulary import extend_vocabulary
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-LONGEST = 4_000  # characters of a document that `probe` trains or measures on
+LONGEST = 1_500  # characters of a document that `probe` trains or measures on
 LEARNED = ("focus", "matching_pursuit", "distilled", "gated")  # need text or a donor
 
 
