@@ -69,10 +69,10 @@ def _observed(
         shown = list(islice(snippets(request, texts or (), min(LENGTH, reader.longest or LENGTH)), SNIPPETS))
         for at in range(0, len(shown), BATCH):
             batch = [reader.places(ids) for ids in shown[at : at + BATCH]]
-            with torch.no_grad():
-                states_BSD = reader.states(padded(batch), read_ND).float()
-                odds_BS = (states_BSD @ new.T).logsumexp(dim=2) - (states_BSD @ old.T).logsumexp(dim=2)
-            for ids, states, odds in zip(batch, states_BSD.cpu(), odds_BS.cpu(), strict=True):
+            with torch.no_grad(), reader.autocast():
+                states_BSD = reader.states(padded(batch), read_ND)
+                new_BS, old_BS = ((states_BSD @ rows.T).float().logsumexp(dim=2) for rows in (new, old))
+            for ids, states, odds in zip(batch, states_BSD.float().cpu(), (new_BS - old_BS).cpu(), strict=True):
                 places = slice(begin, len(ids) - 1)
                 due = (ids[begin + 1 :] >= reader.first_new).float()
                 observed.append((states[places], odds[places], due, torch.full_like(due, weight)))

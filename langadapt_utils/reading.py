@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -39,7 +40,10 @@ class Reader:
         new = {token: self.first_new + place for place, token in enumerate(request.change.added)}
         self._places = request.change.kept | new
         self.device = self._old_VD.device
-        self._precision = hardware.native_precision()
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Matrix products in the precision that the hardware computes fast in."""
+        return hardware.autocast(hardware.native_precision(), self.device.type)
 
     def places(self, ids: Iterable[int]) -> torch.Tensor:
         """The places of some ids of the adapted tokenizer."""
@@ -48,7 +52,7 @@ class Reader:
     def states(self, places_BS: torch.Tensor, rows_ND: torch.Tensor) -> torch.Tensor:
         """The last hidden states, of shape (B, S, D), with the given rows for new tokens."""
         matrix = torch.cat([self._old_VD, rows_ND.to(self._old_VD.device, self._old_VD.dtype)])
-        with hardware.autocast(self._precision, matrix.device.type):
+        with self.autocast():
             read = torch.func.functional_call(self._body, {self._name: matrix}, (places_BS.to(matrix.device),))
         states_BSD: torch.Tensor = read.last_hidden_state
         return states_BSD
