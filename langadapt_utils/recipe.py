@@ -88,10 +88,10 @@ class VocabularyRecipe(_Section):
 class EmbeddingsRecipe(_Section):
     """How the rows of new tokens start."""
 
-    method: MethodName = "gated"
+    method: MethodName = "length_weighted"
     untie: bool = False  # give the head a matrix of its own
     donor: str = ""  # a model that knows the language, for matching_pursuit: a folder, or hub:ORG/NAME[@REV]
-    compare: list[MethodName] = ["random", "subword_mean", "gated"]
+    compare: list[MethodName] = ["random", "subword_mean", "length_weighted", "gated"]
     probe_steps: Annotated[int, Field(ge=0)] = 50  # of training, after which methods are compared again
     probe_batch_tokens: Count = 256  # tokens of each of those steps
     probe_documents: Count = 8  # to measure on, of each language
@@ -219,6 +219,7 @@ class Recipe(_Section):
 # Small enough to run in a minute on the real base model; its numbers mean nothing.
 _SMOKE = {
     "vocabulary.tokens": 120,
+    "embeddings.compare": ["subword_mean", "length_weighted"],
     "embeddings.probe_steps": 2,
     "embeddings.probe_batch_tokens": 64,
     "embeddings.probe_documents": 2,
