@@ -39,7 +39,7 @@ _HOMES = {
         "plot_training",
         "plot_vocabulary_curve",
     ],
-    "probing": ["Comparison", "compare_methods"],
+    "probing": ["Comparison", "compare_methods", "recorded"],
     "recipe": ["Recipe"],
     "render": ["cuts_html", "show", "table_html", "tokens_html"],
     "report": ["save_adapted", "write_report"],

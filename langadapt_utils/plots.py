@@ -192,7 +192,7 @@ def plot_comparison(comparison: Comparison, *, ax: Axes | None = None) -> Axes:
         loc="center left",
         bbox_to_anchor=(1, 0.5),
     )
-    return _finish(ax, comparison.findings()[-1 if len(stages) == 1 else len(stages) - 1])
+    return _finish(ax, comparison.findings()[len(stages) - 1])
 
 
 def plot_training(steps: Sequence[Mapping[str, Any]], target: str, *, ax: Axes | None = None) -> Axes:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .changes import VocabularyChange
-from .corpus import Corpus, language_name
+from .corpus import Corpus, data_folder, language_name
 from .embeddings import initialise_embeddings
 from .evaluation import document_bits, plain, ratio, relative_change, sign
 from .hardware import device
@@ -85,6 +85,11 @@ class Comparison:
                     f"{name}: {one} beats {other} {f'after {early} steps' if early else 'before training'}, "
                     f"but loses to it after {last}, both beyond doubt."
                 )
+        seeds = self.table[self.table.method != BASE].seed.nunique()
+        if last and seeds == 1:
+            sentences.append(
+                "One seed: the intervals do not hold what another order of the training text would change."
+            )
         return sentences
 
     def reversals(self, early: int, late: int) -> list[tuple[str, str]]:
@@ -114,6 +119,16 @@ class Comparison:
     def _bits(rows: pd.DataFrame) -> pd.DataFrame:
         """Bits of each document, averaged over seeds, of shape (methods, documents)."""
         return rows.pivot_table(index="method", columns="document", values="bits", sort=False)
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """A comparison that was recorded with the project: commit, recipe, hardware, findings, summary.
+
+    Args:
+        name: of a file in `data/reference`, such as `embeddings-hu`.
+    """
+    content: dict[str, Any] = json.loads((data_folder() / "reference" / f"{name}.json").read_text(encoding="utf-8"))
+    return content
 
 
 def compare_methods(

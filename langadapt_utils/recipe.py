@@ -88,7 +88,7 @@ class VocabularyRecipe(_Section):
 class EmbeddingsRecipe(_Section):
     """How the rows of new tokens start."""
 
-    method: MethodName = "length_weighted"
+    method: MethodName = "subword_mean"
     untie: bool = False  # give the head a matrix of its own
     donor: str = ""  # a model that knows the language, for matching_pursuit: a folder, or hub:ORG/NAME[@REV]
     compare: list[MethodName] = ["random", "subword_mean", "length_weighted", "gated"]

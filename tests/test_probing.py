@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from langadapt_utils import plots
 from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus import Corpus
-from langadapt_utils.probing import Comparison, compare_methods
+from langadapt_utils.probing import Comparison, compare_methods, recorded
 from langadapt_utils.recipe import Recipe
 
 
@@ -53,7 +53,9 @@ def test_where_rankings_disagree_the_findings_say_so() -> None:
 
 def test_what_is_equal_is_not_ranked() -> None:
     equal = comparison({(method, steps): 2.0 for method in ("subword_mean", "mean") for steps in (0, 50)})
-    assert equal.reversals(0, 50) == [] and all("none" in sentence for sentence in equal.findings())
+    *ranked, caution = equal.findings()
+    assert equal.reversals(0, 50) == [] and all("none" in sentence for sentence in ranked)
+    assert caution.startswith("One seed")
 
 
 def test_the_summary_pairs_documents() -> None:
@@ -93,3 +95,10 @@ def test_the_figure_states_what_was_found_after_training() -> None:
     assert axes.get_title(loc="left").replace("\n", " ") == comparison(REVERSED).findings()[1]
     assert {"calibrated", "base model"} <= {label.get_text() for label in axes.get_yticklabels()}
     assert "after 50 steps" in axes.get_xlabel()
+
+
+@pytest.mark.parametrize("language", ["hu", "th"])
+def test_recorded_comparisons_say_how_they_were_made(language: str) -> None:
+    content = recorded(f"embeddings-{language}")
+    assert content["recipe"]["language"] == language and "dirty" not in content["commit"]
+    assert {row["steps"] for row in content["summary"]} == {0, 50} and content["hardware"]["cores"]
