@@ -207,7 +207,11 @@ def probe(arguments: argparse.Namespace) -> None:
     if arguments.record:
         path = REFERENCE / f"embeddings-{arguments.record}.json"
         comparison.save(path)
-        content = {"commit": commit(), "recipe": recipe.model_dump(), "hardware": hardware.describe()}
+        named = {"target": [arguments.text.name], "english": [arguments.english.name]}
+        plain_recipe = recipe.model_dump()
+        plain_recipe["corpus"] |= named
+        content = {"commit": commit(), "recipe": plain_recipe, "hardware": hardware.describe()}
+        content |= {"megabytes": arguments.megabytes, "characters_of_a_document": LONGEST}
         content |= {"seeds": arguments.seeds} | json.loads(path.read_text(encoding="utf-8"))
         del content["documents"]
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

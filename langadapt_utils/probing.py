@@ -88,7 +88,7 @@ class Comparison:
         seeds = self.table[self.table.method != BASE].seed.nunique()
         if last and seeds == 1:
             sentences.append(
-                "One seed: the intervals do not hold what another order of the training text would change."
+                "One seed: the intervals leave out what another order of the training text would change."
             )
         return sentences
 
