@@ -87,9 +87,7 @@ class Comparison:
                 )
         seeds = self.table[self.table.method != BASE].seed.nunique()
         if last and seeds == 1:
-            sentences.append(
-                "One seed: the intervals leave out what another order of the training text would change."
-            )
+            sentences.append("One seed: the intervals leave out what another order of the training text would change.")
         return sentences
 
     def reversals(self, early: int, late: int) -> list[tuple[str, str]]:
