@@ -9,8 +9,9 @@ from transformers import PreTrainedTokenizerFast
 from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus import Corpus
 from langadapt_utils.errors import CorpusError
+from langadapt_utils.mixture import interleave, mix
 from langadapt_utils.recipe import MixtureRecipe
-from langadapt_utils.tokens import document_start, interleave, mix
+from langadapt_utils.tokens import document_start
 
 RECIPE = MixtureRecipe(sequence_length=32)
 
