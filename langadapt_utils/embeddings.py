@@ -98,12 +98,15 @@ class InitialRows:
         place = list(self.change.added).index(token)
         lines: list[list[Any]] = []
         for side, made in {"input": self.input, "output": self.output}.items():
-            if made is not None and made.weights_NV is not None:
-                weights = made.weights_NV[place].coalesce()
-                parts = zip(weights.indices()[0].tolist(), weights.values().tolist(), strict=True)
-                lines += [[side, old, self.change.base_text(old), weight, made.note] for old, weight in parts]
-            elif made is not None:
-                lines.append([side, None, None, None, made.note])
+            if made is None:
+                continue
+            note = f"{made.note}; told from another row by a little noise" if place in made.twins else made.note
+            if made.weights_NV is None:
+                lines.append([side, None, None, None, note])
+                continue
+            weights = made.weights_NV[place].coalesce()
+            parts = zip(weights.indices()[0].tolist(), weights.values().tolist(), strict=True)
+            lines += [[side, old, self.change.base_text(old), weight, note] for old, weight in parts]
         return pd.DataFrame(lines, columns=["side", "id", "token", "weight", "note"])
 
 
@@ -282,7 +285,7 @@ def _told_apart(made: NewRows, old: torch.Tensor, request: Request) -> NewRows:
         raise ModelError(
             f"the row made for {names[int(still[0])]!r} is the same as that of another token: use another method"
         )
-    return dataclasses.replace(made, rows_ND=rows_ND)
+    return dataclasses.replace(made, rows_ND=rows_ND, twins=frozenset(twins.tolist()))
 
 
 def _repeated(kept: npt.NDArray[np.uint64], new: torch.Tensor) -> torch.Tensor:

@@ -90,11 +90,13 @@ class NewRows:
         rows_ND: in float32, in the order of `VocabularyChange.added`.
         weights_NV: sparse: how much of each old row is in each new one; None for rows that are drawn or learned.
         note: in words.
+        twins: places of rows that would be the same as another row, and got a little noise.
     """
 
     rows_ND: torch.Tensor
     weights_NV: torch.Tensor | None
     note: str
+    twins: frozenset[int] = frozenset()
 
 
 Rule = Callable[[torch.Tensor, Request], NewRows]

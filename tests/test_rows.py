@@ -141,7 +141,7 @@ def test_the_origin_of_a_row_rebuilds_it(
         assert set(origin.side) == {"input"} and origin.token.str.len().min() > 0
         rebuilt = sum(matrix(model)[old] * weight for old, weight in zip(origin.id, origin.weight, strict=True))
         error = (made.input.rows_ND[place] - rebuilt).norm() / rebuilt.norm()
-        assert error <= 0.0101
+        assert error <= (0.0101 if "noise" in origin.note[0] else 1e-5)
         exact += int(error < 1e-5)
     assert exact > 100 or method == "first_piece"
 
