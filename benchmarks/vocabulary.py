@@ -21,15 +21,14 @@ FLORES-200 dev (CC BY-SA 4.0). Base parity: Hungarian 2.55, Thai 8.22.
 
 | language | MB | new tokens | way | seconds | peak MB | times langadapt's seconds |
 |---|---|---|---|---|---|---|
-| hu | 20 | 16,000 | langadapt | 8.1 | 780 | 1.0 |
-| hu | 20 | 16,000 | langadapt-audited | 12.5 | 841 | 1.5 |
-| hu | 20 | 16,000 | bpe-continue | 5.7 | 716 | 0.7 |
-| th | 20 | 16,000 | langadapt | 16.3 | 1,242 | 1.0 |
-| th | 20 | 16,000 | langadapt-audited | 23.6 | 1,489 | 1.4 |
+| hu | 20 | 16,000 | langadapt | 5.8 | 766 | 1.0 |
+| hu | 20 | 16,000 | python | 29.3 | 1,016 | 5.1 |
+| hu | 20 | 16,000 | bpe-continue | 6.0 | 716 | 1.0 |
+| th | 20 | 16,000 | langadapt | 13.7 | 1,193 | 1.0 |
 
-Once each. In an earlier run `python` took 36.6 seconds for the Hungarian text where `langadapt` took 9.3.
-`bpe-continue` was stopped on the Thai text after more than two minutes. A stream of 1,048 MB of Hungarian, each copy of
-the file with words of its own, took 207 seconds and 1,935 MB at most (8,000 tokens, with audit).
+Medians of three, Thai once; another time it was 6.3, 31.0 and 6.1 seconds in Hungarian. `langadapt-audited` takes
+about 1.5 times as long. `bpe-continue` was stopped on the Thai text after more than two minutes. A stream of 1,048 MB
+of Hungarian, each copy of the file with words of its own, took 207 seconds and 1,935 MB at most (8,000 tokens, audited).
 
 | change (10 MB of text) | parity | English sentences with their ids | English tokens | unreachable | audit |
 |---|---|---|---|---|---|

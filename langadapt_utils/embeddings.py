@@ -268,7 +268,7 @@ def _told_apart(made: NewRows, old: torch.Tensor, request: Request) -> NewRows:
     Tokens of the same pieces in another order have the same mean, and some methods give many tokens one row: those get
     a little noise.
     """
-    rows_ND = made.rows_ND.clone()
+    rows_ND = made.rows_ND.contiguous()  # methods hand over rows of their own, or one row for all
     names = [request.change.text(new) for new in request.change.added]
     for fault, bad_N in {
         "not finite": ~rows_ND.isfinite().all(dim=1),
@@ -279,8 +279,10 @@ def _told_apart(made: NewRows, old: torch.Tensor, request: Request) -> NewRows:
             raise ModelError(f"the row made for {name!r} is {fault}: look at the model's rows, or use another method")
     kept = _fingerprints(old)[list(request.change.kept.values())]
     twins = _repeated(kept, rows_ND.to(old.dtype))
-    noise = normalize(torch.randn(len(twins), rows_ND.shape[1], generator=request.generator()), dim=1)
-    rows_ND[twins] += NOISE * noise * rows_ND[twins].norm(dim=1, keepdim=True)
+    generator = request.generator()
+    for block in torch.split(twins, 1_024):
+        noise = normalize(torch.randn(len(block), rows_ND.shape[1], generator=generator), dim=1)
+        rows_ND[block] += NOISE * noise * rows_ND[block].norm(dim=1, keepdim=True)
     if len(twins) and len(still := _repeated(kept, rows_ND.to(old.dtype))):
         raise ModelError(
             f"the row made for {names[int(still[0])]!r} is the same as that of another token: use another method"
