@@ -91,7 +91,7 @@ class EmbeddingsRecipe(_Section):
     method: MethodName = "subword_mean"
     untie: bool = False  # give the head a matrix of its own
     donor: str = ""  # a model that knows the language, for matching_pursuit: a folder, or hub:ORG/NAME[@REV]
-    compare: list[MethodName] = ["random", "subword_mean", "length_weighted", "gated"]
+    compare: list[MethodName] = ["random", "subword_mean", "gated"]
     probe_steps: Annotated[int, Field(ge=0)] = 50  # of training, after which methods are compared again
     probe_batch_tokens: Count = 256  # tokens of each of those steps
     probe_documents: Count = 8  # to measure on, of each language
