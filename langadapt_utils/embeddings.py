@@ -193,7 +193,7 @@ def initialise_embeddings(
         texts: text of the target language, for `focus`, `distilled` and `gated`.
         english: text of English, for `gated`.
         donor: a model that knows the new tokens, for `matching_pursuit`.
-        rows: what `make_rows` made, in place of `method`.
+        rows: what `make_rows` made, in place of `method`; the head is untied if they were made for that.
         untie: give the head a matrix of its own.
         multiple_of: round the number of rows up; the rows beyond the tokenizer are the mean of all.
         in_place: change the given model itself, which spares a copy of its body.
@@ -205,7 +205,6 @@ def initialise_embeddings(
         rows = make_rows(
             model, change, method=method, seed=seed, texts=texts, english=english, donor=donor, untie=untie
         )
-    untie = untie and _tied(model)
     old_head = model.get_output_embeddings()
     old_bias = getattr(old_head, "bias", None)
     old_VD = model.get_input_embeddings().weight.detach()  # the parameter may change, what this holds does not
@@ -214,7 +213,7 @@ def initialise_embeddings(
     size = change.size if change.mode == "trim" else max(change.size, len(old_VD))
     size = -(-size // multiple_of) * multiple_of
     result = model if in_place else _copy(model, share_matrices=size != len(old_VD))
-    if untie:
+    if rows.output is not None and _tied(model):
         _untie(result)
     if size != len(old_VD):
         result.resize_token_embeddings(size, mean_resizing=False)
@@ -269,13 +268,13 @@ def _told_apart(made: NewRows, old: torch.Tensor, request: Request) -> NewRows:
     a little noise.
     """
     rows_ND = made.rows_ND.contiguous()  # methods hand over rows of their own, or one row for all
-    names = [request.change.text(new) for new in request.change.added]
+    added = list(request.change.added)
     for fault, bad_N in {
         "not finite": ~rows_ND.isfinite().all(dim=1),
         "zero": (rows_ND == 0).all(dim=1),
     }.items():
         if bad_N.any():
-            name = names[int(bad_N.nonzero()[0])]
+            name = request.change.text(added[int(bad_N.nonzero()[0])])
             raise ModelError(f"the row made for {name!r} is {fault}: look at the model's rows, or use another method")
     kept = _fingerprints(old)[list(request.change.kept.values())]
     twins = _repeated(kept, rows_ND.to(old.dtype))
@@ -284,9 +283,8 @@ def _told_apart(made: NewRows, old: torch.Tensor, request: Request) -> NewRows:
         noise = normalize(torch.randn(len(block), rows_ND.shape[1], generator=generator), dim=1)
         rows_ND[block] += NOISE * noise * rows_ND[block].norm(dim=1, keepdim=True)
     if len(twins) and len(still := _repeated(kept, rows_ND.to(old.dtype))):
-        raise ModelError(
-            f"the row made for {names[int(still[0])]!r} is the same as that of another token: use another method"
-        )
+        name = request.change.text(added[int(still[0])])
+        raise ModelError(f"the row made for {name!r} is the same as that of another token: use another method")
     return dataclasses.replace(made, rows_ND=rows_ND, twins=frozenset(twins.tolist()))
 
 

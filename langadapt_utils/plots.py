@@ -157,15 +157,17 @@ def plot_map(rows: Mapping[str, torch.Tensor], *, most: int = 3_000, ax: Axes | 
 
 def plot_comparison(comparison: Comparison, *, ax: Axes | None = None) -> Axes:
     """Bits per byte of each method, before training and after each number of steps, for both languages."""
+    from .probing import BASE
+
     table = comparison.summary()
     methods, stages = list(dict.fromkeys(table.method)), sorted(table.steps.unique())
     ax = ax or _axes(rows=2 * len(methods))
     last = table[(table.language == comparison.target) & (table.steps == stages[-1])]
     ranked = sorted(last.itertuples(), key=lambda row: -row.bits_per_byte.value)
-    order = [row.method for row in ranked if row.method != "base model"] + ["base model"]
+    order = [row.method for row in ranked if row.method != BASE] + [BASE]
     for row in table.itertuples():
         stage, estimate, colour = stages.index(row.steps), row.bits_per_byte, _colour(row.language)
-        if row.method == "base model" and stage:
+        if row.method == BASE and stage:
             continue
         place = order.index(row.method) + (0.18 if len(stages) > 1 else 0) * (1 - 2 * stage / max(1, len(stages) - 1))
         ax.plot([estimate.low, estimate.high], [place] * 2, color=colour, linewidth=1.5)

@@ -163,12 +163,7 @@ def length_weighted(old_VD: torch.Tensor, request: Request) -> NewRows:
     Source: the output rows of "Beyond Initialization Loss", arXiv 2608.03494.
     """
     rows, columns = request.pieces
-    lengths_V = np.zeros(len(old_VD))
-    for new, old in request.change.kept.items():
-        lengths_V[old] = characters(request.bytes_of.get(new, b""))
-    for old, surface in request.change.removed.items():
-        lengths_V[old] = characters(surface_bytes(surface, byte_level=is_byte_level(request.change.tokenizer)))
-    weights = np.maximum(lengths_V[columns], 1 / 3)  # a special token may stand for what the base does not know
+    weights = request.once(_lengths)[columns]
     return _mixed(old_VD, request, rows, columns, weights, note="mean of its pieces, weighted by their characters")
 
 
@@ -229,6 +224,17 @@ def characters(raw: bytes) -> float:
             part, left = 1 / size, size - 1
             count += part
     return count
+
+
+def _lengths(request: Request) -> Weights:
+    """The characters of each base token, by its old id."""
+    change, byte_level = request.change, is_byte_level(request.change.tokenizer)
+    lengths = np.zeros(max(*change.kept.values(), *change.removed) + 1)
+    for new, old in change.kept.items():
+        lengths[old] = characters(request.bytes_of.get(new, b""))
+    for old, surface in change.removed.items():
+        lengths[old] = characters(surface_bytes(surface, byte_level=byte_level))
+    return np.maximum(lengths, 1 / 3)  # a special token may stand for what the base does not know
 
 
 def _scripts(request: Request) -> dict[int, str]:
