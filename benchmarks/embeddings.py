@@ -84,7 +84,7 @@ def by_mergekit(base: Base, change: VocabularyChange) -> PreTrainedModel:
     from mergekit.tokensurgeon.subword import subword_approximate
 
     model = initialise_embeddings(base.model, change, method="mean")
-    tokens = [normalize_token(surface, {}) for surface in change.added.values()]
+    tokens = [normalize_token(surface, {}, "Ġ") for surface in change.added.values()]
     matrix = model.get_input_embeddings().weight
     with torch.no_grad():
         matrix[list(change.added)] = subword_approximate(matrix, tokens, False, base.tokenizer)

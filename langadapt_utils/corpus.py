@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import CorpusError
+from .leaks import GRAM, LEAKED, find_leaks
 from .recipe import BUILT_IN, CorpusRecipe
 from .sources import cache_folder, fetch_packaged_file
 
@@ -76,19 +77,59 @@ def load_corpus(recipe: CorpusRecipe, language: str) -> Corpus:
     """
     train, heldout = {}, {}
     for code, sources in ((language, recipe.target), ("en", recipe.english)):
-        documents = _without_repeats(_concatenate([read_documents(source, code) for source in sources]))
+        parts = [read_documents(source, code, max_megabytes=recipe.max_megabytes) for source in sources]
+        documents = _without_repeats(_concatenate(parts))
         train[code], heldout[code] = split_documents(documents, recipe.heldout_share, recipe.seed)
+        if recipe.leaks == "drop":
+            heldout[code] = _without_leaks(train[code], heldout[code], code)
     held_ids = set(heldout[language]["id"]) & set(heldout["en"]["id"])
     return Corpus(language, train, heldout, _parallel_sentences(["en", language], held_ids))
 
 
-def read_documents(source: str, language: str) -> Dataset:
+def check_leaks(corpus: Corpus) -> pd.DataFrame:
+    """Make sure that nothing that the run measures on is among what it learns from.
+
+    The vocabulary and the model learn from `corpus.train`; held-out documents and the built-in items measure.
+
+    Returns:
+        A row for each kind of test text: `tests`, how many, and `largest_share` of n-grams that any of them shares with
+        training text.
+
+    Raises:
+        CorpusError: a test text is in the training text.
+    """
+    import pandas as pd
+
+    rows = []
+    for code in ("en", corpus.language):
+        held = corpus.heldout[code]
+        tests = {"held-out documents": dict(zip(held["id"], held["text"], strict=True))}
+        tests |= {f"items: {kind}": _item_texts(kind, code) for kind in ("choice", "cloze", "pairs")}
+        tests = {kind: texts for kind, texts in tests.items() if texts}
+        named = {f"{kind}\t{name}": text for kind, texts in tests.items() for name, text in texts.items()}
+        shares = find_leaks(corpus.train[code]["text"], named)
+        for label, share in shares[shares > LEAKED].items():
+            kind, name = str(label).split("\t")
+            raise CorpusError(
+                f"'{name}' of the {kind} in '{code}' is in the training text too ({share:.0%} of its n-grams of {GRAM} "
+                f"characters; {(shares > LEAKED).sum()} such texts in all): remove it from one of them, or set "
+                "corpus.leaks=drop, which does not measure on held-out documents like it"
+            )
+        for kind, texts in tests.items():
+            largest = shares[[f"{kind}\t{name}" for name in texts]].max()  # NaN where all are too short
+            rows.append([code, kind, len(texts), largest])
+    return pd.DataFrame(rows, columns=["language", "measured_on", "tests", "largest_share"])
+
+
+def read_documents(source: str, language: str, *, max_megabytes: float = 0.0) -> Dataset:
     """Read the documents of one source.
 
     Args:
         source: `builtin`, `pip:…`, `hub:ORG/NAME[:CONFIG][@REV]`, a `.txt` (documents separated by blank
             lines), `.jsonl` or `.parquet` file (field `text`), also compressed, or a folder of such files.
         language: which language to take where the source holds several.
+        max_megabytes: read documents from the beginning until they are this much text, and no further (streaming, so
+            that no more of a large data set of the hub is downloaded); 0 for all.
 
     Raises:
         CorpusError: nothing to read there, or not as UTF-8.
@@ -98,8 +139,8 @@ def read_documents(source: str, language: str) -> Dataset:
     if source.startswith("pip:"):
         return _encyclopedia(source)
     if source.startswith("hub:"):
-        return _hub_documents(source)
-    return _local_documents(source)
+        return _hub_documents(source, max_megabytes)
+    return _local_documents(source, max_megabytes)
 
 
 def split_documents(documents: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
@@ -230,13 +271,11 @@ def _encyclopedia(source: str) -> Dataset:
     )
 
 
-def _hub_documents(source: str) -> Dataset:
-    from datasets import load_dataset
-
+def _hub_documents(source: str, max_megabytes: float) -> Dataset:
     name, _, revision = source.removeprefix("hub:").partition("@")
     repository, _, config = name.partition(":")
     try:
-        loaded = load_dataset(repository, config or None, split="train", revision=revision or None)
+        loaded = _load(max_megabytes, repository, config or None, revision=revision or None)
         return _with_columns(loaded, source, repository)
     except CorpusError:
         raise
@@ -247,9 +286,24 @@ def _hub_documents(source: str) -> Dataset:
         ) from error
 
 
-def _local_documents(source: str) -> Dataset:
-    path = Path(source).expanduser()
-    return _concatenate([_read_file(file, source) for file in _text_files(path)])
+def _local_documents(source: str, max_megabytes: float) -> Dataset:
+    files = _text_files(Path(source).expanduser())
+    return _concatenate([_read_file(file, source, max_megabytes / len(files)) for file in files])
+
+
+def _load(max_megabytes: float, *arguments: Any, **options: Any) -> Dataset:
+    """The training split of a data set, or the beginning of it."""
+    from datasets import Dataset, load_dataset
+
+    if not max_megabytes:
+        return load_dataset(*arguments, split="train", **options)
+    rows, left = [], max_megabytes * 1e6
+    for row in load_dataset(*arguments, split="train", streaming=True, **options):
+        rows.append(row)
+        left -= len(str(row.get("text") or "").encode("utf-8", "surrogatepass"))
+        if left <= 0:
+            break
+    return Dataset.from_list(rows)
 
 
 def _text_files(path: Path) -> list[Path]:
@@ -269,8 +323,7 @@ def _reader(path: Path) -> str | None:
     return READERS.get(name.suffix.lower())
 
 
-def _read_file(path: Path, source: str) -> Dataset:
-    from datasets import load_dataset
+def _read_file(path: Path, source: str, max_megabytes: float) -> Dataset:
     from datasets.utils.logging import disable_progress_bar
 
     kind = _reader(path)
@@ -280,7 +333,7 @@ def _read_file(path: Path, source: str) -> Dataset:
         raise CorpusError(f"corpus file {path} is empty: give a file with text")
     cache = str(cache_folder() / "datasets")
     try:
-        loaded = load_dataset(kind, data_files=str(path), split="train", cache_dir=cache, **options)
+        loaded = _load(max_megabytes, kind, data_files=str(path), cache_dir=cache, **options)
         return _with_columns(loaded, source, str(path))
     except CorpusError:
         raise
@@ -321,6 +374,24 @@ def _without_repeats(documents: Dataset) -> Dataset:
             seen.add(digest)
             first.append(index)
     return documents if len(first) == len(documents) else documents.select(first)
+
+
+def _without_leaks(train: Dataset, heldout: Dataset, language: str) -> Dataset:
+    """Held-out documents that are not, in great part, in the training text too."""
+    shares = find_leaks(train["text"], {str(index): text for index, text in enumerate(heldout["text"])})
+    kept = heldout.select(sorted(int(index) for index, share in shares.items() if not share > LEAKED))
+    if len(kept) == 0:
+        raise CorpusError(f"every held-out document in '{language}' is in the training text too: give other text")
+    return kept
+
+
+def _item_texts(kind: str, language: str) -> dict[str, str]:
+    """The text of each built-in item: what is shown and what is scored."""
+    parts = ("premise", "context", "target", "good")
+    return {
+        item["id"]: " ".join([*(item[part] for part in parts if part in item), *item.get("choices", ())])
+        for item in load_items(kind, language)
+    }
 
 
 def _parallel_sentences(languages: Sequence[str], ids: set[str]) -> pd.DataFrame:

@@ -1,12 +1,16 @@
-"""What the model sees: documents packed into sequences, the target language and English interleaved."""
+"""What the model sees: documents packed into sequences, target language and English interleaved.
+
+Axes: T tokens of a sequence.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import random
-from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +18,7 @@ import numpy as np
 from .corpus import Corpus
 from .errors import CorpusError
 from .recipe import MixtureRecipe
+from .sources import cache_folder
 from .tokens import byte_lengths, document_start
 
 if TYPE_CHECKING:
@@ -21,8 +26,75 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerFast
 
+    Ids = npt.NDArray[np.int64]
 
-ENCODED_AT_ONCE = 100  # documents; no more are encoded than the run needs
+SHARD_CHARACTERS = 8_000_000  # of documents that are encoded into one file
+ENCODED_AT_ONCE = 500  # documents
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Documents end to end, again and again, each time in another order, cut into sequences of one length.
+
+    Attributes:
+        language: of the documents.
+        shards: token ids of the documents in their first order, mapped from files.
+        begins: where each document begins in the shards put end to end; the last entry is their end.
+        order: which document of the data set each one is.
+        length: T.
+        seed: of the orders.
+        documents: of the data set; no more of them are encoded than the run needs.
+    """
+
+    language: str
+    shards: Sequence[npt.NDArray[np.int32]]
+    begins: Ids
+    order: Ids
+    length: int
+    seed: int
+    documents: int
+
+    @property
+    def tokens(self) -> int:
+        """Of the documents that were encoded."""
+        return int(self.begins[-1])
+
+    def passes(self, sequences: int) -> float:
+        """How often the documents are seen in a number of sequences."""
+        return sequences * self.length / self.tokens * len(self.order) / self.documents
+
+    def sequence(self, index: int) -> tuple[Ids, Ids]:
+        """A sequence and the position of each of its tokens in its document, both of shape (T,).
+
+        A document that began in the sequence before counts from zero, as it sees nothing of itself there.
+        """
+        parts, missing = [], self.length
+        while missing:
+            turn, at = divmod((index + 1) * self.length - missing, self.tokens)
+            documents, ends = self._pass(turn)
+            place = int(np.searchsorted(ends, at, side="right"))
+            left = int(ends[place]) - at  # of this document
+            parts.append(self._read(int(self.begins[documents[place] + 1]) - left, min(left, missing)))
+            missing -= len(parts[-1])
+        return np.concatenate(parts).astype(np.int64), np.concatenate([np.arange(len(part)) for part in parts])
+
+    @lru_cache(maxsize=2)  # noqa: B019  streams live as long as their run
+    def _pass(self, turn: int) -> tuple[Ids, Ids]:
+        """The documents of a pass in order, and where each ends."""
+        documents = np.arange(len(self.order))
+        if turn:
+            place = np.argsort(self.order)
+            documents = place[_shuffled(len(self.order), self.seed, turn)]
+        return documents, np.cumsum(np.diff(self.begins)[documents])
+
+    def _read(self, begin: int, tokens: int) -> npt.NDArray[np.int32]:
+        shard = int(np.searchsorted(self._shard_ends, begin, side="right"))
+        inside = begin - (int(self._shard_ends[shard]) - len(self.shards[shard]))
+        return self.shards[shard][inside : inside + tokens]
+
+    @cached_property
+    def _shard_ends(self) -> Ids:
+        return np.cumsum([len(shard) for shard in self.shards])
 
 
 @dataclass(frozen=True)
@@ -30,58 +102,69 @@ class Mixture:
     """Sequences in the order of training; a map-style data set for `transformers.Trainer`.
 
     Attributes:
-        blocks: per language, its sequences in order, as token ids of shape (sequences, sequence_length).
-        order: language of each sequence of the run.
-        passes: per language, how often its documents are gone through.
+        streams: by name: `en`, and the target language's code, or `CODE: SOURCE` where sources are drawn apart.
+        order: name of the stream of each sequence of the run.
+        length: tokens of a sequence, T.
+        byte_lengths: bytes of each token id.
+        separate_documents: whether sequences come with positions that begin anew in every document.
     """
 
-    blocks: dict[str, npt.NDArray[np.int32]]
+    streams: dict[str, Stream]
     order: list[str]
-    passes: dict[str, float]
-    byte_lengths: npt.NDArray[np.int64]  # bytes of each token id
+    length: int
+    byte_lengths: Ids
+    separate_documents: bool = True
 
     @cached_property
-    def _rows(self) -> list[int]:
-        """Which of its language's blocks each sequence is."""
-        used: Counter[str] = Counter()
-        rows = []
-        for language in self.order:
-            rows.append(used[language])
-            used[language] += 1
-        return rows
+    def _places(self) -> list[int]:
+        """Which of its stream's sequences each sequence is."""
+        used = dict.fromkeys(self.streams, -1)
+        places = []
+        for name in self.order:
+            used[name] += 1
+            places.append(used[name])
+        return places
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        ids = self.blocks[self.order[index]][self._rows[index]].astype(np.int64)
-        return {
-            "input_ids": ids,
-            "bytes": int(self.byte_lengths[ids[1:]].sum()),
-            "is_english": self.order[index] == "en",
+        """One sequence: `input_ids` and `position_ids` of shape (T,), its `bytes`, and whether it `is_english`."""
+        stream = self.streams[self.order[index]]
+        ids_T, positions_T = stream.sequence(self._places[index])
+        scored_T = positions_T > 0 if self.separate_documents else np.arange(self.length) > 0
+        item = {
+            "input_ids": ids_T,
+            "bytes": int(self.byte_lengths[ids_T[scored_T]].sum()),
+            "is_english": stream.language == "en",
         }
+        return item | ({"position_ids": positions_T} if self.separate_documents else {})
 
     @property
-    def length(self) -> int:
-        """Tokens of a sequence."""
-        return int(next(iter(self.blocks.values())).shape[1])
+    def passes(self) -> dict[str, float]:
+        """By stream, how often its documents are seen in the run."""
+        return {name: stream.passes(self.order.count(name)) for name, stream in self.streams.items()}
 
     def share(self, language: str) -> float:
         """The share of the sequences that are in a language."""
-        return self.order.count(language) / len(self.order)
+        return sum(self.streams[name].language == language for name in self.order) / len(self.order)
 
 
 def mix(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, recipe: MixtureRecipe, *, budget_tokens: int) -> Mixture:
     """Pack and interleave the training text.
 
-    English sequences are spread evenly, so that every stretch of the run has the same share of them. Small
-    corpora are gone through several times, in another order each time.
+    Every stretch of the run has the share of English that the schedule gives it, to within one sequence. Text is
+    encoded as far as the run needs it, into files of the cache that are found again by their content, and read from
+    there; documents that are too few are gone through again in another order.
 
     Args:
         corpus: its `train` part is used.
         tokenizer: the adapted tokenizer.
-        recipe: English share, sequence length, seed.
+        recipe: English share and its schedule, sequence length, seed.
         budget_tokens: tokens of the whole run, rounded down to whole sequences.
+
+    Raises:
+        CorpusError: the budget is less than one sequence, or a language of the mixture has no text.
     """
     sequences = budget_tokens // recipe.sequence_length
     if sequences == 0:
@@ -89,50 +172,153 @@ def mix(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, recipe: MixtureRecip
             f"a budget of {budget_tokens} tokens is less than one sequence of {recipe.sequence_length}: "
             "raise training.budget_tokens"
         )
-    order = interleave(sequences, recipe.english_share, corpus.language)
-    blocks, passes = {}, {}
-    for language in sorted(set(order)):
-        blocks[language], passes[language] = pack(
-            corpus.train[language], tokenizer, order.count(language), recipe.sequence_length, recipe.seed
+    english = english_shares(sequences, recipe)
+    texts = {"en": corpus.train["en"]}
+    shares = {"en": english}
+    for name, (documents, share) in _target_sources(corpus, recipe.temperature).items():
+        texts[name], shares[name] = documents, (1 - english) * share
+    order = interleave(shares)
+    streams = {
+        name: pack(
+            texts[name],
+            tokenizer,
+            tokens=order.count(name) * recipe.sequence_length,
+            length=recipe.sequence_length,
+            seed=recipe.seed,
+            language="en" if name == "en" else corpus.language,
         )
-    return Mixture(blocks, order, passes, byte_lengths(tokenizer))
+        for name in shares
+        if name in order
+    }
+    return Mixture(streams, order, recipe.sequence_length, byte_lengths(tokenizer), recipe.separate_documents)
 
 
-def interleave(sequences: int, english_share: float, target: str) -> list[str]:
-    """The language of each sequence, English spread evenly.
+def english_shares(sequences: int, recipe: MixtureRecipe) -> npt.NDArray[np.float64]:
+    """The share of English at each sequence of a run.
+
+    Sources: `constant`, Csaki et al., arXiv 2311.05741; `early`, Elhady et al., arXiv 2506.00288; `annealed` falls in
+    a straight line, with the share of the recipe as its average.
 
     Example:
-        >>> interleave(8, 0.25, "hu")
-        ['hu', 'hu', 'hu', 'en', 'hu', 'hu', 'hu', 'en']
+        >>> english_shares(4, MixtureRecipe(english_share=0.25, schedule="annealed")).tolist()
+        [0.4375, 0.3125, 0.1875, 0.0625]
     """
-    english_so_far = [int(index * english_share + 1e-9) for index in range(sequences + 1)]
-    return ["en" if after > before else target for before, after in pairwise(english_so_far)]
+    share, progress = recipe.english_share, (np.arange(sequences) + 0.5) / sequences
+    if recipe.schedule == "early":
+        return np.where(progress < recipe.early_part, share, 0.0)
+    if recipe.schedule == "annealed":
+        first, last = min(1.0, 2 * share), max(0.0, 2 * share - 1)
+        return first + (last - first) * progress
+    return np.full(sequences, share)
+
+
+def interleave(shares: Mapping[str, npt.NDArray[np.float64]]) -> list[str]:
+    """Which stream each sequence comes from: always the one that is furthest behind its share.
+
+    Args:
+        shares: by stream, its share at each sequence; together 1 at every sequence.
+
+    Example:
+        >>> interleave({"en": np.full(8, 0.25), "hu": np.full(8, 0.75)})
+        ['hu', 'hu', 'en', 'hu', 'hu', 'hu', 'en', 'hu']
+    """
+    names = list(shares)
+    behind_S = np.zeros(len(names))
+    order = []
+    for share_S in np.stack([shares[name] for name in names], axis=1):
+        behind_S += share_S
+        chosen = int(np.argmax(np.where(share_S > 0, behind_S, -np.inf)))
+        behind_S[chosen] -= 1
+        order.append(names[chosen])
+    return order
 
 
 def pack(
-    documents: Dataset, tokenizer: PreTrainedTokenizerFast, sequences: int, length: int, seed: int
-) -> tuple[npt.NDArray[np.int32], float]:
-    """Fill sequences with documents end to end, without padding.
+    documents: Dataset, tokenizer: PreTrainedTokenizerFast, *, tokens: int, length: int, seed: int, language: str
+) -> Stream:
+    """Encode documents until there are enough tokens, or no more documents.
 
     Args:
         documents: a data set with a column `text`.
         tokenizer: what encodes it; a document begins with `document_start`.
-        sequences: how many to fill.
-        length: tokens of each.
+        tokens: how many are needed.
+        length: of a sequence.
         seed: of the order of the documents.
+        language: of the documents.
 
-    Returns:
-        Token ids of shape (sequences, length), and how many passes over the documents they took.
+    Raises:
+        CorpusError: there is no document.
     """
-    start, texts = document_start(tokenizer), list(documents["text"])
-    wanted, stream, size, used = sequences * length, [], 0, 0
-    while size < wanted:
-        if used % len(texts) == 0:
-            order = random.Random(f"{seed} {used // len(texts)}").sample(range(len(texts)), len(texts))
-        batch = order[used % len(texts) :][:ENCODED_AT_ONCE]
-        for ids in tokenizer([texts[index] for index in batch], add_special_tokens=False)["input_ids"]:
-            stream.append(np.asarray([start, *ids], dtype=np.int32))
-        used += len(batch)
-        size += sum(map(len, stream[-len(batch) :]))
-    tokens = np.concatenate(stream)[:wanted]
-    return tokens.reshape(sequences, length), used / len(texts) * wanted / size
+    if len(documents) == 0:
+        raise CorpusError(f"there is no text in '{language}' to train on: name some, or set its share to 0")
+    order = _shuffled(len(documents), seed, 0)
+    start, key = document_start(tokenizer), tokenizer.backend_tokenizer.to_str().encode()
+    shards, lengths, used, size = [], [], 0, 0
+    while size < tokens and used < len(order):
+        texts, characters = [], 0
+        while used < len(order) and characters < SHARD_CHARACTERS:
+            some = documents[order[used : used + ENCODED_AT_ONCE].tolist()]["text"]
+            texts += some
+            used += len(some)
+            characters += sum(map(len, some))
+        shard, shard_lengths = _encoded(texts, tokenizer, start, key)
+        shards.append(shard)
+        lengths.append(shard_lengths)
+        size += len(shard)
+    begins = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+    return Stream(language, shards, begins, order[: len(begins) - 1], length, seed, len(order))
+
+
+def _encoded(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, start: int, key: bytes
+) -> tuple[npt.NDArray[np.int32], Ids]:
+    """Token ids of texts end to end, mapped from a file of the cache, and how many each text has."""
+    digest = hashlib.sha256(key + start.to_bytes(4, "little"))
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+    folder = cache_folder() / "tokens"
+    ids_path, lengths_path = (folder / f"{digest.hexdigest()[:32]}.{kind}.npy" for kind in ("ids", "lengths"))
+    if not (ids_path.exists() and lengths_path.exists()):
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = []
+        for begin in range(0, len(texts), ENCODED_AT_ONCE):
+            batch = list(texts[begin : begin + ENCODED_AT_ONCE])
+            encodings = tokenizer.backend_tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+            parts += [np.asarray([start, *encoding.ids], dtype=np.int32) for encoding in encodings]
+        _save(lengths_path, np.asarray([len(part) for part in parts]))
+        _save(ids_path, np.concatenate(parts))
+    return np.load(ids_path, mmap_mode="r"), np.load(lengths_path)
+
+
+def _save(path: Path, array: npt.NDArray[Any]) -> None:
+    beside = path.with_name(f".{path.name}.{random.getrandbits(32):08x}.npy")
+    np.save(beside, array)
+    beside.replace(path)
+
+
+def _target_sources(corpus: Corpus, temperature: float) -> dict[str, tuple[Dataset, float]]:
+    """The documents of the target language and their share: together, or by source with shares levelled.
+
+    Source: temperature sampling as in multilingual BERT: a source of n bytes is drawn in proportion to
+    n^(1/temperature).
+    """
+    documents = corpus.train[corpus.language]
+    sources = list(documents["source"]) if temperature > 1 else []
+    if len(set(sources)) < 2:
+        return {corpus.language: (documents, 1.0)}
+    rows: dict[str, list[int]] = {}
+    sizes: dict[str, int] = {}
+    for index, (source, text) in enumerate(zip(sources, documents["text"], strict=True)):
+        rows.setdefault(source, []).append(index)
+        sizes[source] = sizes.get(source, 0) + len(text.encode())
+    weights = {source: size ** (1 / temperature) for source, size in sizes.items()}
+    total = sum(weights.values())
+    return {
+        f"{corpus.language}: {source}": (documents.select(rows[source]), weight / total)
+        for source, weight in weights.items()
+    }
+
+
+def _shuffled(documents: int, seed: int, turn: int) -> Ids:
+    """The order of documents in a pass."""
+    return np.asarray(random.Random(f"{seed} {turn}").sample(range(documents), documents))

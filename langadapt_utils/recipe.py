@@ -36,6 +36,7 @@ MethodName = Literal[
     "gated",
 ]
 GiveUp = Literal["usage", "frequency"]
+Schedule = Literal["constant", "early", "annealed"]
 Forbidden = Literal["digits", "mixed_scripts", "whitespace_runs"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -60,7 +61,9 @@ class CorpusRecipe(_Section):
 
     target: list[str] = [BUILT_IN]  # "builtin", a file, a folder, or hub:ORG/NAME[:CONFIG][@REV]
     english: list[str] = [BUILT_IN, WIKIPEDIA]  # the same, for replay and for measuring forgetting
+    max_megabytes: Ratio = 0.0  # read no more than this of a source, from its beginning; 0: all of it
     heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of the documents of each domain
+    leaks: Literal["stop", "drop"] = "stop"  # where held-out text is in the training text too
     seed: int = 0  # of the split
 
 
@@ -101,8 +104,15 @@ class EmbeddingsRecipe(_Section):
 class MixtureRecipe(_Section):
     """What the model sees."""
 
-    english_share: Share = 0.25  # of the sequences
+    english_share: Share = 0.25  # of the sequences; under `early`, of those that may be English
+    schedule: Schedule = "constant"  # or `early`: English at the beginning alone; `annealed`: less and less of it
+    early_part: Share = 0.1  # of the run, in which `early` has English
+    english_from: Literal["text", "model"] = "text"  # `model`: the base model's own samples stand in for text
+    temperature: Annotated[float, Field(ge=1)] = 1.0  # above 1, small sources of the target language count for more
     sequence_length: Annotated[int, Field(ge=8)] = 256  # tokens
+    separate_documents: bool = True  # a document neither sees nor counts those before it in its sequence
+    sweep: list[Share] = [0.0, 0.25, 0.5]  # shares of English that notebook 4 compares in short runs
+    sweep_tokens: Count = 16_384  # of each of them
     seed: int = 0
 
 
@@ -115,11 +125,21 @@ class TrainingRecipe(_Section):
     learning_rate: Rate = 4e-4  # of the body of the model
     new_rows_rate: Ratio = 5.0  # of new embedding rows, as a multiple of the body's
     old_rows_rate: Ratio = 0.1  # of old embedding rows, as a multiple of the body's
+    rows_first_share: Share = 0.0  # of the steps, in which new rows alone learn
+    schedule: Literal["cosine", "wsd"] = "cosine"  # of the rates; `wsd`: warm-up, stable, decay
     warmup_share: Share = 0.05  # of the steps
+    decay_share: Share = 0.2  # of the steps, for `wsd`
     weight_decay: Ratio = 0.1  # of the body; rows and norms have none
+    gradient_clip: Ratio = 1.0  # largest norm of all gradients; 0: any
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the average that a step keeps; 0: no average
+    lora_rank: Annotated[int, Field(ge=0)] = 0  # train the body through adapters of this rank; 0: train it itself
     interpolation: Share = 0.85  # how far to go from the starting weights to the trained ones
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    gradient_checkpointing: bool = False  # less memory, a third more time
+    compile_layers: bool = True  # on a GPU
+    fused_loss: bool = True  # on a GPU where liger-kernel is installed: no matrix of logits
     checkpoint_minutes: Rate = 3.0
+    report_to: list[str] = []  # trackers that `transformers` knows, such as tensorboard, trackio or wandb
     seed: int = 0
 
 
@@ -224,6 +244,8 @@ _SMOKE = {
     "embeddings.probe_batch_tokens": 64,
     "embeddings.probe_documents": 2,
     "mixture.sequence_length": 64,
+    "mixture.sweep": [0.0, 0.5],
+    "mixture.sweep_tokens": 1_024,
     "training.budget_tokens": 3_072,
     "training.batch_tokens": 512,
     "training.micro_batch_tokens": 512,
@@ -238,6 +260,7 @@ _GPU = {
     "embeddings.probe_batch_tokens": 16_384,
     "embeddings.probe_documents": 100,
     "mixture.sequence_length": 1_024,
+    "mixture.sweep_tokens": 4_000_000,
     "training.budget_tokens": 40_000_000,
     "training.batch_tokens": 65_536,
     "training.micro_batch_tokens": 16_384,
@@ -285,8 +308,10 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
     if dotted not in knobs:
         raise RecipeError(_unknown("parameter", dotted, knobs))
     wanted = knobs[dotted]
-    if isinstance(wanted, list) and not isinstance(value, list):
-        value = [part for part in str(value).split(",") if part]
+    if isinstance(wanted, list):
+        value = value if isinstance(value, list) else [part for part in str(value).split(",") if part]
+        if wanted and isinstance(wanted[0], float):
+            value = [_number(part, float) if isinstance(part, int | str) else part for part in value]
     elif isinstance(wanted, float) and isinstance(value, int | str) and not isinstance(value, bool):
         value = _number(value, float)
     elif isinstance(wanted, int) and not isinstance(wanted, bool) and isinstance(value, str | float):

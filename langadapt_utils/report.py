@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,7 @@ from .corpus import language_name, source_name
 from .evaluation import KIND_NAMES, Scores
 from .fertility import FertilityReport
 from .render import show, table_html
-from .sources import name_portable_class
-from .training import Training
-from .workspace import PUBLISHED, REPORT, STAGES, Workspace, write_atomically
+from .workspace import REPORT, STAGES, Workspace, write_atomically
 
 
 def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | None = None) -> Path:
@@ -45,50 +42,6 @@ def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | N
     path = path or run.folder / REPORT
     write_atomically(path, lambda beside: beside.write_text(page, encoding="utf-8"))
     return path
-
-
-def save_adapted(result: Training, change: VocabularyChange, run: Workspace, folder: Path) -> None:
-    """Write the adapted model as a stock Hugging Face folder with a model card, and the log of its training.
-
-    Args:
-        result: what was trained.
-        change: of the vocabulary; its tokenizer goes with the model.
-        run: whose recipe the card names.
-        folder: of the training stage, as `Workspace.writing` gives it; its checkpoints are deleted.
-    """
-    model = folder / PUBLISHED / "model"
-    result.model.save_pretrained(model)
-    change.tokenizer.save_pretrained(model)
-    name_portable_class(model)
-    (model / "README.md").write_text(_model_card(run, change), encoding="utf-8")
-    (folder / "steps.json").write_text(json.dumps(result.steps), encoding="utf-8")
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-
-
-def _model_card(run: Workspace, change: VocabularyChange) -> str:
-    recipe = run.recipe
-    language = language_name(recipe.language)
-    return f"""---
-language: [{recipe.language}, en]
-library_name: transformers
-pipeline_tag: text-generation
-tags: [langadapt]
----
-# {language} adaptation of {recipe.base}
-
-Made with langadapt: {len(change.added):,} tokens for {language} were added to the tokenizer ({change.mode}), their rows
-started by the method {recipe.embeddings.method}, and the model was trained on {recipe.training.budget_tokens:,} tokens,
-{recipe.mixture.english_share:.0%} of them English. Method: Csaki et al., arXiv 2311.05741, and later work.
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer, model = (kind.from_pretrained("model") for kind in (AutoTokenizer, AutoModelForCausalLM))
-```
-
-Text: {language} from {", ".join(recipe.corpus.target)}; English from {", ".join(recipe.corpus.english)}. The licence of
-the base model and of the text apply. What was gained and lost is in `report.html` of the run.
-"""
 
 
 def _content(run: Workspace, scores: Scores) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def lock_path(folder: Path) -> Path:
 
 def expected_time(recipe: Recipe, parameters: int, stages: Sequence[str]) -> str:
     """How long the stages will take on this machine, as a sentence."""
-    from .training import estimate_seconds
+    from .estimates import estimate_seconds
 
     precision = hardware.native_precision(recipe.training.precision)
     seconds = OVERHEAD_SECONDS * len(stages) / len(STAGES)

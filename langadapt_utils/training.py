@@ -1,12 +1,22 @@
-"""How the model learns: `transformers.Trainer`, with rates of their own for new rows and for old rows."""
+"""How the model learns: `transformers.Trainer`, with rates by row, the loss of each language, and safe checkpoints.
+
+Several GPUs or machines start the same stage with `accelerate launch -m langadapt_utils.training --run RUN`.
+
+Axes: B sequences of a micro-batch, T tokens of a sequence.
+"""
 
 from __future__ import annotations
 
+import argparse
 import copy
 import math
+import os
 import shutil
+import sys
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,17 +27,28 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from . import hardware
 from .changes import VocabularyChange
-from .errors import ModelError
-from .mixture import Mixture
-from .recipe import TrainingRecipe
-from .sources import quiet_transformers
+from .corpus import check_leaks, load_corpus
+from .errors import LangadaptError, ModelError, RecipeError
+from .losses import compile_layers, fuse_loss, language_losses
+from .mixture import Mixture, mix
+from .optimisation import Average, add_adapters, embedding_matrices, merge_adapters, optimizer_for, row_rates
+from .recipe import Recipe, TrainingRecipe
+from .replay import with_samples
+from .saving import save_adapted
+from .sources import free_bytes, load_base, load_model, quiet_transformers
+from .workspace import Workspace, progress_note
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
     from transformers import PreTrainedModel
 
-IGNORED = -100  # a target that does not count
-EFFICIENCY = {("cpu", "bfloat16"): 0.45, ("cpu", "float32"): 0.7, ("cuda", "bfloat16"): 0.15, ("cuda", "float32"): 0.4}
-Report = Callable[[dict[str, Any]], None]
+STAGE = "04_training"
+PRINT_SECONDS = 5
+KEPT = 2  # checkpoints
+SMOOTHED = 20  # steps whose mean loss says where a run stands
+DIVERGED = 1.5  # times the lowest such mean: the run is lost
+Record = dict[str, Any]
+Report = Callable[[Record], None]
 
 
 @dataclass(frozen=True)
@@ -36,14 +57,33 @@ class Training:
 
     Attributes:
         model: at the point of the way from start to trained weights that the recipe names.
-        steps: one record an optimiser step: `step`, `tokens`, `bits_per_byte` of each language seen in the
-            step, `learning_rate`, `tokens_per_second`.
+        steps: one record an optimiser step: `step`, `steps`, `tokens`, `bits_per_byte` of each language seen in the
+            step, `learning_rate`, `tokens_per_second`, `seconds_left`.
         seconds: spent on the steps of this process (a resumed run counts only its own).
+        levers: what made it fast: precision, compiled layers, fused loss, processes.
     """
 
     model: PreTrainedModel
-    steps: list[dict[str, Any]]
+    steps: list[Record]
     seconds: float
+    levers: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Batches:
+    """How a batch is shared out: sequences of a micro-batch, micro-batches a step on each process, and steps."""
+
+    sequences: int
+    accumulated: int
+    steps: int
+
+    @classmethod
+    def of(cls, mixture: Mixture, recipe: TrainingRecipe, processes: int = 1) -> Batches:
+        """Micro-batches no larger than the recipe's, so that all processes together take one batch a step."""
+        batch = max(1, recipe.batch_tokens // mixture.length // processes)
+        sequences = min(batch, max(1, recipe.micro_batch_tokens // mixture.length))
+        accumulated = batch // sequences
+        return cls(sequences, accumulated, max(1, len(mixture) // (sequences * accumulated * processes)))
 
 
 def train(
@@ -61,46 +101,31 @@ def train(
         model: with rows for the new tokens; stays as it is.
         change: says which rows are new.
         mixture: the sequences, in the order of training.
-        recipe: rates, batch, precision.
-        folder: for checkpoints; a run that was stopped goes on from the last whole one.
-        report: called with each record of `Training.steps` as it is made.
+        recipe: rates, schedule, batch, precision.
+        folder: for checkpoints; a run that was stopped goes on from the last one.
+        report: called with each record of `Training.steps` as it is made, and with `doing` where there is more to say.
 
     Raises:
-        ModelError: the loss is not finite.
+        ModelError: the loss is not finite or has diverged (the last checkpoint is kept), or memory is not enough.
     """
     folder = Path(folder)
-    micro_batch = max(1, min(recipe.micro_batch_tokens, recipe.batch_tokens) // mixture.length)
-    accumulate = max(1, recipe.batch_tokens // (micro_batch * mixture.length))
-    steps = max(1, len(mixture) // (micro_batch * accumulate))
-    precision = hardware.native_precision(recipe.precision)
-    on_gpu = hardware.device().type == "cuda"
+    arguments, batches = _arguments(mixture, recipe, folder)
     hardware.keep_freed_memory()
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=steps,
-        per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=accumulate,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(recipe.warmup_share * steps),
-        weight_decay=recipe.weight_decay,
-        bf16=precision == "bfloat16",
-        use_cpu=not on_gpu,
-        train_sampling_strategy="sequential",
-        dataloader_pin_memory=on_gpu,
-        logging_strategy="no",
-        save_strategy="no",
-        save_total_limit=1,
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        seed=recipe.seed,
-    )
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # several GPUs are for `accelerate launch`; DataParallel would change the batch
-    log = _Log(report, arguments, mixture.length, recipe.checkpoint_minutes)
-    trainer = _RowRateTrainer(
-        model=copy.deepcopy(model),
+    hardware.use_all_cores()
+    learner = copy.deepcopy(model)
+    if recipe.lora_rank:
+        add_adapters(learner, recipe.lora_rank)
+    on_gpu = hardware.device().type == "cuda"
+    levers = {
+        "precision": "bfloat16" if arguments.bf16 else "float32",
+        "compiled layers": on_gpu and recipe.compile_layers and compile_layers(learner),
+        "fused loss": on_gpu and recipe.fused_loss and fuse_loss(learner),
+        "processes": arguments.world_size,
+    }
+    tokens = mixture.length * batches.sequences * batches.accumulated * arguments.world_size
+    log = _Log(report, tokens, recipe.checkpoint_minutes)
+    trainer = _MixtureTrainer(
+        model=learner,
         args=arguments,
         train_dataset=mixture,
         data_collator=_collate,
@@ -111,9 +136,18 @@ def train(
     )
     trainer.remove_callback(PrinterCallback)
     with quiet_transformers():
-        trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
-    trained = interpolate(model, trainer.model.to("cpu"), recipe.interpolation)
-    return Training(trained.eval(), log.records, log.seconds)
+        try:
+            trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+                raise ModelError(
+                    f"memory is not enough for {batches.sequences * mixture.length} tokens at once: halve "
+                    "training.micro_batch_tokens (the batch stays the same), or mixture.sequence_length"
+                ) from error
+            raise
+    trained = trainer.trained_model(model)
+    _blend(model, trained, recipe.interpolation)
+    return Training(trained.eval(), log.records, log.seconds, levers)
 
 
 def interpolate(start: PreTrainedModel, end: PreTrainedModel, share: float) -> PreTrainedModel:
@@ -127,126 +161,183 @@ def interpolate(start: PreTrainedModel, end: PreTrainedModel, share: float) -> P
     Source: WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903.
     """
     result = copy.deepcopy(end)
-    begin = dict(start.named_parameters())
-    with torch.no_grad():
-        for name, parameter in result.named_parameters():
-            parameter.copy_(torch.lerp(begin[name].to(parameter.dtype), parameter, share))
+    _blend(start, result, share)
     return result
 
 
-def estimate_seconds(parameters: int, tokens: int, precision: hardware.Precision) -> float:
-    """How long training on a number of tokens takes here, from the speed of a matrix product.
-
-    Training costs about 6 floating-point operations a parameter and token (Kaplan et al. 2020, arXiv
-    2001.08361); `EFFICIENCY` is the share of a large matrix product's speed that training reaches.
-
-    Args:
-        parameters: of the model.
-        tokens: of the run.
-        precision: of the matrix products.
-    """
-    efficiency = EFFICIENCY[hardware.device().type, precision]
-    return 6 * parameters * tokens / (efficiency * hardware.measured_flops(precision))
+@torch.no_grad()
+def _blend(start: PreTrainedModel, end: PreTrainedModel, share: float) -> None:
+    begin = dict(start.named_parameters())
+    for name, parameter in end.named_parameters():
+        parameter.copy_(torch.lerp(begin[name].to(parameter), parameter, share))
 
 
-class _RowRateTrainer(Trainer):  # type: ignore[misc]
-    """A Trainer whose embedding rows learn at two rates, and that reports bits per byte per language."""
+def _arguments(mixture: Mixture, recipe: TrainingRecipe, folder: Path) -> tuple[TrainingArguments, Batches]:
+    on_gpu = hardware.device().type == "cuda"
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine" if recipe.schedule == "cosine" else "warmup_stable_decay",
+        max_grad_norm=recipe.gradient_clip,
+        gradient_checkpointing=recipe.gradient_checkpointing,
+        bf16=hardware.native_precision(recipe.precision) == "bfloat16",
+        use_cpu=not on_gpu,
+        ddp_backend=None if on_gpu or "WORLD_SIZE" not in os.environ else "gloo",
+        train_sampling_strategy="sequential",
+        dataloader_pin_memory=on_gpu,
+        dataloader_num_workers=2 if on_gpu else 0,
+        logging_strategy="steps" if recipe.report_to else "no",
+        logging_steps=1,
+        save_strategy="no",
+        report_to=recipe.report_to or "none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        seed=recipe.seed,
+    )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # several GPUs are for `accelerate launch`; DataParallel would change the batch
+    batches = Batches.of(mixture, recipe, arguments.world_size)
+    arguments.per_device_train_batch_size = batches.sequences
+    arguments.gradient_accumulation_steps = batches.accumulated
+    arguments.max_steps = batches.steps
+    arguments.warmup_steps = math.ceil(recipe.warmup_share * batches.steps)
+    if recipe.schedule == "wsd":
+        arguments.lr_scheduler_kwargs = {"num_decay_steps": math.ceil(recipe.decay_share * batches.steps)}
+    return arguments, batches
+
+
+class _MixtureTrainer(Trainer):  # type: ignore[misc]
+    """A Trainer with rates by row, the loss of each language, and checkpoints that are whole or not there."""
 
     def __init__(self, *args: Any, new_rows: list[int], recipe: TrainingRecipe, log: _Log, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.loss_is_scaled_for_ga = False  # `compute_loss` returns the mean of a micro-batch
         self._new_rows, self._recipe, self._log = new_rows, recipe, log
+        self._rows = {id(matrix) for matrix in embedding_matrices(self.model)}
+        self._rows_first = math.ceil(recipe.rows_first_share * self.args.max_steps)
+        self._average = Average(self.model, recipe.ema) if recipe.ema else None
+        self._beside: Path | None = None
+        log.trainer = self
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """AdamW in three groups: matrices, vectors (no decay), embedding rows (no decay, their own rates)."""
-        recipe = self._recipe
-        heads = [self.model.get_input_embeddings(), self.model.get_output_embeddings()]
-        rows = {id(head.weight): head.weight for head in heads if head is not None}
-        body = [p for p in self.model.parameters() if id(p) not in rows and p.requires_grad]
-        fastest = max(recipe.new_rows_rate, recipe.old_rows_rate)
-        groups = [
-            {"params": [p for p in body if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in body if p.ndim < 2], "weight_decay": 0.0},
-            {"params": list(rows.values()), "weight_decay": 0.0, "lr": recipe.learning_rate * fastest},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.95), fused=True)
-        if fastest > 0:
-            new, old = recipe.new_rows_rate / fastest, recipe.old_rows_rate / fastest
-            scale_row_updates(optimizer, list(rows.values()), self._new_rows, new, old)
-        self.optimizer: torch.optim.Optimizer = optimizer
-        return optimizer
+        """AdamW with rates by row."""
+        self._rates = optimizer_for(self.model, self._new_rows, self._recipe)
+        self.optimizer: torch.optim.Optimizer = self._rates
+        return self.optimizer
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean cross-entropy a token; each sequence's share goes to the log."""
-        ids_BT = inputs["input_ids"]
-        outputs = model(input_ids=ids_BT, use_cache=False)
-        # Shifting the targets, not the logits, saves a copy of the largest tensor there is.
-        targets_BT = torch.nn.functional.pad(ids_BT[:, 1:], (0, 1), value=IGNORED)
-        losses_BT = torch.nn.functional.cross_entropy(
-            outputs.logits.flatten(0, 1).float(), targets_BT.flatten(), ignore_index=IGNORED, reduction="none"
-        ).view_as(ids_BT)
-        nats_B = losses_BT.detach().sum(dim=1)
-        self._log.add(nats_B.tolist(), inputs["bytes"].tolist(), inputs["is_english"].tolist())
-        loss = losses_BT[:, :-1].mean()
-        return (loss, outputs) if return_outputs else loss
+        """Cross-entropy over the tokens of a micro-batch; each language's share goes to the log."""
+        is_english = inputs["is_english"]
+        target_loss, english_loss = language_losses(
+            model, inputs["input_ids"], inputs.get("position_ids"), int(len(is_english) - is_english.sum())
+        )
+        self._log.add(target_loss.detach(), english_loss.detach(), inputs["bytes"], is_english)
+        # Divided by a number that is the same everywhere, so that several processes learn what one does.
+        loss = (target_loss + english_loss) / inputs["input_ids"].numel()
+        return (loss, None) if return_outputs else loss
 
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """A forward and backward pass; while rows go first, nothing else learns."""
+        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        rows_first = self.state.global_step < self._rows_first
+        matrix = embedding_matrices(self.model)[0]
+        self._rates.row_rates_V1 = row_rates(len(matrix), self._new_rows, self._recipe, rows_first=rows_first)
+        if rows_first:
+            for parameter in self.model.parameters():
+                if id(parameter) not in self._rows:
+                    parameter.grad = None
+        return loss
 
-def scale_row_updates(
-    optimizer: torch.optim.Optimizer, matrices: list[torch.nn.Parameter], new_rows: list[int], new: float, old: float
-) -> None:
-    """Scale what each optimiser step does to the rows of embedding matrices.
+    def step_ended(self) -> None:
+        """What belongs to every optimiser step beside the step."""
+        if self._average:
+            self._average.update()
 
-    An AdamW step without weight decay is proportional to its rate, so scaling a row's step is exactly the
-    same as giving the row that much of the rate. (Scaling its gradient would do nothing: Adam divides by the
-    gradient's size.)
+    def trained_model(self, start: PreTrainedModel) -> PreTrainedModel:
+        """The model on the CPU, without what was added for training."""
+        if self._average:
+            self._average.apply()
+        if self.is_fsdp_enabled:  # each process holds a part
+            model = copy.deepcopy(start)
+            model.load_state_dict(self.accelerator.get_state_dict(self.model_wrapped))
+            return model
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).to("cpu")
+        if self._recipe.lora_rank:
+            merge_adapters(model)
+        model.__dict__.pop("forward", None)
+        return model
 
-    Args:
-        optimizer: steps of which are scaled from now on.
-        matrices: embedding matrices, of shape (rows, dimensions).
-        new_rows: indices of the rows that count as new.
-        new: what the steps of new rows are multiplied by.
-        old: what the steps of all other rows are multiplied by.
-    """
-    if new == old == 1:
-        return
-    before: list[torch.Tensor] = []
+    def agreed(self, due: bool) -> bool:
+        """What the first process thinks is due, so that all do the same."""
+        if self.args.world_size == 1:
+            return due
+        votes: torch.Tensor = self.accelerator.gather(torch.tensor([due], device=self.args.device))
+        return bool(votes[0])
 
-    def remember(*_: Any) -> None:
-        before[:] = [matrix.detach().clone() for matrix in matrices]
+    def log(self, logs: Record, start_time: float | None = None) -> None:
+        """Give trackers the loss of each language."""
+        bits = self._log.records[-1]["bits_per_byte"] if self._log.records else {}
+        super().log(logs | {f"bits_per_byte_{name}": value for name, value in bits.items()}, start_time)
 
-    def scale(*_: Any) -> None:
-        for matrix, old_matrix in zip(matrices, before, strict=True):
-            scale_V1 = torch.full((len(matrix), 1), old, device=matrix.device, dtype=matrix.dtype)
-            scale_V1[new_rows] = new
-            with torch.no_grad():
-                matrix.copy_(torch.lerp(old_matrix, matrix, scale_V1))
-        before.clear()
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._beside or super()._get_output_dir(trial))
 
-    optimizer.register_step_pre_hook(remember)
-    optimizer.register_step_post_hook(scale)
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint beside, then give it its name; the last two are kept."""
+        folder = Path(self.args.output_dir)
+        needed = 3 * sum(p.numel() * p.element_size() for p in self.model.parameters())
+        if (free := free_bytes(folder)) < needed:
+            self._log.say(f"no checkpoint: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB of disk are free")
+            return
+        self._beside = folder / ".writing"
+        try:
+            super()._save_checkpoint(model, trial)
+            written = self._beside / f"checkpoint-{self.state.global_step}"
+            if self.args.should_save:
+                if self._average:
+                    self._average.save(written)
+                written.replace(folder / written.name)
+                for old in _checkpoints(folder)[:-KEPT]:
+                    shutil.rmtree(old)
+        finally:
+            if self.args.should_save:
+                shutil.rmtree(self._beside, ignore_errors=True)
+            self._beside = None
+        self.accelerator.wait_for_everyone()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._average:
+            self._average.load(Path(resume_from_checkpoint))
 
 
 class _Log(TrainerCallback):  # type: ignore[misc]
-    """Collects a record a step, and asks for a checkpoint every few minutes."""
+    """Collects a record a step, stops a run that is lost, and asks for a checkpoint every few minutes."""
 
-    def __init__(self, report: Report, arguments: TrainingArguments, length: int, checkpoint_minutes: float) -> None:
-        self.records: list[dict[str, Any]] = []
+    trainer: _MixtureTrainer
+
+    def __init__(self, report: Report, tokens: int, checkpoint_minutes: float) -> None:
+        self.records: list[Record] = []
         self.seconds = 0.0
-        self._report, self._minutes = report, checkpoint_minutes
-        self._tokens = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * length
-        self._sums: dict[str, list[float]] = {}
+        self._report, self._tokens, self._checkpoint_minutes = report, tokens, checkpoint_minutes
+        self._sums: torch.Tensor | float = 0.0
+        self._recent: dict[str, deque[float]] = {}
+        self._lowest: dict[str, float] = {}
 
-    def add(self, nats: list[float], sizes: list[int], english: list[bool]) -> None:
-        for nat, size, is_english in zip(nats, sizes, english, strict=True):
-            if not math.isfinite(nat):
-                raise ModelError(
-                    "the training loss is not finite: lower training.learning_rate, or set training.precision=float32"
-                )
-            sums = self._sums.setdefault("en" if is_english else "target", [0.0, 0.0])
-            sums[0] += nat / math.log(2)
-            sums[1] += size
+    def add(
+        self, target_loss: torch.Tensor, english_loss: torch.Tensor, bytes_B: torch.Tensor, is_english_B: torch.Tensor
+    ) -> None:
+        """Count a micro-batch, without waiting for the GPU."""
+        english_bytes = (bytes_B * is_english_B).sum()
+        sums = [target_loss.float(), english_loss.float(), bytes_B.sum() - english_bytes, english_bytes]
+        self._sums = self._sums + torch.stack([one.float().to(target_loss.device) for one in sums])
+
+    def say(self, doing: str) -> None:
+        """Report something that is not a step."""
+        if self.trainer.is_world_process_zero():
+            self._report({"doing": doing})
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step:
@@ -254,39 +345,129 @@ class _Log(TrainerCallback):  # type: ignore[misc]
         self._first = state.global_step
         self._began = self._saved = self._stepped = time.perf_counter()
 
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop before weights are spoilt."""
+        sums = self.trainer.accelerator.reduce(self._sums, reduction="sum").tolist()
+        self._sums = 0.0
+        bits, sizes = [nats / math.log(2) for nats in sums[:2]], sums[2:]
+        self._bits = {name: bit / size for name, bit, size in zip(("target", "en"), bits, sizes, strict=True) if size}
+        if not all(map(math.isfinite, bits)):
+            raise ModelError(
+                f"the training loss is not finite at step {state.global_step + 1}: lower training.learning_rate, or "
+                "set training.precision=float32; the last checkpoint is kept"
+            )
+        for name, value in self._bits.items():
+            recent = self._recent.setdefault(name, deque(maxlen=SMOOTHED))
+            recent.append(value)
+            mean = sum(recent) / len(recent)
+            if len(recent) == SMOOTHED:
+                lowest = self._lowest[name] = min(mean, self._lowest.get(name, mean))
+                if mean > DIVERGED * lowest:
+                    raise ModelError(
+                        f"the training loss diverges: {name} was at {lowest:.2f} bits per byte and is at {mean:.2f} "
+                        f"by step {state.global_step + 1}; lower training.learning_rate; the last checkpoint is kept"
+                    )
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.step_ended()
         now = time.perf_counter()
         record = {
             "step": state.global_step,
             "steps": state.max_steps,
             "tokens": state.global_step * self._tokens,
-            "bits_per_byte": {language: bits / size for language, (bits, size) in self._sums.items()},
+            "bits_per_byte": self._bits,
             "learning_rate": kwargs["lr_scheduler"].get_last_lr()[0],
             "tokens_per_second": self._tokens / (now - self._stepped),
             "seconds_left": (now - self._began)
             / (state.global_step - self._first)
             * (state.max_steps - state.global_step),
         }
-        self._sums, self._stepped, self.seconds = {}, now, now - self._began
+        self._stepped, self.seconds = now, now - self._began
         self.records.append(record)
         state.log_history.append(record)
-        self._report(record)
-        if now - self._saved > 60 * self._minutes and state.global_step < state.max_steps:
+        if state.is_world_process_zero:
+            self._report(record)
+        due = now - self._saved > 60 * self._checkpoint_minutes and state.global_step < state.max_steps
+        if self.trainer.agreed(due):
             control.should_save, self._saved = True, now
 
 
 def _collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Stack sequences, those in the target language first."""
+    examples = sorted(examples, key=lambda example: example["is_english"])
     return {name: torch.as_tensor(np.asarray([example[name] for example in examples])) for name in examples[0]}
 
 
-def _last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; half-written ones are removed.
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
 
-    The Trainer writes `trainer_state.json` last, and deletes the checkpoint before only after that.
+
+def _last_checkpoint(folder: Path) -> str | None:
+    return str(_checkpoints(folder)[-1]) if _checkpoints(folder) else None
+
+
+def main() -> None:
+    """Do stage 4 of a run whose first three stages are complete, in as many processes as were started."""
+    from accelerate import PartialState
+
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="the run folder")
+    folder = parser.parse_args().run
+    state = PartialState(cpu=hardware.device().type == "cpu")
+    try:
+        _train_stage(folder, state)
+    except LangadaptError as error:
+        if state.is_main_process:
+            print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _train_stage(folder: Path, state: PartialState) -> None:
+    if not (folder / "recipe.yaml").is_file():
+        raise RecipeError(f"{folder} is not a run folder: it has no recipe.yaml")
+    run = Workspace(folder, Recipe.read(folder / "recipe.yaml"))
+    recipe, report = run.recipe, _printer(run)
+    change = VocabularyChange.load(run.stage("02_vocabulary"))
+    start = load_model(run.stage("03_embeddings") / "model")
+    with state.main_process_first():  # it fills the cache, the others read it
+        mixture = mixture_of(recipe, change, report=lambda line: report({"doing": line}))
+    with ExitStack() as stack:
+        place = stack.enter_context(run.writing(STAGE)) if state.is_main_process else run.partial(STAGE)
+        state.wait_for_everyone()
+        result = train(start, change, mixture, recipe.training, place / "checkpoints", report=report)
+        if state.is_main_process:
+            save_adapted(result.model, result.steps, change, run, place)
+    state.wait_for_everyone()
+
+
+def mixture_of(
+    recipe: Recipe, change: VocabularyChange, *, report: Callable[[str], None] = lambda line: None
+) -> Mixture:
+    """What a recipe trains on.
+
+    Raises:
+        CorpusError: text is missing, or some that is measured on would be trained on.
     """
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for checkpoint in reversed(checkpoints):
-        if (checkpoint / "trainer_state.json").exists():
-            return str(checkpoint)
-        shutil.rmtree(checkpoint)
-    return None
+    corpus = load_corpus(recipe.corpus, recipe.language)
+    check_leaks(corpus)
+    if recipe.mixture.english_from == "model":
+        corpus = with_samples(corpus, load_base(recipe.base), recipe, report=report)
+    return mix(corpus, change.tokenizer, recipe.mixture, budget_tokens=recipe.training.budget_tokens)
+
+
+def _printer(run: Workspace) -> Report:
+    """Log records, and print one every few seconds."""
+    printed = 0.0
+
+    def report(record: Record) -> None:
+        nonlocal printed
+        run.log({"stage": STAGE, **record})
+        if time.monotonic() - printed > PRINT_SECONDS or record.get("step") == record.get("steps", 0):
+            printed = time.monotonic()
+            print(progress_note(record), flush=True)
+
+    return report
+
+
+if __name__ == "__main__":
+    main()

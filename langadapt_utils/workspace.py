@@ -131,6 +131,10 @@ class Workspace:
         inputs = [name, __version__, recipe.digest, fingerprint(recipe.corpus), base_fingerprint(recipe.base)]
         return hashlib.sha256("\n".join(inputs).encode()).hexdigest()
 
+    def partial(self, name: str) -> Path:
+        """Where a stage writes until it is complete."""
+        return self.folder / f".{name}.partial"
+
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """A folder to write a stage's results into; it becomes the stage's folder when the block ends well.
@@ -138,7 +142,7 @@ class Workspace:
         What an interrupted stage left is handed out again when its inputs are the same, so that it can
         go on from there; anything older is removed.
         """
-        partial, key = self.folder / f".{name}.partial", self.key(name)
+        partial, key = self.partial(name), self.key(name)
         mark = partial / "key"
         if not (mark.exists() and mark.read_text() == key):
             shutil.rmtree(partial, ignore_errors=True)

@@ -1,7 +1,9 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
@@ -9,19 +11,47 @@ from transformers import PreTrainedTokenizerFast
 from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus import Corpus
 from langadapt_utils.errors import CorpusError
-from langadapt_utils.mixture import interleave, mix
-from langadapt_utils.recipe import MixtureRecipe
+from langadapt_utils.mixture import Mixture, english_shares, interleave, mix
+from langadapt_utils.recipe import MixtureRecipe, Schedule
 from langadapt_utils.tokens import document_start
 
 RECIPE = MixtureRecipe(sequence_length=32)
 
 
-@given(st.integers(1, 400), st.floats(0, 1))
-def test_every_stretch_has_the_same_share_of_english(sequences: int, share: float) -> None:
-    order = interleave(sequences, share, "hu")
+@given(st.integers(1, 400), st.floats(0, 1), st.sampled_from(["constant", "early", "annealed"]))
+def test_every_stretch_has_the_english_of_its_schedule(sequences: int, share: float, schedule: Schedule) -> None:
+    english = english_shares(sequences, MixtureRecipe(english_share=share, schedule=schedule))
+    order = interleave({"en": english, "hu": 1 - english})
     assert len(order) == sequences
     for stretch in range(1, sequences + 1):
-        assert abs(order[:stretch].count("en") - share * stretch) <= 1
+        assert abs(order[:stretch].count("en") - english[:stretch].sum()) <= 1
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=3, max_size=6), st.integers(1, 200))
+def test_many_streams_keep_their_shares(weights: list[float], sequences: int) -> None:
+    shares = {str(i): np.full(sequences, weight / sum(weights)) for i, weight in enumerate(weights)}
+    order = interleave(shares)
+    for name, share in shares.items():
+        assert abs(order.count(name) - share.sum()) <= len(weights)
+
+
+def test_early_english_is_at_the_beginning_alone() -> None:
+    shares = english_shares(10, MixtureRecipe(english_share=0.5, schedule="early", early_part=0.2))
+    assert shares.tolist() == [0.5] * 2 + [0.0] * 8
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
+def test_annealed_english_falls_and_keeps_its_average(share: float) -> None:
+    shares = english_shares(50, MixtureRecipe(english_share=share, schedule="annealed"))
+    assert shares.mean() == pytest.approx(share) and (np.diff(shares) < 0).all()
+    assert shares.min() >= 0 and shares.max() <= 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.125, 0.25, 0.5, 0.875, 1.0])
+def test_every_optimiser_step_has_the_exact_share(share: float) -> None:
+    english = np.full(80, share)
+    order = interleave({"en": english, "hu": 1 - english})
+    assert {order[i : i + 8].count("en") for i in range(0, 80, 8)} == {round(8 * share)}
 
 
 @pytest.mark.parametrize(("share", "languages"), [(0.0, {"hu"}), (1.0, {"en"}), (0.25, {"hu", "en"})])
@@ -67,18 +97,90 @@ def test_each_sequence_knows_its_bytes(corpora: dict[str, Corpus], change: Vocab
     mixture = mix(corpora["hu"], change.tokenizer, RECIPE, budget_tokens=640)
     vocabulary = {index: token for token, index in change.tokenizer.get_vocab().items()}
     for i in range(len(mixture)):
-        tokens = [vocabulary[index] for index in mixture[i]["input_ids"][1:]]
-        assert mixture[i]["bytes"] == sum(len(token) for token in tokens if token != "<|endoftext|>")
+        item = mixture[i]
+        tokens = [vocabulary[index] for index in item["input_ids"][item["position_ids"] > 0]]
+        assert item["bytes"] == sum(len(token) for token in tokens if token != "<|endoftext|>")
+
+
+def ids(mixture: Mixture) -> list[list[int]]:
+    return [mixture[i]["input_ids"].tolist() for i in range(len(mixture))]
 
 
 def test_the_order_follows_the_seed(corpora: dict[str, Corpus], change: VocabularyChange) -> None:
     one, two, other = (
-        mix(corpora["hu"], change.tokenizer, MixtureRecipe(sequence_length=32, seed=seed), budget_tokens=640).blocks[
-            "hu"
-        ]
+        mix(corpora["hu"], change.tokenizer, MixtureRecipe(sequence_length=32, seed=seed), budget_tokens=640)
         for seed in (0, 0, 1)
     )
-    assert np.array_equal(one, two) and not np.array_equal(one, other)
+    assert ids(one) == ids(two) != ids(other)
+
+
+def test_positions_begin_anew_in_every_document(corpora: dict[str, Corpus], change: VocabularyChange) -> None:
+    mixture = mix(corpora["hu"], change.tokenizer, MixtureRecipe(sequence_length=128), budget_tokens=64_000)
+    start = document_start(change.tokenizer)
+    for i in range(len(mixture)):
+        tokens, positions = mixture[i]["input_ids"], mixture[i]["position_ids"]
+        begins = np.flatnonzero(positions == 0)
+        assert begins[0] == 0 and set(begins[1:]) == set(np.flatnonzero(tokens == start)) - {0}
+        assert np.array_equal(positions, np.arange(128) - np.repeat(begins, np.diff([*begins, 128])))
+
+
+def test_each_pass_has_every_document_once_in_an_order_of_its_own(
+    corpora: dict[str, Corpus], change: VocabularyChange
+) -> None:
+    recipe = MixtureRecipe(sequence_length=16, english_share=0)
+    texts = corpora["hu"].train["hu"].select(range(12))
+    corpus = dataclasses.replace(corpora["hu"], train=corpora["hu"].train | {"hu": texts})
+    size = sum(len(ids) + 1 for ids in change.tokenizer(list(texts["text"]))["input_ids"])
+    mixture = mix(corpus, change.tokenizer, recipe, budget_tokens=3 * size)
+    stream, start = np.concatenate(ids(mixture)), document_start(change.tokenizer)
+    documents = [change.tokenizer.decode(part[1:]) for part in np.split(stream, np.flatnonzero(stream == start))[1:]]
+    passes = [documents[begin : begin + 12] for begin in (0, 12)]
+    assert sorted(passes[0]) == sorted(passes[1]) == sorted(texts["text"]) and passes[0] != passes[1]
+
+
+def test_text_is_encoded_once_and_found_again(
+    corpora: dict[str, Corpus], change: VocabularyChange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LANGADAPT_CACHE", str(tmp_path))
+    monkeypatch.setattr("langadapt_utils.mixture.SHARD_CHARACTERS", 20_000)
+    monkeypatch.setattr("langadapt_utils.mixture.ENCODED_AT_ONCE", 7)
+    first = mix(corpora["hu"], change.tokenizer, RECIPE, budget_tokens=32_000)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
+    assert len(files) > 4 and all(isinstance(shard, np.memmap) for shard in first.streams["hu"].shards)
+    again = mix(corpora["hu"], change.tokenizer, RECIPE, budget_tokens=32_000)
+    assert ids(again) == ids(first)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")} == files
+    monkeypatch.undo()
+    assert ids(mix(corpora["hu"], change.tokenizer, RECIPE, budget_tokens=32_000)) == ids(first)
+
+
+def test_no_more_is_encoded_than_the_run_needs(
+    corpora: dict[str, Corpus], change: VocabularyChange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("langadapt_utils.mixture.SHARD_CHARACTERS", 5_000)
+    monkeypatch.setattr("langadapt_utils.mixture.ENCODED_AT_ONCE", 5)
+    mixture = mix(corpora["hu"], change.tokenizer, RECIPE, budget_tokens=3_200)
+    stream = mixture.streams["hu"]
+    assert len(stream.order) < stream.documents / 2
+    size = sum(len(ids) + 1 for ids in change.tokenizer(list(corpora["hu"].train["hu"]["text"]))["input_ids"])
+    assert mixture.passes["hu"] == pytest.approx(mixture.order.count("hu") * 32 / size, rel=0.3)
+
+
+def test_temperature_levels_sources(corpora: dict[str, Corpus], change: VocabularyChange) -> None:
+    documents = corpora["hu"].train["hu"]
+    rows = [{**documents[i], "source": "small" if i < 10 else "large"} for i in range(110)]
+    corpus = dataclasses.replace(corpora["hu"], train=corpora["hu"].train | {"hu": Dataset.from_list(rows)})
+    shares = {}
+    for temperature in (1.0, 2.0, 1e9):
+        recipe = MixtureRecipe(sequence_length=32, english_share=0.2, temperature=temperature)
+        mixture = mix(corpus, change.tokenizer, recipe, budget_tokens=32_000)
+        assert mixture.share("en") == pytest.approx(0.2, abs=0.002)
+        shares[temperature] = mixture.order.count("hu: small") / len(mixture)
+    sizes = [sum(len(row["text"].encode()) for row in rows if row["source"] == name) for name in ("small", "large")]
+    root = [size**0.5 for size in sizes]
+    assert shares[1.0] == 0 and shares[2.0] == pytest.approx(0.8 * root[0] / sum(root), abs=0.01)
+    assert shares[1e9] == pytest.approx(0.4, abs=0.01)
+    assert mixture.passes["hu: small"] > 3 * mixture.passes["hu: large"]
 
 
 def test_a_budget_below_one_sequence_is_refused(corpora: dict[str, Corpus], change: VocabularyChange) -> None:

@@ -2,18 +2,22 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from conftest import llama
-from transformers import PreTrainedModel
+from conftest import gpt2, llama
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 
+from langadapt_utils import training
 from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus import Corpus
 from langadapt_utils.embeddings import initialise_embeddings
 from langadapt_utils.errors import ModelError
 from langadapt_utils.mixture import Mixture, mix
+from langadapt_utils.optimisation import embedding_matrices
 from langadapt_utils.recipe import MixtureRecipe, TrainingRecipe
-from langadapt_utils.training import estimate_seconds, interpolate, scale_row_updates, train
+from langadapt_utils.training import Batches, _Log, interpolate, train
 
 RECIPE = TrainingRecipe(
     budget_tokens=2_560, batch_tokens=256, micro_batch_tokens=128, learning_rate=3e-3, precision="float32"
@@ -34,25 +38,6 @@ def weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in model.named_parameters()}
 
 
-def test_rows_step_at_their_own_rates_like_separate_parameters() -> None:
-    """The plain reference: old rows and new rows as two parameters in two groups."""
-    torch.manual_seed(0)
-    new_rows, old_rows = [1, 4], [0, 2, 3, 5]
-    together = torch.nn.Parameter(torch.randn(6, 3))
-    new, old = (torch.nn.Parameter(together.detach()[rows].clone()) for rows in (new_rows, old_rows))
-    fast, slow = 0.05, 0.004
-    one = torch.optim.AdamW([together], lr=fast, weight_decay=0.0)
-    scale_row_updates(one, [together], new_rows, 1.0, slow / fast)
-    two = torch.optim.AdamW([{"params": [new], "lr": fast}, {"params": [old], "lr": slow}], weight_decay=0.0)
-    for _ in range(20):
-        gradient = torch.randn(6, 3)
-        together.grad, new.grad, old.grad = gradient, gradient[new_rows], gradient[old_rows]
-        one.step()
-        two.step()
-    torch.testing.assert_close(together.detach()[new_rows], new.detach())
-    torch.testing.assert_close(together.detach()[old_rows], old.detach())
-
-
 def test_training_lowers_the_loss_and_leaves_the_given_model_alone(
     start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
 ) -> None:
@@ -60,7 +45,7 @@ def test_training_lowers_the_loss_and_leaves_the_given_model_alone(
     result = train(start, change, mixture, RECIPE, tmp_path, report=records.append)
     assert all(torch.equal(before[name], value) for name, value in weights(start).items())
     assert len(records) == len(result.steps) == 10
-    ids = torch.tensor([mixture[i]["input_ids"] for i in range(len(mixture))])
+    ids = torch.tensor(np.stack([mixture[i]["input_ids"] for i in range(len(mixture))]))
     with torch.no_grad():
         losses = [model(ids, labels=ids).loss.item() for model in (start, result.model)]
     assert losses[1] < losses[0] - 0.05
@@ -78,10 +63,12 @@ def test_the_reported_loss_is_the_models_own(
     sizes = {True: 0, False: 0}
     for i in range(8):  # the first step: two micro-batches of four sequences
         item = mixture[i]
-        ids = torch.tensor(item["input_ids"])[None]
-        with torch.no_grad():
-            loss = start(ids, labels=ids).loss.item() * 31
-        bits[item["is_english"]] += loss / math.log(2)
+        begins = np.flatnonzero(item["position_ids"] == 0)
+        for document in np.split(item["input_ids"], begins[1:]):  # each by itself
+            ids = torch.tensor(document)[None]
+            with torch.no_grad():
+                logits = start(ids).logits[0, :-1]
+            bits[item["is_english"]] += cross_entropy(logits, ids[0, 1:], reduction="sum").item() / math.log(2)
         sizes[item["is_english"]] += item["bytes"]
     first = result.steps[0]["bits_per_byte"]
     assert first["target"] == pytest.approx(bits[False] / sizes[False], rel=1e-4)
@@ -112,29 +99,35 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
 
     with pytest.raises(KeyboardInterrupt):
         train(start, change, mixture, recipe, tmp_path / "stopped", report=stop)
-    assert [path.name for path in (tmp_path / "stopped").glob("checkpoint-*")] == ["checkpoint-5"]
+    assert {path.name for path in (tmp_path / "stopped").iterdir()} == {"checkpoint-4", "checkpoint-5"}
     resumed = train(start, change, mixture, recipe, tmp_path / "stopped")
     assert [record["step"] for record in resumed.steps] == list(range(1, 11))
-    for name, value in weights(whole.model).items():
-        torch.testing.assert_close(weights(resumed.model)[name], value)
+    assert all(torch.equal(weights(resumed.model)[name], value) for name, value in weights(whole.model).items())
+    assert [record["bits_per_byte"] for record in resumed.steps] == [record["bits_per_byte"] for record in whole.steps]
 
 
-def test_a_half_written_checkpoint_is_passed_over(
-    start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_ones(
+    start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = RECIPE.model_copy(update={"checkpoint_minutes": 1e-6})
+    free = iter([10**12] * 3 + [1_000] * 20)
+    monkeypatch.setattr(training, "free_bytes", lambda folder: next(free))
+    said: list[dict[str, Any]] = []
 
     def stop(record: dict[str, Any]) -> None:
-        if record["step"] == 6:
+        said.append(record)
+        if record.get("step") == 8:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train(start, change, mixture, recipe, tmp_path, report=stop)
-    (tmp_path / "checkpoint-10").mkdir()
-    (tmp_path / "checkpoint-10" / "model.safetensors").write_bytes(b"half")
-    records: list[dict[str, Any]] = []
-    train(start, change, mixture, RECIPE, tmp_path, report=records.append)
-    assert [record["step"] for record in records] == [6, 7, 8, 9, 10]
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-3"}
+    assert next(record["doing"] for record in said if "doing" in record).startswith("no checkpoint: ")
+    monkeypatch.setattr(Trainer, "_save_optimizer_and_scheduler", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+    monkeypatch.setattr(training, "free_bytes", lambda folder: 10**12)
+    with pytest.raises(OSError, match="disk"):
+        train(start, change, mixture, recipe, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-3"}
 
 
 def test_interpolation_goes_from_one_end_to_the_other(start: PreTrainedModel) -> None:
@@ -163,11 +156,119 @@ def test_a_loss_that_is_not_finite_stops_the_run(
 ) -> None:
     with torch.no_grad():
         start.model.norm.weight.fill_(float("inf"))
-    with pytest.raises(ModelError, match=r"loss is not finite: lower training\.learning_rate"):
+    with pytest.raises(ModelError, match=r"loss is not finite at step 1: lower training\.learning_rate"):
         train(start, change, mixture, RECIPE, tmp_path)
 
 
-def test_the_estimate_grows_with_parameters_and_tokens() -> None:
-    once = estimate_seconds(10**6, 10**4, "float32")
-    assert estimate_seconds(10**6, 2 * 10**4, "float32") == pytest.approx(2 * once)
-    assert estimate_seconds(3 * 10**6, 10**4, "float32") == pytest.approx(3 * once)
+def test_a_loss_that_diverges_stops_the_run_and_keeps_the_last_checkpoint(
+    start: PreTrainedModel, change: VocabularyChange, corpora: dict[str, Corpus], tmp_path: Path
+) -> None:
+    mixture = mix(corpora["hu"], change.tokenizer, MixtureRecipe(sequence_length=32), budget_tokens=25_600)
+    recipe = RECIPE.model_copy(update={"learning_rate": 3.0, "warmup_share": 1.0, "checkpoint_minutes": 1e-6})
+    with pytest.raises(ModelError, match=r"diverges: .* by step \d+; lower training\.learning_rate"):
+        train(start, change, mixture, recipe, tmp_path)
+    assert len(list(tmp_path.glob("checkpoint-*"))) == 2
+
+
+def test_too_little_memory_names_the_setting(
+    start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "language_losses", full)
+    with pytest.raises(ModelError, match=r"128 tokens at once: halve training\.micro_batch_tokens"):
+        train(start, change, mixture, RECIPE, tmp_path)
+
+
+def test_rows_go_first_and_nothing_else_moves_meanwhile(
+    start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
+) -> None:
+    knobs = {"rows_first_share": 1.0, "interpolation": 1.0}
+    before = weights(start)
+    after = weights(train(start, change, mixture, RECIPE.model_copy(update=knobs), tmp_path / "all").model)
+    rows = "model.embed_tokens.weight"
+    assert [name for name in before if not torch.equal(before[name], after[name])] == [rows]
+    old, new = sorted(change.kept), list(change.added)
+    assert torch.equal(before[rows][old], after[rows][old]) and not torch.equal(before[rows][new], after[rows][new])
+    knobs["rows_first_share"] = 0.5
+    after = weights(train(start, change, mixture, RECIPE.model_copy(update=knobs), tmp_path / "half").model)
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_average_of_the_weights_is_what_it_says_and_resumes(
+    start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
+) -> None:
+    kept = 0.9
+    recipe = RECIPE.model_copy(update={"ema": kept, "interpolation": 1.0, "checkpoint_minutes": 1e-6})
+    every = {0: weights(start)}
+
+    class Snapshots(_Log):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            super().on_step_end(args, state, control, **kwargs)
+            every[state.global_step] = weights(kwargs["model"])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_Log", Snapshots)
+        whole = train(start, change, mixture, recipe, tmp_path / "whole")
+    expected = every[0]
+    for step in range(1, len(every)):
+        expected = {name: kept * value + (1 - kept) * every[step][name] for name, value in expected.items()}
+    for name, value in weights(whole.model).items():
+        torch.testing.assert_close(value, expected[name])
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["step"] == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(start, change, mixture, recipe, tmp_path / "stopped", report=stop)
+    resumed = train(start, change, mixture, recipe, tmp_path / "stopped")
+    assert all(torch.equal(weights(resumed.model)[name], value) for name, value in weights(whole.model).items())
+
+
+def test_adapters_change_the_body_by_little_and_are_gone_afterwards(
+    change: VocabularyChange, mixture: Mixture, tmp_path: Path
+) -> None:
+    for make in (llama, gpt2):
+        start = initialise_embeddings(make(len(change.kept)), change)
+        recipe = RECIPE.model_copy(update={"lora_rank": 2, "interpolation": 1.0})
+        before, result = weights(start), train(start, change, mixture, recipe, tmp_path / make.__name__)
+        after = weights(result.model)
+        assert list(after) == list(before) and all(p.requires_grad for p in result.model.parameters())
+        moved = {name: after[name] - before[name] for name in before if not torch.equal(after[name], before[name])}
+        rows = {id(matrix) for matrix in embedding_matrices(result.model)}
+        named = {name for name, weight in result.model.named_parameters() if id(weight) in rows}
+        body = set(moved) - named
+        assert named <= set(moved) and len(body) >= 8
+        assert all(torch.linalg.matrix_rank(moved[name], rtol=1e-4) <= 2 for name in body)
+
+
+def test_stable_rates_stay_and_then_decay(
+    start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
+) -> None:
+    recipe = RECIPE.model_copy(update={"schedule": "wsd", "warmup_share": 0.2, "decay_share": 0.3})
+    rates = [record["learning_rate"] for record in train(start, change, mixture, recipe, tmp_path).steps]
+    assert rates[1:7] == [recipe.learning_rate] * 6 and rates[0] < rates[1] and rates[-1] < rates[-2] < rates[6]
+
+
+@pytest.mark.parametrize(("micro", "processes"), [(32, 1), (64, 1), (256, 1), (9_999, 1), (64, 2), (256, 4)])
+def test_a_batch_has_the_same_tokens_however_it_is_shared_out(mixture: Mixture, micro: int, processes: int) -> None:
+    batches = Batches.of(mixture, RECIPE.model_copy(update={"micro_batch_tokens": micro}), processes)
+    assert batches.sequences * batches.accumulated * processes * 32 == RECIPE.batch_tokens
+    assert batches.steps == 10 and batches.sequences * 32 <= max(micro, 32)
+
+
+def test_trackers_get_the_loss_of_each_language(
+    start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[dict[str, float]] = []
+
+    class Tracker(TrainerCallback):  # type: ignore[misc]
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            logged.append(dict(logs))
+
+    monkeypatch.setattr("transformers.trainer.get_reporting_integration_callbacks", lambda names: [Tracker])
+    steps = train(start, change, mixture, RECIPE.model_copy(update={"report_to": ["tensorboard"]}), tmp_path).steps
+    assert [one["bits_per_byte_en"] for one in logged[:10]] == [step["bits_per_byte"]["en"] for step in steps]
+    assert "loss" in logged[0] and "grad_norm" in logged[0]

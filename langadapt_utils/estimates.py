@@ -1,0 +1,101 @@
+"""What a training run will need: memory of each GPU, disk and time, before anything is started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import hardware
+from .recipe import Recipe
+
+# Share of a large matrix product's speed that training reaches, where it was measured: see benchmarks/training.py.
+EFFICIENCY = {("cpu", "bfloat16"): 0.45, ("cpu", "float32"): 0.7, ("cuda", "bfloat16"): 0.15, ("cuda", "float32"): 0.4}
+
+
+def estimate_seconds(parameters: int, tokens: int, precision: hardware.Precision) -> float:
+    """How long training on a number of tokens takes here, from the speed of a matrix product.
+
+    Training costs about 6 floating-point operations a parameter and token (Kaplan et al. 2020, arXiv 2001.08361).
+
+    Args:
+        parameters: of the model.
+        tokens: of the run.
+        precision: of the matrix products.
+    """
+    efficiency = EFFICIENCY[hardware.device().type, precision]
+    return 6 * parameters * tokens / (efficiency * hardware.measured_flops(precision))
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a run needs.
+
+    Attributes:
+        weights_gb: of memory on each GPU for weights, gradients and both moments of AdamW.
+        activations_gb: of memory on each GPU for what the backward pass remembers.
+        disk_gb: for two checkpoints and the model.
+        hours: of training.
+    """
+
+    weights_gb: float
+    activations_gb: float
+    disk_gb: float
+    hours: float
+
+    @property
+    def memory_gb(self) -> float:
+        """On each GPU."""
+        return self.weights_gb + self.activations_gb
+
+    def __str__(self) -> str:
+        return (
+            f"{self.memory_gb:.0f} GB on each GPU ({self.weights_gb:.0f} for weights and optimiser, "
+            f"{self.activations_gb:.0f} for activations), {self.disk_gb:.0f} GB of disk, {self.hours:.1f} hours"
+        )
+
+
+def estimate(
+    recipe: Recipe,
+    *,
+    parameters: float,
+    layers: int,
+    width: int,
+    vocabulary: int,
+    gpus: int = 1,
+    sharded: bool = False,
+    teraflops: float = 989.0,
+    utilisation: float = 0.35,
+) -> Needs:
+    """Memory, disk and time of stage 4 on GPUs.
+
+    A weight takes 16 bytes (float32 weight, gradient and two moments), shared out where `sharded` (FSDP), and 4 more
+    for the average of `training.ema`. A token keeps about 34 bytes a layer and dimension in bfloat16, without the
+    attention matrix (Korthikanti et al. 2022, arXiv 2205.05198), and 2 with gradient checkpointing; its logits take 10
+    bytes an entry (copies in bfloat16 and float32, and the gradient), and none with the fused loss. Time is 6
+    operations a parameter and token, 8 with gradient checkpointing.
+
+    Args:
+        recipe: budget, micro-batch, levers.
+        parameters: of the model.
+        layers: of the model.
+        width: dimensions of a hidden state.
+        vocabulary: rows of the adapted embedding matrix.
+        gpus: processes in all.
+        sharded: whether weights are spread over the GPUs.
+        teraflops: peak of one GPU in bfloat16; 989 is that of an H100 SXM by its data sheet.
+        utilisation: share of the peak that is reached; smaller over slow networks.
+    """
+    training = recipe.training
+    bytes_each = 16 + (4 if training.ema else 0)
+    weights = parameters * bytes_each / (gpus if sharded else 1)
+    tokens = min(training.micro_batch_tokens, max(training.batch_tokens // gpus, recipe.mixture.sequence_length))
+    kept = 2 if training.gradient_checkpointing else 34
+    one_layer = 34 * width if training.gradient_checkpointing else 0  # recomputed, one at a time
+    logits = 0 if training.fused_loss else 10 * vocabulary
+    activations = tokens * (kept * width * layers + one_layer + logits)
+    operations = (8 if training.gradient_checkpointing else 6) * parameters * training.budget_tokens
+    return Needs(
+        weights_gb=weights / 1e9,
+        activations_gb=activations / 1e9,
+        disk_gb=(2 * 12 + 4) * parameters / 1e9,
+        hours=operations / (gpus * teraflops * 1e12 * utilisation) / 3600,
+    )

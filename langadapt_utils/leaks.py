@@ -1,0 +1,91 @@
+"""Whether text that is measured on was trained on: long n-grams of characters that both have.
+
+A document may be copied into another corpus with other spaces or letters in another case; its long n-grams still show
+it, as in Brown et al. 2020, arXiv 2005.14165, appendix C. Characters, not words, because Thai has no spaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pandas as pd
+
+    Hashes = npt.NDArray[np.uint64]
+
+GRAM = 50  # characters, about nine English words
+LEAKED = 0.5  # of a text's n-grams: more is a copy, less may be a quotation or a phrase of the trade
+AT_ONCE = 2_000_000  # characters of training text that are hashed at once
+FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2^64
+INVERSE = np.uint64(pow(int(FACTOR), -1, 2**64))
+
+
+def find_leaks(trained: Iterable[str], tests: Mapping[str, str], *, gram: int = GRAM) -> pd.Series:
+    """The share of each test text's n-grams that occur in training text.
+
+    Args:
+        trained: texts that were, or will be, trained on; read once, in little memory.
+        tests: texts to measure on, by name. Those shorter than an n-gram have no share (NaN).
+        gram: n, in characters; runs of whitespace count as one, case does not count.
+
+    Returns:
+        Shares from 0 to 1, by name, the largest first.
+
+    Example:
+        >>> story = "Once upon a time there was a language that nobody wrote down but everybody sang."
+        >>> find_leaks(["A preface. " + story.upper()], {"story": story, "other": story[::-1]}).to_dict()
+        {'story': 1.0, 'other': 0.0}
+    """
+    import pandas as pd
+
+    hashes = {name: _hashes(_normalised(text), gram) for name, text in tests.items()}
+    known = np.unique(np.concatenate([*hashes.values(), np.zeros(0, dtype=np.uint64)]))
+    found = np.zeros(len(known), dtype=bool)
+    for text in _joined(trained) if len(known) else ():
+        seen = _hashes(text, gram)
+        places = np.minimum(np.searchsorted(known, seen), len(known) - 1)
+        found[places[known[places] == seen]] = True
+    shares = {
+        name: float(found[np.searchsorted(known, some)].mean()) if len(some) else np.nan
+        for name, some in hashes.items()
+    }
+    return pd.Series(shares, dtype=float).sort_values(ascending=False, kind="stable")
+
+
+def _normalised(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _joined(texts: Iterable[str]) -> Iterable[str]:
+    """Texts put together to a size that is worth hashing; no n-gram of a test goes over a seam."""
+    waiting: list[str] = []
+    size = 0
+    for text in texts:
+        waiting.append(_normalised(text))
+        size += len(waiting[-1])
+        if size >= AT_ONCE:
+            yield "\0".join(waiting)
+            waiting, size = [], 0
+    yield "\0".join(waiting)
+
+
+def _hashes(text: str, gram: int) -> Hashes:
+    """A hash of every n-gram: a polynomial modulo 2^64, from differences of running sums."""
+    letters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
+    if len(letters) < gram:
+        return np.zeros(0, dtype=np.uint64)
+    letters = (letters + np.uint64(1)) * np.uint64(0xBF58476D1CE4E5B9)
+    letters ^= letters >> np.uint64(29)  # so that neighbouring letters have unlike numbers
+    sums = np.concatenate([[np.uint64(0)], np.cumsum(letters * _powers(INVERSE, len(letters)))])
+    hashes: Hashes = (sums[gram:] - sums[:-gram]) * _powers(FACTOR, len(letters) - gram + 1)
+    return hashes
+
+
+def _powers(factor: np.uint64, count: int) -> Hashes:
+    powers = np.full(count, factor, dtype=np.uint64)
+    powers[:1] = 1
+    return np.cumprod(powers)

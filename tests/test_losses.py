@@ -1,0 +1,121 @@
+import sys
+import types
+from typing import Any
+
+import pytest
+import torch
+from conftest import gpt2, llama
+from torch.nn.functional import cross_entropy
+from transformers import Gemma2Config, Gemma2ForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel
+
+from langadapt_utils.losses import compile_layers, fuse_loss, language_losses, shifted_targets
+
+IDS = torch.randint(0, 300, (4, 24), generator=torch.Generator().manual_seed(0))
+# Documents of 10 and 14 tokens, of 24, of 1, 3 and 20, of 24.
+POSITIONS = torch.stack([torch.cat([torch.arange(n) for n in parts]) for parts in ([10, 14], [24], [1, 3, 20], [24])])
+
+
+def gpt_neox(rows: int) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = GPTNeoXConfig(
+        vocab_size=rows, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
+    )
+    return GPTNeoXForCausalLM(config).eval()
+
+
+def gemma2(rows: int) -> PreTrainedModel:
+    """A model that squashes its logits."""
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=rows,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        final_logit_softcapping=0.01,
+        pad_token_id=0,
+    )
+    return Gemma2ForCausalLM(config).eval()
+
+
+def one_by_one(model: PreTrainedModel, rows: slice) -> float:
+    """The plain reference: every document by itself."""
+    total = 0.0
+    for ids, positions in zip(IDS[rows], POSITIONS[rows], strict=True):
+        begins = (positions == 0).nonzero().flatten().tolist()
+        for begin, end in zip(begins, [*begins[1:], len(ids)], strict=True):
+            logits = model(ids[None, begin:end]).logits[0, :-1]
+            total += cross_entropy(logits, ids[begin + 1 : end], reduction="sum").item()
+    return total
+
+
+@pytest.mark.parametrize("make", [llama, gpt2, gpt_neox, gemma2])
+@torch.no_grad()
+def test_documents_in_one_sequence_do_not_see_each_other(make: Any) -> None:
+    model = make(300)
+    target, english = language_losses(model, IDS, POSITIONS, 3)
+    assert target.item() == pytest.approx(one_by_one(model, slice(0, 3)), rel=1e-4)
+    assert english.item() == pytest.approx(one_by_one(model, slice(3, 4)), rel=1e-4)
+
+
+@torch.no_grad()
+def test_without_positions_a_sequence_is_one_text() -> None:
+    model = llama(300)
+    target, english = language_losses(model, IDS, None, 4)
+    assert target.item() == pytest.approx(model(IDS, labels=IDS).loss.item() * 4 * 23, rel=1e-5)
+    assert english.item() == 0
+
+
+def test_nothing_is_predicted_across_the_end_of_a_document() -> None:
+    targets = shifted_targets(torch.arange(6)[None], torch.tensor([[0, 1, 2, 0, 0, 1]]))
+    assert targets.tolist() == [[1, 2, -100, -100, 5, -100]]
+
+
+class PlainFused:
+    """What liger-kernel computes, without its kernels."""
+
+    def __init__(self, **options: Any) -> None:
+        assert options == {"ignore_index": -100, "reduction": "sum"}
+
+    def __call__(self, weight: torch.Tensor, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(hidden @ weight.T, targets, reduction="sum")
+
+
+@pytest.fixture
+def liger(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = types.ModuleType("liger_kernel.transformers")
+    package.LigerFusedLinearCrossEntropyLoss = PlainFused  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers", package)
+
+
+@pytest.mark.parametrize("make", [llama, gpt2, gpt_neox])
+def test_the_fused_loss_and_its_gradients_are_the_plain_ones(make: Any, liger: None) -> None:
+    results = []
+    for fused in (False, True):
+        model = make(300)
+        assert not fused or fuse_loss(model)
+        sum(language_losses(model, IDS, POSITIONS, 3)).backward()  # type: ignore[union-attr]
+        results.append([parameter.grad for parameter in model.parameters()])
+    for plain, fused_gradient in zip(*results, strict=True):
+        torch.testing.assert_close(plain, fused_gradient)
+
+
+def test_a_head_that_does_more_than_multiply_is_not_fused(liger: None) -> None:
+    model = gemma2(300)
+    before = model(IDS).logits
+    assert not fuse_loss(model)
+    assert torch.equal(model(IDS).logits, before)
+
+
+def test_no_fused_loss_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers", None)
+    assert not fuse_loss(llama(300))
+
+
+def test_every_layer_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
+    assert compile_layers(llama(300)) and compiled == ["LlamaDecoderLayer"] * 2
+    assert not compile_layers(torch.nn.Linear(2, 2))  # type: ignore[arg-type]

@@ -1,0 +1,91 @@
+import pytest
+import torch
+
+from langadapt_utils import optimisation
+from langadapt_utils.optimisation import RowAdamW
+
+OLD, NEW = [0, 2, 3, 5], [1, 4]
+
+
+def step(optimizer: torch.optim.Optimizer, *pairs: tuple[torch.nn.Parameter, torch.Tensor]) -> None:
+    for parameter, gradient in pairs:
+        parameter.grad = gradient
+    optimizer.step()
+
+
+@pytest.mark.parametrize("chunk", [2**22, 3])
+def test_rows_learn_at_their_own_rates_like_separate_parameters(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plain reference: old rows and new rows as two parameters in two groups of AdamW."""
+    monkeypatch.setattr(optimisation, "CHUNK", chunk)
+    torch.manual_seed(0)
+    together, body = torch.nn.Parameter(torch.randn(6, 3)), torch.nn.Parameter(torch.randn(4, 3))
+    new, old = (torch.nn.Parameter(together.detach()[rows].clone()) for rows in (NEW, OLD))
+    same_body = torch.nn.Parameter(body.detach().clone())
+    rates = torch.full((6, 1), 0.1)
+    rates[NEW] = 5.0
+    one = RowAdamW(
+        [{"params": [body], "weight_decay": 0.2}, {"params": [together], "rows": True, "weight_decay": 0.0}],
+        rates,
+        lr=0.01,
+        betas=(0.9, 0.95),
+    )
+    two = torch.optim.AdamW(
+        [
+            {"params": [same_body], "weight_decay": 0.2},
+            {"params": [new], "lr": 0.05, "weight_decay": 0.0},
+            {"params": [old], "lr": 0.001, "weight_decay": 0.0},
+        ],
+        lr=0.01,
+        betas=(0.9, 0.95),
+    )
+    for _ in range(20):
+        rows, matrix = torch.randn(6, 3), torch.randn(4, 3)
+        step(one, (together, rows), (body, matrix))
+        step(two, (new, rows[NEW]), (old, rows[OLD]), (same_body, matrix.clone()))
+    torch.testing.assert_close(together.detach()[NEW], new.detach())
+    torch.testing.assert_close(together.detach()[OLD], old.detach())
+    torch.testing.assert_close(body.detach(), same_body.detach())
+
+
+def test_a_row_of_rate_zero_stays() -> None:
+    matrix = torch.nn.Parameter(torch.tensor([[0.1, 0.0, 1e-38], [0.1, 0.2, 0.3]]))
+    before = matrix.detach().clone()
+    optimizer = RowAdamW([{"params": [matrix], "rows": True}], torch.tensor([[0.0], [1.0]]), lr=0.1)
+    for _ in range(5):
+        step(optimizer, (matrix, torch.randn(2, 3)))
+    assert torch.equal(matrix.detach()[0], before[0])
+    assert not torch.equal(matrix.detach()[1], before[1])
+
+
+def test_the_state_is_saved_and_loaded() -> None:
+    def fresh() -> tuple[torch.nn.Parameter, RowAdamW]:
+        torch.manual_seed(0)
+        matrix = torch.nn.Parameter(torch.randn(6, 3))
+        return matrix, RowAdamW([{"params": [matrix], "rows": True}], torch.rand(6, 1), lr=0.1)
+
+    gradients = list(torch.randn(6, 6, 3))
+    whole, optimizer = fresh()
+    for gradient in gradients:
+        step(optimizer, (whole, gradient))
+    first, optimizer = fresh()
+    for gradient in gradients[:3]:
+        step(optimizer, (first, gradient))
+    second, other = fresh()
+    other.load_state_dict(optimizer.state_dict())
+    second.data.copy_(first.data)
+    for gradient in gradients[3:]:
+        step(other, (second, gradient))
+    assert torch.equal(whole, second)
+
+
+def test_a_step_copies_no_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a step needs beyond the state that AdamW has anyway is a chunk, not a matrix."""
+    monkeypatch.setattr(optimisation, "CHUNK", 1_000)
+    matrix = torch.nn.Parameter(torch.randn(10_000, 10))
+    optimizer = RowAdamW([{"params": [matrix], "rows": True}], torch.ones(10_000, 1), lr=0.1)
+    step(optimizer, (matrix, torch.randn(10_000, 10)))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        optimizer.step()
+    operations = [event for event in profile.key_averages() if event.key.startswith("aten::")]
+    largest = max(event.self_cpu_memory_usage / event.count for event in operations)
+    assert largest <= 10_000 * 4 + 1_024  # the rates, one a row; a chunk is a tenth of that
