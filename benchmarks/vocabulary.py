@@ -26,7 +26,24 @@ FLORES-200 dev (CC BY-SA 4.0). Base parity: Hungarian 2.55, Thai 8.22.
 | hu | 20 | 16,000 | bpe-continue | 6.0 | 716 | 1.0 |
 | th | 20 | 16,000 | langadapt | 13.7 | 1,193 | 1.0 |
 
-Medians of three, Thai once; another time it was 6.3, 31.0 and 6.1 seconds in Hungarian. `langadapt-audited` takes
+Medians of three, Thai once; another time it was 6.3, 31.0 and 6.1 seconds in Hungarian. All sizes, once each:
+
+| language | MB | way | 1,000 tokens | 8,000 | 30,000 | peak MB |
+|---|---|---|---|---|---|---|
+| hu | 10 | langadapt | 3.9 s | 4.1 s | 5.0 s | 667 |
+| hu | 10 | scratch | 3.9 s | 3.7 s | 4.0 s | 635 |
+| hu | 100 | langadapt | 19.8 s | 29.5 s | 28.5 s | 1,492 |
+| hu | 100 | scratch | 23.5 s | 31.2 s | 35.8 s | 1,697 |
+| th | 10 | langadapt | 9.1 s | 9.4 s | 12.3 s | 968 |
+| th | 10 | scratch | 12.7 s | 11.9 s | 13.2 s | 1,314 |
+| th | 100 | langadapt | 70.1 s | 78.0 s | 85.8 s | 3,281 |
+| th | 100 | scratch | 114.3 s | 125.0 s | 130.6 s | 8,337 |
+| hu | 10 | langadapt | 3.3 s | 4.4 s | 5.4 s | 660 |
+| hu | 10 | python | 11.2 s | 18.3 s | 24.2 s | 791 |
+| hu | 10 | bpe-continue | 3.1 s | 3.6 s | 4.3 s | 613 |
+
+The last three lines are a run of their own, so that they compare. Where there are not 100 MB of text it comes again
+with other letters, so words repeat less than in text that is read on. `langadapt-audited` takes
 about 1.5 times as long. `bpe-continue` was stopped on the Thai text after more than two minutes. A stream of 1,048 MB
 of Hungarian, each copy of the file with words of its own, took 207 seconds and 1,935 MB at most (8,000 tokens).
 

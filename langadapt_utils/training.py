@@ -411,8 +411,11 @@ def main() -> None:
     from accelerate import PartialState
 
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="the run folder")
-    folder = parser.parse_args().run
+    parser.add_argument("folder", nargs="?", type=Path, help="the run folder; torchrun keeps --run to itself")
+    parser.add_argument("--run", type=Path, help="the same")
+    chosen = parser.parse_args()
+    if not (folder := chosen.run or chosen.folder):
+        parser.error("the run folder is missing: --run RUN")
     state = PartialState(cpu=hardware.device().type == "cpu")
     try:
         _train_stage(folder, state)

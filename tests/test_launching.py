@@ -1,0 +1,122 @@
+"""Stage 4 as a process of its own: several processes at once, and processes that are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import llama, saved
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from langadapt_utils.changes import VocabularyChange
+from langadapt_utils.embeddings import initialise_embeddings
+from langadapt_utils.recipe import Recipe
+from langadapt_utils.workspace import Workspace
+
+MODULE = ["-m", "langadapt_utils.training"]
+SMALL = {
+    "mixture.sequence_length": 32,
+    "mixture.english_share": 0.25,
+    "training.batch_tokens": 256,
+    "training.micro_batch_tokens": 128,
+    "training.budget_tokens": 5_120,
+    "training.learning_rate": 3e-3,
+    "training.precision": "float32",
+    "training.ema": 0.9,
+    "corpus.english": ["builtin"],
+}
+Prepare = Callable[..., Path]
+
+
+@pytest.fixture
+def prepare(tmp_path: Path, tokenizer: PreTrainedTokenizerFast, change: VocabularyChange) -> Prepare:
+    """Make a run folder whose first three stages are complete."""
+    base = saved(llama(len(tokenizer)), tokenizer, tmp_path / "base")
+
+    def prepare_run(name: str, **knobs: Any) -> Path:
+        overrides = {**SMALL, "base": str(base.folder), **{key.replace("__", "."): v for key, v in knobs.items()}}
+        run = Workspace(tmp_path / name, Recipe.profile("smoke", overrides=overrides))
+        with run.writing("02_vocabulary") as folder:
+            change.save(folder)
+        with run.writing("03_embeddings") as folder:
+            initialise_embeddings(base.model, change).save_pretrained(folder / "model")
+        return run.folder
+
+    return prepare_run
+
+
+def start(folder: Path, launcher: Sequence[str] = (), *, named: str = "--run") -> subprocess.Popen[str]:
+    command = [sys.executable, *launcher, *MODULE, *filter(None, [named]), str(folder)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    return [step["bits_per_byte"] for step in json.loads((folder / "04_training" / "steps.json").read_text())]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(AutoModelForCausalLM.from_pretrained(folder / "model").named_parameters())
+
+
+ACCELERATE = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--main_process_port=0"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
+@pytest.mark.parametrize(("launcher", "named"), [(ACCELERATE, "--run"), (TORCHRUN, "")])
+def test_two_processes_learn_what_one_does(launcher: list[str], named: str, prepare: Prepare) -> None:
+    one, two = prepare("one"), prepare("two")
+    finish(start(one))
+    out = finish(start(two, launcher, named=named))
+    assert out.count("step 20 of 20") == 1  # one of them speaks
+    assert len(losses(one)) == len(losses(two)) == 20
+    for alone, together in zip(losses(one), losses(two), strict=True):
+        assert together == pytest.approx(alone, rel=1e-4)
+    for name, value in weights(one).items():
+        torch.testing.assert_close(weights(two)[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_process_that_is_killed_again_and_again_loses_nothing(prepare: Prepare) -> None:
+    knobs = {"training__budget_tokens": 25_600, "training__checkpoint_minutes": 1e-6}
+    whole, killed = prepare("whole", **knobs), prepare("killed", **knobs)
+    finish(start(whole))
+    chance, partial = random.Random(0), killed / ".04_training.partial"
+    log, seen = killed / "log.jsonl", 0
+    for _ in range(3):
+        process = start(killed)
+        wanted = seen + chance.randint(5, 25)
+        while (seen := log.read_text().count("\n") if log.exists() else 0) < wanted:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.001)
+        time.sleep(chance.random() * 0.05)  # perhaps while a checkpoint is being written
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        checkpoints = list((partial / "checkpoints").glob("checkpoint-*"))
+        assert 1 <= len(checkpoints) <= 3 and all((path / "trainer_state.json").exists() for path in checkpoints)
+    finish(start(killed))
+    assert losses(killed) == losses(whole) and len(losses(whole)) == 100
+    assert all(torch.equal(weights(killed)[name], value) for name, value in weights(whole).items())
+    assert not partial.exists()
+
+
+def test_what_is_missing_is_one_sentence(prepare: Prepare, tmp_path: Path) -> None:
+    process = start(tmp_path / "nowhere")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1 and err.splitlines()[-1].startswith("error: ")
+    assert "is not a run folder" in err and "Traceback" not in err
