@@ -38,6 +38,7 @@ _HOMES = {
         "plot_map",
         "plot_norms",
         "plot_sizes",
+        "plot_sweep",
         "plot_training",
         "plot_vocabulary_curve",
     ],
@@ -50,10 +51,11 @@ _HOMES = {
     "saving": ["save_adapted"],
     "sizing": ["VocabularySizes", "measure_sizes"],
     "sources": ["Base", "load_base", "load_model"],
+    "sweeping": ["Sweep", "english_share_arms", "recorded_sweeps", "sweep"],
     "tokens": ["document_start", "readable", "token_spans"],
     "training": ["Training", "interpolate", "mixture_of", "train"],
     "vocabulary": ["extend_vocabulary", "trim_vocabulary"],
-    "widgets": ["vocabulary_size_widget"],
+    "widgets": ["live_curve", "vocabulary_size_widget"],
     "workspace": ["Workspace", "begin"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -50,7 +50,7 @@ def keep_freed_memory() -> bool:
     """Let glibc keep large freed blocks instead of returning them to the kernel.
 
     Training on a CPU frees and allocates the same large tensors at every step; fetching their pages from the
-    kernel each time costs about a third of the speed (`benchmarks/cpu_training.py`). Does nothing elsewhere.
+    kernel each time costs about a third of the speed (`benchmarks/training.py`). Does nothing elsewhere.
 
     Returns:
         Whether the C library took the setting.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .fertility import FertilityReport
     from .probing import Comparison
     from .sizing import VocabularySizes
+    from .sweeping import Sweep
 
 # From the colour-blind-safe palette of Okabe and Ito; English is always blue, the target always orange.
 ENGLISH, TARGET, GREY = "#0072B2", "#D55E00", "#777777"
@@ -215,6 +216,47 @@ def plot_training(steps: Sequence[Mapping[str, Any]], target: str, *, ax: Axes |
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     ax.legend(frameon=False)
     return _finish(ax, "Training loss: " + ", ".join(f"{language_name(c)} {a:.2f} → {b:.2f}" for c, a, b in ends))
+
+
+def plot_sweep(
+    sweep: Sweep, recorded: Mapping[str, Mapping[str, Any]] | None = None, *, ax: Axes | None = None
+) -> Axes:
+    """English against the target language, a point for each arm: down and left is better.
+
+    Args:
+        sweep: of this run: full points.
+        recorded: sweeps recorded with the project, by name: hollow points, named after the recording.
+        ax: to draw into.
+    """
+    from .sweeping import BEFORE
+
+    ax = ax or _axes(rows=9)
+    summary = {(row.arm, row.language): row for row in sweep.summary().itertuples()}
+    for arm in dict.fromkeys(arm for arm, _ in summary):
+        x, y = (summary[arm, code].bits_per_byte for code in (sweep.target, "en"))
+        colour = GREY if arm == BEFORE else TARGET
+        ax.errorbar(
+            x.value,
+            y.value,
+            [[y.value - y.low], [y.high - y.value]],
+            [[x.value - x.low], [x.high - x.value]],
+            "o",
+            color=colour,
+            elinewidth=0.8,
+            alpha=0.9,
+        )
+        _beside(ax, arm, x.value, y.value, (6, 5), fontsize=8, color=colour)
+    for name, content in (recorded or {}).items():
+        points: dict[str, dict[str, float]] = {}
+        for row in content["summary"]:
+            points.setdefault(row["arm"], {})[row["language"]] = row["bits_per_byte"]["value"]
+        for arm, values in points.items():
+            ax.plot(values[sweep.target], values["en"], "o", color=ENGLISH, markerfacecolor="white", markersize=5)
+            _beside(ax, f"{arm} ({name})", values[sweep.target], values["en"], (6, -9), fontsize=7, color=ENGLISH)
+    ax.margins(0.18)
+    ax.set_xlabel(f"{language_name(sweep.target)}, bits per byte (95 % interval)")
+    ax.set_ylabel("English, bits per byte")
+    return _finish(ax, " ".join(sweep.findings()[:2]))
 
 
 def plot_changes(scores: Scores, *, ax: Axes | None = None) -> Axes:

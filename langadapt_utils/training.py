@@ -115,6 +115,8 @@ def train(
     learner = copy.deepcopy(model)
     if recipe.lora_rank:
         add_adapters(learner, recipe.lora_rank)
+    if recipe.gradient_checkpointing:
+        learner.gradient_checkpointing_enable()
     on_gpu = hardware.device().type == "cuda"
     levers = {
         "precision": "bfloat16" if arguments.bf16 else "float32",
@@ -179,10 +181,10 @@ def _arguments(mixture: Mixture, recipe: TrainingRecipe, folder: Path) -> tuple[
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="cosine" if recipe.schedule == "cosine" else "warmup_stable_decay",
         max_grad_norm=recipe.gradient_clip,
-        gradient_checkpointing=recipe.gradient_checkpointing,
         bf16=hardware.native_precision(recipe.precision) == "bfloat16",
         use_cpu=not on_gpu,
         ddp_backend=None if on_gpu or "WORLD_SIZE" not in os.environ else "gloo",
+        ddp_find_unused_parameters=False,
         train_sampling_strategy="sequential",
         dataloader_pin_memory=on_gpu,
         dataloader_num_workers=2 if on_gpu else 0,
@@ -213,8 +215,11 @@ class _MixtureTrainer(Trainer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.loss_is_scaled_for_ga = False  # `compute_loss` returns the mean of a micro-batch
         self._new_rows, self._recipe, self._log = new_rows, recipe, log
-        self._rows = {id(matrix) for matrix in embedding_matrices(self.model)}
         self._rows_first = math.ceil(recipe.rows_first_share * self.args.max_steps)
+        if self.is_fsdp_enabled and (recipe.ema or recipe.lora_rank):
+            raise ModelError(
+                "training.ema and training.lora_rank do not work with FSDP: set them to 0, or start without FSDP"
+            )
         self._average = Average(self.model, recipe.ema) if recipe.ema else None
         self._beside: Path | None = None
         log.trainer = self
@@ -242,11 +247,12 @@ class _MixtureTrainer(Trainer):  # type: ignore[misc]
         """A forward and backward pass; while rows go first, nothing else learns."""
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         rows_first = self.state.global_step < self._rows_first
-        matrix = embedding_matrices(self.model)[0]
-        self._rates.row_rates_V1 = row_rates(len(matrix), self._new_rows, self._recipe, rows_first=rows_first)
+        matrices = embedding_matrices(self.model)
+        self._rates.row_rates_V1 = row_rates(len(matrices[0]), self._new_rows, self._recipe, rows_first=rows_first)
         if rows_first:
+            learning = set(map(id, matrices))
             for parameter in self.model.parameters():
-                if id(parameter) not in self._rows:
+                if id(parameter) not in learning:
                     parameter.grad = None
         return loss
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from .corpus import language_name
+from .render import Html, show
 from .sizing import VocabularySizes
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
+
+    from .training import Report
 
 
 def vocabulary_size_widget(sizes: VocabularySizes) -> VBox:
@@ -42,3 +46,34 @@ def vocabulary_size_sentence(sizes: VocabularySizes, number: int) -> str:
         f"The new rows take {row.megabytes:,.1f} MB in bfloat16; a token costs {row.compute_per_token:.2f} times the "
         f"work, and the same work writes {row.speed:.2f} times as many characters."
     )
+
+
+def live_curve(target: str, report: Report, *, seconds: float = 15.0) -> Report:
+    """Show the loss of each language while a model trains.
+
+    Args:
+        target: the target language.
+        report: what else is told of each record, such as `Workspace.reporter`.
+        seconds: between drawings; nothing is drawn in a run that is shorter.
+
+    Returns:
+        To be given to `train` as `report`.
+    """
+    from IPython.display import display
+
+    from .plots import plot_training
+
+    place, steps, drawn = display(Html(""), display_id=True), [], time.monotonic()
+
+    def reported(record: dict[str, Any]) -> None:
+        nonlocal drawn
+        report(record)
+        if "step" in record:
+            steps.append(record)
+            if record["step"] == record["steps"]:
+                place.update(Html(""))  # the notebook draws the whole curve next
+            elif time.monotonic() - drawn > seconds:
+                drawn = time.monotonic()
+                place.update(show(plot_training(steps, target)))
+
+    return reported

@@ -203,9 +203,10 @@ def progress_note(record: Mapping[str, Any]) -> str:
         return str(record["doing"])
     done = round(20 * record["step"] / record["steps"])
     minutes, seconds = divmod(round(record["seconds_left"]), 60)
+    bits = ", ".join(f"{name} {value:.2f}" for name, value in record["bits_per_byte"].items())
     return (
         f"{'█' * done}{'░' * (20 - done)} step {record['step']} of {record['steps']}, "
-        f"{record['tokens_per_second']:.0f} tokens/s, {minutes}:{seconds:02d} left"
+        f"{record['tokens_per_second']:,.0f} tokens/s, {minutes}:{seconds:02d} left; bits per byte: {bits}"
     )
 
 

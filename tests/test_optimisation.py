@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -89,3 +91,39 @@ def test_a_step_copies_no_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     operations = [event for event in profile.key_averages() if event.key.startswith("aten::")]
     largest = max(event.self_cpu_memory_usage / event.count for event in operations)
     assert largest <= 10_000 * 4 + 1_024  # the rates, one a row; a chunk is a tenth of that
+
+
+def _shard_and_step(rank: int, folder: Path) -> None:
+    """One of two processes, each of which holds half of the rows, and learns."""
+    from torch.distributed import destroy_process_group, init_process_group
+    from torch.distributed.fsdp import fully_shard
+
+    init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    model = torch.nn.Embedding(7, 3)  # halves of 4 and 3 rows
+    rates_V1 = torch.arange(7.0)[:, None]
+    fully_shard(model, mesh=torch.distributed.device_mesh.init_device_mesh("cpu", (2,)))
+    optimizer = RowAdamW([{"params": [model.weight], "rows": True, "weight_decay": 0.0}], rates_V1, lr=0.1)
+    for _ in range(3):
+        model(torch.arange(7)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    whole = model.weight.full_tensor().detach()  # type: ignore[operator]
+    if rank == 0:
+        torch.save(whole, folder / "sharded.pt")
+    destroy_process_group()
+
+
+def test_rows_that_are_spread_over_processes_learn_at_their_rates(tmp_path: Path) -> None:
+    """Rows under FSDP, against the same in one process."""
+    torch.multiprocessing.spawn(_shard_and_step, args=(tmp_path,), nprocs=2)
+    torch.manual_seed(0)
+    model = torch.nn.Embedding(7, 3)
+    optimizer = RowAdamW(
+        [{"params": [model.weight], "rows": True, "weight_decay": 0.0}], torch.arange(7.0)[:, None], lr=0.1
+    )
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.arange(7)).square().sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(torch.load(tmp_path / "sharded.pt"), model.weight.detach())

@@ -1,0 +1,220 @@
+"""Speed of training, lever by lever, against `transformers.Trainer` with its defaults, in one run.
+
+    python benchmarks/training.py levers [--length 256] [--micro-batch 1024] [--batch 1024] [--rounds 3]
+    python benchmarks/training.py levers --length 1024 --micro-batch 32768 --batch 65536 --teraflops 989   # one H100
+    python benchmarks/training.py scaling
+
+Each measurement is a process of its own, as some levers cannot be taken back; processes take turns and medians are
+compared. Tokens a second are the median over optimiser steps after the first few. Utilisation is 6 operations a
+parameter and token over the peak: that of the GPU's data sheet (`--teraflops`), or of a large matrix product here, now.
+
+`levers` takes the base model with 8,000 made-up rows more and random tokens in documents of 300. `scaling` takes models
+of several sizes and shows seconds a token and parameter, and seconds by number of tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import torch
+from embeddings import made_up_change
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
+
+from langadapt_utils import hardware, training
+from langadapt_utils.embeddings import initialise_embeddings
+from langadapt_utils.mixture import Mixture, Stream
+from langadapt_utils.recipe import BASE_MODEL, TrainingRecipe
+from langadapt_utils.sources import load_base
+
+DEFAULT = "transformers.Trainer, defaults"
+PLAIN = {"precision": "float32", "compile_layers": False, "fused_loss": False, "keep": False, "separate": False}
+STEPS = [
+    ("langadapt, all off", {}),
+    ("+ memory kept", {"keep": True}),
+    ("+ bfloat16", {"precision": "bfloat16"}),
+    ("+ layers compiled", {"compile_layers": True}),
+    ("+ fused loss", {"fused_loss": True}),
+    ("+ documents separate", {"separate": True}),
+]
+ONLY_ON_GPU, ONLY_ON_CPU = {"+ layers compiled", "+ fused loss"}, {"+ memory kept"}
+SKIPPED = 3  # optimiser steps that do not count
+
+
+def levers() -> dict[str, dict[str, Any]]:
+    """Names and settings, each with one lever more than the one before."""
+    on_gpu = hardware.device().type == "cuda"
+    settings, found = dict(PLAIN), {}
+    for name, more in STEPS:
+        if name not in (ONLY_ON_CPU if on_gpu else ONLY_ON_GPU):
+            settings |= more
+            found[name] = dict(settings)
+    return found
+
+
+def made_up_mixture(vocabulary: int, sequences: int, length: int, separate: bool) -> Mixture:
+    """Random tokens in documents of 300, a quarter of the sequences English."""
+    rng = np.random.default_rng(0)
+    streams = {}
+    for language in ("hu", "en"):
+        tokens = rng.integers(0, vocabulary, 300 * 200, dtype=np.int32)
+        begins = np.arange(0, len(tokens) + 1, 300)
+        streams[language] = Stream(language, [tokens], begins, np.arange(200), length, 0, 200)
+    order = [("en" if index % 4 == 3 else "hu") for index in range(sequences)]
+    return Mixture(streams, order, length, np.ones(vocabulary, dtype=np.int64), separate)
+
+
+def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Tokens per second and peak memory of one way."""
+    base = load_base(BASE_MODEL)
+    change = made_up_change(base.tokenizer, 8_000)
+    model = initialise_embeddings(base.model, change, method="random")
+    steps = arguments.steps + SKIPPED
+    sequences = steps * arguments.batch // arguments.length
+    if name == DEFAULT:
+        speeds = default_trainer(model, made_up_mixture(change.size, sequences, arguments.length, False), arguments)
+    else:
+        settings = levers()[name]
+        if not settings["keep"]:
+            hardware.keep_freed_memory = lambda: False  # type: ignore[assignment]
+        recipe = TrainingRecipe(
+            batch_tokens=arguments.batch,
+            micro_batch_tokens=arguments.micro_batch,
+            learning_rate=1e-6,
+            **{knob: settings[knob] for knob in ("precision", "compile_layers", "fused_loss")},
+        )
+        mixture = made_up_mixture(change.size, sequences, arguments.length, settings["separate"])
+        with tempfile.TemporaryDirectory() as folder:
+            result = training.train(model, change, mixture, recipe, folder)
+        speeds = [step["tokens_per_second"] for step in result.steps]
+    speed = statistics.median(speeds[SKIPPED:])
+    on_gpu = hardware.device().type == "cuda"
+    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    best = arguments.teraflops * 1e12 if arguments.teraflops else hardware.measured_flops(hardware.native_precision())
+    utilisation = 6 * model.num_parameters() * speed / best
+    return {"tokens_per_second": speed, "peak_gigabytes": peak / 1e9, "utilisation": utilisation}
+
+
+class ByLabels(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """Sequences as the default Trainer takes them."""
+
+    def __init__(self, mixture: Mixture) -> None:
+        self._mixture = mixture
+
+    def __len__(self) -> int:
+        return len(self._mixture)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        ids = self._mixture[index]["input_ids"]
+        return {"input_ids": ids, "labels": ids}
+
+
+def default_trainer(model: Any, mixture: Mixture, arguments: argparse.Namespace) -> list[float]:
+    """Speed of each step of `transformers.Trainer` with nothing set but the sizes."""
+    speeds: list[float] = []
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        last = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            now = time.perf_counter()
+            speeds.append(arguments.batch / (now - self.last))
+            self.last = now
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = TrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=arguments.micro_batch // arguments.length,
+            gradient_accumulation_steps=arguments.batch // arguments.micro_batch,
+            max_steps=len(mixture) * arguments.length // arguments.batch,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        Trainer(model=model, args=options, train_dataset=ByLabels(mixture), callbacks=[Clock()]).train()
+    return speeds
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Print a table of all ways."""
+    ways = [DEFAULT, *levers()]
+    results: dict[str, list[dict[str, float]]] = defaultdict(list)
+    sizes = [f"--{name}={getattr(arguments, name.replace('-', '_'))}" for name in ("length", "micro-batch", "batch")]
+    sizes += [f"--steps={arguments.steps}", f"--teraflops={arguments.teraflops}"]
+    for _ in range(arguments.rounds):
+        for way in ways:
+            command = [sys.executable, __file__, "one", "--way", way, *sizes]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(f"{way}: {done.stderr[-3000:]}")
+            results[way].append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"{way}: {results[way][-1]}", file=sys.stderr)
+    machine = hardware.describe()
+    print(f"{machine['device']}, {machine['cores']} cores, torch {machine['torch']}; sequences of {arguments.length}, ")
+    print(f"micro-batches of {arguments.micro_batch:,} tokens, batches of {arguments.batch:,}\n")
+    print("| way | tokens/s | times the default | utilisation | peak GB |\n|---|---|---|---|---|")
+    medians = {
+        way: {key: statistics.median(one[key] for one in found) for key in found[0]} for way, found in results.items()
+    }
+    for way, one in medians.items():
+        times = one["tokens_per_second"] / medians[DEFAULT]["tokens_per_second"]
+        speed, used, peak = one["tokens_per_second"], one["utilisation"], one["peak_gigabytes"]
+        print(f"| {way} | {speed:,.0f} | {times:.2f} | {used:.0%} | {peak:.1f} |")
+
+
+SIZES = {"8M": (256, 6), "28M": (448, 10), "85M": (768, 12)}  # width and layers; parameters without embeddings
+
+
+def scaling(arguments: argparse.Namespace) -> None:
+    """Print cost by parameters and by tokens."""
+    print("| parameters | tokens | seconds | seconds a million tokens and billion parameters |\n|---|---|---|---|")
+    change = made_up_change(load_base(BASE_MODEL).tokenizer, 100)
+    for width, layers in SIZES.values():
+        config = LlamaConfig(
+            vocab_size=change.size,
+            hidden_size=width,
+            intermediate_size=3 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=width // 64,
+            tie_word_embeddings=True,
+        )
+        model = LlamaForCausalLM(config)
+        for steps in (4, 8, 16):
+            tokens = steps * arguments.batch
+            mixture = made_up_mixture(change.size, tokens // arguments.length, arguments.length, True)
+            recipe = TrainingRecipe(batch_tokens=arguments.batch, micro_batch_tokens=arguments.micro_batch)
+            with tempfile.TemporaryDirectory() as folder:
+                seconds = training.train(model, change, mixture, recipe, folder).seconds
+            each = seconds / (tokens / 1e6) / (model.num_parameters() / 1e9)
+            print(f"| {model.num_parameters() / 1e6:.0f} M | {tokens:,} | {seconds:.1f} | {each:,.0f} |", flush=True)
+
+
+def main() -> None:
+    """Run what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["levers", "scaling", "one"])
+    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--micro-batch", type=int, default=1_024)
+    parser.add_argument("--batch", type=int, default=1_024)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--teraflops", type=float, default=0.0, help="peak of the GPU; 0: measured")
+    parser.add_argument("--way", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.what == "one":
+        print(json.dumps(measure(arguments.way, arguments)))
+    else:
+        {"levers": compare, "scaling": scaling}[arguments.what](arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""The laboratory: recipes that differ in one thing, trained from one start and measured on the same documents."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from .changes import VocabularyChange
+from .corpus import Corpus, data_folder, language_name
+from .evaluation import document_bits, plain, ratio, relative_change, sign
+from .hardware import device
+from .mixture import mix
+from .recipe import Recipe
+from .training import train
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+RESAMPLES = 2_000
+BEFORE = "before"
+Start = Callable[[Recipe], tuple["PreTrainedModel", VocabularyChange]]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What became of one start under several recipes.
+
+    Attributes:
+        target: the target language.
+        table: one row a document and measurement: `arm`, `seed`, `language`, `document`, `bits`, `bytes`. The arm
+            `before` is what all are compared with.
+    """
+
+    target: str
+    table: pd.DataFrame
+
+    def summary(self) -> pd.DataFrame:
+        """Bits per byte by arm and language, and the change against before.
+
+        Intervals are over documents; a document's bits are averaged over seeds first.
+        """
+        rows = []
+        for language, group in self.table.groupby("language", sort=False):
+            bits = group.pivot_table(index="arm", columns="document", values="bits", sort=False)
+            sizes = group.groupby("document")["bytes"].first().loc[bits.columns].to_numpy(dtype=float)
+            for arm, values in zip(bits.index, bits.to_numpy(), strict=True):
+                before = bits.loc[BEFORE].to_numpy()
+                change = None if arm == BEFORE else relative_change(before, values, resamples=RESAMPLES)
+                rows.append([arm, language, ratio(values, sizes, resamples=RESAMPLES), change])
+        return pd.DataFrame(rows, columns=["arm", "language", "bits_per_byte", "change"])
+
+    def findings(self) -> list[str]:
+        """What can be said, from the outcome of the tests."""
+        table = self.summary()
+        arms = table[table.arm != BEFORE]
+        best = min(arms[arms.language == self.target].itertuples(), key=lambda row: row.bits_per_byte.value)
+        english = arms[arms.language == "en"]
+        said = {which: [row.arm for row in english.itertuples() if sign(row.change) == which] for which in (1, 0, -1)}
+        words = {1: "worse than before", 0: "not beyond doubt other than before", -1: "better than before"}
+        return [
+            f"{language_name(self.target)} is lowest with {best.arm}: {best.bits_per_byte.value:.3f} bits per byte.",
+            *(f"English is {words[which]} with {', '.join(names)}." for which, names in said.items() if names),
+        ]
+
+    def save(self, path: Path, about: Mapping[str, Any]) -> None:
+        """Write summary, findings and what they came from (recipes, data, hardware, commit, seconds) as JSON."""
+        content = {"target": self.target, **about, "findings": self.findings(), "summary": plain(self.summary())}
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def recorded_sweeps(language: str) -> dict[str, dict[str, Any]]:
+    """Sweeps in a language that were recorded with the project, by name: recipes, hardware, commit, summary."""
+    folder = data_folder() / "reference"
+    return {
+        path.stem.removeprefix(f"sweep-{language}-"): json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob(f"sweep-{language}-*.json"))
+    }
+
+
+def english_share_arms(recipe: Recipe) -> dict[str, Recipe]:
+    """Short runs of a recipe with other shares of English, by name; a share of 1 is the control without the target."""
+    training = recipe.training.model_copy(update={"budget_tokens": recipe.mixture.sweep_tokens})
+    return {
+        f"{share:.0%} English": recipe.model_copy(
+            update={"training": training, "mixture": recipe.mixture.model_copy(update={"english_share": share})}
+        )
+        for share in recipe.mixture.sweep
+    }
+
+
+def sweep(
+    arms: Mapping[str, Recipe],
+    corpus: Corpus,
+    start: Start,
+    before: tuple[PreTrainedModel, PreTrainedTokenizerFast],
+    *,
+    texts: Mapping[str, Sequence[str]] | None = None,
+    documents: int = 12,
+    seeds: Sequence[int] = (0,),
+    report: Callable[[str], None] = lambda line: None,
+) -> Sweep:
+    """Train every arm from its start and measure all on the same documents.
+
+    Args:
+        arms: recipes by name.
+        corpus: `train` is trained on.
+        start: gives the model, with rows for new tokens, and the change of the vocabulary that a recipe starts from.
+        before: the model and tokenizer that all are compared with.
+        texts: to measure on, by language; held-out documents where not given.
+        documents: how many of those.
+        seeds: of the order of the training text.
+        report: called with a line on progress.
+    """
+    texts = texts or {
+        code: corpus.heldout[code].shuffle(seed=0)["text"][:documents] for code in (corpus.language, "en")
+    }
+    rows: list[list[Any]] = []
+
+    def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, arm: str, seed: int, window: int) -> None:
+        model.to(device())
+        for code, lines in texts.items():
+            bits = document_bits(model, tokenizer, lines, window_tokens=window)
+            for index, (value, text) in enumerate(zip(bits, lines, strict=True)):
+                rows.append([arm, seed, code, index, float(value), len(text.encode())])
+        model.to("cpu")
+
+    window = next(iter(arms.values())).evaluation.window_tokens
+    measure(*before, BEFORE, 0, window)
+    for seed in seeds:
+        for name, recipe in arms.items():
+            report(f"{name}, seed {seed}")
+            model, change = start(recipe)
+            mixture = mix(
+                corpus,
+                change.tokenizer,
+                recipe.mixture.model_copy(update={"seed": seed}),
+                budget_tokens=recipe.training.budget_tokens,
+            )
+            with tempfile.TemporaryDirectory() as folder:
+                trained = train(model, change, mixture, recipe.training.model_copy(update={"seed": seed}), folder)
+            measure(trained.model, change.tokenizer, name, seed, window)
+    return Sweep(corpus.language, pd.DataFrame(rows, columns=["arm", "seed", "language", "document", "bits", "bytes"]))
