@@ -9,8 +9,8 @@
 Texts are JSON Lines with the field `text`, as `benchmarks/vocabulary.py` reads them. `start` measures all aligned
 sentences, and compares with public implementations where they are installed: `tokenizer-adapter` (average),
 `mergekit` (tokensurgeon's sub-word mean) and the mean resizing of `transformers`. `probe` trains on the text and
-measures on held-out documents, of which it takes the beginning; with `--record` the result goes to
-`data/reference/embeddings-NAME.json`.
+measures on held-out documents, of which it takes the beginning; without texts, it takes the profile's own. With
+`--record` the result goes to `data/reference/embeddings-NAME.json`.
 
 Measured on 2 cores of AMD EPYC with SmolLM2-135M (tied). 30,000 new tokens, closed-form methods: 0.7 to 1.1 seconds,
 and a peak of 1.5 (multivariate normal 1.8) new matrices over the model's memory.
@@ -178,19 +178,25 @@ def start(arguments: argparse.Namespace) -> None:
         row(name, model.eval(), change.tokenizer, time.perf_counter() - begin)
 
 
+def write_sample(path: Path, megabytes: float, folder: Path, longest: int | None = None) -> Path:
+    """Write a sample of a file's documents into a folder; of each, at most its beginning."""
+    begun = folder / path.name.removesuffix(".xz")
+    lines = [json.dumps({"text": text[:longest]}) for text in sample(path, megabytes)]
+    begun.write_text("\n".join(lines), encoding="utf-8")
+    return begun
+
+
 def probe(arguments: argparse.Namespace) -> None:
     """Train a little from each start, print what was found, and record it if asked."""
     overrides: dict[str, Any] = {
-        "vocabulary.tokens": arguments.tokens,
+        **({"vocabulary.tokens": arguments.tokens} if arguments.tokens else {}),
         "vocabulary.protect_english": arguments.protect,
         "embeddings.probe_batch_tokens": arguments.batch_tokens,
     }
     with tempfile.TemporaryDirectory() as folder:
         for knob, path in {"corpus.target": arguments.text, "corpus.english": arguments.english}.items():
-            begun = Path(folder, path.name.removesuffix(".xz"))
-            lines = [json.dumps({"text": text[:LONGEST]}) for text in sample(path, arguments.megabytes)]
-            begun.write_text("\n".join(lines), encoding="utf-8")
-            overrides[knob] = [str(begun)]
+            if path:
+                overrides[knob] = [str(write_sample(path, arguments.megabytes, Path(folder), LONGEST))]
         recipe = Recipe.profile("cpu", language=arguments.language, overrides=overrides)
         corpus = load_corpus(recipe.corpus, arguments.language)
     base = load_base(recipe.base)
@@ -220,7 +226,8 @@ def probe(arguments: argparse.Namespace) -> None:
     if arguments.record:
         path = REFERENCE / f"embeddings-{arguments.record}.json"
         comparison.save(path)
-        named = {"target": [arguments.text.name], "english": [arguments.english.name]}
+        texts = {"target": arguments.text, "english": arguments.english}
+        named = {name: [path.name] for name, path in texts.items() if path}
         plain_recipe = recipe.model_dump()
         plain_recipe["corpus"] |= named
         content = {"commit": commit(), "recipe": plain_recipe, "hardware": hardware.describe()}

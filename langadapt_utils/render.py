@@ -60,6 +60,8 @@ def table_html(table: pd.DataFrame, *, caption: str = "", digits: int = 2) -> Ht
     def cell(value: Any) -> str:
         if isinstance(value, Estimate):
             return f"{value.value:.3f} <small>[{value.low:.3f}, {value.high:.3f}]</small>"
+        if value is None:
+            return ""
         if isinstance(value, bool):
             return "yes" if value else "no"
         if isinstance(value, float):

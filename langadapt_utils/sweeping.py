@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 RESAMPLES = 2_000
 BEFORE = "before"
-Start = Callable[[Recipe], tuple["PreTrainedModel", VocabularyChange]]
+Start = Callable[[Recipe], tuple["PreTrainedModel", VocabularyChange, Corpus]]
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,9 @@ def sweep(
 
     Args:
         arms: recipes by name.
-        corpus: `train` is trained on.
-        start: gives the model, with rows for new tokens, and the change of the vocabulary that a recipe starts from.
+        corpus: whose `heldout` is measured on.
+        start: gives what a recipe starts from: the model with rows for new tokens, the change of the vocabulary, and
+            the corpus whose `train` is trained on.
         before: the model and tokenizer that all are compared with.
         texts: to measure on, by language; held-out documents where not given.
         documents: how many of those.
@@ -135,9 +136,9 @@ def sweep(
     for seed in seeds:
         for name, recipe in arms.items():
             report(f"{name}, seed {seed}")
-            model, change = start(recipe)
+            model, change, trained_on = start(recipe)
             mixture = mix(
-                corpus,
+                trained_on,
                 change.tokenizer,
                 recipe.mixture.model_copy(update={"seed": seed}),
                 budget_tokens=recipe.training.budget_tokens,

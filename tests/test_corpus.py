@@ -5,7 +5,7 @@ import json
 import lzma
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import datasets
@@ -181,6 +181,31 @@ def test_a_hub_data_set_is_loaded_by_name_config_and_revision(monkeypatch: pytes
     monkeypatch.setattr(datasets, "load_dataset", fake)
     assert read_documents("hub:org/texts:hun@v2", "hu")["text"][:] == ["egy", "kettő"]
     assert asked == [("org/texts", "hun", "train", "v2")]
+
+
+def test_no_more_of_a_hub_data_set_is_read_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+
+    def rows() -> Iterator[dict[str, str]]:
+        for number in range(1_000_000):
+            read.append(number)
+            yield {"text": "x" * 1_000, "url": f"https://example.org/{number}"}
+
+    def fake(*_: object, streaming: bool, **__: object) -> Iterator[dict[str, str]]:
+        assert streaming
+        return rows()
+
+    monkeypatch.setattr(datasets, "load_dataset", fake)
+    assert len(read_documents("hub:org/large", "hu", max_megabytes=0.02)) == len(read) == 20
+
+
+@pytest.mark.parametrize("name", ["long.txt", "long.jsonl"])
+def test_the_beginning_of_a_file_is_enough(name: str, write: Write) -> None:
+    texts = [f"{number} " + "word " * 200 for number in range(100)]
+    lines = [json.dumps({"text": text}) for text in texts] if name.endswith("jsonl") else [f"{t}\n" for t in texts]
+    path = write(name, "\n".join(lines).encode())
+    some, all_of_it = (list(read_documents(str(path), "hu", max_megabytes=limit)["text"]) for limit in (0.01, 0.0))
+    assert 9 <= len(some) <= 11 and some == all_of_it[: len(some)] and len(all_of_it) == 100
 
 
 def test_a_changed_file_changes_the_fingerprint(write: Write) -> None:

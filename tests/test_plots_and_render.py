@@ -14,7 +14,8 @@ from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus import Corpus
 from langadapt_utils.evaluation import Estimate, Scores
 from langadapt_utils.fertility import FertilityReport, measure_fertility
-from langadapt_utils.render import show, table_html, tokens_html
+from langadapt_utils.render import Html, show, table_html, tokens_html
+from langadapt_utils.widgets import live_curve
 
 
 class _Text(HTMLParser):
@@ -163,3 +164,23 @@ def test_coloured_tokens_show_the_whole_text(text: str, tokenizer: PreTrainedTok
 def test_language_and_direction_are_said(tokenizer: PreTrainedTokenizerFast) -> None:
     assert 'lang="ar" dir="rtl"' in str(tokens_html(tokenizer, "سلام", language="ar"))
     assert 'lang="th" dir="ltr"' in str(tokens_html(tokenizer, "ไทย", language="th", label="base"))
+
+
+def test_the_curve_is_shown_while_a_model_trains_and_goes_when_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, told = [], []
+
+    class Place:
+        def update(self, what: Html) -> None:
+            shown.append(str(what))
+
+    monkeypatch.setattr("IPython.display.display", lambda *_, **__: Place())
+    report = live_curve("hu", told.append, seconds=0.0)
+    report({"doing": "reading"})
+    for step in (1, 2, 3):
+        report({"step": step, "steps": 3, "tokens": 100 * step, "bits_per_byte": {"target": 3.0 - step, "en": 1.0}})
+    assert len(told) == 4 and len(shown) == 3
+    assert all("data:image/png" in one and "Training loss" in one for one in shown[:2]) and shown[2] == ""
+
+
+def test_what_is_not_known_is_an_empty_cell() -> None:
+    assert '<td style="text-align:left"></td>' in str(table_html(pd.DataFrame({"change": [None]}, dtype=object)))

@@ -179,5 +179,9 @@ def test_the_log_has_a_record_a_line(run: Workspace) -> None:
 
 
 def test_progress_is_told_in_words() -> None:
-    note = progress_note({"step": 5, "steps": 10, "tokens_per_second": 470.2, "seconds_left": 61})
-    assert "step 5 of 10, 470 tokens/s, 1:01 left" in note and note.count("█") == note.count("░")
+    bits = {"target": 2.5, "en": 0.875}
+    record = {"step": 5, "steps": 10, "tokens_per_second": 4702.0, "seconds_left": 61, "bits_per_byte": bits}
+    note = progress_note(record)
+    assert "step 5 of 10, 4,702 tokens/s, 1:01 left; bits per byte: target 2.50, en 0.88" in note
+    assert note.count("█") == note.count("░")
+    assert progress_note({"doing": "something"}) == "something"

@@ -1,0 +1,101 @@
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import llama
+from transformers import PreTrainedTokenizerFast
+
+from langadapt_utils.changes import VocabularyChange
+from langadapt_utils.corpus import Corpus
+from langadapt_utils.embeddings import initialise_embeddings
+from langadapt_utils.plots import plot_sweep
+from langadapt_utils.recipe import Recipe
+from langadapt_utils.sweeping import BEFORE, Sweep, english_share_arms, recorded_sweeps, sweep
+
+RECIPE = Recipe.profile(
+    "smoke",
+    overrides={
+        "mixture.sequence_length": 32,
+        "mixture.sweep": [0.0, 0.5, 1.0],
+        "mixture.sweep_tokens": 12_288,
+        "training.batch_tokens": 256,
+        "training.micro_batch_tokens": 256,
+        "training.learning_rate": 3e-3,
+        "training.interpolation": 1.0,
+        "training.precision": "float32",
+    },
+)
+
+
+def test_arms_differ_in_their_share_alone() -> None:
+    arms = english_share_arms(RECIPE)
+    assert list(arms) == ["0% English", "50% English", "100% English"]
+    for share, arm in zip([0.0, 0.5, 1.0], arms.values(), strict=True):
+        assert set(RECIPE.differences(arm)) <= {"mixture.english_share", "training.budget_tokens"}
+        assert arm.mixture.english_share == share and arm.training.budget_tokens == 12_288
+
+
+@pytest.fixture(scope="module")
+def found(corpora: dict[str, Corpus], change: VocabularyChange, tokenizer: PreTrainedTokenizerFast) -> Sweep:
+    base = llama(len(tokenizer))
+    start = initialise_embeddings(base, change)
+    corpus = corpora["hu"]
+    arms = english_share_arms(RECIPE)
+    return sweep(arms, corpus, lambda recipe: (start, change, corpus), (base, tokenizer), documents=4, seeds=(0, 1))
+
+
+def test_each_language_learns_most_where_there_is_most_of_it(found: Sweep) -> None:
+    bits = found.summary().set_index(["arm", "language"]).bits_per_byte.map(lambda estimate: estimate.value)
+    assert bits["0% English", "hu"] < bits["50% English", "hu"] < bits["100% English", "hu"]
+    assert bits["100% English", "en"] < bits["50% English", "en"] < bits["0% English", "en"]
+
+
+def test_seeds_and_documents_are_all_there(found: Sweep) -> None:
+    sizes = found.table[found.table.arm != BEFORE].groupby(["arm", "seed", "language"]).size()
+    assert len(sizes) == 3 * 2 * 2 and set(sizes) == {4}
+    assert found.table[found.table.arm != BEFORE].groupby(["arm", "document", "language"]).bits.nunique().max() == 2
+
+
+def table(rows: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
+    columns = ["arm", "seed", "language", "document", "bits", "bytes"]
+    return pd.DataFrame(
+        [[arm, 0, code, i, value, 100] for (arm, code), values in rows.items() for i, value in enumerate(values)],
+        columns=columns,
+    )
+
+
+def test_findings_follow_the_tests() -> None:
+    rows = {
+        (BEFORE, "hu"): [300.0, 310.0, 305.0, 295.0],
+        ("a", "hu"): [200.0, 205.0, 201.0, 199.0],
+        ("b", "hu"): [220.0, 225.0, 221.0, 219.0],
+        (BEFORE, "en"): [100.0, 101.0, 102.0, 103.0],
+        ("a", "en"): [110.0, 111.0, 112.0, 113.0],
+        ("b", "en"): [101.0, 100.0, 103.0, 102.0],
+    }
+    assert Sweep("hu", table(rows)).findings() == [
+        "Hungarian is lowest with a: 2.013 bits per byte.",
+        "English is worse than before with a.",
+        "English is not beyond doubt other than before with b.",
+    ]
+
+
+def test_a_sweep_is_drawn_and_recorded(found: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "reference").mkdir()
+    found.save(tmp_path / "reference" / "sweep-hu-mine.json", {"commit": "abc", "seconds": 3})
+    monkeypatch.setattr("langadapt_utils.sweeping.data_folder", lambda: tmp_path)
+    recorded = recorded_sweeps("hu")
+    assert list(recorded) == ["mine"] and recorded["mine"]["commit"] == "abc" and not recorded_sweeps("th")
+    assert len(recorded["mine"]["summary"]) == len(found.summary())
+    ax = plot_sweep(found, recorded)
+    texts = [text.get_text() for text in ax.texts]
+    assert set(found.table.arm) <= set(texts) and {f"{arm} (mine)" for arm in set(found.table.arm)} <= set(texts)
+    assert ax.get_title(loc="left").replace("\n", " ") == " ".join(found.findings()[:2])
+
+
+def test_recorded_sweeps_say_where_they_come_from() -> None:
+    for language in ("hu", "th"):
+        for content in recorded_sweeps(language).values():
+            assert {"commit", "recipes", "data", "hardware", "seconds", "summary"} <= set(content)
+            json.dumps(content)
