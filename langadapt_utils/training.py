@@ -137,6 +137,7 @@ def train(
         log=log,
     )
     trainer.remove_callback(PrinterCallback)
+    log.say("training: " + ", ".join(f"{lever} {value}" for lever, value in levers.items()))
     with quiet_transformers():
         try:
             trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
@@ -188,6 +189,7 @@ def _arguments(mixture: Mixture, recipe: TrainingRecipe, folder: Path) -> tuple[
         train_sampling_strategy="sequential",
         dataloader_pin_memory=on_gpu,
         dataloader_num_workers=2 if on_gpu else 0,
+        accelerator_config={"non_blocking": on_gpu},
         logging_strategy="steps" if recipe.report_to else "no",
         logging_steps=1,
         save_strategy="no",

@@ -47,7 +47,7 @@ def test_a_langadapt_command_is_understood(command: str, monkeypatch: pytest.Mon
             assert found in (wanted, str(Path.cwd() / wanted))
         else:
             assert value in (recipe.language, recipe.profile_name)
-    assert len(stages) == (1 if " 05 " in command else 5)
+    assert len(stages) == (len(re.findall(r" 0\d\b", command)) or 5)
 
 
 def test_the_python_example_runs(
@@ -60,6 +60,13 @@ def test_the_python_example_runs(
     example = next(block for block in BLOCKS if "import langadapt_utils as la" in block)
     exec(compile(example.replace("1_000", "100"), "README.md", "exec"), {})
     assert "Estimate(value=" in capsys.readouterr().out
+
+
+def test_the_estimate_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    example = next(block for block in BLOCKS if "la.estimate" in block)
+    exec(compile(example, "README.md", "exec"), {})
+    memory = int(re.match(r"(\d+) GB on each GPU", capsys.readouterr().out)[1])  # type: ignore[index]
+    assert 14 < memory < 80
 
 
 def test_the_results_are_the_recorded_ones(monkeypatch: pytest.MonkeyPatch) -> None:
