@@ -51,7 +51,7 @@ def test_training_lowers_the_loss_and_leaves_the_given_model_alone(
         losses = [model(ids, labels=ids).loss.item() for model in (start, result.model)]
     assert losses[1] < losses[0] - 0.05
     assert records[-1]["tokens"] == RECIPE.budget_tokens and {"target", "en"} == set(records[-1]["bits_per_byte"])
-    rates = [record["learning_rate"] for record in records]
+    rates = [record["learning_rate"] for record in result.steps]
     assert max(rates) == pytest.approx(RECIPE.learning_rate, rel=0.05) and rates[-1] < rates[5] < rates[1]
     assert not list(tmp_path.glob("checkpoint-*"))
 
