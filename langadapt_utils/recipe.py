@@ -136,6 +136,7 @@ class TrainingRecipe(_Section):
     interpolation: Share = 0.85  # how far to go from the starting weights to the trained ones
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False  # less memory, a third more time
+    attention: Literal["sdpa", "flash_attention_2", "flex_attention", "eager"] = "sdpa"  # the kernel while training
     compile_layers: bool = True  # on a GPU
     fused_loss: bool = True  # on a GPU where liger-kernel is installed: no matrix of logits
     checkpoint_minutes: Rate = 3.0
@@ -261,6 +262,7 @@ _GPU = {
     "embeddings.probe_documents": 100,
     "mixture.sequence_length": 1_024,
     "mixture.sweep_tokens": 4_000_000,
+    "mixture.separate_documents": False,  # a mask keeps SDPA from its fastest kernel; what it costs is not measured yet
     "training.budget_tokens": 40_000_000,
     "training.batch_tokens": 65_536,
     "training.micro_batch_tokens": 16_384,

@@ -60,7 +60,7 @@ class Training:
         steps: one record an optimiser step: `step`, `steps`, `tokens`, `bits_per_byte` of each language seen in the
             step, `learning_rate`, `tokens_per_second`, `seconds_left`.
         seconds: spent on the steps of this process (a resumed run counts only its own).
-        levers: what made it fast: precision, compiled layers, fused loss, processes.
+        levers: what made it fast: precision, attention, compiled layers, fused loss, processes.
     """
 
     model: PreTrainedModel
@@ -106,7 +106,8 @@ def train(
         report: called with each record of `Training.steps` as it is made, and with `doing` where there is more to say.
 
     Raises:
-        ModelError: the loss is not finite or has diverged (the last checkpoint is kept), or memory is not enough.
+        ModelError: the loss is not finite or has diverged (the last checkpoint is kept), memory is not enough, or a
+            package that the recipe needs is missing.
     """
     folder = Path(folder)
     arguments, batches = _arguments(mixture, recipe, folder)
@@ -115,11 +116,16 @@ def train(
     learner = copy.deepcopy(model)
     if recipe.lora_rank:
         add_adapters(learner, recipe.lora_rank)
+    try:
+        learner.set_attn_implementation(recipe.attention)
+    except (ImportError, ValueError) as error:
+        raise ModelError(f"training.attention={recipe.attention} cannot be used here: set it to sdpa") from error
     if recipe.gradient_checkpointing:
         learner.gradient_checkpointing_enable()
     on_gpu = hardware.device().type == "cuda"
     levers = {
         "precision": "bfloat16" if arguments.bf16 else "float32",
+        "attention": recipe.attention,
         "compiled layers": on_gpu and recipe.compile_layers and compile_layers(learner),
         "fused loss": on_gpu and recipe.fused_loss and fuse_loss(learner),
         "processes": arguments.world_size,
@@ -149,6 +155,7 @@ def train(
                 ) from error
             raise
     trained = trainer.trained_model(model)
+    trained.set_attn_implementation(model.config._attn_implementation)
     _blend(model, trained, recipe.interpolation)
     return Training(trained.eval(), log.records, log.seconds, levers)
 

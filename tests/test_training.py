@@ -44,7 +44,7 @@ def test_training_lowers_the_loss_and_leaves_the_given_model_alone(
     before, records = weights(start), []
     result = train(start, change, mixture, RECIPE, tmp_path, report=records.append)
     assert all(torch.equal(before[name], value) for name, value in weights(start).items())
-    assert records[0]["doing"].startswith("training: precision float32, ")
+    assert records[0]["doing"].startswith("training: precision float32, attention sdpa, ")
     assert len(records[1:]) == len(result.steps) == 10
     ids = torch.tensor(np.stack([mixture[i]["input_ids"] for i in range(len(mixture))]))
     with torch.no_grad():
@@ -243,6 +243,27 @@ def test_adapters_change_the_body_by_little_and_are_gone_afterwards(
         body = set(moved) - named
         assert named <= set(moved) and len(body) >= 8
         assert all(torch.linalg.matrix_rank(moved[name], rtol=1e-4) <= 2 for name in body)
+
+
+def test_another_attention_computes_the_same(
+    start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
+) -> None:
+    losses = []
+    for attention in ("sdpa", "eager"):
+        recipe = RECIPE.model_copy(update={"attention": attention})
+        result = train(start, change, mixture, recipe, tmp_path / attention)
+        assert result.levers["attention"] == attention
+        assert result.model.config._attn_implementation == start.config._attn_implementation
+        losses.append([record["bits_per_byte"]["target"] for record in result.steps])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_kernel_that_is_missing_is_one_sentence(
+    start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
+) -> None:
+    recipe = RECIPE.model_copy(update={"attention": "flash_attention_2"})
+    with pytest.raises(ModelError, match=r"flash_attention_2 cannot be used here: set it to sdpa"):
+        train(start, change, mixture, recipe, tmp_path)
 
 
 def test_stable_rates_stay_and_then_decay(
