@@ -225,12 +225,13 @@ def probe(arguments: argparse.Namespace) -> None:
     print(*comparison.findings(), sep="\n")
     if arguments.record:
         path = REFERENCE / f"embeddings-{arguments.record}.json"
+        at = commit()  # before a file is changed
         comparison.save(path)
         texts = {"target": arguments.text, "english": arguments.english}
         named = {name: [path.name] for name, path in texts.items() if path}
         plain_recipe = recipe.model_dump()
         plain_recipe["corpus"] |= named
-        content = {"commit": commit(), "recipe": plain_recipe, "hardware": hardware.describe()}
+        content = {"commit": at, "recipe": plain_recipe, "hardware": hardware.describe()}
         content |= {"megabytes": arguments.megabytes, "characters_of_a_document": LONGEST}
         content |= {"seeds": arguments.seeds} | json.loads(path.read_text(encoding="utf-8"))
         del content["documents"]
