@@ -26,6 +26,7 @@ COLUMNS = ("id", "source", "domain", "text")
 READERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 COMPRESSIONS = (".gz", ".xz", ".bz2")
 ENDS = 65_536  # bytes at both ends of a file that tell whether it was changed
+ITEM_KINDS = ("choice", "cloze", "pairs")  # of the built-in evaluation items
 MEASURED = 1_000  # texts of each language that fertility is measured on where they are not parallel
 
 
@@ -104,7 +105,7 @@ def check_leaks(corpus: Corpus) -> pd.DataFrame:
     for code in ("en", corpus.language):
         held = corpus.heldout[code]
         tests = {"held-out documents": dict(zip(held["id"], held["text"], strict=True))}
-        tests |= {f"items: {kind}": _item_texts(kind, code) for kind in ("choice", "cloze", "pairs")}
+        tests |= {f"items: {kind}": _item_texts(kind, code) for kind in ITEM_KINDS}
         tests = {kind: texts for kind, texts in tests.items() if texts}
         named = {f"{kind}\t{name}": text for kind, texts in tests.items() for name, text in texts.items()}
         shares = find_leaks(corpus.train[code]["text"], named)
@@ -159,7 +160,7 @@ def split_documents(documents: Dataset, share: float, seed: int) -> tuple[Datase
     heldout: set[int] = set()
     for key in sorted(groups):
         order = sorted(groups[key], key=lambda index: str(ids[index]))
-        random.Random(f"{seed} {key}").shuffle(order)
+        random.Random(f"{seed} {(Path(key[0]).name, key[1])}").shuffle(order)  # wherever the file lies
         heldout.update(order[: math.ceil(share * len(order))])
     if len(heldout) == len(documents):
         raise CorpusError(
@@ -194,7 +195,7 @@ def built_in_languages() -> list[str]:
 
 def language_name(code: str) -> str:
     """The English name of a language, or its code where langadapt has no example of it."""
-    return {"en": "English", "hu": "Hungarian", "th": "Thai"}.get(code, code)
+    return {"en": "English", "hu": "Hungarian", "th": "Thai", "zxx": "No language"}.get(code, code)
 
 
 def source_name(source: str) -> str:
