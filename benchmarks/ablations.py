@@ -50,6 +50,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "one rate": ONE_RATE,
     "rows first": {"training.rows_first_share": 0.1},
     "adapters": {"training.lora_rank": 64},
+    "documents separate": {"mixture.separate_documents": True},
     "documents not separate": {"mixture.separate_documents": False},
     # Csaki et al., arXiv 2311.05741: the k least frequent tokens give way, rows are random, one rate, 25 % English.
     "the paper's": {
@@ -57,6 +58,7 @@ ARMS: dict[str, dict[str, Any]] = {
         "vocabulary.tokens": 5_000,
         "vocabulary.give_up": "frequency",
         "embeddings.method": "random",
+        "mixture.english_share": 0.25,
         **ONE_RATE,
     },
     NO_TOKENS: {},
@@ -66,12 +68,12 @@ ARMS: dict[str, dict[str, Any]] = {
 class Beginnings:
     """What each arm starts from; what arms share is made once."""
 
-    def __init__(self, base: Base, corpus: Corpus, without: list[Recipe]) -> None:
-        self._base, self._corpus, self._without = base, corpus, without
+    def __init__(self, base: Base, corpus: Corpus) -> None:
+        self._base, self._corpus = base, corpus
         self._made: dict[str, tuple[PreTrainedModel, VocabularyChange]] = {}
 
-    def __call__(self, recipe: Recipe) -> tuple[PreTrainedModel, VocabularyChange, Corpus]:
-        bare = recipe in self._without
+    def __call__(self, name: str, recipe: Recipe) -> tuple[PreTrainedModel, VocabularyChange, Corpus]:
+        bare = name == NO_TOKENS
         key = f"{bare} {recipe.vocabulary} {recipe.embeddings}"
         if key not in self._made:
             self._made[key] = self._nothing_new() if bare else self._extended(recipe)
@@ -144,7 +146,7 @@ def main() -> None:
     found = sweep(
         arms,
         corpus,
-        Beginnings(base, corpus, [arms[NO_TOKENS]] if NO_TOKENS in arms else []),
+        Beginnings(base, corpus),
         (base.model, base.tokenizer),
         texts=texts,
         documents=chosen.documents,

@@ -30,27 +30,28 @@ per byte on the first 300 sentences of FLORES-200 dev (CC BY-SA 4.0):
 | mergekit, sub-word mean | | | 1.4 | 3.1937 | 1.3228 |
 | transformers, mean resizing | | | 3.1 | 3.7509 | 1.3174 |
 
-mergekit's means are other ones, and better here by accident: of a byte-level vocabulary it encodes the printed form of
-the bytes (`Åĳ` for `ő`), not the text, so that 1,618 of the 16,000 tokens get the pieces of their text (5,888 where it
-is told how spaces are marked; the table is without). The others average 6.6 pieces in place of 3.7 and lie nearer to
-the mean of all rows (1.62 away, not 1.93), where they draw less probability from other tokens. `gated` does that on
-purpose.
+mergekit's means are other ones, and better here by accident: of a byte-level vocabulary it encodes the printed form
+of the bytes (`Åĳ` for `ő`), not the text, so that 1,618 of the 16,000 tokens get the pieces of their text (5,888
+where it is told how spaces are marked; the table is without). The others average 6.6 pieces in place of 3.7 and lie
+nearer to the mean of all rows (1.62 away, not 1.93), where they draw less probability from other tokens. `gated` does
+that on purpose.
 
-After 50 steps of 256 tokens, change of bits per byte against the sub-word mean, and 95 % interval over 16 documents
-(20 in the last column), each averaged over three seeds (one for `focus` and `distilled`):
+After 50 steps of 256 tokens, change of bits per byte in % against the sub-word mean, and 95 % interval over 16
+documents (20 in the last column), each averaged over three seeds (one for `focus` and `distilled`):
 
-| method | hu | en | th | en | hu, the cpu profile's 1,000 tokens |
+| method | hu | en | th | en | hu, cpu profile |
 |---|---|---|---|---|---|
-| random | +22.0 % [+20.8, +23.4] | +7.4 % [+5.5, +9.7] | +26.8 % [+25.5, +28.2] | +11.5 % [+9.5, +13.6] | |
-| length_weighted | +12.0 % [+9.2, +14.9] | +4.5 % [+2.4, +6.7] | +2.2 % [+1.1, +3.8] | +5.2 % [+4.0, +6.8] | +0.19 % [+0.07, +0.32] |
-| gated | -0.1 % [-0.5, +0.2] | -1.9 % [-2.5, -1.3] | +0.3 % [+0.1, +0.5] | +2.7 % [+1.9, +3.4] | -0.04 % [-0.26, +0.16] |
-| focus | +8.5 % [+7.6, +9.5] | -0.3 % [-0.9, +0.2] | | | |
-| distilled | +0.5 % [+0.2, +0.8] | -0.6 % [-1.1, +0.0] | | | |
+| random | +22.0 [+20.8, +23.4] | +7.4 [+5.5, +9.7] | +26.8 [+25.5, +28.2] | +11.5 [+9.5, +13.6] | |
+| by length | +12.0 [+9.2, +14.9] | +4.5 [+2.4, +6.7] | +2.2 [+1.1, +3.8] | +5.2 [+4.0, +6.8] | +0.2 [+0.1, +0.3] |
+| gated | -0.1 [-0.5, +0.2] | -1.9 [-2.5, -1.3] | +0.3 [+0.1, +0.5] | +2.7 [+1.9, +3.4] | +0.0 [-0.3, +0.2] |
+| focus | +8.5 [+7.6, +9.5] | -0.3 [-0.9, +0.2] | | | |
+| distilled | +0.5 [+0.2, +0.8] | -0.6 [-1.1, +0.0] | | | |
 
-So no method is better than the mean after training whatever the text, and the mean is the default. An earlier run of one
-seed gave length-weighted means +1.2 % in Hungarian: at this rate and batch one seed says little. Right after, random rows
-stand 3.9 (hu) and 2.0 (th) bits per byte above the mean, and `gated` below it in Hungarian alone. `distilled` had its
-default budget; whether a longer one pays was not measured. `matching_pursuit` needs a donor model of the language.
+So no method is better than the mean after training whatever the text, and the mean is the default. An earlier run of
+one seed gave length-weighted means +1.2 % in Hungarian: at this rate and batch one seed says little. Right after,
+random rows stand 3.9 (hu) and 2.0 (th) bits per byte above the mean, and `gated` below it in Hungarian alone.
+`distilled` had its default budget; whether a longer one pays was not measured. `matching_pursuit` needs a donor model
+of the language.
 """
 
 from __future__ import annotations

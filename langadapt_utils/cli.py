@@ -62,6 +62,23 @@ def report(run_folder: Annotated[Path, typer.Option("--run", help="Run folder.")
     typer.echo(f"report: {write_report(Workspace(run_folder, Recipe.read(run_folder / 'recipe.yaml')))}")
 
 
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; the first is what others are compared with.")],
+) -> None:
+    """Put finished runs beside each other."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .report import compare_runs
+
+    table = Table("run", "language", "text", "before", "after", "change", "against the first")
+    for row in compare_runs(runs).itertuples():
+        changes = ("" if one is None else f"{one.value:+.1%} [{one.low:+.1%}, {one.high:+.1%}]" for one in row[6:8])
+        table.add_row(row.run, row.language, row.source, f"{row.before.value:.3f}", f"{row.after.value:.3f}", *changes)
+    Console().print(table)
+
+
 def entry() -> NoReturn:
     """Run the command line; what the user can mend is one sentence and exit code 1."""
     try:

@@ -78,6 +78,8 @@ def load_corpus(recipe: CorpusRecipe, language: str) -> Corpus:
     """
     train, heldout = {}, {}
     for code, sources in ((language, recipe.target), ("en", recipe.english)):
+        if not sources:
+            raise CorpusError(f"no source is named for text in '{code}', which is needed at least to measure on")
         parts = [read_documents(source, code, max_megabytes=recipe.max_megabytes) for source in sources]
         documents = _without_repeats(_concatenate(parts))
         train[code], heldout[code] = split_documents(documents, recipe.heldout_share, recipe.seed)
@@ -87,10 +89,14 @@ def load_corpus(recipe: CorpusRecipe, language: str) -> Corpus:
     return Corpus(language, train, heldout, _parallel_sentences(["en", language], held_ids))
 
 
-def check_leaks(corpus: Corpus) -> pd.DataFrame:
+def check_leaks(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFrame:
     """Make sure that nothing that the run measures on is among what it learns from.
 
     The vocabulary and the model learn from `corpus.train`; held-out documents and the built-in items measure.
+
+    Args:
+        corpus: to be checked.
+        documents: of each source, as many as `evaluate` takes.
 
     Returns:
         A row for each kind of test text: `tests`, how many, and `largest_share` of n-grams that any of them shares with
@@ -103,14 +109,15 @@ def check_leaks(corpus: Corpus) -> pd.DataFrame:
 
     rows = []
     for code in ("en", corpus.language):
-        held = corpus.heldout[code]
-        tests = {"held-out documents": dict(zip(held["id"], held["text"], strict=True))}
+        held = at_most_of_each_source(corpus.heldout[code], documents)
+        tests = {"held-out documents": {f"{i} {row['id']}": row["text"] for i, row in enumerate(held)}}
         tests |= {f"items: {kind}": _item_texts(kind, code) for kind in ITEM_KINDS}
         tests = {kind: texts for kind, texts in tests.items() if texts}
         named = {f"{kind}\t{name}": text for kind, texts in tests.items() for name, text in texts.items()}
         shares = find_leaks(corpus.train[code]["text"], named)
         for label, share in shares[shares > LEAKED].items():
             kind, name = str(label).split("\t")
+            name = name.partition(" ")[2] if kind == "held-out documents" else name
             raise CorpusError(
                 f"'{name}' of the {kind} in '{code}' is in the training text too ({share:.0%} of its n-grams of {GRAM} "
                 f"characters; {(shares > LEAKED).sum()} such texts in all): remove it from one of them, or set "
@@ -191,6 +198,17 @@ def built_in_languages() -> list[str]:
     """Languages of the built-in corpus other than English."""
     first = next(iter(_read_jsonl(_built_in_files()[0])))
     return [code for code in first["title"] if code != "en"]
+
+
+def at_most_of_each_source(documents: Dataset, limit: int) -> list[dict[str, Any]]:
+    """The first documents of each source, in an order that does not depend on their domain."""
+    taken: Counter[str] = Counter()
+    rows = []
+    for row in documents.shuffle(seed=0) if len(documents) > limit else documents:
+        taken[row["source"]] += 1
+        if taken[row["source"]] <= limit:
+            rows.append(dict(row))
+    return rows
 
 
 def language_name(code: str) -> str:
@@ -277,7 +295,7 @@ def _hub_documents(source: str, max_megabytes: float) -> Dataset:
     repository, _, config = name.partition(":")
     try:
         loaded = _load(max_megabytes, repository, config or None, revision=revision or None)
-        return _with_columns(loaded, source, repository)
+        return _with_columns(loaded, source, source.removeprefix("hub:"))
     except CorpusError:
         raise
     except Exception as error:  # the hub and the reader raise many kinds

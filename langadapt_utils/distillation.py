@@ -88,7 +88,7 @@ def _aligned(batch: list[list[int]], request: Request, reader: Reader) -> tuple[
     for snippet in batch:
         spelled = [change.spelled.get(index) or (change.kept[index],) for index in snippet]
         end_S = np.cumsum([len(ids) for ids in spelled]) - 1
-        size = len(end_S) if reader.longest is None else int(np.searchsorted(end_S, reader.longest))
+        size = int(np.searchsorted(end_S, reader.longest))
         teacher.append(torch.tensor([old for ids in spelled[:size] for old in ids]))
         student.append(reader.places(snippet[:size]))
         ends.append(torch.from_numpy(end_S[:size]))

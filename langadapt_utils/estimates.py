@@ -9,6 +9,7 @@ from .recipe import Recipe
 
 # Share of a large matrix product's speed that training reaches, where it was measured: see benchmarks/training.py.
 EFFICIENCY = {("cpu", "bfloat16"): 0.45, ("cpu", "float32"): 0.7, ("cuda", "bfloat16"): 0.15, ("cuda", "float32"): 0.4}
+GPUS_OF_A_MACHINE = 8
 
 
 def estimate_seconds(parameters: int, tokens: int, precision: hardware.Precision) -> float:
@@ -32,13 +33,15 @@ class Needs:
     Attributes:
         weights_gb: of memory on each GPU for weights, gradients and both moments of AdamW.
         activations_gb: of memory on each GPU for what the backward pass remembers.
-        disk_gb: for two checkpoints and the model.
+        disk_gb: for checkpoints, of which there are three while the oldest gives way, and the model.
+        host_gb: of memory on each machine while the model is loaded: every process holds it twice, in float32.
         hours: of training.
     """
 
     weights_gb: float
     activations_gb: float
     disk_gb: float
+    host_gb: float
     hours: float
 
     @property
@@ -49,7 +52,8 @@ class Needs:
     def __str__(self) -> str:
         return (
             f"{self.memory_gb:.0f} GB on each GPU ({self.weights_gb:.0f} for weights and optimiser, "
-            f"{self.activations_gb:.0f} for activations), {self.disk_gb:.0f} GB of disk, {self.hours:.1f} hours"
+            f"{self.activations_gb:.0f} for activations), {self.host_gb:.0f} GB of the machine's own memory, "
+            f"{self.disk_gb:.0f} GB of disk, {self.hours:.1f} hours"
         )
 
 
@@ -96,6 +100,7 @@ def estimate(
     return Needs(
         weights_gb=weights / 1e9,
         activations_gb=activations / 1e9,
-        disk_gb=(2 * 12 + 4) * parameters / 1e9,
+        disk_gb=(3 * (bytes_each - 4) + 4) * parameters / 1e9,
+        host_gb=2 * 4 * parameters * min(gpus, GPUS_OF_A_MACHINE) / 1e9,
         hours=operations / (gpus * teraflops * 1e12 * utilisation) / 3600,
     )

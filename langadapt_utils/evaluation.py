@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -19,15 +18,16 @@ import pandas as pd
 import torch
 
 from . import hardware
-from .corpus import Corpus, language_name, load_items, source_name
+from .corpus import ITEM_KINDS, Corpus, at_most_of_each_source, language_name, load_items, source_name
 from .errors import CorpusError
+from .incontext import OPTIONS, PATTERNS, pattern_items
+from .learning import scripts_of
 from .recipe import EvaluationRecipe
-from .sources import Base
-from .tokens import document_start
+from .sources import Base, longest_context
+from .tokens import byte_lengths, document_start
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     Numbers = npt.NDArray[np.float64]
@@ -35,8 +35,11 @@ if TYPE_CHECKING:
 BATCH_TOKENS = 2_048  # of one forward pass
 CONFIDENCE = 0.95
 CLOZE_OPTIONS = 4
-CHANCE = {"choice": 1 / 2, "cloze": 1 / CLOZE_OPTIONS, "pairs": 1 / 2}
+CHANCE = {"choice": 1 / 2, "cloze": 1 / CLOZE_OPTIONS, "pairs": 1 / 2, **dict.fromkeys(PATTERNS, 1 / OPTIONS)}
 KIND_NAMES = {"choice": "two-choice stories", "cloze": "last words", "pairs": "minimal pairs"}
+KIND_NAMES |= {kind: f"{kind} from context" for kind in PATTERNS}
+NO_LANGUAGE = "zxx"  # in ISO 639-2
+ENOUGH = 30  # items, below which a share of what was above chance says nothing
 SAMPLES = 2  # prompts of each language
 
 
@@ -66,18 +69,26 @@ class _Piece:
 
 
 def document_bits(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, window_tokens: int = 1_024
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    *,
+    window_tokens: int = 1_024,
+    context_bytes: int = 512,
 ) -> Numbers:
     """Negative log-likelihood of each text in bits, every byte of it scored once.
 
-    A text longer than the window is read in windows that overlap by half; only the half with context counts.
+    The start of a document stands before each text and is not scored. A text longer than the window is read in windows
+    that overlap, so that what is scored always has context: from the beginning of the text, or `context_bytes`
+    bytes, which are the same for every tokenizer, or half a window where that is less.
     """
-    start = document_start(tokenizer)
+    start, sizes = document_start(tokenizer), byte_lengths(tokenizer)
     encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    window = min(window_tokens, longest_context(model))
     pieces = [
         piece
         for unit, ids in enumerate(encoded)
-        for piece in _windows(unit, [start, *ids], min(window_tokens, _context(model)))
+        for piece in _windows(unit, [start, *ids], sizes, window, context_bytes)
     ]
     return _bits(model, pieces, len(texts))
 
@@ -101,11 +112,17 @@ def continuation_bits(
     return _bits(model, pieces, len(whole))
 
 
-def _windows(unit: int, ids: list[int], window: int) -> Iterator[_Piece]:
+def _windows(
+    unit: int, ids: list[int], sizes: npt.NDArray[np.int64], window: int, context_bytes: int
+) -> Iterator[_Piece]:
     yield _Piece(unit, ids[:window], 1)
-    half = window // 2
-    for begin in range(half, len(ids) - (window - half), half):
-        yield _Piece(unit, ids[begin : begin + window], window - half)
+    before = np.concatenate([[0], np.cumsum(sizes[ids])])  # bytes before each token
+    scored = window
+    while scored < len(ids):
+        enough = int(np.searchsorted(before, before[scored] - context_bytes, side="right")) - 1
+        begin = max(enough, scored - window // 2, 0)
+        yield _Piece(unit, ids[begin : begin + window], scored - begin)
+        scored = begin + window
 
 
 def _bits(model: PreTrainedModel, pieces: Sequence[_Piece], units: int) -> Numbers:
@@ -135,10 +152,6 @@ def _batches_by_length(pieces: Sequence[_Piece]) -> Iterator[list[_Piece]]:
         batch.append(piece)
     if batch:
         yield batch
-
-
-def _context(model: PreTrainedModel) -> int:
-    return int(getattr(model.config, "max_position_embeddings", None) or 1_024)
 
 
 def bits_per_byte(
@@ -198,7 +211,8 @@ def score_items(
         tokenizer: the model's.
         kind: `choice`: the likelier of two stories, the choice read before its premise where it is the
             cause (bits per byte of what comes second); `cloze`: the last word against those of three other
-            items (bits per byte of the word); `pairs`: the grammatical sentence against the other (bits).
+            items (bits per byte of the word); `pairs`: the grammatical sentence against the other (bits);
+            `copying`, `mapping` and `counting`: the number that the context asks for (bits).
         items: as `load_items` gives them.
         language: Thai writes no space between the parts.
     """
@@ -212,12 +226,14 @@ def score_items(
         elif kind == "cloze":
             others = [items[(index + step) % len(items)]["target"] for step in range(1, CLOZE_OPTIONS)]
             options.append([(item["context"] + space, word) for word in [item["target"], *others]])
+        elif kind in PATTERNS:
+            options.append([(item["context"], option) for option in item["options"]])
         else:
             options.append([("", item["good"]), ("", item["bad"])])
         answers.append(item.get("label", 0))
     flat = [option for group in options for option in group]
     bits = continuation_bits(model, tokenizer, [context for context, _ in flat], [text for _, text in flat])
-    if kind != "pairs":
+    if kind in ("choice", "cloze"):
         bits = bits / np.array([len(text.encode()) for _, text in flat])
     width = len(options[0])
     return [bool(right) for right in bits.reshape(-1, width).argmin(axis=1) == np.array(answers)]
@@ -243,33 +259,47 @@ def evaluate(
         model, tokenizer = bundle.model.to(hardware.device()), bundle.tokenizer
         for language, heldout in corpus.heldout.items():
             report(f"{name}: {language_name(language)} documents")
-            rows = _at_most_of_each_source(heldout, recipe.documents)
+            rows = at_most_of_each_source(heldout, recipe.documents)
             bits = document_bits(model, tokenizer, [row["text"] for row in rows], window_tokens=recipe.window_tokens)
             documents += [
                 {"model": name, "language": language, "source": row["source"], "domain": row["domain"], "id": row["id"]}
                 | {"bits": float(b), "bytes": len(row["text"].encode())}
                 for row, b in zip(rows, bits, strict=True)
             ]
-            for kind in CHANCE:
+            for kind in ITEM_KINDS:
                 chosen = load_items(kind, language)[: recipe.items]
                 if chosen:
                     report(f"{name}: {language_name(language)} {kind} items")
-                    right = score_items(model, tokenizer, kind, chosen, language)
-                    items += [
-                        {"model": name, "language": language, "kind": kind, "id": item["id"], "correct": bool(ok)}
-                        for item, ok in zip(chosen, right, strict=True)
-                    ]
+                    items += _answers(name, model, tokenizer, kind, chosen, language)
             report(f"{name}: {language_name(language)} samples")
             for row in rows[:SAMPLES]:
                 prompt = opening(row["text"])
-                samples.append(
-                    {"model": name, "language": language, "prompt": prompt}
-                    | {"text": generate(model, tokenizer, prompt, recipe.new_tokens)}
-                )
+                text = generate(model, tokenizer, prompt, recipe.new_tokens)
+                sample = {"model": name, "language": language, "prompt": prompt, "text": text}
+                samples.append(sample | text_quality(text, like=row["text"]))
+        for kind in PATTERNS:
+            report(f"{name}: {kind} from context")
+            chosen = pattern_items(kind, math.ceil(recipe.items / len(PATTERNS)))
+            items += _answers(name, model, tokenizer, kind, chosen, NO_LANGUAGE)
         model.to("cpu")
     return Scores(
         list(models), corpus.language, pd.DataFrame(documents), pd.DataFrame(items), samples, recipe.resamples
     )
+
+
+def _answers(
+    name: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    kind: str,
+    items: Sequence[dict[str, Any]],
+    language: str,
+) -> list[dict[str, Any]]:
+    right = score_items(model, tokenizer, kind, items, language)
+    return [
+        {"model": name, "language": language, "kind": kind, "id": item["id"], "correct": bool(ok)}
+        for item, ok in zip(items, right, strict=True)
+    ]
 
 
 def generate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompt: str, new_tokens: int) -> str:
@@ -288,6 +318,26 @@ def generate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompt:
     return str(tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True))
 
 
+def text_quality(text: str, *, like: str) -> dict[str, float]:
+    """What can be counted of a generated text: shares from 0 to 1.
+
+    Args:
+        text: that a model wrote.
+        like: text in the language it should be in.
+
+    Returns:
+        `right_script`: of its letters, those in a script that `like` has; `repeated`: of its runs of 8 characters,
+        those that were there before; `undecodable`: of its characters, those that stand for bytes that are no text.
+    """
+    scripts, letters = scripts_of(like), [letter for letter in text if letter.isalpha()]
+    runs = [text[begin : begin + 8] for begin in range(len(text) - 7)]
+    return {
+        "right_script": sum(scripts_of(letter) <= scripts for letter in letters) / len(letters) if letters else 0.0,
+        "repeated": 1 - len(set(runs)) / len(runs) if runs else 0.0,
+        "undecodable": text.count("\ufffd") / len(text) if text else 0.0,
+    }
+
+
 def opening(text: str, characters: int = 40) -> str:
     """The first words of a text, about as many characters as asked; for prompts."""
     cut = text.find(" ", characters)
@@ -304,16 +354,18 @@ class Scores:
         documents: a row for each model and held-out document, with `language`, `source`, `domain`, `id`,
             `bits`, `bytes`.
         items: a row for each model and evaluation item, with `language`, `kind`, `id`, `correct`.
-        samples: `model`, `language`, `prompt`, `text`.
+        samples: `model`, `language`, `prompt`, `text`, and what `text_quality` counts.
         resamples: of every bootstrap.
+        more: other tables by name, as records: `divergence`, `drift`, `gains`, `dial`.
     """
 
     models: list[str]
     target: str
     documents: pd.DataFrame
     items: pd.DataFrame
-    samples: list[dict[str, str]]
+    samples: list[dict[str, Any]]
     resamples: int
+    more: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def bits_per_byte(self, by: Sequence[str] = ("language", "source")) -> pd.DataFrame:
         """Bits per byte of the first and the last model, and the change between them, each as an `Estimate`."""
@@ -331,7 +383,11 @@ class Scores:
         return pd.DataFrame(rows)
 
     def accuracy(self) -> pd.DataFrame:
-        """Accuracy of the first and the last model, and the difference, each as an `Estimate`."""
+        """Accuracy of the first and the last model, the difference, and what was retained, each as an `Estimate`.
+
+        `retained` is the share of what the first model could do beyond chance; None where it could do nothing beyond
+        doubt, or items are few.
+        """
         rows = []
         for (language, kind), group in self.items.groupby(["language", "kind"], sort=False):
             wide = group.pivot(index="id", columns="model", values="correct").astype(float)
@@ -341,7 +397,21 @@ class Scores:
                 | {"before": wilson(int(before.sum()), len(before)), "after": wilson(int(after.sum()), len(after))}
                 | {"change": ratio(after - before, np.ones(len(before)), resamples=self.resamples)}
             )
+            able = rows[-1]["before"].low > CHANCE[kind] and len(before) >= ENOUGH
+            above = [numbers - CHANCE[kind] for numbers in (after, before)]
+            rows[-1]["retained"] = ratio(above[0], above[1], resamples=self.resamples) if able else None
         return pd.DataFrame(rows)
+
+    def backward_transfer(self) -> Estimate:
+        """How much accuracy in English changed on average over kinds of items, each counting the same.
+
+        Source: Lopez-Paz & Ranzato 2017, arXiv 1706.08840.
+        """
+        english = self.items[self.items.language == "en"]
+        wide = english.pivot(index=["kind", "id"], columns="model", values="correct").astype(float)
+        weights = 1 / wide.groupby("kind")[self.models[0]].transform("size").to_numpy(dtype=float)
+        change = (wide[self.models[-1]] - wide[self.models[0]]).to_numpy()
+        return ratio(weights * change, weights, resamples=self.resamples)
 
     def findings(self) -> list[str]:
         """What the tests say, in words: gain on the target language, loss on English."""
@@ -361,12 +431,17 @@ class Scores:
                 f"{language_name(row.language)}, {KIND_NAMES[row.kind]}: {row.before.value:.0%} right before, "
                 f"{row.after.value:.0%} after (chance {row.chance:.0%}, {row.before.units} items): {verdict}."
             )
+        changes = [*self.bits_per_byte().change, *(self.accuracy().change if len(self.items) else [])]
+        sentences.append(
+            f"{len(changes)} comparisons, {sum(sign(change) != 0 for change in changes)} of them beyond doubt; if "
+            f"nothing had changed, about {len(changes) * (1 - CONFIDENCE):.1f} would be by chance."
+        )
         return sentences
 
     def save(self, path: Path) -> None:
         """Write the scores as JSON: every document and item, and the tables made from them."""
         content = {
-            "schema": 1,
+            "schema": 2,
             "models": self.models,
             "target": self.target,
             "resamples": self.resamples,
@@ -376,6 +451,7 @@ class Scores:
             "documents": self.documents.to_dict("records"),
             "items": self.items.to_dict("records"),
             "samples": self.samples,
+            "more": self.more,
         }
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
@@ -384,7 +460,8 @@ class Scores:
         """Read what `save` wrote."""
         content = json.loads(path.read_text(encoding="utf-8"))
         documents, items = pd.DataFrame(content["documents"]), pd.DataFrame(content["items"])
-        return cls(content["models"], content["target"], documents, items, content["samples"], content["resamples"])
+        rest = (content[name] for name in ("samples", "resamples", "more"))
+        return cls(content["models"], content["target"], documents, items, *rest)
 
 
 def sign(change: Estimate) -> int:
@@ -398,17 +475,6 @@ def plain(table: pd.DataFrame) -> list[dict[str, Any]]:
         {name: asdict(cell) if isinstance(cell, Estimate) else cell for name, cell in row.items()}
         for row in table.to_dict("records")
     ]
-
-
-def _at_most_of_each_source(documents: Dataset, limit: int) -> list[dict[str, Any]]:
-    """The first documents of each source, in an order that does not depend on their domain."""
-    taken: Counter[str] = Counter()
-    rows = []
-    for row in documents.shuffle(seed=0) if len(documents) > limit else documents:
-        taken[row["source"]] += 1
-        if taken[row["source"]] <= limit:
-            rows.append(dict(row))
-    return rows
 
 
 def _bootstrap_weights(units: int, resamples: int, seed: int) -> Numbers:

@@ -66,7 +66,7 @@ def _observed(
     old, new = old_VD.to(reader.device), new_ND.to(reader.device)
     observed = []
     for texts, begin, weight in ((request.texts, 1, 1.0), (request.english, 0, GUARD)):
-        shown = list(islice(snippets(request, texts or (), min(LENGTH, reader.longest or LENGTH)), SNIPPETS))
+        shown = list(islice(snippets(request, texts or (), min(LENGTH, reader.longest)), SNIPPETS))
         for at in range(0, len(shown), BATCH):
             batch = [reader.places(ids) for ids in shown[at : at + BATCH]]
             with torch.no_grad(), reader.autocast():

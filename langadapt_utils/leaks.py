@@ -29,7 +29,8 @@ def find_leaks(trained: Iterable[str], tests: Mapping[str, str], *, gram: int = 
 
     Args:
         trained: texts that were, or will be, trained on; read once, in little memory.
-        tests: texts to measure on, by name. Those shorter than an n-gram have no share (NaN).
+        tests: texts to measure on, by name. Those shorter than an n-gram are looked for whole (1 or 0), those of less
+            than a fifth of one are not (NaN).
         gram: n, in characters; runs of whitespace count as one, case does not count.
 
     Returns:
@@ -42,10 +43,16 @@ def find_leaks(trained: Iterable[str], tests: Mapping[str, str], *, gram: int = 
     """
     import pandas as pd
 
-    hashes = {name: _hashes(_normalised(text), gram) for name, text in tests.items()}
+    normalised = {name: _normalised(text) for name, text in tests.items()}
+    short = {name: text for name, text in normalised.items() if gram / 5 <= len(text) < gram}
+    seen_whole: set[str] = set()
+    hashes = {name: _hashes(text, gram) for name, text in normalised.items()}
     known = np.unique(np.concatenate([*hashes.values(), np.zeros(0, dtype=np.uint64)]))
     found = np.zeros(len(known), dtype=bool)
-    for text in _joined(trained) if len(known) else ():
+    for text in _joined(trained):
+        seen_whole.update(name for name, one in short.items() if one in text)
+        if not len(known):
+            continue
         seen = _hashes(text, gram)
         places = np.minimum(np.searchsorted(known, seen), len(known) - 1)
         found[places[known[places] == seen]] = True
@@ -53,6 +60,7 @@ def find_leaks(trained: Iterable[str], tests: Mapping[str, str], *, gram: int = 
         name: float(found[np.searchsorted(known, some)].mean()) if len(some) else np.nan
         for name, some in hashes.items()
     }
+    shares |= {name: float(name in seen_whole) for name in short}
     return pd.Series(shares, dtype=float).sort_values(ascending=False, kind="stable")
 
 

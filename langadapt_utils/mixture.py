@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,7 @@ class Stream:
     length: int
     seed: int
     documents: int
+    _passes: dict[int, tuple[Ids, Ids]] = field(default_factory=dict, repr=False)
 
     @property
     def tokens(self) -> int:
@@ -78,14 +79,17 @@ class Stream:
             missing -= len(parts[-1])
         return np.concatenate(parts).astype(np.int64), np.concatenate([np.arange(len(part)) for part in parts])
 
-    @lru_cache(maxsize=2)  # noqa: B019  streams live as long as their run
     def _pass(self, turn: int) -> tuple[Ids, Ids]:
-        """The documents of a pass in order, and where each ends."""
-        documents = np.arange(len(self.order))
-        if turn:
-            place = np.argsort(self.order)
-            documents = place[_shuffled(len(self.order), self.seed, turn)]
-        return documents, np.cumsum(np.diff(self.begins)[documents])
+        """The documents of a pass in order, and where each ends; the last two passes are remembered."""
+        if turn not in self._passes:
+            documents = np.arange(len(self.order))
+            if turn:
+                place = np.argsort(self.order)
+                documents = place[_shuffled(len(self.order), self.seed, turn)]
+            while len(self._passes) > 1:
+                del self._passes[next(iter(self._passes))]
+            self._passes[turn] = documents, np.cumsum(np.diff(self.begins)[documents])
+        return self._passes[turn]
 
     def _read(self, begin: int, tokens: int) -> npt.NDArray[np.int32]:
         shard = int(np.searchsorted(self._shard_ends, begin, side="right"))

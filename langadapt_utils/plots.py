@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -246,6 +247,8 @@ def plot_sweep(
             alpha=0.9,
         )
         _beside(ax, arm, x.value, y.value, (6, 5), fontsize=8, color=colour)
+    front = [[summary[arm, code].bits_per_byte.value for code in (sweep.target, "en")] for arm in sweep.front()]
+    ax.plot(*zip(*front, strict=True), color=GREY, linewidth=0.8, linestyle=":")
     for name, content in (recorded or {}).items():
         points: dict[str, dict[str, float]] = {}
         for row in content["summary"]:
@@ -257,6 +260,27 @@ def plot_sweep(
     ax.set_xlabel(f"{language_name(sweep.target)}, bits per byte (95 % interval)")
     ax.set_ylabel("English, bits per byte")
     return _finish(ax, " ".join(sweep.findings()[:2]))
+
+
+def plot_drift(drift: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """How far weights moved, as a share of their length, layer by layer.
+
+    Args:
+        drift: as `weight_drift` gives it.
+        ax: to draw into.
+    """
+    ax = ax or _axes()
+    layers = drift[drift.layer >= 0]
+    styles = ("-", "--", ":", "-.", (0, (5, 1, 1, 1)))
+    for style, (part, rows) in zip(cycle(styles), layers.groupby("part", sort=False), strict=False):
+        ax.plot(rows.layer, rows.drift, marker=".", linestyle=style, color=GREY)
+        _beside(ax, part, rows.layer.iloc[-1], rows.drift.iloc[-1], (5, 0), va="center", fontsize=8)
+    ax.set_xlabel("layer")
+    ax.set_ylabel("length of the change, as a share of the weights' length")
+    ax.set_ylim(0, None)
+    most = drift.loc[drift.drift.idxmax()]
+    where = f"layer {most.layer:.0f}" if most.layer >= 0 else "outside of the layers"
+    return _finish(ax, f"Weights moved by {drift.drift.median():.1%} in the middle, most in {most.part} ({where})")
 
 
 def plot_changes(scores: Scores, *, ax: Axes | None = None) -> Axes:

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from . import hardware
 from .rows import Request
+from .sources import longest_context
 from .tokens import document_start
 
 CHARACTERS = 4  # of a token, about
@@ -27,7 +28,7 @@ class Reader:
 
     Attributes:
         first_new: the lowest place of a new token.
-        longest: tokens that the model can read at once, if there is a limit.
+        longest: tokens that the model can read at once.
     """
 
     def __init__(self, request: Request) -> None:
@@ -36,7 +37,7 @@ class Reader:
         self._name = next(name for name, parameter in self._body.named_parameters() if parameter is matrix)
         self._old_VD = matrix.detach()
         self.first_new = len(self._old_VD)
-        self.longest: int | None = getattr(self._body.config.get_text_config(), "max_position_embeddings", None)
+        self.longest = longest_context(request.model)
         new = {token: self.first_new + place for place, token in enumerate(request.change.added)}
         self._places = request.change.kept | new
         self.device = self._old_VD.device

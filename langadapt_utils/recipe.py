@@ -148,14 +148,23 @@ class EvaluationRecipe(_Section):
     """How forgetting is measured."""
 
     window_tokens: Annotated[int, Field(ge=16)] = 1_024
+    dial: list[Share] = [0.0, 0.25, 0.5, 0.75, 1.0]  # of the way from the start to the adapted model
+    dial_documents: Count = 8  # of each language, measured at each of them
     documents: Count = 200  # at most, of each source
     items: Count = 100  # at most, of each kind and language
     resamples: Annotated[int, Field(ge=100)] = 2_000  # of the bootstrap
     new_tokens: Count = 40  # of each sample text
 
 
+# Knobs of training that change speed, memory or the end alone, so that a stopped run may go on with others.
+FREE_KNOBS = frozenset(
+    {"micro_batch_tokens", "checkpoint_minutes", "attention", "compile_layers", "fused_loss", "report_to"}
+    | {"gradient_checkpointing"}
+)
+
+
 class Recipe(_Section):
-    """Every knob of a run; immutable, and the same recipe always has the same `digest`.
+    """Every knob of a run; immutable, and recipes that lead to the same have the same `digest`.
 
     Example:
         >>> recipe = Recipe.profile("smoke", language="th", overrides={"vocabulary.tokens": 50})
@@ -214,8 +223,9 @@ class Recipe(_Section):
 
     @property
     def digest(self) -> str:
-        """A hash of every knob."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+        """A hash of every knob that decides what comes out."""
+        content = self.model_dump(exclude={"training": set(FREE_KNOBS)})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
     def name(self) -> str:
@@ -223,6 +233,11 @@ class Recipe(_Section):
         plain = Recipe.profile(self.profile_name, language=self.language)
         suffix = "" if plain == self else f"-{self.digest[:6]}"
         return f"{self.language}-{self.profile_name}{suffix}"
+
+    def conflicts(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
+        """Knobs that differ and decide what comes out: dotted name to (value here, value there)."""
+        free = {f"training.{knob}" for knob in FREE_KNOBS}
+        return {name: values for name, values in self.differences(other).items() if name not in free}
 
     def differences(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
         """Knobs that differ: dotted name to (value here, value there)."""
@@ -254,6 +269,8 @@ _SMOKE = {
     "evaluation.items": 4,
     "evaluation.resamples": 200,
     "evaluation.new_tokens": 8,
+    "evaluation.dial": [0.0, 0.5, 1.0],
+    "evaluation.dial_documents": 2,
 }
 # For one card of 24 to 80 GB and text files named by the user.
 _GPU = {

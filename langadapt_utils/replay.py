@@ -46,7 +46,10 @@ def with_samples(
     """
     length, seed = recipe.mixture.sequence_length, recipe.mixture.seed
     shares = english_shares(recipe.training.budget_tokens // length, recipe.mixture)
-    tokens = int(shares.sum() * length)
+    swept = max(recipe.mixture.sweep, default=0.0) * recipe.mixture.sweep_tokens
+    tokens = int(max(shares.sum() * length, swept))
+    if tokens == 0:
+        return corpus
     name = hashlib.sha256(f"{base_fingerprint(base.source)} {length} {seed} {NUCLEUS}".encode()).hexdigest()[:24]
     path = cache_folder() / "samples" / f"{name}.json"
     samples: list[str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
@@ -60,9 +63,10 @@ def with_samples(
                 raise ModelError(f"{base.source} writes no text by itself: set mixture.english_from=text")
             samples += new
             have += sum(map(len, base.tokenizer(new, add_special_tokens=False)["input_ids"]))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content = json.dumps(samples)
+            write_atomically(path, lambda beside, content=content: beside.write_text(content, encoding="utf-8"))
         model.to("cpu")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda beside: beside.write_text(json.dumps(samples), encoding="utf-8"))
     return dataclasses.replace(corpus, train=corpus.train | {"en": _documents(samples, base.source)})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,17 @@ import pandas as pd
 from . import plots
 from .changes import VocabularyChange
 from .corpus import language_name, source_name
-from .evaluation import KIND_NAMES, Scores
+from .errors import WorkspaceError
+from .evaluation import KIND_NAMES, Scores, relative_change
 from .fertility import FertilityReport
 from .render import show, table_html
 from .workspace import REPORT, STAGES, Workspace, write_atomically
+
+MORE = {
+    "gains": "What the user gains, measured on this machine",
+    "drift": "How far weights moved, as a share of their length",
+    "divergence": "How far next tokens in English are from the base's: bits, and over how many tokens",
+}
 
 
 def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | None = None) -> Path:
@@ -44,6 +52,42 @@ def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | N
     return path
 
 
+def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
+    """What several runs did to each language, beside each other.
+
+    Runs that read the same documents are compared document by document with the first of them.
+
+    Args:
+        folders: of finished runs.
+
+    Returns:
+        A row a run, language and source: `run`, `language`, `source`, `before`, `after`, `change` against the run's own
+        base, and `against_first` of the adapted models (None where documents differ), each an `Estimate`.
+
+    Raises:
+        WorkspaceError: a folder holds no finished run.
+    """
+    rows, first = [], None
+    for folder in folders:
+        if not (folder / "scores.json").is_file():
+            raise WorkspaceError(f"{folder} holds no finished run: it has no scores.json; run `langadapt run` first")
+        scores = Scores.load(folder / "scores.json")
+        documents = scores.documents[scores.documents.model == scores.models[-1]].set_index(
+            ["language", "source", "id"]
+        )
+        first = documents if first is None else first
+        for row in scores.bits_per_byte().itertuples():
+            key, against = (row.language, row.source), None
+            if documents is not first and key in first.index:
+                here, there = (some.loc[key].sort_index() for some in (documents, first))
+                if here.bytes.equals(there.bytes):
+                    pair = there.bits.to_numpy(), here.bits.to_numpy()
+                    against = relative_change(*pair, resamples=scores.resamples)
+            rows.append([folder.name, row.language, row.source, row.before, row.after, row.change, against])
+    columns = ["run", "language", "source", "before", "after", "change", "against_first"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def _content(run: Workspace, scores: Scores) -> dict[str, Any]:
     language = language_name(run.recipe.language)
     fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
@@ -68,6 +112,11 @@ def _content(run: Workspace, scores: Scores) -> dict[str, Any]:
         else "",
         "fertility_table": table_html(_named(fertility.table), caption="Fertility on held-out text"),
         "audit_table": table_html(change.audit_table(), caption="Audit of the vocabulary"),
+        "more_tables": [
+            table_html(pd.DataFrame(scores.more[name]), caption=caption)
+            for name, caption in MORE.items()
+            if name in scores.more and name != "dial"
+        ],
         "samples": [sample | {"name": language_name(sample["language"])} for sample in scores.samples],
         "models": scores.models,
         "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),

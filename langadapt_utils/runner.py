@@ -17,8 +17,9 @@ from .recipe import Recipe
 from .sources import cache_folder, fetch_model, parameter_count
 from .workspace import NOTEBOOKS, STAGES, Workspace
 
-# Disk a run needs at most, in bytes a parameter: two checkpoints of weights and two moments, two models.
-DISK_BYTES = 2 * 12 + 2 * 4
+# Disk a run needs at most, in bytes a parameter: three checkpoints of weights and two moments while the oldest gives
+# way, and two models.
+DISK_BYTES = 3 * 12 + 2 * 4
 # Seconds beside training: starting kernels, measuring. Tokens measured cost a third of tokens trained on.
 OVERHEAD_SECONDS, MEASURED_TOKENS = 100, 250_000
 Tell = Callable[[str], None]

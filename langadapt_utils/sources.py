@@ -131,6 +131,11 @@ def load_model(folder: Path) -> PreTrainedModel:
     return model.eval()
 
 
+def longest_context(model: PreTrainedModel) -> int:
+    """Tokens that a model can read at once; 1,024 where its configuration does not say."""
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1_024)
+
+
 def parameter_count(folder: Path) -> int:
     """Parameters of a saved model, read from the headers of its safetensors files."""
     total = 0

@@ -16,15 +16,16 @@ from .corpus import Corpus, data_folder, language_name
 from .evaluation import document_bits, plain, ratio, relative_change, sign
 from .hardware import device
 from .mixture import mix
-from .recipe import Recipe
-from .training import train
+from .recipe import EvaluationRecipe, Recipe
+from .training import interpolate, train
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 RESAMPLES = 2_000
 BEFORE = "before"
-Start = Callable[[Recipe], tuple["PreTrainedModel", VocabularyChange, Corpus]]
+COLUMNS = ["arm", "seed", "language", "document", "bits", "bytes"]
+Start = Callable[[str, Recipe], tuple["PreTrainedModel", VocabularyChange, Corpus]]
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,17 @@ class Sweep:
             *(f"English is {words[which]} with {', '.join(names)}." for which, names in said.items() if names),
         ]
 
+    def front(self) -> list[str]:
+        """Arms that no other beats in both languages at once (the Pareto front), the best in the target first."""
+        points = self.summary().pivot(index="arm", columns="language", values="bits_per_byte")
+        values = points.map(lambda estimate: estimate.value)
+        best = [
+            arm
+            for arm, row in values.iterrows()
+            if not ((values <= row).all(axis=1) & (values < row).any(axis=1)).any()
+        ]
+        return sorted(best, key=lambda arm: float(values.loc[arm, self.target]))
+
     def save(self, path: Path, about: Mapping[str, Any]) -> None:
         """Write summary, findings and what they came from (recipes, data, hardware, commit, seconds) as JSON."""
         content = {"target": self.target, **about, "findings": self.findings(), "summary": plain(self.summary())}
@@ -94,6 +106,36 @@ def english_share_arms(recipe: Recipe) -> dict[str, Recipe]:
     }
 
 
+def dial(
+    start: PreTrainedModel,
+    end: PreTrainedModel,
+    change: VocabularyChange,
+    before: tuple[PreTrainedModel, PreTrainedTokenizerFast],
+    corpus: Corpus,
+    recipe: EvaluationRecipe,
+) -> Sweep:
+    """The target language against English on the way from the start to the adapted model, without training.
+
+    At the start, rows of new tokens are what initialisation made of them; all others are the base's.
+
+    Args:
+        start: the base model with new rows, before training.
+        end: the adapted model.
+        change: of the vocabulary.
+        before: the base model and its tokenizer, which all points are compared with.
+        corpus: whose `heldout` is measured on.
+        recipe: points of the way, documents, windows.
+
+    Source: WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903.
+    """
+    texts = _heldout(corpus, recipe.dial_documents)
+    rows = _measured(*before, BEFORE, 0, texts, recipe.window_tokens)
+    for share in recipe.dial:
+        model = interpolate(start, end, share)
+        rows += _measured(model, change.tokenizer, f"{share:.0%} of the way", 0, texts, recipe.window_tokens)
+    return Sweep(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
+
+
 def sweep(
     arms: Mapping[str, Recipe],
     corpus: Corpus,
@@ -110,33 +152,21 @@ def sweep(
     Args:
         arms: recipes by name.
         corpus: whose `heldout` is measured on.
-        start: gives what a recipe starts from: the model with rows for new tokens, the change of the vocabulary, and
-            the corpus whose `train` is trained on.
+        start: gives what an arm starts from, by its name and recipe: the model with rows for new tokens, the change of
+            the vocabulary, and the corpus whose `train` is trained on.
         before: the model and tokenizer that all are compared with.
         texts: to measure on, by language; held-out documents where not given.
         documents: how many of those.
         seeds: of the order of the training text.
         report: called with a line on progress.
     """
-    texts = texts or {
-        code: corpus.heldout[code].shuffle(seed=0)["text"][:documents] for code in (corpus.language, "en")
-    }
-    rows: list[list[Any]] = []
-
-    def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, arm: str, seed: int, window: int) -> None:
-        model.to(device())
-        for code, lines in texts.items():
-            bits = document_bits(model, tokenizer, lines, window_tokens=window)
-            for index, (value, text) in enumerate(zip(bits, lines, strict=True)):
-                rows.append([arm, seed, code, index, float(value), len(text.encode())])
-        model.to("cpu")
-
+    texts = texts or _heldout(corpus, documents)
     window = next(iter(arms.values())).evaluation.window_tokens
-    measure(*before, BEFORE, 0, window)
+    rows = _measured(*before, BEFORE, 0, texts, window)
     for seed in seeds:
         for name, recipe in arms.items():
             report(f"{name}, seed {seed}")
-            model, change, trained_on = start(recipe)
+            model, change, trained_on = start(name, recipe)
             mixture = mix(
                 trained_on,
                 change.tokenizer,
@@ -145,5 +175,30 @@ def sweep(
             )
             with tempfile.TemporaryDirectory() as folder:
                 trained = train(model, change, mixture, recipe.training.model_copy(update={"seed": seed}), folder)
-            measure(trained.model, change.tokenizer, name, seed, window)
-    return Sweep(corpus.language, pd.DataFrame(rows, columns=["arm", "seed", "language", "document", "bits", "bytes"]))
+            rows += _measured(trained.model, change.tokenizer, name, seed, texts, window)
+    return Sweep(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
+
+
+def _heldout(corpus: Corpus, documents: int) -> dict[str, Sequence[str]]:
+    return {code: corpus.heldout[code].shuffle(seed=0)["text"][:documents] for code in (corpus.language, "en")}
+
+
+def _measured(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    arm: str,
+    seed: int,
+    texts: Mapping[str, Sequence[str]],
+    window: int,
+) -> list[list[Any]]:
+    """Rows of `Sweep.table` for one model."""
+    model.to(device())
+    rows = [
+        [arm, seed, code, index, float(value), len(text.encode())]
+        for code, lines in texts.items()
+        for index, (value, text) in enumerate(
+            zip(document_bits(model, tokenizer, lines, window_tokens=window), lines, strict=True)
+        )
+    ]
+    model.to("cpu")
+    return rows

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import math
 import os
 import shutil
@@ -18,12 +19,13 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from . import hardware
 from .changes import VocabularyChange
@@ -32,11 +34,11 @@ from .errors import LangadaptError, ModelError, RecipeError
 from .losses import compile_layers, fuse_loss, language_losses
 from .mixture import Mixture, mix
 from .optimisation import Average, add_adapters, embedding_matrices, merge_adapters, optimizer_for, row_rates
-from .recipe import Recipe, TrainingRecipe
+from .recipe import FREE_KNOBS, Recipe, TrainingRecipe
 from .replay import with_samples
 from .saving import save_adapted
 from .sources import free_bytes, load_base, load_model, quiet_transformers
-from .workspace import Workspace, progress_note
+from .workspace import Workspace, progress_note, write_atomically
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -46,7 +48,8 @@ STAGE = "04_training"
 PRINT_SECONDS = 5
 KEPT = 2  # checkpoints
 SMOOTHED = 20  # steps whose mean loss says where a run stands
-DIVERGED = 1.5  # times the lowest such mean: the run is lost
+DIVERGED = 1.5  # times the lowest such mean: the run is lost, and a single step as high leaves no checkpoint
+ADVICE = "start another run with a lower training.learning_rate, or with training.precision=float32"
 Record = dict[str, Any]
 Report = Callable[[Record], None]
 
@@ -60,7 +63,7 @@ class Training:
         steps: one record an optimiser step: `step`, `steps`, `tokens`, `bits_per_byte` of each language seen in the
             step, `learning_rate`, `tokens_per_second`, `seconds_left`.
         seconds: spent on the steps of this process (a resumed run counts only its own).
-        levers: what made it fast: precision, attention, compiled layers, fused loss, processes.
+        levers: what decided its speed: precision, attention, compiled layers and so on.
     """
 
     model: PreTrainedModel
@@ -79,11 +82,20 @@ class Batches:
 
     @classmethod
     def of(cls, mixture: Mixture, recipe: TrainingRecipe, processes: int = 1) -> Batches:
-        """Micro-batches no larger than the recipe's, so that all processes together take one batch a step."""
-        batch = max(1, recipe.batch_tokens // mixture.length // processes)
-        sequences = min(batch, max(1, recipe.micro_batch_tokens // mixture.length))
-        accumulated = batch // sequences
-        return cls(sequences, accumulated, max(1, len(mixture) // (sequences * accumulated * processes)))
+        """Micro-batches no larger than the recipe's, so that all processes together take one batch a step.
+
+        Raises:
+            ModelError: the sequences of a batch cannot be shared out evenly.
+        """
+        batch = max(1, recipe.batch_tokens // mixture.length)
+        if batch % processes:
+            raise ModelError(
+                f"a batch of {batch} sequences cannot be shared out evenly among {processes} processes: start another "
+                "number of them, or change training.batch_tokens"
+            )
+        most = max(1, recipe.micro_batch_tokens // mixture.length)
+        sequences = max(size for size in range(1, most + 1) if batch // processes % size == 0)
+        return cls(sequences, batch // processes // sequences, max(1, len(mixture) // batch))
 
 
 def train(
@@ -110,10 +122,19 @@ def train(
             package that the recipe needs is missing.
     """
     folder = Path(folder)
+    if "tensorboard" in recipe.report_to:  # whose default is beside the checkpoints, which are deleted
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.parent / "tensorboard"))
     arguments, batches = _arguments(mixture, recipe, folder)
+    if recipe.attention == "flash_attention_2" and mixture.separate_documents and batches.sequences > 1:
+        raise ModelError(
+            "training.attention=flash_attention_2 keeps documents apart in micro-batches of one sequence alone: set "
+            "mixture.separate_documents=false, or training.attention=sdpa"
+        )
+    _claim(folder, arguments, _run_digest(mixture, recipe, model, change))
     hardware.keep_freed_memory()
     hardware.use_all_cores()
     learner = copy.deepcopy(model)
+    set_seed(recipe.seed)
     if recipe.lora_rank:
         add_adapters(learner, recipe.lora_rank)
     try:
@@ -126,8 +147,10 @@ def train(
     levers = {
         "precision": "bfloat16" if arguments.bf16 else "float32",
         "attention": recipe.attention,
-        "compiled layers": on_gpu and recipe.compile_layers and compile_layers(learner),
+        "documents separate": mixture.separate_documents,
+        "gradient checkpointing": recipe.gradient_checkpointing,
         "fused loss": on_gpu and recipe.fused_loss and fuse_loss(learner),
+        "compiled layers": on_gpu and recipe.compile_layers and compile_layers(learner),
         "processes": arguments.world_size,
     }
     tokens = mixture.length * batches.sequences * batches.accumulated * arguments.world_size
@@ -199,6 +222,7 @@ def _arguments(mixture: Mixture, recipe: TrainingRecipe, folder: Path) -> tuple[
         accelerator_config={"non_blocking": on_gpu},
         logging_strategy="steps" if recipe.report_to else "no",
         logging_steps=1,
+        logging_nan_inf_filter=False,  # it would wait for the GPU; what is not finite is found below
         save_strategy="no",
         report_to=recipe.report_to or "none",
         disable_tqdm=True,
@@ -229,6 +253,8 @@ class _MixtureTrainer(Trainer):  # type: ignore[misc]
             raise ModelError(
                 "training.ema and training.lora_rank do not work with FSDP: set them to 0, or start without FSDP"
             )
+        if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.fsdp_version != 2:
+            raise ModelError("FSDP of version 1 hides the rows of a matrix: start with --fsdp_version 2")
         self._average = Average(self.model, recipe.ema) if recipe.ema else None
         self._beside: Path | None = None
         log.trainer = self
@@ -243,11 +269,10 @@ class _MixtureTrainer(Trainer):  # type: ignore[misc]
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Cross-entropy over the tokens of a micro-batch; each language's share goes to the log."""
-        is_english = inputs["is_english"]
         target_loss, english_loss = language_losses(
-            model, inputs["input_ids"], inputs.get("position_ids"), int(len(is_english) - is_english.sum())
+            model, inputs["input_ids"], inputs.get("position_ids"), inputs["target_sequences"]
         )
-        self._log.add(target_loss.detach(), english_loss.detach(), inputs["bytes"], is_english)
+        self._log.add(target_loss.detach(), english_loss.detach(), inputs["bytes"], inputs["target_sequences"])
         # Divided by a number that is the same everywhere, so that several processes learn what one does.
         loss = (target_loss + english_loss) / inputs["input_ids"].numel()
         return (loss, None) if return_outputs else loss
@@ -265,6 +290,12 @@ class _MixtureTrainer(Trainer):  # type: ignore[misc]
                     parameter.grad = None
         return loss
 
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float:
+        norm = float(super()._get_grad_norm(model, grad_norm))
+        if not math.isfinite(norm):
+            raise ModelError(f"a gradient is not finite at step {self.state.global_step + 1}: {ADVICE}")
+        return norm
+
     def step_ended(self) -> None:
         """What belongs to every optimiser step beside the step."""
         if self._average:
@@ -276,12 +307,15 @@ class _MixtureTrainer(Trainer):  # type: ignore[misc]
             self._average.apply()
         if self.is_fsdp_enabled:  # each process holds a part
             model = copy.deepcopy(start)
-            model.load_state_dict(self.accelerator.get_state_dict(self.model_wrapped))
+            if weights := self.accelerator.get_state_dict(self.model_wrapped):  # the first process alone has them
+                model.load_state_dict(weights)
             return model
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).to("cpu")
         if self._recipe.lora_rank:
             merge_adapters(model)
         model.__dict__.pop("forward", None)
+        for module in model.modules():
+            module._compiled_call_impl = None
         return model
 
     def agreed(self, due: bool) -> bool:
@@ -302,13 +336,16 @@ class _MixtureTrainer(Trainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint beside, then give it its name; the last two are kept."""
         folder = Path(self.args.output_dir)
-        needed = 3 * sum(p.numel() * p.element_size() for p in self.model.parameters())
-        if (free := free_bytes(folder)) < needed:
+        copies = 4 if self._average else 3  # weights, two moments, the average
+        needed = copies * sum(p.numel() * p.element_size() for p in self.model.parameters())
+        free = free_bytes(folder)
+        if not self.agreed(free >= needed):
             self._log.say(f"no checkpoint: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB of disk are free")
             return
         self._beside = folder / ".writing"
         try:
             super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process writes a part
             written = self._beside / f"checkpoint-{self.state.global_step}"
             if self.args.should_save:
                 if self._average:
@@ -340,13 +377,14 @@ class _Log(TrainerCallback):  # type: ignore[misc]
         self._sums: torch.Tensor | float = 0.0
         self._recent: dict[str, deque[float]] = {}
         self._lowest: dict[str, float] = {}
+        self._rising = False
 
     def add(
-        self, target_loss: torch.Tensor, english_loss: torch.Tensor, bytes_B: torch.Tensor, is_english_B: torch.Tensor
+        self, target_loss: torch.Tensor, english_loss: torch.Tensor, bytes_B: torch.Tensor, target_sequences: int
     ) -> None:
         """Count a micro-batch, without waiting for the GPU."""
-        english_bytes = (bytes_B * is_english_B).sum()
-        sums = [target_loss.float(), english_loss.float(), bytes_B.sum() - english_bytes, english_bytes]
+        sizes = [bytes_B[:target_sequences].sum(), bytes_B[target_sequences:].sum()]
+        sums = [target_loss.float(), english_loss.float(), *sizes]
         self._sums = self._sums + torch.stack([one.float().to(target_loss.device) for one in sums])
 
     def say(self, doing: str) -> None:
@@ -357,6 +395,8 @@ class _Log(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step:
             self.records = [record for record in state.log_history if "tokens" in record]
+            for record in self.records:
+                self._watch(record["bits_per_byte"], record["step"])
         self._first = state.global_step
         self._began = self._saved = self._stepped = time.perf_counter()
 
@@ -367,20 +407,23 @@ class _Log(TrainerCallback):  # type: ignore[misc]
         bits, sizes = [nats / math.log(2) for nats in sums[:2]], sums[2:]
         self._bits = {name: bit / size for name, bit, size in zip(("target", "en"), bits, sizes, strict=True) if size}
         if not all(map(math.isfinite, bits)):
-            raise ModelError(
-                f"the training loss is not finite at step {state.global_step + 1}: lower training.learning_rate, or "
-                "set training.precision=float32; the last checkpoint is kept"
-            )
-        for name, value in self._bits.items():
+            raise ModelError(f"the training loss is not finite at step {state.global_step + 1}: {ADVICE}")
+        self._watch(self._bits, state.global_step + 1)
+
+    def _watch(self, bits: dict[str, float], step: int) -> None:
+        """Stop a run whose loss, averaged over some steps, has risen far above where it was."""
+        self._rising = False
+        for name, value in bits.items():
             recent = self._recent.setdefault(name, deque(maxlen=SMOOTHED))
             recent.append(value)
             mean = sum(recent) / len(recent)
             if len(recent) == SMOOTHED:
                 lowest = self._lowest[name] = min(mean, self._lowest.get(name, mean))
+                self._rising |= value > DIVERGED * lowest
                 if mean > DIVERGED * lowest:
                     raise ModelError(
                         f"the training loss diverges: {name} was at {lowest:.2f} bits per byte and is at {mean:.2f} "
-                        f"by step {state.global_step + 1}; lower training.learning_rate; the last checkpoint is kept"
+                        f"by step {step}: {ADVICE}"
                     )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -403,14 +446,41 @@ class _Log(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             self._report(record)
         due = now - self._saved > 60 * self._checkpoint_minutes and state.global_step < state.max_steps
+        due = due and not self._rising  # the last checkpoints stay good ones
         if self.trainer.agreed(due):
             control.should_save, self._saved = True, now
 
 
-def _collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+def _collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
     """Stack sequences, those in the target language first."""
     examples = sorted(examples, key=lambda example: example["is_english"])
-    return {name: torch.as_tensor(np.asarray([example[name] for example in examples])) for name in examples[0]}
+    names = [name for name in examples[0] if name != "is_english"]
+    batch: dict[str, Any] = {name: torch.as_tensor(np.asarray([one[name] for one in examples])) for name in names}
+    return batch | {"target_sequences": sum(not one["is_english"] for one in examples)}
+
+
+def _run_digest(mixture: Mixture, recipe: TrainingRecipe, model: PreTrainedModel, change: VocabularyChange) -> str:
+    """A hash of what a run learns from, so that it does not go on from the checkpoints of another."""
+    first = mixture[0]["input_ids"].tobytes()
+    parts = [
+        recipe.model_dump_json(exclude=set(FREE_KNOBS)),
+        model.config.model_type,
+        model.num_parameters(),
+        change.size,
+        len(change.added),
+    ]
+    parts += [mixture.order, mixture.length, mixture.separate_documents]
+    return hashlib.sha256(first + repr(parts).encode()).hexdigest()
+
+
+def _claim(folder: Path, arguments: TrainingArguments, digest: str) -> None:
+    """Write whose checkpoints a folder holds, or find that they are another run's."""
+    mark = folder / "run.txt"
+    if mark.exists() and _checkpoints(folder) and mark.read_text() != digest:
+        raise ModelError(f"{folder} holds checkpoints of a run with another recipe: delete it, or name another folder")
+    if arguments.should_save:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(mark, lambda beside: beside.write_text(digest))
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -431,7 +501,8 @@ def main() -> None:
     chosen = parser.parse_args()
     if not (folder := chosen.run or chosen.folder):
         parser.error("the run folder is missing: --run RUN")
-    state = PartialState(cpu=hardware.device().type == "cpu")
+    # One process reads, encodes and perhaps writes text while the others wait.
+    state = PartialState(cpu=hardware.device().type == "cpu", timeout=timedelta(hours=12))
     try:
         _train_stage(folder, state)
     except LangadaptError as error:
@@ -444,6 +515,10 @@ def _train_stage(folder: Path, state: PartialState) -> None:
     if not (folder / "recipe.yaml").is_file():
         raise RecipeError(f"{folder} is not a run folder: it has no recipe.yaml")
     run = Workspace(folder, Recipe.read(folder / "recipe.yaml"))
+    if run.is_complete(STAGE):
+        if state.is_main_process:
+            print(f"{STAGE} of {folder}: complete already")
+        return
     recipe, report = run.recipe, _printer(run)
     change = VocabularyChange.load(run.stage("02_vocabulary"))
     start = load_model(run.stage("03_embeddings") / "model")
@@ -467,9 +542,9 @@ def mixture_of(
         CorpusError: text is missing, or some that is measured on would be trained on.
     """
     corpus = load_corpus(recipe.corpus, recipe.language)
-    check_leaks(corpus)
     if recipe.mixture.english_from == "model":
         corpus = with_samples(corpus, load_base(recipe.base), recipe, report=report)
+    check_leaks(corpus, documents=recipe.evaluation.documents)
     return mix(corpus, change.tokenizer, recipe.mixture, budget_tokens=recipe.training.budget_tokens)
 
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from .corpus import language_name
 from .render import Html, show
 from .sizing import VocabularySizes
+from .sweeping import BEFORE
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
+    from .sweeping import Sweep
     from .training import Report
 
 
@@ -46,6 +48,32 @@ def vocabulary_size_sentence(sizes: VocabularySizes, number: int) -> str:
         f"The new rows take {row.megabytes:,.1f} MB in bfloat16; a token costs {row.compute_per_token:.2f} times the "
         f"work, and the same work writes {row.speed:.2f} times as many characters."
     )
+
+
+def dial_widget(dial: Sweep) -> VBox:
+    """Turn from the start to the adapted model, and read what both languages are at."""
+    import ipywidgets as widgets
+
+    arms = [arm for arm in dict.fromkeys(dial.table.arm) if arm != BEFORE]
+    sentences = {arm: dial_sentence(dial, arm) for arm in arms}
+    slider = widgets.SelectionSlider(
+        options=arms, value=arms[-1], description="weights", layout=widgets.Layout(width="90%")
+    )
+    answer = widgets.HTML(sentences[arms[-1]])
+    slider.observe(lambda event: setattr(answer, "value", sentences[event["new"]]), names="value")
+    return widgets.VBox([slider, answer])
+
+
+def dial_sentence(dial: Sweep, arm: str) -> str:
+    """What the dial says of one of its points, as HTML."""
+    table = dial.summary()
+    parts = [
+        f"{escape(language_name(row.language))} {row.bits_per_byte.value:.3f} bits per byte "
+        f"({row.change.value:+.1%} against the base)"
+        for row in table[table.arm == arm].itertuples()
+    ]
+    best = " Nothing else on the dial beats it in both." if arm in dial.front() else ""
+    return f"<b>{escape(arm)}</b>: {', '.join(parts)}.{best}"
 
 
 def live_curve(target: str, report: Report, *, seconds: float = 15.0) -> Report:

@@ -60,13 +60,15 @@ class Workspace:
         fingerprint(recipe.corpus)  # a text that does not exist is said before anything is written
         path = self.folder / "recipe.yaml"
         if path.exists():
-            different = Recipe.read(path).differences(recipe)
-            if different:
+            before = Recipe.read(path)
+            if different := before.conflicts(recipe):
                 name, (there, asked) = next(iter(different.items()))
                 raise WorkspaceError(
                     f"{self.folder} holds a run of another recipe ({name} is {there!r} there, {asked!r} was asked): "
                     "choose another folder with --run, or delete this one"
                 )
+            if before != recipe:  # it goes on with other knobs of speed
+                write_atomically(path, lambda beside: recipe.write(beside))
         elif self.folder.exists() and any(not path.name.startswith(".") for path in self.folder.iterdir()):
             raise WorkspaceError(
                 f"{self.folder} is not empty and holds no recipe.yaml: choose another folder with --run"

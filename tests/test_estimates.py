@@ -35,3 +35,4 @@ def test_more_gpus_take_less_time_and_smaller_batches_less_memory() -> None:
     assert needs({"training.micro_batch_tokens": 4_096}).activations_gb == pytest.approx(needs().activations_gb / 2)
     assert needs({"training.fused_loss": False}).memory_gb > needs().memory_gb
     assert str(needs(gpus=8, sharded=True)).startswith("50 GB on each GPU (13 for weights and optimiser, 37 for ")
+    assert needs(gpus=8).host_gb == pytest.approx(428.8) and needs().disk_gb == pytest.approx(268)

@@ -1,11 +1,12 @@
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import gpt2, llama
+from conftest import gpt2, llama, saved
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -26,11 +27,12 @@ from langadapt_utils.evaluation import (
     relative_change,
     score_items,
     sign,
+    text_quality,
     wilson,
 )
 from langadapt_utils.recipe import EvaluationRecipe
 from langadapt_utils.sources import Base
-from langadapt_utils.tokens import document_start
+from langadapt_utils.tokens import byte_lengths, document_start
 
 
 @pytest.fixture(autouse=True)
@@ -61,14 +63,37 @@ def test_bits_do_not_depend_on_the_batch(
     assert document_bits(model, tokenizer, texts) == pytest.approx(together, rel=1e-4)
 
 
-@given(length=st.integers(0, 90), window=st.integers(2, 20).map(lambda half: 2 * half))
-def test_windows_score_every_token_once_with_context(length: int, window: int) -> None:
-    ids = list(range(length + 1))
-    pieces = list(evaluation._windows(0, ids, window))
+@given(
+    sizes=st.lists(st.integers(0, 9), min_size=1, max_size=90),
+    window=st.integers(2, 20).map(lambda half: 2 * half),
+    context=st.integers(0, 40),
+)
+def test_windows_score_every_token_once_with_context(sizes: list[int], window: int, context: int) -> None:
+    ids = list(range(len(sizes)))
+    pieces = list(evaluation._windows(0, ids, np.array(sizes), window, context))
     scored = [token for piece in pieces for token in piece.ids[piece.first :]]
     assert scored == ids[1:]
     assert all(len(piece.ids) <= window for piece in pieces)
-    assert all(piece.first >= window // 2 for piece in pieces[1:])
+    for piece in pieces[1:]:
+        seen = sum(sizes[token] for token in piece.ids[: piece.first])
+        assert seen >= context or piece.first == window // 2
+
+
+def test_more_context_makes_text_cheaper_for_a_model_that_uses_it(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two tokenizers that cut a text differently score it after the same bytes."""
+    seen: list[int] = []
+
+    def bits(model: object, pieces: list[Any], units: int) -> np.ndarray:
+        sizes = byte_lengths(tokenizer)
+        seen.extend(int(sizes[piece.ids[: piece.first]].sum()) for piece in pieces[1:])
+        return np.zeros(units)
+
+    monkeypatch.setattr(evaluation, "_bits", bits)
+    document_bits(llama(len(tokenizer)), tokenizer, ["word and another " * 60], window_tokens=64, context_bytes=50)
+    longest = max(len(token) for token in tokenizer.get_vocab())
+    assert len(seen) > 3 and all(50 <= one < 50 + longest for one in seen)
 
 
 def test_long_texts_are_read_in_windows(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -178,7 +203,7 @@ def scores(
 def test_models_are_measured_on_the_same_things(scores: Scores) -> None:
     for table in (scores.documents, scores.items):
         counts = table.groupby(["model", "language"]).size().unstack()
-        assert (counts.loc["base"] == counts.loc["adapted"]).all() and set(counts.columns) == {"en", "hu"}
+        assert (counts.loc["base"] == counts.loc["adapted"]).all() and set(counts.columns) >= {"en", "hu"}
     assert len(scores.documents) == 40 and len(scores.samples) == 8
 
 
@@ -186,10 +211,48 @@ def test_findings_follow_from_the_tests(scores: Scores) -> None:
     table = scores.bits_per_byte()
     assert all(sign(change) == -1 for change in table.change)
     findings = scores.findings()
-    assert len(findings) == 2 + 6
+    assert len(findings) == 2 + 2 * 3 + 3 + 1
     assert all("fell by" in sentence and sentence.endswith(": better.") for sentence in findings[:2])
     unchanged = Scores(["base", "base"], "hu", scores.documents, scores.items, [], 200)
-    assert all("no difference that this test can tell" in sentence for sentence in unchanged.findings())
+    assert all("no difference that this test can tell" in sentence for sentence in unchanged.findings()[:-1])
+
+
+def test_what_was_retained_is_measured_above_chance() -> None:
+    rows = [
+        {"model": model, "language": "en", "kind": kind, "id": f"{kind}{i}", "correct": i < right}
+        for kind, before, after in (("choice", 90, 70), ("pairs", 55, 50))
+        for model, right in (("base", before), ("adapted", after))
+        for i in range(100)
+    ]
+    scores = Scores(["base", "adapted"], "hu", pd.DataFrame(), pd.DataFrame(rows), [], 500)
+    table = scores.accuracy().set_index("kind")
+    assert table.retained["choice"].value == pytest.approx(0.5) and table.retained["pairs"] is None
+    transfer = scores.backward_transfer()
+    assert transfer.value == pytest.approx(-0.125) and transfer.low < -0.125 < transfer.high < 0
+
+
+@pytest.mark.parametrize(
+    ("text", "like", "quality"),
+    [
+        ("magyar szöveg", "Ez magyar.", (1.0, 0.0, 0.0)),
+        ("ข้อความ abc", "ภาษาไทย", (2 / 3, 0.0, 0.0)),
+        ("12345678" * 4, "x", (0.0, 1 - 8 / 25, 0.0)),
+        ("ab\ufffd\ufffd", "x", (1.0, 0.0, 0.5)),
+        ("", "x", (0.0, 0.0, 0.0)),
+    ],
+)
+def test_generated_text_is_counted(text: str, like: str, quality: tuple[float, ...]) -> None:
+    assert tuple(text_quality(text, like=like).values()) == pytest.approx(quality, abs=1e-3)
+
+
+def test_a_model_compared_with_itself_is_never_told_apart(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, corpora: dict[str, Corpus], tmp_path: Path
+) -> None:
+    same = saved(model, tokenizer, tmp_path / "same")
+    recipe = EvaluationRecipe(documents=6, items=8, resamples=200, new_tokens=4)
+    findings = evaluate({"base": same, "adapted": same}, corpora["hu"], recipe).findings()
+    assert all(line.endswith("no difference that this test can tell.") for line in findings[:-1])
+    assert " 0 of them beyond doubt" in findings[-1]
 
 
 def test_scores_are_read_back_the_same(scores: Scores, tmp_path: Path) -> None:

@@ -81,9 +81,10 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 @pytest.mark.parametrize(("launcher", "named"), [(ACCELERATE, "--run"), (TORCHRUN, "")])
 def test_two_processes_learn_what_one_does(launcher: list[str], named: str, prepare: Prepare) -> None:
-    one, two = prepare("one"), prepare("two")
+    one, two = prepare("one"), prepare("two", training__checkpoint_minutes=1e-6)
     finish(start(one))
     out = finish(start(two, launcher, named=named))
+    assert "complete already" in finish(start(one))
     assert out.count("step 20 of 20") == 1  # one of them speaks
     assert len(losses(one)) == len(losses(two)) == 20
     for alone, together in zip(losses(one), losses(two), strict=True):

@@ -26,7 +26,7 @@ def test_a_make_command_is_a_target(command: str) -> None:
     subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("langadapt ")])
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("langadapt run")])
 def test_a_langadapt_command_is_understood(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[tuple[Recipe, list[str]]] = []
 

@@ -1,17 +1,21 @@
+import copy
 import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from conftest import llama
 from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus import Corpus
 from langadapt_utils.embeddings import initialise_embeddings
+from langadapt_utils.evaluation import document_bits
 from langadapt_utils.plots import plot_sweep
-from langadapt_utils.recipe import Recipe
-from langadapt_utils.sweeping import BEFORE, Sweep, english_share_arms, recorded_sweeps, sweep
+from langadapt_utils.recipe import EvaluationRecipe, Recipe
+from langadapt_utils.sweeping import BEFORE, Sweep, dial, english_share_arms, recorded_sweeps, sweep
+from langadapt_utils.widgets import dial_widget
 
 RECIPE = Recipe.profile(
     "smoke",
@@ -42,7 +46,9 @@ def found(corpora: dict[str, Corpus], change: VocabularyChange, tokenizer: PreTr
     start = initialise_embeddings(base, change)
     corpus = corpora["hu"]
     arms = english_share_arms(RECIPE)
-    return sweep(arms, corpus, lambda recipe: (start, change, corpus), (base, tokenizer), documents=4, seeds=(0, 1))
+    return sweep(
+        arms, corpus, lambda name, recipe: (start, change, corpus), (base, tokenizer), documents=4, seeds=(0, 1)
+    )
 
 
 def test_each_language_learns_most_where_there_is_most_of_it(found: Sweep) -> None:
@@ -79,6 +85,39 @@ def test_findings_follow_the_tests() -> None:
         "English is worse than before with a.",
         "English is not beyond doubt other than before with b.",
     ]
+
+
+def test_the_front_has_what_nothing_beats_in_both() -> None:
+    bits = {"a": (1.0, 5.0), "b": (2.0, 2.0), "c": (3.0, 1.0), "d": (2.5, 3.0), BEFORE: (6.0, 1.0)}
+    rows = {
+        (arm, code): [100 * value] * 3
+        for arm, pair in bits.items()
+        for code, value in zip(("hu", "en"), pair, strict=True)
+    }
+    assert Sweep("hu", table(rows)).front() == ["a", "b", "c"]
+
+
+def test_the_dial_goes_from_the_start_to_the_adapted_model(
+    corpora: dict[str, Corpus], change: VocabularyChange, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    base = llama(len(tokenizer))
+    start = initialise_embeddings(base, change)
+    end = copy.deepcopy(start)
+    with torch.no_grad():
+        for parameter in end.parameters():
+            parameter.mul_(1.5)
+    recipe = EvaluationRecipe(dial=[0.0, 0.5, 1.0], dial_documents=3)
+    turned = dial(start, end, change, (base, tokenizer), corpora["hu"], recipe)
+    texts = corpora["hu"].heldout["hu"].shuffle(seed=0)["text"][:3]
+    table = turned.table[turned.table.language == "hu"]
+    for arm, model in (("0% of the way", start), ("100% of the way", end)):
+        expected = document_bits(model, change.tokenizer, texts)
+        assert table[table.arm == arm].bits.tolist() == pytest.approx(expected.tolist(), rel=1e-3)
+    widget = dial_widget(turned)
+    slider, answer = widget.children
+    assert "100% of the way" in answer.value
+    slider.value = "50% of the way"
+    assert "<b>50% of the way</b>: Hungarian " in answer.value and "against the base" in answer.value
 
 
 def test_a_sweep_is_drawn_and_recorded(found: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

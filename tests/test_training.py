@@ -1,3 +1,4 @@
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
 
     with pytest.raises(KeyboardInterrupt):
         train(start, change, mixture, recipe, tmp_path / "stopped", report=stop)
-    assert {path.name for path in (tmp_path / "stopped").iterdir()} == {"checkpoint-4", "checkpoint-5"}
+    assert {path.name for path in (tmp_path / "stopped").iterdir()} == {"checkpoint-4", "checkpoint-5", "run.txt"}
     resumed = train(start, change, mixture, recipe, tmp_path / "stopped")
     assert [record["step"] for record in resumed.steps] == list(range(1, 11))
     assert all(torch.equal(weights(resumed.model)[name], value) for name, value in weights(whole.model).items())
@@ -122,13 +123,13 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_ones(
 
     with pytest.raises(KeyboardInterrupt):
         train(start, change, mixture, recipe, tmp_path, report=stop)
-    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-3"}
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-3", "run.txt"}
     assert [record["doing"] for record in said if "doing" in record][1].startswith("no checkpoint: ")
     monkeypatch.setattr(Trainer, "_save_optimizer_and_scheduler", lambda *_: (_ for _ in ()).throw(OSError("disk")))
     monkeypatch.setattr(training, "free_bytes", lambda folder: 10**12)
     with pytest.raises(OSError, match="disk"):
         train(start, change, mixture, recipe, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-3"}
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-3", "run.txt"}
 
 
 def test_interpolation_goes_from_one_end_to_the_other(start: PreTrainedModel) -> None:
@@ -157,7 +158,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(
 ) -> None:
     with torch.no_grad():
         start.model.norm.weight.fill_(float("inf"))
-    with pytest.raises(ModelError, match=r"loss is not finite at step 1: lower training\.learning_rate"):
+    with pytest.raises(
+        ModelError, match=r"loss is not finite at step 1: start another run with a lower training\.learning_rate"
+    ):
         train(start, change, mixture, RECIPE, tmp_path)
 
 
@@ -166,9 +169,12 @@ def test_a_loss_that_diverges_stops_the_run_and_keeps_the_last_checkpoint(
 ) -> None:
     mixture = mix(corpora["hu"], change.tokenizer, MixtureRecipe(sequence_length=32), budget_tokens=25_600)
     recipe = RECIPE.model_copy(update={"learning_rate": 3.0, "warmup_share": 1.0, "checkpoint_minutes": 1e-6})
-    with pytest.raises(ModelError, match=r"diverges: .* by step \d+; lower training\.learning_rate"):
-        train(start, change, mixture, recipe, tmp_path)
-    assert len(list(tmp_path.glob("checkpoint-*"))) == 2
+    for _ in range(2):  # going on does not make it well
+        with pytest.raises(ModelError, match=r"diverges: .* by step \d+: start another run with a lower training"):
+            train(start, change, mixture, recipe, tmp_path)
+    states = [json.loads((path / "trainer_state.json").read_text()) for path in tmp_path.glob("checkpoint-*")]
+    bits = [[record["bits_per_byte"]["target"] for record in state["log_history"]] for state in states]
+    assert bits and all(values[-1] < 1.6 * min(values) for values in bits)
 
 
 def test_too_little_memory_names_the_setting(
@@ -262,8 +268,24 @@ def test_a_kernel_that_is_missing_is_one_sentence(
     start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
 ) -> None:
     recipe = RECIPE.model_copy(update={"attention": "flash_attention_2"})
-    with pytest.raises(ModelError, match=r"flash_attention_2 cannot be used here: set it to sdpa"):
+    with pytest.raises(ModelError, match="keeps documents apart in micro-batches of one sequence alone"):
         train(start, change, mixture, recipe, tmp_path)
+    with pytest.raises(ModelError, match="flash_attention_2 cannot be used here: set it to sdpa"):
+        train(start, change, mixture, recipe.model_copy(update={"micro_batch_tokens": 32}), tmp_path)
+
+
+def test_adapters_resume(start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"lora_rank": 2, "checkpoint_minutes": 1e-6})
+    whole = weights(train(start, change, mixture, recipe, tmp_path / "whole").model)
+
+    def stop(record: dict[str, Any]) -> None:
+        if record.get("step") == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(start, change, mixture, recipe, tmp_path / "stopped", report=stop)
+    resumed = weights(train(start, change, mixture, recipe, tmp_path / "stopped").model)
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
 
 def test_stable_rates_stay_and_then_decay(
@@ -274,11 +296,42 @@ def test_stable_rates_stay_and_then_decay(
     assert rates[1:7] == [recipe.learning_rate] * 6 and rates[0] < rates[1] and rates[-1] < rates[-2] < rates[6]
 
 
-@pytest.mark.parametrize(("micro", "processes"), [(32, 1), (64, 1), (256, 1), (9_999, 1), (64, 2), (256, 4)])
+@pytest.mark.parametrize(("micro", "processes"), [(32, 1), (96, 1), (256, 1), (9_999, 1), (64, 2), (256, 4), (160, 1)])
 def test_a_batch_has_the_same_tokens_however_it_is_shared_out(mixture: Mixture, micro: int, processes: int) -> None:
     batches = Batches.of(mixture, RECIPE.model_copy(update={"micro_batch_tokens": micro}), processes)
     assert batches.sequences * batches.accumulated * processes * 32 == RECIPE.batch_tokens
     assert batches.steps == 10 and batches.sequences * 32 <= max(micro, 32)
+    with pytest.raises(ModelError, match="8 sequences cannot be shared out evenly among 3 processes"):
+        Batches.of(mixture, RECIPE, 3)
+
+
+def test_checkpoints_of_another_run_are_not_taken_for_ones_own(
+    start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
+) -> None:
+    train(start, change, mixture, RECIPE.model_copy(update={"checkpoint_minutes": 1e-6}), tmp_path)
+    with pytest.raises(ModelError, match="holds checkpoints of a run with another recipe: delete it"):
+        train(start, change, mixture, RECIPE.model_copy(update={"learning_rate": 1e-3}), tmp_path)
+    same = train(start, change, mixture, RECIPE.model_copy(update={"micro_batch_tokens": 64}), tmp_path)
+    assert len(same.steps) == 10
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_weights_are_spoilt(
+    start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, losses, calls = RECIPE.model_copy(update={"checkpoint_minutes": 1e-6}), training.language_losses, [0]
+
+    def poisoned(*given: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        calls[0] += 1
+        target, english = losses(*given)
+        if calls[0] == 11:  # the first micro-batch of the sixth step
+            target.register_hook(lambda gradient: gradient * float("inf"))
+        return target, english
+
+    monkeypatch.setattr(training, "language_losses", poisoned)
+    with pytest.raises(ModelError, match="a gradient is not finite at step 6: start another run"):
+        train(start, change, mixture, recipe, tmp_path)
+    monkeypatch.undo()
+    assert len(train(start, change, mixture, recipe, tmp_path).steps) == 10
 
 
 def test_trackers_get_the_loss_of_each_language(

@@ -178,6 +178,17 @@ def test_the_log_has_a_record_a_line(run: Workspace) -> None:
     assert [record["stage"] for record in records] == ["04_training", "05_evaluation"]
 
 
+def test_knobs_of_speed_may_change_on_the_way(tmp_path: Path) -> None:
+    first = Recipe.profile("smoke")
+    Workspace(tmp_path / "run", first)
+    other = Recipe.profile("smoke", overrides={"training.micro_batch_tokens": 64, "training.fused_loss": False})
+    assert other.digest == first.digest
+    Workspace(tmp_path / "run", other)
+    assert Recipe.read(tmp_path / "run" / "recipe.yaml") == other
+    with pytest.raises(WorkspaceError, match=r"another recipe \(training\.learning_rate"):
+        Workspace(tmp_path / "run", Recipe.profile("smoke", overrides={"training.learning_rate": 1e-5}))
+
+
 def test_progress_is_told_in_words() -> None:
     bits = {"target": 2.5, "en": 0.875}
     record = {"step": 5, "steps": 10, "tokens_per_second": 4702.0, "seconds_left": 61, "bits_per_byte": bits}

@@ -1,0 +1,96 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from conftest import llama
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from langadapt_utils import hardware
+from langadapt_utils.changes import VocabularyChange
+from langadapt_utils.corpus import Corpus
+from langadapt_utils.embeddings import initialise_embeddings
+from langadapt_utils.evaluation import score_items
+from langadapt_utils.forgetting import divergence, weight_drift
+from langadapt_utils.incontext import OPTIONS, PATTERNS, pattern_items
+from langadapt_utils.sources import Base
+from langadapt_utils.tokens import document_start
+
+
+@pytest.fixture(autouse=True)
+def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "native_precision", lambda asked="auto": "float32")
+
+
+@pytest.mark.parametrize("kind", PATTERNS)
+def test_a_pattern_has_one_right_answer_among_different_ones(kind: str) -> None:
+    items = pattern_items(kind, 200)
+    assert items == pattern_items(kind, 200) != pattern_items(kind, 200, seed=1)
+    for item in items:
+        numbers = [int(option) for option in item["options"]]
+        assert len(set(numbers)) == OPTIONS and all(10 <= number < 100 for number in numbers)
+        context, right = item["context"], numbers[item["label"]]
+        if kind == "counting":
+            shown = [int(number) for number in context.split()]
+            assert right - shown[-1] == shown[1] - shown[0]
+        elif kind == "mapping":
+            pairs = dict(line.split(" = ") for line in context.splitlines()[:-1])
+            assert pairs[context.splitlines()[-1].removesuffix(" =")] == str(right)
+        else:
+            first, second, last = context.splitlines()
+            assert first == second == f"{last} {right}"
+    assert {item["label"] for item in items} == set(range(OPTIONS))
+
+
+@pytest.mark.base
+def test_the_base_model_follows_patterns(base: Base) -> None:
+    right = {kind: score_items(base.model, base.tokenizer, kind, pattern_items(kind, 12), "zxx") for kind in PATTERNS}
+    assert sum(right["copying"]) >= 11 and sum(right["mapping"]) >= 6
+
+
+def test_nothing_diverges_from_itself(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, change: VocabularyChange, corpora: dict[str, Corpus]
+) -> None:
+    """New rows do not count: the same model with any new rows has the same distribution over the old tokens."""
+    texts = corpora["hu"].parallel["en"].tolist()[:40]
+    table = divergence(model, initialise_embeddings(model, change, method="random"), change, tokenizer, texts)
+    assert len(table) >= 3 and np.allclose(table.bits, 0, atol=1e-4)
+
+
+def test_divergence_is_that_of_the_definition(tokenizer: PreTrainedTokenizerFast, change: VocabularyChange) -> None:
+    one, other = llama(len(tokenizer)), llama(len(tokenizer))
+    with torch.no_grad():
+        for model, scale in ((one, 20.0), (other, 40.0)):
+            model.model.norm.weight.fill_(scale)
+    adapted = initialise_embeddings(other, change)
+    text = "The old bridge"
+    table = divergence(one, adapted, change, tokenizer, [text])
+    ids = torch.tensor([[document_start(tokenizer), *tokenizer(text)["input_ids"]]])
+    with torch.no_grad():
+        p, q = (model(ids).logits[0, 1:].softmax(dim=-1) for model in (one, other))
+    expected = (p * (p / q).log2()).sum().item()
+    assert table.tokens.tolist() == [ids.shape[1] - 1]
+    assert table.bits.item() == pytest.approx(expected, rel=1e-3) and expected > 1
+
+
+def test_texts_that_are_cut_differently_are_left_out(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, change: VocabularyChange
+) -> None:
+    hungarian = change.text(next(iter(change.added))) * 3
+    table = divergence(
+        model, initialise_embeddings(model, change), change, tokenizer, ["The old bridge", hungarian, ""]
+    )
+    assert table.text.tolist() == [0]
+
+
+def test_drift_is_the_share_of_its_length_that_a_part_moved(model: PreTrainedModel, change: VocabularyChange) -> None:
+    start = initialise_embeddings(model, change)
+    end = copy.deepcopy(start)
+    with torch.no_grad():
+        end.model.layers[1].mlp.up_proj.weight.mul_(1.1)
+        end.model.layers[1].mlp.down_proj.weight.mul_(1.1)
+        end.model.layers[1].mlp.gate_proj.weight.mul_(1.1)
+        end.get_input_embeddings().weight[list(change.added)] += 5.0
+    table = weight_drift(model, end, change).set_index(["layer", "part"]).drift
+    assert table[1, "mlp"] == pytest.approx(0.1, rel=1e-4)
+    assert (table.drop((1, "mlp")) == 0).all() and (-1, "embed_tokens") in table and (0, "self_attn") in table
