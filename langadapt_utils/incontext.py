@@ -15,7 +15,7 @@ def pattern_items(kind: str, count: int, *, seed: int = 0) -> list[dict[str, Any
     Learning from context can collapse while perplexity looks healthy: Elhady et al. 2025, arXiv 2506.00288.
 
     Args:
-        kind: `copying` (a list of numbers that comes a third time), `mapping` (pairs, one of which is asked) or
+        kind: `copying` (a list of numbers that comes a third time), `mapping` (pairs, shown twice, one of which is asked) or
             `counting` (equal steps).
         count: how many.
         seed: of the numbers; the same items for every model.
@@ -34,10 +34,10 @@ def _pattern(kind: str, draw: random.Random) -> dict[str, Any]:
         context, right = f"{line}\n{line}\n{' '.join(map(str, numbers[:-1]))}", numbers[-1]
         wrong = draw.sample(numbers[:-1], OPTIONS - 1)
     elif kind == "mapping":
-        keys, values = draw.sample(range(10, 100), 6), draw.sample(range(10, 100), 6)
-        asked = draw.randrange(6)
+        keys, values = draw.sample(range(10, 100), OPTIONS), draw.sample(range(10, 100), OPTIONS)
+        asked = draw.randrange(OPTIONS)
         lines = [f"{key} = {value}" for key, value in zip(keys, values, strict=True)]
-        context, right = "\n".join([*lines, f"{keys[asked]} ="]), values[asked]
+        context, right = "\n".join([*lines, *lines, f"{keys[asked]} ="]), values[asked]
         wrong = draw.sample(values[:asked] + values[asked + 1 :], OPTIONS - 1)
     else:
         step, first = draw.randint(1, 9), draw.randint(10, 45)

@@ -72,17 +72,14 @@ def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
         if not (folder / "scores.json").is_file():
             raise WorkspaceError(f"{folder} holds no finished run: it has no scores.json; run `langadapt run` first")
         scores = Scores.load(folder / "scores.json")
-        documents = scores.documents[scores.documents.model == scores.models[-1]].set_index(
-            ["language", "source", "id"]
-        )
+        documents = scores.documents[scores.documents.model == scores.models[-1]]
         first = documents if first is None else first
         for row in scores.bits_per_byte().itertuples():
-            key, against = (row.language, row.source), None
-            if documents is not first and key in first.index:
-                here, there = (some.loc[key].sort_index() for some in (documents, first))
-                if here.bytes.equals(there.bytes):
-                    pair = there.bits.to_numpy(), here.bits.to_numpy()
-                    against = relative_change(*pair, resamples=scores.resamples)
+            mine = (some[(some.language == row.language) & (some.source == row.source)] for some in (documents, first))
+            here, there = (some.set_index("id").sort_index() for some in mine)
+            against = None
+            if documents is not first and here.bytes.equals(there.bytes):
+                against = relative_change(there.bits.to_numpy(), here.bits.to_numpy(), resamples=scores.resamples)
             rows.append([folder.name, row.language, row.source, row.before, row.after, row.change, against])
     columns = ["run", "language", "source", "before", "after", "change", "against_first"]
     return pd.DataFrame(rows, columns=columns)

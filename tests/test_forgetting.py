@@ -45,7 +45,7 @@ def test_a_pattern_has_one_right_answer_among_different_ones(kind: str) -> None:
 @pytest.mark.base
 def test_the_base_model_follows_patterns(base: Base) -> None:
     right = {kind: score_items(base.model, base.tokenizer, kind, pattern_items(kind, 12), "zxx") for kind in PATTERNS}
-    assert sum(right["copying"]) >= 11 and sum(right["mapping"]) >= 6
+    assert sum(right["copying"]) >= 11 and sum(right["mapping"]) >= 7
 
 
 def test_nothing_diverges_from_itself(

@@ -159,7 +159,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     with torch.no_grad():
         start.model.norm.weight.fill_(float("inf"))
     with pytest.raises(
-        ModelError, match=r"loss is not finite at step 1: start another run with a lower training\.learning_rate"
+        ModelError, match=r"is not finite at step 1: start another run with a lower training\.learning_rate"
     ):
         train(start, change, mixture, RECIPE, tmp_path)
 
