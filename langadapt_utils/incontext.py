@@ -15,8 +15,8 @@ def pattern_items(kind: str, count: int, *, seed: int = 0) -> list[dict[str, Any
     Learning from context can collapse while perplexity looks healthy: Elhady et al. 2025, arXiv 2506.00288.
 
     Args:
-        kind: `copying` (a list of numbers that comes a third time), `mapping` (pairs, shown twice, one of which is asked) or
-            `counting` (equal steps).
+        kind: `copying` (a list of numbers that comes a third time), `mapping` (pairs, shown twice, one of which is
+            asked) or `counting` (equal steps).
         count: how many.
         seed: of the numbers; the same items for every model.
 

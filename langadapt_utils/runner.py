@@ -20,8 +20,8 @@ from .workspace import NOTEBOOKS, STAGES, Workspace
 # Disk a run needs at most, in bytes a parameter: three checkpoints of weights and two moments while the oldest gives
 # way, and two models.
 DISK_BYTES = 3 * 12 + 2 * 4
-# Seconds beside training: starting kernels, measuring. Tokens measured cost a third of tokens trained on.
-OVERHEAD_SECONDS, MEASURED_TOKENS = 100, 250_000
+# Seconds beside training: starting kernels, comparing, measuring. Tokens measured cost a third of tokens trained on.
+OVERHEAD_SECONDS, MEASURED_TOKENS = 300, 250_000
 Tell = Callable[[str], None]
 Progress = Callable[[dict[str, Any]], None]
 
