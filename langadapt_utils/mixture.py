@@ -224,7 +224,7 @@ def interleave(shares: Mapping[str, npt.NDArray[np.float64]]) -> list[str]:
 
     Example:
         >>> interleave({"en": np.full(8, 0.25), "hu": np.full(8, 0.75)})
-        ['hu', 'hu', 'en', 'hu', 'hu', 'hu', 'en', 'hu']
+        ['hu', 'en', 'hu', 'hu', 'hu', 'en', 'hu', 'hu']
     """
     names = list(shares)
     behind_S = np.zeros(len(names))
