@@ -273,10 +273,11 @@ def plot_drift(drift: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     layers = drift[drift.layer >= 0]
     styles = ("-", "--", ":", "-.", (0, (5, 1, 1, 1)))
     for style, (part, rows) in zip(cycle(styles), layers.groupby("part", sort=False), strict=False):
-        ax.plot(rows.layer, rows.drift, marker=".", linestyle=style, color=GREY)
-        _beside(ax, part, rows.layer.iloc[-1], rows.drift.iloc[-1], (5, 0), va="center", fontsize=8)
+        ax.plot(rows.layer, rows.drift, linestyle=style, color=GREY, label=part.replace("_", " "))
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     ax.set_xlabel("layer")
-    ax.set_ylabel("length of the change, as a share of the weights' length")
+    ax.set_ylabel("length of the change, as a share")
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:.1%}")
     ax.set_ylim(0, None)
     most = drift.loc[drift.drift.idxmax()]
     where = f"layer {most.layer:.0f}" if most.layer >= 0 else "outside of the layers"

@@ -13,6 +13,7 @@ from langadapt_utils.embeddings import initialise_embeddings
 from langadapt_utils.evaluation import score_items
 from langadapt_utils.forgetting import divergence, weight_drift
 from langadapt_utils.incontext import OPTIONS, PATTERNS, pattern_items
+from langadapt_utils.plots import plot_drift
 from langadapt_utils.sources import Base
 from langadapt_utils.tokens import document_start
 
@@ -93,4 +94,5 @@ def test_drift_is_the_share_of_its_length_that_a_part_moved(model: PreTrainedMod
         end.get_input_embeddings().weight[list(change.added)] += 5.0
     table = weight_drift(model, end, change).set_index(["layer", "part"]).drift
     assert table[1, "mlp"] == pytest.approx(0.1, rel=1e-4)
+    assert "most in mlp (layer 1)" in plot_drift(weight_drift(model, end, change)).get_title(loc="left")
     assert (table.drop((1, "mlp")) == 0).all() and (-1, "embed_tokens") in table and (0, "self_attn") in table
