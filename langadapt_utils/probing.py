@@ -19,20 +19,17 @@ import pandas as pd
 from .changes import VocabularyChange
 from .corpus import Corpus, data_folder, language_name
 from .embeddings import initialise_embeddings
-from .evaluation import document_bits, plain, ratio, relative_change, sign
-from .hardware import device
+from .evaluation import plain, relative_change, sign
 from .mixture import mix
+from .paired import MEASURED, RESAMPLES, bits_by, compared, document_rows, heldout_texts
 from .recipe import Recipe
 from .training import train
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
     from .sources import Base
 
 BASE = "base model"
 REFERENCE = "subword_mean"
-RESAMPLES = 2_000
 
 
 @dataclass(frozen=True)
@@ -55,14 +52,8 @@ class Comparison:
         """
         rows = []
         for (language, steps), group in self.table.groupby(["language", "steps"], sort=False):
-            bits = self._bits(group)
-            sizes = group.groupby("document")["bytes"].first().loc[bits.columns].to_numpy(dtype=float)
-            for method, values in zip(bits.index, bits.to_numpy(), strict=True):
-                change = None
-                if method not in (BASE, REFERENCE) and REFERENCE in bits.index:
-                    change = relative_change(bits.loc[REFERENCE].to_numpy(), values, resamples=RESAMPLES)
-                score = ratio(values, sizes, resamples=RESAMPLES)
-                rows.append([method, steps, language, score, change])
+            for method, score, change in compared(group, "method", REFERENCE):
+                rows.append([method, steps, language, score, None if method == BASE else change])
         return pd.DataFrame(rows, columns=["method", "steps", "language", "bits_per_byte", "change"])
 
     def findings(self) -> list[str]:
@@ -94,7 +85,7 @@ class Comparison:
         """Pairs of methods of which the first is better early and worse late, both beyond doubt."""
         found = []
         bits = {
-            steps: self._bits(self.table[(self.table.language == self.target) & (self.table.steps == steps)])
+            steps: bits_by(self.table[(self.table.language == self.target) & (self.table.steps == steps)], "method")
             for steps in (early, late)
         }
         methods = [m for m in bits[early].index if m != BASE and m in bits[late].index]
@@ -112,11 +103,6 @@ class Comparison:
         content = {"target": self.target, "findings": self.findings(), "summary": plain(self.summary())}
         content["documents"] = plain(self.table)
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-    @staticmethod
-    def _bits(rows: pd.DataFrame) -> pd.DataFrame:
-        """Bits of each document, averaged over seeds, of shape (methods, documents)."""
-        return rows.pivot_table(index="method", columns="document", values="bits", sort=False)
 
 
 def recorded(name: str) -> dict[str, Any]:
@@ -161,25 +147,10 @@ def compare_methods(
     settings = recipe.embeddings
     methods = methods or settings.compare
     ways = methods if isinstance(methods, Mapping) else {name: {"method": name} for name in methods}
-    texts = {code: corpus.heldout[code].shuffle(seed=0)["text"][:documents] for code in (target, "en")}
-    rows: list[list[Any]] = []
-
-    def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, *labels: Any) -> None:
-        model.to(device())
-        for code, lines in texts.items():
-            bits = document_bits(model, tokenizer, lines, window_tokens=recipe.evaluation.window_tokens)
-            rows.extend(
-                [*labels, code, index, float(value), len(text.encode())]
-                for index, (value, text) in enumerate(zip(bits, lines, strict=True))
-            )
-        model.to("cpu")
-
+    texts, window = heldout_texts(corpus, documents), recipe.evaluation.window_tokens
     report(BASE)
-    for number in steps:
-        if number == steps[0]:
-            measure(base.model, base.tokenizer, BASE, 0, number)
-        else:
-            rows.extend([BASE, 0, number, *row[3:]] for row in rows[: sum(map(len, texts.values()))])
+    untouched = document_rows(base.model, base.tokenizer, texts, window)
+    rows = [[BASE, 0, number, *row] for number in steps for row in untouched]
     for seed in seeds:
         mixtures = {}
         for number in filter(None, steps):
@@ -203,6 +174,5 @@ def compare_methods(
                     with tempfile.TemporaryDirectory() as folder:
                         training = recipe.training.model_copy(update=knobs)
                         model = train(start, change, mixtures[number], training, folder).model
-                measure(model, change.tokenizer, name, seed, number)
-    columns = ["method", "seed", "steps", "language", "document", "bits", "bytes"]
-    return Comparison(target, pd.DataFrame(rows, columns=columns))
+                rows += document_rows(model, change.tokenizer, texts, window, name, seed, number)
+    return Comparison(target, pd.DataFrame(rows, columns=["method", "seed", "steps", *MEASURED]))

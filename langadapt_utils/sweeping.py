@@ -13,18 +13,17 @@ import pandas as pd
 
 from .changes import VocabularyChange
 from .corpus import Corpus, data_folder, language_name
-from .evaluation import document_bits, plain, ratio, relative_change, sign
-from .hardware import device
+from .evaluation import plain, sign
 from .mixture import mix
+from .paired import MEASURED, compared, document_rows, heldout_texts
 from .recipe import EvaluationRecipe, Recipe
 from .training import interpolate, train
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-RESAMPLES = 2_000
 BEFORE = "before"
-COLUMNS = ["arm", "seed", "language", "document", "bits", "bytes"]
+COLUMNS = ["arm", "seed", *MEASURED]
 Start = Callable[[str, Recipe], tuple["PreTrainedModel", VocabularyChange, Corpus]]
 
 
@@ -48,12 +47,7 @@ class Sweep:
         """
         rows = []
         for language, group in self.table.groupby("language", sort=False):
-            bits = group.pivot_table(index="arm", columns="document", values="bits", sort=False)
-            sizes = group.groupby("document")["bytes"].first().loc[bits.columns].to_numpy(dtype=float)
-            for arm, values in zip(bits.index, bits.to_numpy(), strict=True):
-                before = bits.loc[BEFORE].to_numpy()
-                change = None if arm == BEFORE else relative_change(before, values, resamples=RESAMPLES)
-                rows.append([arm, language, ratio(values, sizes, resamples=RESAMPLES), change])
+            rows += [[arm, language, score, change] for arm, score, change in compared(group, "arm", BEFORE)]
         return pd.DataFrame(rows, columns=["arm", "language", "bits_per_byte", "change"])
 
     def findings(self) -> list[str]:
@@ -71,8 +65,8 @@ class Sweep:
 
     def front(self) -> list[str]:
         """Arms that no other beats in both languages at once (the Pareto front), the best in the target first."""
-        points = self.summary().pivot(index="arm", columns="language", values="bits_per_byte")
-        values = points.map(lambda estimate: estimate.value)
+        sums = self.table.groupby(["arm", "language"], sort=False)[["bits", "bytes"]].sum()
+        values = (sums.bits / sums.bytes).unstack()
         best = [
             arm
             for arm, row in values.iterrows()
@@ -128,11 +122,11 @@ def dial(
 
     Source: WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903.
     """
-    texts = _heldout(corpus, recipe.dial_documents)
-    rows = _measured(*before, BEFORE, 0, texts, recipe.window_tokens)
+    texts, window = heldout_texts(corpus, recipe.dial_documents), recipe.window_tokens
+    rows = document_rows(*before, texts, window, BEFORE, 0)
     for share in recipe.dial:
         model = interpolate(start, end, share)
-        rows += _measured(model, change.tokenizer, f"{share:.0%} of the way", 0, texts, recipe.window_tokens)
+        rows += document_rows(model, change.tokenizer, texts, window, f"{share:.0%} of the way", 0)
     return Sweep(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
 
 
@@ -160,9 +154,9 @@ def sweep(
         seeds: of the order of the training text.
         report: called with a line on progress.
     """
-    texts = texts or _heldout(corpus, documents)
+    texts = texts or heldout_texts(corpus, documents)
     window = next(iter(arms.values())).evaluation.window_tokens
-    rows = _measured(*before, BEFORE, 0, texts, window)
+    rows = document_rows(*before, texts, window, BEFORE, 0)
     for seed in seeds:
         for name, recipe in arms.items():
             report(f"{name}, seed {seed}")
@@ -175,30 +169,5 @@ def sweep(
             )
             with tempfile.TemporaryDirectory() as folder:
                 trained = train(model, change, mixture, recipe.training.model_copy(update={"seed": seed}), folder)
-            rows += _measured(trained.model, change.tokenizer, name, seed, texts, window)
+            rows += document_rows(trained.model, change.tokenizer, texts, window, name, seed)
     return Sweep(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
-
-
-def _heldout(corpus: Corpus, documents: int) -> dict[str, Sequence[str]]:
-    return {code: corpus.heldout[code].shuffle(seed=0)["text"][:documents] for code in (corpus.language, "en")}
-
-
-def _measured(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    arm: str,
-    seed: int,
-    texts: Mapping[str, Sequence[str]],
-    window: int,
-) -> list[list[Any]]:
-    """Rows of `Sweep.table` for one model."""
-    model.to(device())
-    rows = [
-        [arm, seed, code, index, float(value), len(text.encode())]
-        for code, lines in texts.items()
-        for index, (value, text) in enumerate(
-            zip(document_bits(model, tokenizer, lines, window_tokens=window), lines, strict=True)
-        )
-    ]
-    model.to("cpu")
-    return rows

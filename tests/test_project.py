@@ -46,6 +46,7 @@ LAYERS = [
     "training",
     "incontext",
     "evaluation forgetting gains",
+    "paired",
     "probing sweeping",
     "render plots",
     "widgets",
