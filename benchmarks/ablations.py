@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embeddings import write_sample
+from embeddings import standing, write_sample
 from record_reference import REFERENCE, commit
 
 from langadapt_utils import hardware
@@ -137,8 +137,8 @@ def main() -> None:
         lines = [Path(path).read_text(encoding="utf-8").splitlines() for path in chosen.aligned.split(",")]
         texts = dict(zip(("en", chosen.language), lines, strict=True))
         for code, some in texts.items():
-            shares = find_leaks(corpus.train[code]["text"], {str(index): line for index, line in enumerate(some)})
-            known = {int(str(index)) for index in shares.index[shares > LEAKED]}
+            shares = find_leaks(corpus.train[code]["text"], dict(enumerate(some)))
+            known = set(shares.index[shares > LEAKED])
             if known:
                 print(f"{len(known)} sentences in '{code}' are in the training text and left out", file=sys.stderr)
                 texts = {each: [x for i, x in enumerate(part) if i not in known] for each, part in texts.items()}
@@ -155,8 +155,7 @@ def main() -> None:
     )
     print("| arm | language | bits per byte | against the base |\n|---|---|---|---|")
     for row in found.summary().itertuples():
-        against = f"{row.change.value:+.2%} [{row.change.low:+.2%}, {row.change.high:+.2%}]" if row.change else ""
-        print(f"| {row.arm} | {row.language} | {row.bits_per_byte.value:.4f} | {against} |")
+        print(f"| {row.arm} | {row.language} | {standing(row)} |")
     print(*found.findings(), sep="\n")
     if chosen.record:
         named = {"target": chosen.text, "english": chosen.english}

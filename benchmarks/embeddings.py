@@ -203,6 +203,13 @@ def write_sample(path: Path, megabytes: float, folder: Path, longest: int | None
     return begun
 
 
+def standing(row: Any) -> str:
+    """Bits per byte of a row of a summary and its change, as two cells."""
+    change = row.change
+    against = f"{change.value:+.2%} [{change.low:+.2%}, {change.high:+.2%}]" if change else ""
+    return f"{row.bits_per_byte.value:.4f} | {against}"
+
+
 def probe(arguments: argparse.Namespace) -> None:
     """Train a little from each start, print what was found, and record it if asked."""
     overrides: dict[str, Any] = {
@@ -237,8 +244,7 @@ def probe(arguments: argparse.Namespace) -> None:
     )
     print("| method | steps | language | bits per byte | against sub-word mean |\n|---|---|---|---|---|")
     for one in comparison.summary().itertuples():
-        change_text = f"{one.change.value:+.2%} [{one.change.low:+.2%}, {one.change.high:+.2%}]" if one.change else ""
-        print(f"| {one.method} | {one.steps} | {one.language} | {one.bits_per_byte.value:.4f} | {change_text} |")
+        print(f"| {one.method} | {one.steps} | {one.language} | {standing(one)} |")
     print(*comparison.findings(), sep="\n")
     if arguments.record:
         path = REFERENCE / f"embeddings-{arguments.record}.json"

@@ -110,22 +110,19 @@ def check_leaks(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFrame:
     rows = []
     for code in ("en", corpus.language):
         held = at_most_of_each_source(corpus.heldout[code], documents)
-        tests = {"held-out documents": {f"{i} {row['id']}": row["text"] for i, row in enumerate(held)}}
-        tests |= {f"items: {kind}": _item_texts(kind, code) for kind in ITEM_KINDS}
-        tests = {kind: texts for kind, texts in tests.items() if texts}
-        named = {f"{kind}\t{name}": text for kind, texts in tests.items() for name, text in texts.items()}
-        shares = find_leaks(corpus.train[code]["text"], named)
-        for label, share in shares[shares > LEAKED].items():
-            kind, name = str(label).split("\t")
-            name = name.partition(" ")[2] if kind == "held-out documents" else name
+        tests = [("held-out documents", row["id"], row["text"]) for row in held]
+        tests += [(f"items: {kind}", *item) for kind in ITEM_KINDS for item in _item_texts(kind, code).items()]
+        shares = find_leaks(corpus.train[code]["text"], {place: text for place, (*_, text) in enumerate(tests)})
+        for place, share in shares[shares > LEAKED].items():
+            kind, name, _ = tests[place]
             raise CorpusError(
                 f"'{name}' of the {kind} in '{code}' is in the training text too ({share:.0%} of its n-grams of {GRAM} "
                 f"characters; {(shares > LEAKED).sum()} such texts in all): remove it from one of them, or set "
                 "corpus.leaks=drop, which does not measure on held-out documents like it"
             )
-        for kind, texts in tests.items():
-            largest = shares[[f"{kind}\t{name}" for name in texts]].max()  # NaN where all are too short
-            rows.append([code, kind, len(texts), largest])
+        for kind in dict.fromkeys(kind for kind, *_ in tests):
+            here = [place for place, (other, *_) in enumerate(tests) if other == kind]
+            rows.append([code, kind, len(here), shares[here].max()])  # NaN where all are too short
     return pd.DataFrame(rows, columns=["language", "measured_on", "tests", "largest_share"])
 
 
@@ -397,8 +394,8 @@ def _without_repeats(documents: Dataset) -> Dataset:
 
 def _without_leaks(train: Dataset, heldout: Dataset, language: str) -> Dataset:
     """Held-out documents that are not, in great part, in the training text too."""
-    shares = find_leaks(train["text"], {str(index): text for index, text in enumerate(heldout["text"])})
-    kept = heldout.select(sorted(int(index) for index, share in shares.items() if not share > LEAKED))
+    shares = find_leaks(train["text"], dict(enumerate(heldout["text"])))
+    kept = heldout.select(sorted(index for index, share in shares.items() if not share > LEAKED))
     if len(kept) == 0:
         raise CorpusError(f"every held-out document in '{language}' is in the training text too: give other text")
     return kept

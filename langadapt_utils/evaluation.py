@@ -415,8 +415,8 @@ class Scores:
 
     def findings(self) -> list[str]:
         """What the tests say, in words: gain on the target language, loss on English."""
-        sentences = []
-        for row in self.bits_per_byte().itertuples():
+        sentences, tables = [], [self.bits_per_byte(), *([self.accuracy()] if len(self.items) else [])]
+        for row in tables[0].itertuples():
             change, text = row.change, source_name(row.source)
             moved = "fell" if change.value < 0 else "rose"
             verdict = {-1: "better", 0: "no difference that this test can tell", 1: "worse"}[sign(change)]
@@ -425,13 +425,13 @@ class Scores:
                 f"(95 % interval {change.low:+.1%} to {change.high:+.1%}, {change.units} held-out documents), "
                 f"from {row.before.value:.3f} to {row.after.value:.3f}: {verdict}."
             )
-        for row in self.accuracy().itertuples() if len(self.items) else []:
+        for row in tables[1].itertuples() if len(self.items) else []:
             verdict = {-1: "worse", 0: "no difference that this test can tell", 1: "better"}[sign(row.change)]
             sentences.append(
                 f"{language_name(row.language)}, {KIND_NAMES[row.kind]}: {row.before.value:.0%} right before, "
                 f"{row.after.value:.0%} after (chance {row.chance:.0%}, {row.before.units} items): {verdict}."
             )
-        changes = [*self.bits_per_byte().change, *(self.accuracy().change if len(self.items) else [])]
+        changes = [change for table in tables for change in table.change]
         sentences.append(
             f"{len(changes)} comparisons, {sum(sign(change) != 0 for change in changes)} of them beyond doubt; if "
             f"nothing had changed, about {len(changes) * (1 - CONFIDENCE):.1f} would be by chance."

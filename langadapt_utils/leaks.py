@@ -7,7 +7,7 @@ it, as in Brown et al. 2020, arXiv 2005.14165, appendix C. Characters, not words
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 
 INVERSE = np.uint64(pow(int(FACTOR), -1, 2**64))
 
 
-def find_leaks(trained: Iterable[str], tests: Mapping[str, str], *, gram: int = GRAM) -> pd.Series:
+def find_leaks(trained: Iterable[str], tests: Mapping[Any, str], *, gram: int = GRAM) -> pd.Series:
     """The share of each test text's n-grams that occur in training text.
 
     Args:
@@ -45,7 +45,7 @@ def find_leaks(trained: Iterable[str], tests: Mapping[str, str], *, gram: int = 
 
     normalised = {name: _normalised(text) for name, text in tests.items()}
     short = {name: text for name, text in normalised.items() if gram / 5 <= len(text) < gram}
-    seen_whole: set[str] = set()
+    seen_whole: set[Any] = set()
     hashes = {name: _hashes(text, gram) for name, text in normalised.items()}
     known = np.unique(np.concatenate([*hashes.values(), np.zeros(0, dtype=np.uint64)]))
     found = np.zeros(len(known), dtype=bool)

@@ -74,8 +74,8 @@ def compile_layers(model: PreTrainedModel) -> bool:
 def fuse_loss(model: PreTrainedModel) -> bool:
     """Let a model compute loss from hidden states, a few rows of logits at a time (liger-kernel).
 
-    The forward pass of this object is replaced; deleting its attribute `forward` undoes that. Left as it is where
-    liger-kernel is not installed, and where the head does more than multiply (bias, scaling, softcapping).
+    The forward pass of this object is replaced. Left as it is where liger-kernel is not installed, and where the head
+    does more than multiply (bias, scaling, softcapping).
 
     Source: Hsu et al. 2024, "Liger Kernel", arXiv 2410.10989.
 
@@ -103,6 +103,14 @@ def fuse_loss(model: PreTrainedModel) -> bool:
     model.forward = MethodType(forward, model)
     model.langadapt_fused = True
     return True
+
+
+def undo_speedups(model: PreTrainedModel) -> None:
+    """Give a model its own forward pass and its own layers again, after `fuse_loss` and `compile_layers`."""
+    model.__dict__.pop("forward", None)
+    model.langadapt_fused = False
+    for module in model.modules():
+        module._compiled_call_impl = None
 
 
 @torch.no_grad()

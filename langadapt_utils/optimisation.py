@@ -93,16 +93,18 @@ def embedding_matrices(model: PreTrainedModel) -> list[torch.nn.Parameter]:
     return list({id(head.weight): head.weight for head in heads if head is not None}.values())
 
 
-def row_rates(rows: int, new_rows: Sequence[int], recipe: TrainingRecipe, *, rows_first: bool) -> torch.Tensor:
+def row_rates(
+    matrix: torch.Tensor, new_rows: Sequence[int], recipe: TrainingRecipe, *, rows_first: bool
+) -> torch.Tensor:
     """The rate of each row as a multiple of the body's, of shape (V, 1).
 
     Args:
-        rows: V.
+        matrix: of V rows; the rates lie on its device.
         new_rows: indices of the rows that count as new.
         recipe: their rate and that of the others.
         rows_first: whether this is the part of the run in which the others rest.
     """
-    rates_V1 = torch.full((rows, 1), 0.0 if rows_first else recipe.old_rows_rate)
+    rates_V1 = torch.full((len(matrix), 1), 0.0 if rows_first else recipe.old_rows_rate, device=matrix.device)
     rates_V1[list(new_rows)] = recipe.new_rows_rate
     return rates_V1
 
@@ -117,7 +119,7 @@ def optimizer_for(model: PreTrainedModel, new_rows: Sequence[int], recipe: Train
         {"params": [p for p in body if p.ndim < 2], "weight_decay": 0.0},
         {"params": matrices, "weight_decay": 0.0, "rows": True},
     ]
-    rates_V1 = row_rates(len(matrices[0]), new_rows, recipe, rows_first=False)
+    rates_V1 = row_rates(matrices[0], new_rows, recipe, rows_first=False)
     return RowAdamW(groups, rates_V1, lr=recipe.learning_rate, betas=BETAS, fused=True)
 
 

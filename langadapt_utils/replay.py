@@ -53,7 +53,7 @@ def with_samples(
     name = hashlib.sha256(f"{base_fingerprint(base.source)} {length} {seed} {NUCLEUS}".encode()).hexdigest()[:24]
     path = cache_folder() / "samples" / f"{name}.json"
     samples: list[str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    have = sum(map(len, base.tokenizer(samples, add_special_tokens=False)["input_ids"])) if samples else 0
+    have = _tokens(base, samples)
     if have < tokens:
         model = base.model.to(hardware.device())
         while have < tokens:
@@ -62,12 +62,16 @@ def with_samples(
             if not new:
                 raise ModelError(f"{base.source} writes no text by itself: set mixture.english_from=text")
             samples += new
-            have += sum(map(len, base.tokenizer(new, add_special_tokens=False)["input_ids"]))
+            have += _tokens(base, new)
             path.parent.mkdir(parents=True, exist_ok=True)
             content = json.dumps(samples)
             write_atomically(path, lambda beside, content=content: beside.write_text(content, encoding="utf-8"))
         model.to("cpu")
     return dataclasses.replace(corpus, train=corpus.train | {"en": _documents(samples, base.source)})
+
+
+def _tokens(base: Base, texts: list[str]) -> int:
+    return sum(map(len, base.tokenizer(texts, add_special_tokens=False)["input_ids"])) if texts else 0
 
 
 def _sample(base: Base, length: int, seed: int) -> list[str]:

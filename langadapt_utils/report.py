@@ -112,7 +112,7 @@ def _content(run: Workspace, scores: Scores) -> dict[str, Any]:
         "more_tables": [
             table_html(pd.DataFrame(scores.more[name]), caption=caption)
             for name, caption in MORE.items()
-            if name in scores.more and name != "dial"
+            if name in scores.more
         ],
         "samples": [sample | {"name": language_name(sample["language"])} for sample in scores.samples],
         "models": scores.models,

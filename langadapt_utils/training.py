@@ -31,7 +31,7 @@ from . import hardware
 from .changes import VocabularyChange
 from .corpus import check_leaks, load_corpus
 from .errors import LangadaptError, ModelError, RecipeError
-from .losses import compile_layers, fuse_loss, language_losses
+from .losses import compile_layers, fuse_loss, language_losses, undo_speedups
 from .mixture import Mixture, mix
 from .optimisation import Average, add_adapters, embedding_matrices, merge_adapters, optimizer_for, row_rates
 from .recipe import FREE_KNOBS, Recipe, TrainingRecipe
@@ -262,6 +262,10 @@ class _MixtureTrainer(Trainer):  # type: ignore[misc]
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with rates by row."""
         self._rates = optimizer_for(self.model, self._new_rows, self._recipe)
+        self._rates_at_first = row_rates(
+            embedding_matrices(self.model)[0], self._new_rows, self._recipe, rows_first=True
+        )
+        self._rates_later = self._rates.row_rates_V1
         self.optimizer: torch.optim.Optimizer = self._rates
         return self.optimizer
 
@@ -281,10 +285,9 @@ class _MixtureTrainer(Trainer):  # type: ignore[misc]
         """A forward and backward pass; while rows go first, nothing else learns."""
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         rows_first = self.state.global_step < self._rows_first
-        matrices = embedding_matrices(self.model)
-        self._rates.row_rates_V1 = row_rates(len(matrices[0]), self._new_rows, self._recipe, rows_first=rows_first)
+        self._rates.row_rates_V1 = self._rates_at_first if rows_first else self._rates_later
         if rows_first:
-            learning = set(map(id, matrices))
+            learning = set(map(id, embedding_matrices(self.model)))
             for parameter in self.model.parameters():
                 if id(parameter) not in learning:
                     parameter.grad = None
@@ -313,9 +316,7 @@ class _MixtureTrainer(Trainer):  # type: ignore[misc]
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).to("cpu")
         if self._recipe.lora_rank:
             merge_adapters(model)
-        model.__dict__.pop("forward", None)
-        for module in model.modules():
-            module._compiled_call_impl = None
+        undo_speedups(model)
         return model
 
     def agreed(self, due: bool) -> bool:
@@ -488,7 +489,8 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    return str(_checkpoints(folder)[-1]) if _checkpoints(folder) else None
+    checkpoints = _checkpoints(folder)
+    return str(checkpoints[-1]) if checkpoints else None
 
 
 def main() -> None:

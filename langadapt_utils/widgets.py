@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -20,22 +21,8 @@ if TYPE_CHECKING:
 
 def vocabulary_size_widget(sizes: VocabularySizes) -> VBox:
     """Choose a number of new tokens and read what it saves and costs."""
-    import ipywidgets as widgets
-
-    numbers = sizes.table.new_tokens.tolist()
-    slider = widgets.SelectionSlider(
-        options=[(f"{number:,}", number) for number in numbers],
-        value=sizes.knee,
-        description="new tokens",
-        layout=widgets.Layout(width="90%"),
-    )
-    answer = widgets.HTML(vocabulary_size_sentence(sizes, sizes.knee))
-
-    def update(event: dict[str, Any]) -> None:
-        answer.value = vocabulary_size_sentence(sizes, event["new"])
-
-    slider.observe(update, names="value")
-    return widgets.VBox([slider, answer])
+    numbers = [(f"{number:,}", number) for number in sizes.table.new_tokens.tolist()]
+    return _slider("new tokens", numbers, sizes.knee, lambda number: vocabulary_size_sentence(sizes, number))
 
 
 def vocabulary_size_sentence(sizes: VocabularySizes, number: int) -> str:
@@ -52,28 +39,33 @@ def vocabulary_size_sentence(sizes: VocabularySizes, number: int) -> str:
 
 def dial_widget(dial: Sweep) -> VBox:
     """Turn from the start to the adapted model, and read what both languages are at."""
+    sentences = dial_sentences(dial)
+    return _slider("weights", list(sentences), list(sentences)[-1], sentences.__getitem__)
+
+
+def dial_sentences(dial: Sweep) -> dict[str, str]:
+    """What the dial says of each of its points, as HTML."""
+    table, front = dial.summary(), dial.front()
+    sentences = {}
+    for arm, rows in table[table.arm != BEFORE].groupby("arm", sort=False):
+        parts = [
+            f"{escape(language_name(row.language))} {row.bits_per_byte.value:.3f} bits per byte "
+            f"({row.change.value:+.1%} against the base)"
+            for row in rows.itertuples()
+        ]
+        best = " Nothing else on the dial beats it in both." if arm in front else ""
+        sentences[arm] = f"<b>{escape(arm)}</b>: {', '.join(parts)}.{best}"
+    return sentences
+
+
+def _slider(name: str, options: Sequence[Any], value: Any, say: Callable[[Any], str]) -> VBox:
+    """A slider over options, and below it what is to be said of the one it stands at."""
     import ipywidgets as widgets
 
-    arms = [arm for arm in dict.fromkeys(dial.table.arm) if arm != BEFORE]
-    sentences = {arm: dial_sentence(dial, arm) for arm in arms}
-    slider = widgets.SelectionSlider(
-        options=arms, value=arms[-1], description="weights", layout=widgets.Layout(width="90%")
-    )
-    answer = widgets.HTML(sentences[arms[-1]])
-    slider.observe(lambda event: setattr(answer, "value", sentences[event["new"]]), names="value")
+    slider = widgets.SelectionSlider(options=options, value=value, description=name, layout=widgets.Layout(width="90%"))
+    answer = widgets.HTML(say(value))
+    slider.observe(lambda event: setattr(answer, "value", say(event["new"])), names="value")
     return widgets.VBox([slider, answer])
-
-
-def dial_sentence(dial: Sweep, arm: str) -> str:
-    """What the dial says of one of its points, as HTML."""
-    table = dial.summary()
-    parts = [
-        f"{escape(language_name(row.language))} {row.bits_per_byte.value:.3f} bits per byte "
-        f"({row.change.value:+.1%} against the base)"
-        for row in table[table.arm == arm].itertuples()
-    ]
-    best = " Nothing else on the dial beats it in both." if arm in dial.front() else ""
-    return f"<b>{escape(arm)}</b>: {', '.join(parts)}.{best}"
 
 
 def live_curve(target: str, report: Report, *, seconds: float = 15.0) -> Report:

@@ -125,19 +125,13 @@ def apart(corpora: dict[str, Corpus]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|begin|>", eos_token="<|end|>")
 
 
+SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+GROUPED = SMALL | {"num_key_value_heads": 1, "max_position_embeddings": 128}
+
+
 def llama(rows: int, *, tied: bool = True) -> LlamaForCausalLM:
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=rows,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=128,
-        tie_word_embeddings=tied,
-    )
-    return LlamaForCausalLM(config).eval()
+    return LlamaForCausalLM(LlamaConfig(vocab_size=rows, tie_word_embeddings=tied, **GROUPED)).eval()
 
 
 def gpt2(rows: int) -> GPT2LMHeadModel:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import gpt2, llama, saved, train_tokenizer
+from conftest import GROUPED, SMALL, gpt2, llama, saved, train_tokenizer
 from transformers import (
     AutoModelForCausalLM,
     Gemma3ForCausalLM,
@@ -56,8 +56,6 @@ def replaced(tokenizer: PreTrainedTokenizerFast, corpora: dict[str, Corpus]) -> 
     )
 
 
-SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-GROUPED = SMALL | {"num_key_value_heads": 1, "max_position_embeddings": 128}
 ARCHITECTURES: dict[str, Callable[[int], PreTrainedModel]] = {
     "llama": lambda rows: llama(rows),
     "llama, untied": lambda rows: llama(rows, tied=False),

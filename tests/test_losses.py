@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import gpt2, llama
+from conftest import GROUPED, SMALL, gpt2, llama
 from torch.nn.functional import cross_entropy
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel
 
-from langadapt_utils.losses import compile_layers, fuse_loss, language_losses, shifted_targets
+from langadapt_utils.losses import compile_layers, fuse_loss, language_losses, shifted_targets, undo_speedups
 
 IDS = torch.randint(0, 300, (4, 24), generator=torch.Generator().manual_seed(0))
 # Documents of 10 and 14 tokens, of 24, of 1, 3 and 20, of 24.
@@ -17,26 +17,13 @@ POSITIONS = torch.stack([torch.cat([torch.arange(n) for n in parts]) for parts i
 
 def gpt_neox(rows: int) -> PreTrainedModel:
     torch.manual_seed(0)
-    config = GPTNeoXConfig(
-        vocab_size=rows, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
-    )
-    return GPTNeoXForCausalLM(config).eval()
+    return GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=rows, **SMALL)).eval()
 
 
 def gemma2(rows: int) -> PreTrainedModel:
     """A model that squashes its logits."""
     torch.manual_seed(0)
-    config = Gemma2Config(
-        vocab_size=rows,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        final_logit_softcapping=0.01,
-        pad_token_id=0,
-    )
+    config = Gemma2Config(vocab_size=rows, head_dim=8, final_logit_softcapping=0.01, pad_token_id=0, **GROUPED)
     return Gemma2ForCausalLM(config).eval()
 
 
@@ -100,6 +87,15 @@ def test_the_fused_loss_and_its_gradients_are_the_plain_ones(make: Any, liger: N
         results.append([parameter.grad for parameter in model.parameters()])
     for plain, fused_gradient in zip(*results, strict=True):
         torch.testing.assert_close(plain, fused_gradient)
+
+
+def test_speedups_leave_nothing_behind(liger: None) -> None:
+    model = llama(300)
+    before, plain = model(IDS).logits, language_losses(model, IDS, POSITIONS, 3)
+    assert fuse_loss(model)
+    undo_speedups(model)
+    assert torch.equal(model(IDS).logits, before)
+    assert torch.equal(torch.stack(language_losses(model, IDS, POSITIONS, 3)), torch.stack(plain))
 
 
 def test_a_head_that_does_more_than_multiply_is_not_fused(liger: None) -> None:
