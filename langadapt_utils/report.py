@@ -109,11 +109,11 @@ def _content(run: Workspace, scores: Scores) -> dict[str, Any]:
         else "",
         "fertility_table": table_html(_named(fertility.table), caption="Fertility on held-out text"),
         "audit_table": table_html(change.audit_table(), caption="Audit of the vocabulary"),
-        "more_tables": [
-            table_html(pd.DataFrame(scores.more[name]), caption=caption)
+        "more_tables": {
+            caption: table_html(pd.DataFrame(scores.more[name]))
             for name, caption in MORE.items()
             if name in scores.more
-        ],
+        },
         "samples": [sample | {"name": language_name(sample["language"])} for sample in scores.samples],
         "models": scores.models,
         "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
