@@ -16,9 +16,9 @@ from typing import Any
 
 from langadapt_utils import plots
 from langadapt_utils.corpus import language_name
-from langadapt_utils.evaluation import Scores
 from langadapt_utils.fertility import FertilityReport
 from langadapt_utils.recipe import Recipe
+from langadapt_utils.scores import Scores
 from langadapt_utils.workspace import STAGES, Workspace
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +46,8 @@ def record(folder: Path, commit: str) -> None:
         "hardware": manifests["04_training"]["hardware"],
         "seconds": {name: manifest["seconds"] for name, manifest in manifests.items()},
         "fertility": json.loads(fertility.table.to_json(orient="records")),
-        **{key: stored[key] for key in ("findings", "bits_per_byte", "accuracy")},
+        "findings": [str(finding) for finding in scores.findings()],
+        **{key: stored[key] for key in ("bits_per_byte", "accuracy", "backward_transfer")},
     }
     REFERENCE.mkdir(exist_ok=True)
     path = REFERENCE / f"{run.recipe.name}.json"

@@ -27,7 +27,7 @@ The Trainer's defaults are float32 here. On a GPU nothing was measured yet.
 from the second to the last (0.33 to 0.41 s at 18 M), and what differs between the halves is the machine's noise. With
 parameters they grow a little slower than a line, as small models keep two cores less busy.
 
-| parameters | s for 6,144 tokens | s for 12,288 tokens | s for 24,576 tokens | ms a token, halves | ns a token and 1,000 parameters |
+| parameters | s for 6,144 tokens | for 12,288 | for 24,576 | ms a token, halves | ns a token and 1,000 parameters |
 |---|---|---|---|---|---|
 | 18 M | 3.6 | 5.4 | 10.4 | 0.29, 0.41 | 20.9 |
 | 48 M | 6.3 | 10.1 | 20.5 | 0.62, 0.84 | 15.9 |
@@ -201,7 +201,7 @@ def scaling(arguments: argparse.Namespace) -> None:
     """Print cost by parameters and by tokens: what each further token takes, beside what starting and saving take."""
     steps = [2**power * SCALED_STEPS for power in range(3)]
     tokens = [count * arguments.batch for count in steps]
-    print("| parameters |" + "".join(f" s for {count:,} tokens |" for count in tokens), end="")
+    print("| parameters |" + "|".join(f" s for {count:,} tokens " for count in tokens), end="|")
     print(" ms a token, halves | ns a token and 1,000 parameters |\n" + "|---" * 6 + "|")
     change = made_up_change(load_base(BASE_MODEL).tokenizer, 100)
     for width, layers in SIZES:

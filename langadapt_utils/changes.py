@@ -125,6 +125,13 @@ class VocabularyChange:
         ]
         return pd.DataFrame(rows, columns=["id", "token", "uses", "spelled_by"])
 
+    def savings(self) -> dict[str, float]:
+        """Of the training text's tokens: the share that new tokens save, and what part of it the first half saves."""
+        numbers, tokens = list(self.curve), list(self.curve.values())
+        saved = [1 - count / tokens[0] for count in tokens]
+        half = min(range(len(numbers)), key=lambda place: abs(numbers[place] - numbers[-1] // 2))
+        return {"new_tokens": numbers[-1], "saved": saved[-1], "by_first_half": saved[half] / (saved[-1] or 1.0)}
+
     def audit_table(self) -> pd.DataFrame:
         """The audit as a table."""
         import pandas as pd

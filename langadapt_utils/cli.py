@@ -113,7 +113,7 @@ def _recipe(
 
 
 def _print_findings(run: Workspace) -> None:
-    from .evaluation import Scores
+    from .scores import Scores
 
     typer.echo("")
     for finding in Scores.load(run.folder / "scores.json").findings():

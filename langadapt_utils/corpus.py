@@ -7,8 +7,8 @@ import json
 import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ READERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parqu
 COMPRESSIONS = (".gz", ".xz", ".bz2")
 ENDS = 65_536  # bytes at both ends of a file that tell whether it was changed
 ITEM_KINDS = ("choice", "cloze", "pairs")  # of the built-in evaluation items
+NO_LANGUAGE, ANY_LANGUAGE = "zxx", "und"  # in ISO 639-2: no linguistic content, undetermined
 MEASURED = 1_000  # texts of each language that fertility is measured on where they are not parallel
 
 
@@ -42,6 +43,7 @@ class Corpus:
     train: dict[str, Dataset]
     heldout: dict[str, Dataset]
     parallel: pd.DataFrame  # held-out sentences: columns `id`, `domain` and one a language; may be empty
+    others: dict[str, Dataset] = field(default_factory=dict)  # languages that are only measured, by code
 
     def summary(self) -> pd.DataFrame:
         """Documents and megabytes of every language, source and split."""
@@ -86,7 +88,30 @@ def load_corpus(recipe: CorpusRecipe, language: str) -> Corpus:
         if recipe.leaks == "drop":
             heldout[code] = _without_leaks(train[code], heldout[code], code)
     held_ids = set(heldout[language]["id"]) & set(heldout["en"]["id"])
-    return Corpus(language, train, heldout, _parallel_sentences(["en", language], held_ids))
+    parallel = _parallel_sentences(["en", language], held_ids)
+    return Corpus(language, train, heldout, parallel, _other_languages(recipe, language, heldout))
+
+
+def _other_languages(recipe: CorpusRecipe, language: str, heldout: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """Documents in languages other than English and the target; of the built-in ones, those that are held out there."""
+    found = {}
+    for named in recipe.others:
+        code, _, source = named.partition(":")
+        if named != BUILT_IN:
+            if not source or code in (language, "en"):
+                raise CorpusError(
+                    f"corpus.others cannot hold '{named}': give CODE:SOURCE with the code of a third language, "
+                    f"such as de:german.txt, or {BUILT_IN}"
+                )
+            found[code] = read_documents(source, code, max_megabytes=recipe.max_megabytes)
+            continue
+        ids = set(heldout[language]["id"]) | set(heldout["en"]["id"])
+        for other in built_in_languages():
+            if other != language:
+                documents = _built_in_documents(other)
+                places = [place for place, name in enumerate(documents["id"]) if name in ids]
+                found |= {other: documents.select(places)} if places else {}
+    return found
 
 
 def check_leaks(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFrame:
@@ -210,7 +235,8 @@ def at_most_of_each_source(documents: Dataset, limit: int) -> list[dict[str, Any
 
 def language_name(code: str) -> str:
     """The English name of a language, or its code where langadapt has no example of it."""
-    return {"en": "English", "hu": "Hungarian", "th": "Thai", "zxx": "No language"}.get(code, code)
+    names = {"en": "English", "hu": "Hungarian", "th": "Thai", NO_LANGUAGE: "No language", ANY_LANGUAGE: "lm-eval"}
+    return names.get(code, code)
 
 
 def source_name(source: str) -> str:
@@ -221,7 +247,8 @@ def source_name(source: str) -> str:
 def fingerprint(recipe: CorpusRecipe) -> str:
     """A hash of the sources that can change under the same name: the built-in text and local files."""
     digest = hashlib.sha256()
-    for source in [*recipe.target, *recipe.english]:
+    others = (named.partition(":")[2] or named for named in recipe.others)
+    for source in [*recipe.target, *recipe.english, *others]:
         digest.update(source.encode())
         if source == BUILT_IN:
             files = _built_in_files()

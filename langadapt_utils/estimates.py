@@ -75,7 +75,7 @@ def estimate(
     for the average of `training.ema`. A token keeps about 34 bytes a layer and dimension in bfloat16, without the
     attention matrix (Korthikanti et al. 2022, arXiv 2205.05198), and 2 with gradient checkpointing; its logits take 10
     bytes an entry (copies in bfloat16 and float32, and the gradient), and none with the fused loss. Time is 6
-    operations a parameter and token, 8 with gradient checkpointing.
+    operations a parameter and token, 8 with gradient checkpointing; the control on English alone adds its share.
 
     Args:
         recipe: budget, micro-batch, levers.
@@ -96,7 +96,8 @@ def estimate(
     one_layer = 34 * width if training.gradient_checkpointing else 0  # recomputed, one at a time
     logits = 0 if training.fused_loss else 10 * vocabulary
     activations = tokens * (kept * width * layers + one_layer + logits)
-    operations = (8 if training.gradient_checkpointing else 6) * parameters * training.budget_tokens
+    seen = training.budget_tokens * (1 + recipe.mixture.english_share * recipe.mixture.control)
+    operations = (8 if training.gradient_checkpointing else 6) * parameters * seen
     return Needs(
         weights_gb=weights / 1e9,
         activations_gb=activations / 1e9,

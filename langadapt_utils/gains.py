@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -11,6 +12,9 @@ import torch
 from . import hardware
 from .sources import Base, longest_context
 from .tokens import document_start
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PROMPT = 400  # characters of a request
 ROUNDS = 3  # of each measurement; the median counts
@@ -30,7 +34,7 @@ def measure_gains(models: Mapping[str, Base], texts: Sequence[str], *, new_token
     Returns:
         A row a model: `characters_per_token`; `tokens_of_a_request`, of 400 characters; `context_in_characters`;
         `tokens_per_second` and `characters_per_second` of generation; `seconds_per_million_characters`;
-        `megabytes`, of weights in bfloat16.
+        `megabytes`, of weights in bfloat16; `cache_megabytes_per_million_characters`, of keys and values in bfloat16.
     """
     characters = sum(map(len, texts))
     seconds: dict[str, list[float]] = {name: [] for name in models}
@@ -51,9 +55,18 @@ def measure_gains(models: Mapping[str, Base], texts: Sequence[str], *, new_token
                 "characters_per_second": speed * each,
                 "seconds_per_million_characters": 1e6 / (speed * each),
                 "megabytes": 2 * bundle.model.num_parameters() / 1e6,
+                "cache_megabytes_per_million_characters": _cache_bytes(bundle.model) / each,
             }
         )
     return pd.DataFrame(rows)
+
+
+def _cache_bytes(model: PreTrainedModel) -> int:
+    """Of the keys and values of a token, in bfloat16."""
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return int(2 * 2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * width)
 
 
 def _generation_seconds(bundle: Base, prompt: str, new_tokens: int) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,6 +148,10 @@ class Mixture:
     def passes(self) -> dict[str, float]:
         """By stream, how often its documents are seen in the run."""
         return {name: stream.passes(self.order.count(name)) for name, stream in self.streams.items()}
+
+    def only(self, language: str) -> Mixture:
+        """The sequences in one language alone: the very same, in the same order."""
+        return replace(self, order=[name for name in self.order if self.streams[name].language == language])
 
     def share(self, language: str) -> float:
         """The share of the sequences that are in a language."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .corpus import Corpus
-from .evaluation import Estimate, document_bits, ratio, relative_change
+from .evaluation import document_bits
 from .hardware import device
+from .intervals import Estimate, ratio, relative_change
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

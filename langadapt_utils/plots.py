@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .corpus import language_name, source_name
-from .evaluation import KIND_NAMES, Estimate, Scores, sign
+from .intervals import Estimate, sign
+from .scores import KIND_NAMES, Scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,13 +66,11 @@ def plot_vocabulary_curve(change: VocabularyChange, language: str, *, ax: Axes |
     ax.set_xlabel("new tokens")
     ax.set_ylabel("tokens of the text, as a share of before")
     ax.set_ylim(0, 1.05)
-    half = numbers[-1] // 2
-    at_half = share[min(range(len(numbers)), key=lambda i: abs(numbers[i] - half))]
-    done = (1 - at_half) / (1 - share[-1])
+    found = change.savings()
     return _finish(
         ax,
-        f"{numbers[-1]:,} new tokens save {1 - share[-1]:.0%} of the {language_name(language)} tokens; "
-        f"the first half of them saves {done:.0%} of that",
+        f"{found['new_tokens']:,} new tokens save {found['saved']:.0%} of the {language_name(language)} tokens; "
+        f"the first half of them saves {found['by_first_half']:.0%} of that",
     )
 
 
@@ -202,31 +201,51 @@ def plot_comparison(comparison: Comparison, *, ax: Axes | None = None) -> Axes:
 def plot_training(steps: Sequence[Mapping[str, Any]], target: str, *, ax: Axes | None = None) -> Axes:
     """Training loss of each language in bits per byte against tokens seen: each step, and a running mean."""
     ax = ax or _axes()
-    ends = []
-    for key, code in (("target", target), ("en", "en")):
-        points = [(s["tokens"], s["bits_per_byte"][key]) for s in steps if key in s["bits_per_byte"]]
-        if not points:
-            continue
+    for code, points in _losses(steps, target).items():
         x, y = zip(*points, strict=True)
-        smooth = _running_mean(y)
         ax.plot(x, y, color=_colour(code), alpha=0.25, linewidth=1)
-        ax.plot(x, smooth, color=_colour(code), linestyle="-" if code != "en" else "--", label=language_name(code))
-        ends.append((code, smooth[0], smooth[-1]))
+        style = "-" if code != "en" else "--"
+        ax.plot(x, _running_mean(y), color=_colour(code), linestyle=style, label=language_name(code))
     ax.set_xlabel("tokens seen")
     ax.set_ylabel("training loss, bits per byte")
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     ax.legend(frameon=False)
-    return _finish(ax, "Training loss: " + ", ".join(f"{language_name(c)} {a:.2f} → {b:.2f}" for c, a, b in ends))
+    ends = (
+        f"{language_name(row['language'])} {row['first']:.2f} → {row['last']:.2f}" for row in loss_ends(steps, target)
+    )
+    return _finish(ax, "Training loss: " + ", ".join(ends))
+
+
+def loss_ends(steps: Sequence[Mapping[str, Any]], target: str) -> list[dict[str, Any]]:
+    """The running mean of the training loss, in bits per byte, at the `first` and the `last` step of each language."""
+    means = {code: _running_mean([loss for _, loss in points]) for code, points in _losses(steps, target).items()}
+    return [{"language": code, "first": values[0], "last": values[-1]} for code, values in means.items()]
+
+
+def _losses(steps: Sequence[Mapping[str, Any]], target: str) -> dict[str, list[tuple[int, float]]]:
+    """Tokens seen and loss of each step, by language."""
+    found = {
+        code: [(step["tokens"], step["bits_per_byte"][key]) for step in steps if key in step["bits_per_byte"]]
+        for key, code in (("target", target), ("en", "en"))
+    }
+    return {code: points for code, points in found.items() if points}
 
 
 def plot_sweep(
-    sweep: Sweep, recorded: Mapping[str, Mapping[str, Any]] | None = None, *, ax: Axes | None = None
+    sweep: Sweep,
+    recorded: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    chosen: str = "",
+    ax: Axes | None = None,
 ) -> Axes:
     """English against the target language, a point for each arm: down and left is better.
+
+    A dotted line joins the arms that no other beats in both languages (the Pareto front).
 
     Args:
         sweep: of this run: full points.
         recorded: sweeps recorded with the project, by name: hollow points, named after the recording.
+        chosen: the arm to be marked as the one that was taken.
         ax: to draw into.
     """
     from .sweeping import BEFORE
@@ -247,8 +266,16 @@ def plot_sweep(
             alpha=0.9,
         )
         _beside(ax, arm, x.value, y.value, (6, 5), fontsize=8, color=colour)
-    front = [[summary[arm, code].bits_per_byte.value for code in (sweep.target, "en")] for arm in sweep.front()]
-    ax.plot(*zip(*front, strict=True), color=GREY, linewidth=0.8, linestyle=":")
+    place = {
+        arm: [summary[arm, code].bits_per_byte.value for code in (sweep.target, "en")]
+        for arm in dict.fromkeys(arm for arm, _ in summary)
+    }
+    ax.plot(*zip(*(place[arm] for arm in sweep.front()), strict=True), color=GREY, linewidth=0.8, linestyle=":")
+    for arm, word in ((sweep.knee(), "knee"), (chosen, "chosen")):
+        if arm:
+            ax.plot(*place[arm], "o", markersize=11 if word == "knee" else 15, markerfacecolor="none", color=GREY)
+            x_arm, y_arm = place[arm]
+            _beside(ax, word, x_arm, y_arm, (-8, -14), ha="right", fontsize=8, color=GREY)
     for name, content in (recorded or {}).items():
         points: dict[str, dict[str, float]] = {}
         for row in content["summary"]:
@@ -290,7 +317,7 @@ def plot_changes(scores: Scores, *, ax: Axes | None = None) -> Axes:
     ax = ax or _axes(rows=len(table))
     rows = table.iloc[::-1].rename(columns={"change": "bits_per_byte"})
     names = [f"{language_name(row.language)}\n{source_name(row.source)}" for row in rows.itertuples()]
-    _dots(ax, names, rows, percent=True)
+    _dots(ax, names, rows, percent=True, target=scores.target)
     ax.axvline(0, color=GREY, linewidth=1)
     ax.set_xlabel("change of bits per byte (95 % interval; left is better)")
     gain = table[table.language == scores.target].iloc[0].change
@@ -321,7 +348,7 @@ def plot_accuracy(scores: Scores, *, ax: Axes | None = None) -> Axes:
     """Accuracy on the evaluation items before and after, with intervals and the level of chance."""
     table = scores.accuracy().iloc[::-1]
     ax = ax or _axes(rows=2 * len(table))
-    names = [f"{language_name(row.language)}, {KIND_NAMES[row.kind]}" for row in table.itertuples()]
+    names = [f"{language_name(row.language)}, {KIND_NAMES.get(row.kind, row.kind)}" for row in table.itertuples()]
     for offset, column, marker, label in (
         (0.15, "before", "o", scores.models[0]),
         (-0.15, "after", "s", scores.models[-1]),
@@ -346,7 +373,7 @@ def plot_accuracy(scores: Scores, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("share of items right (95 % interval)")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     moved = [
-        f"{language_name(row.language)} {KIND_NAMES[row.kind]}"
+        f"{language_name(row.language)} {KIND_NAMES.get(row.kind, row.kind)}"
         for row in table.iloc[::-1].itertuples()
         if sign(row.change)
     ]
@@ -364,11 +391,14 @@ def _axes(rows: int = 6) -> Axes:
     return ax
 
 
-def _dots(ax: Axes, names: Sequence[str], rows: pd.DataFrame, *, percent: bool = False) -> None:
-    """A dot with its interval a row; the numbers stand beside it."""
+def _dots(
+    ax: Axes, names: Sequence[str], rows: pd.DataFrame, *, percent: bool = False, target: str | None = None
+) -> None:
+    """A dot with its interval a row; the numbers stand beside it. Other languages than the two are grey."""
     for place, (estimate, code) in enumerate(zip(rows.bits_per_byte, rows.language, strict=True)):
-        ax.plot([estimate.low, estimate.high], [place] * 2, color=_colour(code), linewidth=2)
-        ax.plot(estimate.value, place, "o" if code == "en" else "D", color=_colour(code))
+        colour = _colour(code) if target in (None, code) or code == "en" else GREY
+        ax.plot([estimate.low, estimate.high], [place] * 2, color=colour, linewidth=2)
+        ax.plot(estimate.value, place, "o" if code == "en" else "D", color=colour)
         label = f"{estimate.value:+.1%}" if percent else f"{estimate.value:.2f}"
         _beside(ax, label, estimate.value, place, (0, 6), ha="center", fontsize=8)
     ax.set_yticks(range(len(names)), names)

@@ -19,7 +19,7 @@ import pandas as pd
 from .changes import VocabularyChange
 from .corpus import Corpus, data_folder, language_name
 from .embeddings import initialise_embeddings
-from .evaluation import plain, relative_change, sign
+from .intervals import plain, relative_change, sign
 from .mixture import mix
 from .paired import MEASURED, RESAMPLES, bits_by, compared, document_rows, heldout_texts
 from .recipe import Recipe

@@ -61,6 +61,7 @@ class CorpusRecipe(_Section):
 
     target: list[str] = [BUILT_IN]  # "builtin", a file, a folder, or hub:ORG/NAME[:CONFIG][@REV]
     english: list[str] = [BUILT_IN, WIKIPEDIA]  # the same, for replay and for measuring forgetting
+    others: list[str] = [BUILT_IN]  # of other languages, to measure on alone: CODE:SOURCE, or "builtin"
     max_megabytes: Ratio = 0.0  # read no more than this of a source, from its beginning; 0: all of it
     heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of the documents of each domain
     leaks: Literal["stop", "drop"] = "stop"  # where held-out text is in the training text too
@@ -111,6 +112,7 @@ class MixtureRecipe(_Section):
     temperature: Annotated[float, Field(ge=1)] = 1.0  # above 1, small sources of the target language count for more
     sequence_length: Annotated[int, Field(ge=8)] = 256  # tokens
     separate_documents: bool = True  # a document neither sees nor counts those before it in its sequence
+    control: bool = True  # also train on the English of the mixture alone, to measure forgetting against
     sweep: list[Share] = [0.0, 0.25, 0.5]  # shares of English that notebook 4 compares in short runs
     sweep_tokens: Count = 16_384  # of each of them
     seed: int = 0
@@ -151,7 +153,10 @@ class EvaluationRecipe(_Section):
     dial: list[Share] = [0.0, 0.25, 0.5, 0.75, 1.0]  # of the way from the start to the adapted model
     dial_documents: Count = 8  # of each language, measured at each of them
     documents: Count = 200  # at most, of each source
+    other_documents: Count = 8  # at most, of each source in other languages than English and the target
     items: Count = 100  # at most, of each kind and language
+    tasks: list[str] = []  # of lm-eval, whose accuracy is measured too, such as hellaswag or langadapt_hulu
+    task_folder: str = ""  # where downloaded HuLU and Thai exam files lie; empty: they come from the hub
     resamples: Annotated[int, Field(ge=100)] = 2_000  # of the bootstrap
     new_tokens: Count = 40  # of each sample text
 

@@ -1,32 +1,40 @@
-"""The report of a run: one self-contained HTML file made from what the stages wrote."""
+"""The report of a run: one self-contained HTML file made from what the stages wrote, and the model card."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from . import plots
+from .cards import model_card
 from .changes import VocabularyChange
 from .corpus import language_name, source_name
 from .errors import WorkspaceError
-from .evaluation import KIND_NAMES, Scores, relative_change
 from .fertility import FertilityReport
+from .intervals import relative_change, restored
 from .render import show, table_html
-from .workspace import REPORT, STAGES, Workspace, write_atomically
+from .scores import KIND_NAMES, Scores
+from .workspace import CARD, REPORT, STAGES, Workspace, write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MORE = {
-    "gains": "What the user gains, measured on this machine",
-    "drift": "How far weights moved, as a share of their length",
+    "fertility": "Tokens on held-out text, before and after",
+    "gains": "What the user gains, measured on this machine (medians of three rounds)",
+    "dial": "On the way from the start to the adapted model, and short runs with other shares of English",
     "divergence": "How far next tokens in English are from the base's: bits, and over how many tokens",
+    "drift": "How far weights moved, as a share of their length",
+    "audit": "Audit of the vocabulary",
 }
 
 
 def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | None = None) -> Path:
-    """Write `report.html` of a run.
+    """Write `report.html` of a run, and fill the model card of the adapted model.
 
     Args:
         run: its first four stages must be complete.
@@ -49,7 +57,23 @@ def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | N
     page = environment.get_template("report.html.j2").render(**_content(run, scores))
     path = path or run.folder / REPORT
     write_atomically(path, lambda beside: beside.write_text(page, encoding="utf-8"))
+    card = model_card(run.recipe, VocabularyChange.load(run.stage("02_vocabulary")), scores)
+    write_atomically(run.folder / CARD, lambda beside: beside.write_text(card, encoding="utf-8"))
     return path
+
+
+def stage_tables(run: Workspace) -> dict[str, list[dict[str, Any]]]:
+    """What the report says of the first four stages, as tables for `Scores.more`: `fertility`, `vocabulary`, `audit`
+    and `training`.
+    """
+    change = VocabularyChange.load(run.stage("02_vocabulary"))
+    fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
+    return {
+        "fertility": json.loads(fertility.table.to_json(orient="records")),
+        "vocabulary": [change.savings()],
+        "audit": change.audit_table().to_dict("records"),
+        "training": plots.loss_ends(_steps(run), run.recipe.language),
+    }
 
 
 def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
@@ -87,45 +111,49 @@ def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
 
 def _content(run: Workspace, scores: Scores) -> dict[str, Any]:
     language = language_name(run.recipe.language)
-    fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
-    change = VocabularyChange.load(run.stage("02_vocabulary"))
-    steps = json.loads((run.stage("04_training") / "steps.json").read_text(encoding="utf-8"))
     manifests = {name: run.manifest(name) for name in STAGES[:-1]}
     return {
         "title": f"{language} for {run.recipe.base}",
         "language": language,
         "findings": scores.findings(),
-        "figures": [
-            show(plots.plot_changes(scores)),
-            show(plots.plot_domains(scores)),
-            *([show(plots.plot_accuracy(scores))] if len(scores.items) else []),
-            show(plots.plot_training(steps, run.recipe.language)),
-            show(plots.plot_vocabulary_curve(change, run.recipe.language)),
-            show(plots.plot_fertility(fertility, "tokens_per_word")),
-        ],
+        "figures": [(source, show(ax)) for source, ax in _figures(run, scores).items()],
         "bits_table": table_html(_named(scores.bits_per_byte()), caption="Bits per byte on held-out documents"),
         "accuracy_table": table_html(_named(scores.accuracy()), caption="Evaluation items")
         if len(scores.items)
         else "",
-        "fertility_table": table_html(_named(fertility.table), caption="Fertility on held-out text"),
-        "audit_table": table_html(change.audit_table(), caption="Audit of the vocabulary"),
         "more_tables": {
-            caption: table_html(pd.DataFrame(scores.more[name]))
+            name: (caption, table_html(_named(restored(scores.more[name]))))
             for name, caption in MORE.items()
             if name in scores.more
         },
         "samples": [sample | {"name": language_name(sample["language"])} for sample in scores.samples],
-        "models": scores.models,
         "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
         "hardware": manifests["04_training"]["hardware"],
         "minutes": sum(manifest["seconds"] for manifest in manifests.values()) / 60,
     }
 
 
+def _figures(run: Workspace, scores: Scores) -> dict[str, Axes]:
+    """Figures by where in `scores.json` the numbers of their titles stand."""
+    change = VocabularyChange.load(run.stage("02_vocabulary"))
+    fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
+    figures = {"/bits_per_byte": plots.plot_changes(scores), "/domains": plots.plot_domains(scores)}
+    if len(scores.items):
+        figures["/accuracy"] = plots.plot_accuracy(scores)
+    return figures | {
+        "/more/training": plots.plot_training(_steps(run), run.recipe.language),
+        "/more/vocabulary": plots.plot_vocabulary_curve(change, run.recipe.language),
+        "/more/fertility": plots.plot_fertility(fertility, "tokens_per_word"),
+    }
+
+
+def _steps(run: Workspace) -> list[dict[str, Any]]:
+    steps: list[dict[str, Any]] = json.loads((run.stage("04_training") / "steps.json").read_text(encoding="utf-8"))
+    return steps
+
+
 def _named(table: pd.DataFrame) -> pd.DataFrame:
-    named = table.assign(language=table.language.map(language_name))
-    if "source" in named:
-        named["source"] = named.source.map(source_name)
-    if "kind" in named:
-        named["kind"] = named.kind.map(KIND_NAMES)
-    return named
+    """A table with names for codes, and columns that hold nothing left out."""
+    names = {"language": language_name, "source": source_name, "kind": lambda kind: KIND_NAMES.get(kind, kind)}
+    named = table.assign(**{column: table[column].map(name) for column, name in names.items() if column in table})
+    return named.loc[:, [column for column in named if named[column].notna().any()]]

@@ -91,7 +91,8 @@ def expected_time(recipe: Recipe, parameters: int, stages: Sequence[str]) -> str
     seconds = OVERHEAD_SECONDS * len(stages) / len(STAGES)
     if "04_training" in stages:
         swept = len(recipe.mixture.sweep) * recipe.mixture.sweep_tokens
-        seconds += estimate_seconds(parameters, recipe.training.budget_tokens + swept, precision)
+        budget = recipe.training.budget_tokens * (1 + recipe.mixture.english_share * recipe.mixture.control)
+        seconds += estimate_seconds(parameters, round(budget) + swept, precision)
     if "05_evaluation" in stages and recipe.profile_name != "smoke":
         seconds += estimate_seconds(parameters, MEASURED_TOKENS // 3, precision)
     machine = f"{hardware.usable_cores()} cores of {hardware.processor_name()}"

@@ -92,7 +92,7 @@ def measure_sizes(
             "speed": target[0] / target / work,
         }
     )
-    return VocabularySizes(table, _knee(numbers, target), language, len(texts[language]))
+    return VocabularySizes(table, int(numbers[knee(numbers, target)]), language, len(texts[language]))
 
 
 def tokens_by_number(
@@ -146,7 +146,11 @@ def _token_counts(spec: Spec, texts: list[str]) -> Counter[str]:
     return Counter(token for encoding in encodings for token in encoding.tokens)
 
 
-def _knee(numbers: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64]) -> int:
-    x, y = numbers.astype(float), tokens.astype(float)
-    below = (y[0] - y) / max(y[0] - y[-1], 1) - x / max(x[-1], 1)
-    return int(numbers[int(np.argmax(below))])
+def knee(x: npt.ArrayLike, y: npt.ArrayLike) -> int:
+    """Which point of a falling curve lies farthest below the straight line between its ends, both axes scaled to 1.
+
+    Source: Satopaa et al. 2011, Finding a "Kneedle" in a Haystack.
+    """
+    right, down = np.asarray(x, dtype=float), -np.asarray(y, dtype=float)
+    scaled = [(values - values[0]) / ((values[-1] - values[0]) or 1.0) for values in (right, down)]
+    return int(np.argmax(scaled[1] - scaled[0]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,11 @@ import pandas as pd
 
 from .changes import VocabularyChange
 from .corpus import Corpus, data_folder, language_name
-from .evaluation import plain, sign
+from .intervals import plain, sign
 from .mixture import mix
 from .paired import MEASURED, compared, document_rows, heldout_texts
 from .recipe import EvaluationRecipe, Recipe
+from .sizing import knee
 from .training import interpolate, train
 
 if TYPE_CHECKING:
@@ -73,6 +74,23 @@ class Sweep:
             if not ((values <= row).all(axis=1) & (values < row).any(axis=1)).any()
         ]
         return sorted(best, key=lambda arm: float(values.loc[arm, self.target]))
+
+    def knee(self) -> str | None:
+        """The arm of the front from which on more of one language begins to cost most of the other, if there is one."""
+        front = self.front()
+        if len(front) < 3:
+            return None
+        sums = self.table.groupby(["arm", "language"])[["bits", "bytes"]].sum()
+        values = (sums.bits / sums.bytes).unstack().loc[front]
+        return front[knee(values[self.target], values["en"])]
+
+    def with_arms(self, other: Sweep) -> Sweep:
+        """This sweep and the arms of another that was measured on the same documents, or this one alone."""
+        arms = other.table[other.table.arm != BEFORE]
+        size, document = self.table.groupby(["language", "document"])["bytes"].first(), ["language", "document"]
+        if not size.equals(arms.groupby(document)["bytes"].first()):
+            return self
+        return replace(self, table=pd.concat([self.table, arms], ignore_index=True))
 
     def save(self, path: Path, about: Mapping[str, Any]) -> None:
         """Write summary, findings and what they came from (recipes, data, hardware, commit, seconds) as JSON."""

@@ -36,7 +36,7 @@ from .mixture import Mixture, mix
 from .optimisation import Average, add_adapters, embedding_matrices, merge_adapters, optimizer_for, row_rates
 from .recipe import FREE_KNOBS, Recipe, TrainingRecipe
 from .replay import with_samples
-from .saving import save_adapted
+from .saving import CHECKPOINTS, CONTROL_CHECKPOINTS, save_adapted
 from .sources import free_bytes, load_base, load_model, quiet_transformers
 from .workspace import Workspace, progress_note, write_atomically
 
@@ -181,6 +181,38 @@ def train(
     trained.set_attn_implementation(model.config._attn_implementation)
     _blend(model, trained, recipe.interpolation)
     return Training(trained.eval(), log.records, log.seconds, levers)
+
+
+def train_control(
+    start: PreTrainedModel,
+    change: VocabularyChange,
+    mixture: Mixture,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    report: Report = lambda record: None,
+) -> PreTrainedModel | None:
+    """What forgetting is measured against: a copy of the start that learns from the English of a mixture alone.
+
+    It sees the same English sequences in the same order as the adapted model, at the same rates. None where the recipe
+    wants no control, or a batch has no English.
+
+    Args:
+        start: the model with rows for the new tokens; stays as it is.
+        change: says which rows are new.
+        mixture: that the adapted model learns from.
+        recipe: of the run.
+        folder: of the training stage; checkpoints lie in it until `save_adapted` deletes them.
+        report: called with `doing` as steps are made.
+    """
+    english = mixture.only("en")
+    if not recipe.mixture.control or len(english) * english.length < recipe.training.batch_tokens:
+        return None
+
+    def told(record: Record) -> None:
+        report({"doing": f"control: step {record['step']} of {record['steps']}"} if "step" in record else record)
+
+    return train(start, change, english, recipe.training, folder / CONTROL_CHECKPOINTS, report=told).model
 
 
 def interpolate(start: PreTrainedModel, end: PreTrainedModel, share: float) -> PreTrainedModel:
@@ -529,9 +561,10 @@ def _train_stage(folder: Path, state: PartialState) -> None:
     with ExitStack() as stack:
         place = stack.enter_context(run.writing(STAGE)) if state.is_main_process else run.partial(STAGE)
         state.wait_for_everyone()
-        result = train(start, change, mixture, recipe.training, place / "checkpoints", report=report)
+        result = train(start, change, mixture, recipe.training, place / CHECKPOINTS, report=report)
+        control = train_control(start, change, mixture, recipe, place, report=report)
         if state.is_main_process:
-            save_adapted(result.model, result.steps, change, run, place)
+            save_adapted(result.model, result.steps, change, run, place, control=control)
     state.wait_for_everyone()
 
 

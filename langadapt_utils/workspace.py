@@ -30,7 +30,7 @@ NOTEBOOKS = {
 STAGES = tuple(NOTEBOOKS)
 PUBLISHED = "publish"  # what a stage writes below this name moves to the top of the run folder
 MANIFEST = "manifest.json"
-REPORT = "report.html"
+REPORT, CARD = "report.html", "model/README.md"
 PARAMETERS = {"profile": str, "language": str, "run_folder": str, "overrides": dict}
 
 
@@ -116,7 +116,7 @@ class Workspace:
         whole = all(
             (self.folder / path).is_file() and (self.folder / path).stat().st_size == size
             for path, size in files.items()
-            if path != REPORT  # which can be written again
+            if path not in (REPORT, CARD)  # which can be written again
         )
         return whole and manifest["key"] == self.key(name)
 
@@ -243,8 +243,18 @@ def anchored(recipe: Recipe, root: Path) -> Recipe:
     """The recipe with its local paths made absolute, so that it means the same from any working directory."""
     corpus = recipe.corpus.model_copy(
         update={name: [absolute(s, root) for s in getattr(recipe.corpus, name)] for name in ("target", "english")}
+        | {"others": [_anchored_other(named, root) for named in recipe.corpus.others]}
     )
-    return recipe.model_copy(update={"base": absolute(recipe.base, root), "corpus": corpus})
+    folder = recipe.evaluation.task_folder
+    evaluation = recipe.evaluation.model_copy(update={"task_folder": folder and absolute(folder, root)})
+    anchored_parts = {"corpus": corpus, "evaluation": evaluation}
+    return recipe.model_copy(update={"base": absolute(recipe.base, root), **anchored_parts})
+
+
+def _anchored_other(named: str, root: Path) -> str:
+    """CODE:SOURCE with its path made absolute."""
+    code, colon, source = named.partition(":")
+    return f"{code}:{absolute(source, root)}" if colon else named
 
 
 def default_folder(recipe: Recipe) -> Path:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +22,9 @@ from transformers import (
 
 from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus import Corpus, load_corpus
-from langadapt_utils.recipe import BUILT_IN, CorpusRecipe, Recipe
+from langadapt_utils.evaluation import evaluate
+from langadapt_utils.recipe import BUILT_IN, CorpusRecipe, EvaluationRecipe, Recipe
+from langadapt_utils.scores import Scores
 from langadapt_utils.sources import Base, load_base
 from langadapt_utils.vocabulary import extend_vocabulary
 
@@ -158,6 +162,24 @@ def saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pa
     return Base(folder, str(folder))
 
 
+@pytest.fixture(scope="session")
+def scores(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast, corpora: dict[str, Corpus]
+) -> Scores:
+    """Two tiny models: one of random weights, one that finds everything equally likely."""
+    models = {}
+    for name, flat in (("base", False), ("adapted", True)):
+        model = llama(len(tokenizer))
+        with torch.no_grad():
+            model.model.norm.weight.fill_(0.0 if flat else 30.0)
+        folder = tmp_path_factory.mktemp(name)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        models[name] = Base(folder, name)
+    recipe = EvaluationRecipe(documents=10, items=8, resamples=200, new_tokens=4)
+    return evaluate(models, corpora["hu"], recipe)
+
+
 @pytest.fixture
 def tiny_folder(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
     """A small model and its tokenizer, saved as users save theirs."""
@@ -175,3 +197,27 @@ def write(tmp_path: Path) -> Callable[[str, bytes], Path]:
         return path
 
     return write_file
+
+
+def untraceable(text: str, content: dict[str, Any], pointer: str) -> list[str]:
+    """Numbers of a sentence that do not stand, rounded as there, in a row of `scores.json`, of what it says below."""
+    row: Any = content
+    for part in pointer.removeprefix("/").split("/"):
+        row = row[int(part)] if isinstance(row, list) else row[part]
+    known: list[float] = []
+
+    def gather(node: Any) -> None:
+        if isinstance(node, dict | list):
+            for below in node.values() if isinstance(node, dict) else node:
+                gather(below)
+        elif isinstance(node, int | float):
+            known.append(abs(float(node)))
+
+    gather(row)
+    missing = []
+    for match in re.finditer(r"\d[\d,]*(?:\.\d+)?", text.replace("95 % interval", "")):
+        number = match[0].rstrip(",").replace(",", "")
+        digits = len(number.partition(".")[2])
+        shown = {f"{scale * value:.{digits}f}" for value in known for scale in (1, 100)}
+        missing += [] if number in shown else [match[0]]
+    return missing

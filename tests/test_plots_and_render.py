@@ -12,9 +12,10 @@ from transformers import PreTrainedTokenizerFast
 from langadapt_utils import plots
 from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus import Corpus
-from langadapt_utils.evaluation import Estimate, Scores
 from langadapt_utils.fertility import FertilityReport, measure_fertility
+from langadapt_utils.intervals import Estimate
 from langadapt_utils.render import Html, show, table_html, tokens_html
+from langadapt_utils.scores import Scores
 from langadapt_utils.widgets import live_curve
 
 
@@ -53,7 +54,8 @@ def scores() -> Scores:
     )
     items = pd.DataFrame(
         [
-            {"model": model, "language": "hu", "kind": "pairs", "id": i, "correct": model == "adapted" or i % 2 == 0}
+            {"model": model, "language": "hu", "kind": "pairs", "id": i, "chance": 0.5}
+            | {"correct": model == "adapted" or i % 2 == 0}
             for model in ("base", "adapted")
             for i in range(40)
         ]

@@ -18,9 +18,10 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from langadapt_utils.evaluation import NO_LANGUAGE, Scores
+from langadapt_utils.corpus import NO_LANGUAGE
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.runner import run_notebooks
+from langadapt_utils.scores import Scores
 from langadapt_utils.workspace import NOTEBOOKS, STAGES, Workspace
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,215 @@
+"""Tasks of the Language Model Evaluation Harness (lm-eval), beside the built-in items and in the same tables.
+
+`data/tasks` holds tasks that lm-eval finds with `--include_path`: the built-in items, HuLU and the Thai exams. Their
+data come from the functions below, as rows with `context`, `choices` and `label`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from . import hardware
+from .corpus import ANY_LANGUAGE, data_folder, load_items
+from .errors import ModelError, RecipeError
+from .evaluation import item_options
+from .incontext import PATTERNS, pattern_items
+from .recipe import EvaluationRecipe
+from .scores import CONTROL, Scores
+from .sources import Base
+from .tokens import document_start
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+ACCURACY = ("acc_bytes", "acc_norm", "acc")  # the first of them that a task has
+BATCH = 16  # requests of one forward pass
+PATTERN_ITEMS = 99  # of each kind
+TEXT_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+
+
+def task_folder() -> Path:
+    """Where the tasks of this project lie, for `lm_eval --include_path`."""
+    return data_folder() / "tasks"
+
+
+def with_tasks(scores: Scores, models: Mapping[str, Base], recipe: EvaluationRecipe) -> Scores:
+    """Scores that hold the answers of models in tasks of lm-eval too, item by item.
+
+    Args:
+        scores: of the same models.
+        models: by name; the control is left out.
+        recipe: its `tasks`, `task_folder` and `items`, at most, of each task.
+
+    Raises:
+        ModelError: lm-eval is not installed.
+        RecipeError: a task is unknown, or does not say of each item whether it was right.
+    """
+    rows = [row for name, bundle in models.items() if name != CONTROL for row in _answers(name, bundle, recipe)]
+    items = pd.concat([scores.items, pd.DataFrame(rows)], ignore_index=True)
+    return dataclasses.replace(scores, items=items)
+
+
+def _answers(name: str, bundle: Base, recipe: EvaluationRecipe) -> list[dict[str, Any]]:
+    try:
+        from lm_eval import simple_evaluate
+        from lm_eval.models.huggingface import HFLM
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise ModelError("evaluation.tasks needs lm-eval: pip install 'langadapt[harness]'") from error
+    manager = TaskManager(include_path=str(task_folder()), metadata={"folder": recipe.task_folder})
+    for task in recipe.tasks:
+        if not manager.match_tasks([task]):
+            raise RecipeError(
+                f"evaluation.tasks cannot hold '{task}': lm-eval has no such task (see `lm_eval ls tasks`)"
+            )
+    precision = hardware.native_precision()
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # not how each task was read
+    model = HFLM(
+        pretrained=bundle.model.to(hardware.device()),
+        tokenizer=bundle.tokenizer,
+        prefix_token_id=document_start(bundle.tokenizer),
+        batch_size=BATCH,
+        mixed_precision_dtype=precision if precision == "bfloat16" else None,
+    )
+    found = simple_evaluate(
+        model, tasks=list(recipe.tasks), task_manager=manager, limit=recipe.items, bootstrap_iters=0, log_samples=True
+    )
+    bundle.model.to("cpu")
+    rows = []
+    for task, samples in found["samples"].items():
+        metric = next((metric for metric in ACCURACY if metric in samples[0]), None)
+        if metric is None:
+            raise RecipeError(f"evaluation.tasks cannot hold '{task}': it measures no accuracy of single items")
+        rows += [
+            {"model": name, "language": ANY_LANGUAGE, "kind": task, "id": str(sample["doc_id"])}
+            | {"correct": bool(sample[metric]), "chance": 1 / max(2, len(sample["filtered_resps"]))}
+            for sample in samples
+        ]
+    return rows
+
+
+def built_in(kind: str, language: str, **metadata: Any) -> dict[str, Dataset]:
+    """The built-in items of a kind (`choice_cause`, `choice_effect`, `cloze`, `pairs` or a pattern) for lm-eval."""
+    kind, _, part = kind.partition("_")
+    items = pattern_items(kind, PATTERN_ITEMS) if kind in PATTERNS else load_items(kind, language)
+    rows: list[dict[str, Any]] = []
+    for place, item in enumerate(items):
+        if part and item["kind"] != part:
+            continue
+        options, label = item_options(kind, items, place, language), item.get("label", 0)
+        contexts, continuations = zip(*options, strict=True)
+        if part == "cause":
+            row: dict[str, Any] = {"contexts": [one.rstrip() for one in contexts], "continuation": continuations[0]}
+        else:
+            row = {"context": contexts[0].rstrip(), "choices": [one.lstrip() for one in continuations]}
+        rows.append({**row, "label": label})
+    return _test(rows)
+
+
+def hulu(name: str, folder: str = "", **metadata: Any) -> dict[str, Dataset]:
+    """A task of HuLU (Ligeti-Nagy et al. 2024) as likelihoods of short Hungarian answers, on its validation part.
+
+    Args:
+        name: HuCOLA, HuCoPA, HuRTE, HuSST, HuWNLI or HuCB.
+        folder: that holds `NAME/*validation*` or `*dev*` files; empty: NYTK/NAME of the hub.
+        metadata: what else lm-eval hands over.
+    """
+    return _test([HULU[name](row) for row in _rows(name, folder, f"NYTK/{name}", None, ("validation", "dev"))])
+
+
+def thai_exam(name: str, folder: str = "", **metadata: Any) -> dict[str, Dataset]:
+    """One of the Thai exams of scb10x/thai_exam: onet, ic, tgat, tpat1 or a_level; the letter is to be named."""
+    rows = _rows(name, folder, "scb10x/thai_exam", name, ("test",))
+    return _test([_exam_question(row) for row in rows])
+
+
+def _test(rows: Sequence[Mapping[str, Any]]) -> dict[str, Dataset]:
+    from datasets import Dataset
+
+    return {"test": Dataset.from_list([dict(row) for row in rows])}
+
+
+def _rows(name: str, folder: str, repository: str, config: str | None, parts: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of one part of a data set, from files below a folder or from the hub."""
+    from datasets import load_dataset
+
+    if not folder:
+        loaded = load_dataset(repository, config)
+        return list(loaded[next(part for part in parts if part in loaded)])
+    files = [
+        path
+        for path in sorted(Path(folder).expanduser().rglob("*"))
+        if path.suffix in TEXT_FILES
+        and name.lower() in str(path.relative_to(folder)).lower()
+        and any(part in path.stem.lower() for part in parts)
+    ]
+    if not files:
+        raise RecipeError(f"evaluation.task_folder {folder} has no file of {name} whose name says {' or '.join(parts)}")
+    kind = {".jsonl": "json", ".tsv": "csv"}.get(files[0].suffix, files[0].suffix.lstrip("."))
+    options = {"sep": "\t"} if files[0].suffix == ".tsv" else {}
+    return list(load_dataset(kind, data_files=[str(path) for path in files], split="train", **options))
+
+
+def _field(row: Mapping[str, Any], *names: str) -> Any:
+    """A field under any of its names: files and hub differ in them."""
+    for name in names:
+        if row.get(name) is not None:
+            return row[name]
+    raise RecipeError(
+        f"a row of the task has no field {' or '.join(names)}, only {', '.join(row)}: is it another file?"
+    )
+
+
+def _acceptable(row: Mapping[str, Any]) -> dict[str, Any]:
+    context = f"{_field(row, 'Sent', 'sentence')}\nHelyes ez a mondat?"
+    return {"context": context, "choices": ["nem", "igen"], "label": int(_field(row, "Label", "label"))}
+
+
+def _plausible(row: Mapping[str, Any]) -> dict[str, Any]:
+    because = "mert" if row["question"] == "cause" else "ezért"
+    choices = [choice[0].lower() + choice[1:] for choice in (row["choice1"], row["choice2"])]
+    context = f"{row['premise'].strip().rstrip('.')}, {because}"
+    return {"context": context, "choices": choices, "label": int(_field(row, "label", "Label")) - 1}
+
+
+def _sentiment(row: Mapping[str, Any]) -> dict[str, Any]:
+    labels = ["negative", "neutral", "positive"]
+    context = f"{_field(row, 'Sent', 'sentence')}\nEz a vélemény"
+    label = labels.index(str(_field(row, "Label", "label")).lower())
+    return {"context": context, "choices": ["negatív.", "semleges.", "pozitív."], "label": label}
+
+
+def _entailed(row: Mapping[str, Any]) -> dict[str, Any]:
+    premise, hypothesis = _field(row, "premise", "sentence1"), _field(row, "hypothesis", "sentence2")
+    context = f"{premise}\nKövetkezik ebből, hogy: {hypothesis}\nVálasz:"
+    return {"context": context, "choices": ["nem", "igen"], "label": int(_field(row, "label", "Label"))}
+
+
+def _committed(row: Mapping[str, Any]) -> dict[str, Any]:
+    labels = ["contradiction", "neutral", "entailment"]
+    context = f"{_field(row, 'premise', 'Premise')}\n{_field(row, 'hypothesis', 'Hypothesis')}\nIgaz ez?"
+    label = labels.index(str(_field(row, "label", "Label")).lower())
+    return {"context": context, "choices": ["hamis", "bizonytalan", "igaz"], "label": label}
+
+
+def _exam_question(row: Mapping[str, Any]) -> dict[str, Any]:
+    letters = [letter for letter in "abcde" if str(row.get(letter) or "").strip()]
+    lines = [_field(row, "question"), *(f"{letter}. {row[letter]}" for letter in letters), "คำตอบ:"]
+    label = letters.index(str(_field(row, "answer")).strip().lower())
+    return {"context": "\n".join(lines), "choices": letters, "label": label}
+
+
+HULU: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "HuCOLA": _acceptable,
+    "HuCoPA": _plausible,
+    "HuRTE": _entailed,
+    "HuSST": _sentiment,
+    "HuWNLI": _entailed,
+    "HuCB": _committed,
+}
