@@ -95,12 +95,12 @@ def _answers(name: str, bundle: Base, recipe: EvaluationRecipe) -> list[dict[str
 
 
 def built_in(kind: str, language: str, **metadata: Any) -> dict[str, Dataset]:
-    """The built-in items of a kind (`choice_cause`, `choice_effect`, `cloze`, `pairs` or a pattern) for lm-eval."""
+    """The built-in items of a kind for lm-eval: `choice_cause`, `choice_next`, `cloze`, `pairs` or a pattern."""
     kind, _, part = kind.partition("_")
     items = pattern_items(kind, PATTERN_ITEMS) if kind in PATTERNS else load_items(kind, language)
     rows: list[dict[str, Any]] = []
     for place, item in enumerate(items):
-        if part and item["kind"] != part:
+        if part and (part == "cause") != (item["kind"] == "cause"):
             continue
         options, label = item_options(kind, items, place, language), item.get("label", 0)
         contexts, continuations = zip(*options, strict=True)

@@ -17,8 +17,8 @@ from langadapt_utils.embeddings import initialise_embeddings
 from langadapt_utils.errors import ModelError
 from langadapt_utils.mixture import Mixture, mix
 from langadapt_utils.optimisation import embedding_matrices
-from langadapt_utils.recipe import MixtureRecipe, TrainingRecipe
-from langadapt_utils.training import Batches, _Log, interpolate, train
+from langadapt_utils.recipe import MixtureRecipe, Recipe, TrainingRecipe
+from langadapt_utils.training import Batches, _Log, interpolate, train, train_control
 
 RECIPE = TrainingRecipe(
     budget_tokens=2_560, batch_tokens=256, micro_batch_tokens=128, learning_rate=3e-3, precision="float32"
@@ -347,3 +347,23 @@ def test_trackers_get_the_loss_of_each_language(
     steps = train(start, change, mixture, RECIPE.model_copy(update={"report_to": ["tensorboard"]}), tmp_path).steps
     assert [one["bits_per_byte_en"] for one in logged[:10]] == [step["bits_per_byte"]["en"] for step in steps]
     assert "loss" in logged[0] and "grad_norm" in logged[0]
+
+
+def test_the_control_learns_from_the_very_same_english_alone(
+    start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
+) -> None:
+    english = mixture.only("en")
+    in_mixture = [mixture[i]["input_ids"] for i, name in enumerate(mixture.order) if name == "en"]
+    assert len(english) == len(in_mixture) > 8
+    assert all((english[i]["input_ids"] == ids).all() for i, ids in enumerate(in_mixture))
+    recipe = Recipe.profile("smoke").model_copy(update={"training": RECIPE})
+    told: list[dict[str, Any]] = []
+    control = train_control(start, change, mixture, recipe, tmp_path, report=told.append)
+    assert control is not None and told[-1]["doing"] == f"control: step {len(english) // 8} of {len(english) // 8}"
+    ids = torch.tensor(np.stack(in_mixture))
+    with torch.no_grad():
+        losses = [model(ids, labels=ids).loss.item() for model in (start, control)]
+    assert losses[1] < losses[0]
+    without = recipe.model_copy(update={"mixture": recipe.mixture.model_copy(update={"control": False})})
+    assert train_control(start, change, mixture, without, tmp_path) is None
+    assert train_control(start, change, mixture.only("hu"), recipe, tmp_path) is None

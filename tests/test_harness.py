@@ -1,0 +1,124 @@
+import json
+from pathlib import Path
+
+import pytest
+from conftest import llama, saved
+from transformers import PreTrainedTokenizerFast
+
+from langadapt_utils import hardware, harness
+from langadapt_utils.corpus import load_items
+from langadapt_utils.errors import RecipeError
+from langadapt_utils.evaluation import document_bits, score_items
+from langadapt_utils.harness import built_in, hulu, task_folder, thai_exam, with_tasks
+from langadapt_utils.incontext import pattern_items
+from langadapt_utils.recipe import EvaluationRecipe
+from langadapt_utils.scores import Scores
+from langadapt_utils.sources import Base
+from langadapt_utils.tokens import document_start
+
+ITEMS = 12
+
+
+@pytest.fixture(autouse=True)
+def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "native_precision", lambda asked="auto": "float32")
+
+
+@pytest.fixture
+def tiny(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Base:
+    return saved(llama(len(tokenizer)), tokenizer, tmp_path / "tiny")
+
+
+def test_tasks_of_lm_eval_stand_beside_the_built_in_items(tiny: Base, scores: Scores) -> None:
+    """The same items by the other way of scoring: the same answers, but for ties of rounding."""
+    names = ["langadapt_hu", "langadapt_copying"]
+    both = with_tasks(scores, {"base": tiny, "adapted": tiny}, EvaluationRecipe(items=ITEMS, tasks=names))
+    tasks = both.items[both.items.language == "und"]
+    kinds = ["choice_cause", "choice_next", "cloze", "pairs"]
+    assert set(tasks.kind) == {"langadapt_copying", *(f"langadapt_{kind}_hu" for kind in kinds)}
+    assert (tasks.groupby(["model", "kind"]).size() == ITEMS).all()
+    chances = tasks.groupby("kind").chance.first()
+    assert chances["langadapt_cloze_hu"] == chances["langadapt_copying"] == 0.25
+    assert chances["langadapt_choice_cause_hu"] == chances["langadapt_pairs_hu"] == 0.5
+    assert any("langadapt_pairs_hu" in finding.text for finding in both.findings())
+    for name, items, language in [
+        ("langadapt_cloze_hu", load_items("cloze", "hu"), "hu"),
+        ("langadapt_pairs_hu", load_items("pairs", "hu"), "hu"),
+        ("langadapt_copying", pattern_items("copying", harness.PATTERN_ITEMS), "zxx"),
+    ]:
+        ours = score_items(tiny.model, tiny.tokenizer, name.split("_")[1], items, language)[:ITEMS]
+        theirs = tasks[(tasks.kind == name) & (tasks.model == "base")].correct.tolist()
+        assert sum(a == b for a, b in zip(ours, theirs, strict=True)) >= ITEMS - 1, name
+
+
+def test_bits_per_byte_are_those_of_lm_eval(tiny: Base) -> None:
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.metrics import bits_per_byte
+    from lm_eval.models.huggingface import HFLM
+
+    texts = ["A short text.", "Egy másik, árvíztűrő szöveg, hosszabb is.", "ข้อความ", "Once more, with some words " * 3]
+    model = HFLM(
+        pretrained=tiny.model, tokenizer=tiny.tokenizer, prefix_token_id=document_start(tiny.tokenizer), batch_size=2
+    )
+    asked = [Instance("loglikelihood_rolling", {}, (text,), i) for i, text in enumerate(texts)]
+    sizes = [len(text.encode()) for text in texts]
+    theirs = bits_per_byte(list(zip(model.loglikelihood_rolling(asked), sizes, strict=True)))
+    ours = document_bits(tiny.model, tiny.tokenizer, texts).sum() / sum(sizes)
+    assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+@pytest.mark.parametrize("language", ["en", "hu", "th"])
+def test_every_built_in_item_is_in_a_task(language: str) -> None:
+    stories = [len(built_in(f"choice_{part}", language)["test"]) for part in ("cause", "next")]
+    assert sum(stories) == len(load_items("choice", language)) and min(stories) > 20
+    for kind in ("cloze", "pairs"):
+        assert len(built_in(kind, language)["test"]) == len(load_items(kind, language))
+
+
+def test_lm_eval_finds_every_task() -> None:
+    from lm_eval.tasks import TaskManager
+
+    known = TaskManager(include_path=str(task_folder()), include_defaults=False)
+    files = {path.stem for path in task_folder().rglob("*.yaml")}
+    assert files == set(known.all_tasks) and len(files) == 12 + 3 + 6 + 5 + 6
+    assert set(known.load(["langadapt_hu", "langadapt_patterns"])["tasks"]) < files
+
+
+ROWS = {
+    "HuCOLA": ({"Sent_id": "dev_0", "Sent": "Esik az eső.", "Label": "1"}, "igen"),
+    "HuCoPA": (
+        {"question": "cause", "premise": "Esik.", "choice1": "Nyár van.", "choice2": "Felhős az ég.", "label": "2"},
+        "felhős az ég.",
+    ),
+    "HuRTE": ({"premise": "Esik az eső.", "hypothesis": "Süt a nap.", "label": 0}, "nem"),
+    "HuSST": ({"Sent": "Remek film.", "Label": "positive"}, "pozitív."),
+    "HuWNLI": ({"sentence1": "Esik.", "sentence2": "Nedves.", "Label": 1}, "igen"),
+    "HuCB": ({"premise": "Esik.", "hypothesis": "Süt.", "label": "contradiction"}, "hamis"),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_hulu_is_read_from_downloads(name: str, tmp_path: Path) -> None:
+    row, answer = ROWS[name]
+    (tmp_path / name / "data").mkdir(parents=True)
+    (tmp_path / name / "data" / "validation.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    (tmp_path / name / "data" / "train.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    (item,) = hulu(name, str(tmp_path))["test"]
+    assert item["choices"][item["label"]] == answer and item["context"]
+
+
+def test_thai_exams_are_read_from_downloads(tmp_path: Path) -> None:
+    row = {"question": "ข้อใดถูก", "a": "หนึ่ง", "b": "สอง", "c": "สาม", "d": "สี่", "e": "", "answer": "c"}
+    (tmp_path / "onet_test.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    (item,) = thai_exam("onet", str(tmp_path))["test"]
+    assert item["choices"] == ["a", "b", "c", "d"] and item["label"] == 2 and "b. สอง" in item["context"]
+
+
+def test_what_cannot_be_measured_is_said(tiny: Base, scores: Scores, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="cannot hold 'hulu_all'"):
+        with_tasks(scores, {"base": tiny}, EvaluationRecipe(tasks=["hulu_all"]))
+    with pytest.raises(RecipeError, match="has no file of HuSST"):
+        hulu("HuSST", str(tmp_path))
+    (tmp_path / "HuSST_dev.jsonl").write_text('{"text": "x"}', encoding="utf-8")
+    with pytest.raises(RecipeError, match="no field Sent or sentence, only text"):
+        hulu("HuSST", str(tmp_path))
