@@ -53,7 +53,7 @@ def _metadata(recipe: Recipe, scores: Scores | None) -> str:
     results = [
         EvalResult(
             task_type="text-generation",
-            dataset_type=source_name(row.source),
+            dataset_type=source_name(row.source).replace(" ", "-"),
             dataset_config=row.language,
             dataset_split="held out",
             dataset_name=f"{language_name(row.language)}, {source_name(row.source)}",

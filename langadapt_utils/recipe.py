@@ -153,7 +153,7 @@ class EvaluationRecipe(_Section):
     dial: list[Share] = [0.0, 0.25, 0.5, 0.75, 1.0]  # of the way from the start to the adapted model
     dial_documents: Count = 8  # of each language, measured at each of them
     documents: Count = 200  # at most, of each source
-    other_documents: Count = 8  # at most, of each source in other languages than English and the target
+    other_documents: Count = 4  # at most, of each source in other languages than English and the target
     items: Count = 100  # at most, of each kind and language
     tasks: list[str] = []  # of lm-eval, whose accuracy is measured too, such as hellaswag or langadapt_hulu
     task_folder: str = ""  # where downloaded HuLU and Thai exam files lie; empty: they come from the hub
@@ -271,6 +271,7 @@ _SMOKE = {
     "training.batch_tokens": 512,
     "training.micro_batch_tokens": 512,
     "evaluation.documents": 4,
+    "evaluation.other_documents": 1,
     "evaluation.items": 4,
     "evaluation.resamples": 200,
     "evaluation.new_tokens": 8,

@@ -11,10 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+import jsonschema
 import nbformat
 import papermill
 import psutil
 import pytest
+from conftest import untraceable
 from papermill.exceptions import PapermillExecutionError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -25,6 +27,7 @@ from langadapt_utils.scores import Scores
 from langadapt_utils.workspace import NOTEBOOKS, STAGES, Workspace
 
 ROOT = Path(__file__).parents[2]
+SCHEMA = ROOT / "langadapt_utils" / "scores.schema.json"
 pytestmark = pytest.mark.base
 
 
@@ -65,13 +68,23 @@ def test_the_adapted_model_is_a_stock_one_that_generates(run: Workspace) -> None
 
 def test_scores_and_report_hold_the_same_findings(run: Workspace) -> None:
     scores = Scores.load(run.folder / "scores.json")
-    assert set(scores.documents.language) == {"en", run.recipe.language}
+    assert set(scores.documents.language) == {"en", "hu", "th"} and scores.models == ["base", "control", "adapted"]
     assert set(scores.items.language) == {"en", run.recipe.language, NO_LANGUAGE}
-    assert set(scores.more) == {"divergence", "drift", "gains", "dial"} and all(scores.more.values())
+    names = {"divergence", "drift", "gains", "dial", "fertility", "vocabulary", "audit", "training"}
+    assert set(scores.more) == names and all(scores.more.values())
     assert set(scores.documents.source) == {"builtin", "wikipedia"}
     report = (run.folder / "report.html").read_text(encoding="utf-8")
     text = re.sub(r"&#(\d+);", lambda match: chr(int(match[1])), report)
-    assert all(finding in text for finding in scores.findings())
+    assert all(finding.text in text for finding in scores.findings())
+    content = json.loads((run.folder / "scores.json").read_text(encoding="utf-8"))
+    jsonschema.validate(content, json.loads(SCHEMA.read_text(encoding="utf-8")))
+    said = re.findall(r'<li data-source="([^"]+)">(.*?) <small>', text)
+    said += re.findall(r'data-source="([^"]+)"><figure.*?alt="(.*?)\. Shown: ', text, flags=re.DOTALL)
+    assert len(said) == len(scores.findings()) + 6
+    for source, sentence in said:
+        assert not untraceable(sentence, content, source), (source, sentence)
+    card = (run.folder / "model" / "README.md").read_text(encoding="utf-8")
+    assert all(finding.text in card for finding in scores.findings())
     images = re.findall(r"<img [^>]*>", report)
     assert len(images) >= 6 and all(re.search(r'alt="[^"]{20,}"', image) for image in images)
     assert not re.findall(r'(?:src|href)="(?!data:|#)', report), "the report must stand alone"
