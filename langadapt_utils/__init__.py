@@ -25,6 +25,7 @@ _HOMES = {
     "errors": ["LangadaptError", "VocabularyError"],
     "estimates": ["Needs", "estimate", "estimate_seconds"],
     "evaluation": ["bits_per_byte", "evaluate", "generate", "score_items", "text_quality"],
+    "explorer": ["TokenFacts", "explore_html", "neighbour_table"],
     "fertility": ["FertilityReport", "measure_fertility", "word_spans"],
     "forgetting": ["divergence", "weight_drift"],
     "gains": ["measure_gains"],
@@ -45,6 +46,7 @@ _HOMES = {
         "plot_norms",
         "plot_sizes",
         "plot_sweep",
+        "plot_token_counts",
         "plot_training",
         "plot_vocabulary_curve",
     ],
@@ -62,7 +64,13 @@ _HOMES = {
     "tokens": ["document_start", "readable", "token_spans"],
     "training": ["Training", "interpolate", "mixture_of", "train", "train_control"],
     "vocabulary": ["extend_vocabulary", "trim_vocabulary"],
-    "widgets": ["dial_widget", "live_curve", "vocabulary_size_widget"],
+    "widgets": [
+        "live_curve",
+        "neighbours_widget",
+        "sweep_widget",
+        "token_explorer",
+        "vocabulary_size_widget",
+    ],
     "workspace": ["Workspace", "begin"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -57,6 +57,25 @@ def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = No
     return _finish(ax, title, note=f"{report.sentences} texts a language")
 
 
+def plot_token_counts(counts: Mapping[str, int], language: str, *, ax: Axes | None = None) -> Axes:
+    """Tokens of one text under several tokenizers.
+
+    Args:
+        counts: by name; the first is the reference.
+        language: name of the text's language.
+        ax: to draw into.
+    """
+    ax = ax or _axes(rows=len(counts))
+    names = list(counts)
+    shares = {name: count / counts[names[0]] for name, count in counts.items()}
+    bars = ax.barh(names[::-1], [shares[name] for name in names[::-1]], color=TARGET, height=0.65)
+    ax.bar_label(bars, fmt="{:.2f}", padding=3)
+    ax.set_xlabel(f"{language} tokens, as a share of those with {names[0]}")
+    ax.set_xlim(0, 1.12)
+    said = ", ".join(f"{1 - shares[name]:.0%} with {name}" for name in names[1:])
+    return _finish(ax, f"{language} tokens saved: {said}")
+
+
 def plot_vocabulary_curve(change: VocabularyChange, language: str, *, ax: Axes | None = None) -> Axes:
     """Tokens of the target training text against the number of new tokens."""
     ax = ax or _axes()

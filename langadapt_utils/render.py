@@ -91,7 +91,7 @@ def tokens_html(tokenizer: PreTrainedTokenizerFast, text: str, *, language: str,
     raw, pieces = text.encode(), []
     spans = token_spans(tokenizer, text)
     for index, span in enumerate(spans):
-        shown = escape(_visible(raw[span.start : span.end]))
+        shown = escape(visible_piece(raw[span.start : span.end]))
         style = (
             f"background:{TOKEN_COLOURS[index % len(TOKEN_COLOURS)]};color:#111;border-left:1px solid #777;padding:1px"
         )
@@ -131,5 +131,17 @@ def _paragraph(spans: str, language: str, label: str, counted: str, *, line_heig
     return Html(f'<p style="line-height:{line_height};overflow-wrap:anywhere">{heading}{body}</p>')
 
 
-def _visible(piece: bytes) -> str:
-    return bytes_as_text(piece).replace(" ", "␣")
+def shown_spaces(text: str) -> str:
+    """A token inside a sentence: its spaces visible."""
+    return text.replace(" ", "␣")
+
+
+def visible_piece(piece: bytes) -> str:
+    """The bytes of a token as text: spaces and line ends visible, a combining mark at the front on a ◌.
+
+    Example:
+        >>> visible_piece(" a\\n".encode()), visible_piece("ั".encode())
+        ('␣a⏎', '◌ั')
+    """
+    text = shown_spaces(bytes_as_text(piece)).replace("\n", "⏎").replace("\t", "⇥")
+    return f"◌{text}" if text and unicodedata.category(text[0]).startswith("M") else text

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,7 @@ from .specs import Spec
 if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
+    from transformers import PreTrainedTokenizerFast
 
 POINTS, UNIGRAM_POINTS = 60, 10
 BYTES_PER_PARAMETER = 2  # rows in bfloat16
@@ -129,6 +130,17 @@ def tokens_by_number(
             applied[side] += uses
     totals.reverse()
     return {number: totals[number] for number in numbers}
+
+
+def sentence_tokens(base: PreTrainedTokenizerFast, change: VocabularyChange, text: str) -> dict[int, int]:
+    """Tokens of a text by the number of new tokens, as `tokens_by_number` counts them; specs are remembered."""
+    count = partial(_token_counts, texts=[text])
+    return tokens_by_number(_spec(base), _spec(change.tokenizer), change.added, change.spelled, count)
+
+
+@lru_cache(maxsize=4)
+def _spec(tokenizer: PreTrainedTokenizerFast) -> Spec:
+    return Spec.of(tokenizer)
 
 
 def _with_first(base: Spec, grown: Spec, added: Mapping[int, str], number: int) -> Spec:

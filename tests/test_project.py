@@ -50,6 +50,7 @@ LAYERS = [
     "harness paired",
     "probing sweeping",
     "render plots",
+    "explorer",
     "widgets",
     "report",
     "runner",

@@ -77,10 +77,7 @@ def test_costs_are_those_of_the_model(
 
     title = plots.plot_sizes(sizes).get_title(loc="left").replace("\n", " ")
     assert title.startswith(f"100 new tokens save {table.saved.max():.0%}") and f"{sizes.knee:,}" in title
-    widget = vocabulary_size_widget(sizes)
-    slider, answer = widget.children
+    slider, answer = vocabulary_size_widget(sizes).controls.children
     assert f"{sizes.knee:,} new tokens" in answer.value
     slider.value = 100
-    assert (
-        answer.value.startswith("<b>100 new tokens</b>: Hungarian takes") and f"{table.saved[100]:.0%}" in answer.value
-    )
+    assert "<b>100 new tokens</b>: Hungarian takes" in answer.value and f"{table.saved[100]:.0%}" in answer.value

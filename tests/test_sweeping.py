@@ -15,7 +15,7 @@ from langadapt_utils.evaluation import document_bits
 from langadapt_utils.plots import plot_sweep
 from langadapt_utils.recipe import EvaluationRecipe, Recipe
 from langadapt_utils.sweeping import BEFORE, Sweep, dial, english_share_arms, recorded_sweeps, sweep
-from langadapt_utils.widgets import dial_widget
+from langadapt_utils.widgets import sweep_sentences, sweep_widget
 
 RECIPE = Recipe.profile(
     "smoke",
@@ -113,11 +113,10 @@ def test_the_dial_goes_from_the_start_to_the_adapted_model(
     for arm, model in (("0% of the way", start), ("100% of the way", end)):
         expected = document_bits(model, change.tokenizer, texts)
         assert table[table.arm == arm].bits.tolist() == pytest.approx(expected.tolist(), rel=1e-3)
-    widget = dial_widget(turned)
-    slider, answer = widget.children
-    assert "100% of the way" in answer.value
+    slider, answer = sweep_widget(turned).controls.children
+    assert "<b>0% of the way" in answer.value
     slider.value = "50% of the way"
-    assert "<b>50% of the way</b>: Hungarian " in answer.value and "against the base" in answer.value
+    assert "<b>50% of the way</b>: Hungarian " in answer.value and "bits per byte" in answer.value
 
 
 def test_a_sweep_is_drawn_and_recorded(found: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +130,26 @@ def test_a_sweep_is_drawn_and_recorded(found: Sweep, tmp_path: Path, monkeypatch
     texts = [text.get_text() for text in ax.texts]
     assert set(found.table.arm) <= set(texts) and {f"{arm} (mine)" for arm in set(found.table.arm)} <= set(texts)
     assert ax.get_title(loc="left").replace("\n", " ") == " ".join(found.findings()[:2])
+    sentences = sweep_sentences(found, recorded)
+    arms = set(found.table.arm) - {"before"}
+    assert set(sentences) == arms | {f"{arm} (mine)" for arm in arms}
+
+
+def test_the_knee_and_arms_from_elsewhere() -> None:
+    pairs = {BEFORE: (4.0, 4.0), "a": (1.0, 3.0), "b": (1.2, 1.2), "c": (3.0, 1.0)}
+    rows = {
+        (arm, code): [value * 8 for _ in range(6)]
+        for arm, pair in pairs.items()
+        for code, value in zip(("hu", "en"), pair, strict=True)
+    }
+    sweep = Sweep("hu", table(rows))
+    assert sweep.knee() == "b" and Sweep("hu", sweep.table[sweep.table.arm != "b"]).knee() is None
+    renamed = Sweep("hu", sweep.table[sweep.table.arm == "a"].assign(arm="d"))
+    both = sweep.with_arms(renamed)
+    assert set(both.table.arm) == {BEFORE, "a", "b", "c", "d"}
+    others = Sweep("hu", renamed.table.assign(bytes=99))
+    assert sweep.with_arms(others) is sweep
+    assert {"knee", "chosen"} <= {text.get_text() for text in plot_sweep(sweep, chosen="c").texts}
 
 
 def test_recorded_sweeps_say_where_they_come_from() -> None:

@@ -1,0 +1,110 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from conftest import llama, sentencepiece_bpe, unigram
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from langadapt_utils.changes import VocabularyChange
+from langadapt_utils.corpus import Corpus
+from langadapt_utils.explorer import LONGEST, OPENED, TokenFacts, explore_html, neighbour_table
+from langadapt_utils.tokens import token_spans
+
+PIECE = re.compile(r"<summary>(.*?)</summary>", flags=re.DOTALL)
+
+
+BYTES = re.compile(r"<b>bytes</b> ([0-9A-F ]+)<br>")
+
+
+def lines_of(html: str, part: re.Pattern[str] = PIECE) -> list[list[list[str]]]:
+    """A part of each token of each stretch, line by line."""
+    stretches = html.split('<span class="la-stretch">')[1:]
+    return [[part.findall(line) for line in stretch.split("<span>")[1:]] for stretch in stretches]
+
+
+@pytest.fixture(scope="module")
+def facts(tokenizer: PreTrainedTokenizerFast, change: VocabularyChange) -> dict[str, TokenFacts]:
+    return {"base": TokenFacts(tokenizer), "adapted": TokenFacts(change.tokenizer, change)}
+
+
+@given(text=st.text(max_size=60))
+@settings(deadline=None, max_examples=40)
+def test_every_token_of_any_text_is_shown_once_in_order(facts: dict[str, TokenFacts], text: str) -> None:
+    text = text.encode("utf-8", "ignore").decode()
+    stretches = lines_of(str(explore_html(facts, text)))
+    for line, fact in enumerate(facts.values()):
+        shown = [piece for stretch in stretches for piece in stretch[line]]
+        assert len(shown) == len(token_spans(fact.tokenizer, text))
+    HTMLParser().feed(str(explore_html(facts, text)))
+
+
+def test_both_lines_of_a_stretch_spell_the_same(facts: dict[str, TokenFacts]) -> None:
+    text = "A régi híd, the old bridge"
+    stretches = lines_of(str(explore_html(facts, text)), BYTES)
+    assert len(stretches) > 3 and any(len(base) > len(adapted) for base, adapted in stretches)
+    for base, adapted in stretches:
+        assert " ".join(base) == " ".join(adapted)
+    assert bytes.fromhex(" ".join(" ".join(base) for base, _ in stretches)).decode() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"), [("ที่", "⟨E0⟩"), ("🙂", "⟨F0⟩"), ("<b>&", "&lt;"), ("a\nb", "⏎"), ("", "0 characters")]
+)
+def test_marks_emoji_fragments_and_markup_are_visible(text: str, seen: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    html = str(explore_html({"base": TokenFacts(tokenizer)}, text, language="th"))
+    assert seen in html and "<b>&" not in html
+
+
+def test_a_mark_at_the_front_of_a_token_stands_on_a_circle(corpora: dict[str, Corpus]) -> None:
+    letters = sentencepiece_bpe(["abc"] * 9, size=270)
+    html = str(explore_html({"base": TokenFacts(letters)}, "กั"))
+    assert "◌" in html or "⟨E0⟩" in html
+
+
+def test_a_token_tells_what_it_is_made_of_and_what_is_near(
+    facts: dict[str, TokenFacts], tokenizer: PreTrainedTokenizerFast, change: VocabularyChange
+) -> None:
+    new = next(iter(change.added))
+    told = facts["adapted"].of(new)
+    assert told["id"] == f"{new:,}, new" and " + ".join(change.base_text(i) for i in change.spelled[new]).replace(
+        " + ", "+"
+    ).replace(" ", "␣") == told["was"].replace(" + ", "+")
+    assert told["merge"].endswith(")") and "neighbours" not in told
+    rows = llama(len(tokenizer)).get_input_embeddings().weight
+    near = TokenFacts(tokenizer, rows=rows)
+    near.look_up([7])
+    expected = torch.nn.functional.cosine_similarity(rows[7], rows).topk(6).indices[1:].tolist()
+    assert near._nearest[7] == expected and near.of(7)["neighbours"]
+
+
+def test_costs_are_counted(tokenizer: PreTrainedTokenizerFast) -> None:
+    text, english = "A régi híd.", "The old bridge."
+    html = str(explore_html({"base": TokenFacts(tokenizer)}, text, english=english, price=2.0))
+    count, reference = len(token_spans(tokenizer, text)), len(token_spans(tokenizer, english))
+    assert f"{len(text)} characters, {len(text.encode())} bytes" in html and "<td" in html
+    assert f"{count / reference:.2f} times English" in html and f"{count / len(text) * 1800 * 2 / 1e6:.4f}" in html
+
+
+def test_long_texts_are_cut_and_said_to_be(facts: dict[str, TokenFacts]) -> None:
+    html = str(explore_html(facts, "word " * LONGEST))
+    assert f"Only the first {LONGEST:,} characters" in html and f"more than {OPENED}" in html and "<details" not in html
+
+
+def test_a_unigram_tokenizer_has_no_merges(corpora: dict[str, Corpus]) -> None:
+    facts = TokenFacts(unigram(list(corpora["hu"].train["en"]["text"])))
+    assert facts.merges == {} and lines_of(str(explore_html({"u": facts}, "the old bridge")))
+
+
+def test_neighbours_of_new_tokens_under_each_method(
+    change: VocabularyChange, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    old = torch.nn.functional.one_hot(torch.arange(len(tokenizer))).float()
+    tokens = list(change.added)[:3]
+    rows = torch.stack([old[list(change.spelled[new])].mean(dim=0) for new in change.added])
+    table = neighbour_table({"mean": rows, "other": rows.flip(0)}, old, change, tokens=tokens)
+    assert table.token.tolist() == [change.text(new) for new in tokens] * 2
+    pieces = {change.base_text(old_id) for old_id in change.spelled[tokens[0]]}
+    assert pieces <= set(table.neighbours[0])
