@@ -55,7 +55,7 @@ _HOMES = {
     "render": ["cuts_html", "show", "table_html", "tokens_html"],
     "replay": ["with_samples"],
     "report": ["compare_runs", "stage_tables", "write_report"],
-    "runner": ["run_notebooks"],
+    "runner": ["begin", "run_notebooks"],
     "saving": ["save_adapted"],
     "scores": ["Finding", "Scores"],
     "sizing": ["VocabularySizes", "measure_sizes"],
@@ -71,7 +71,7 @@ _HOMES = {
         "token_explorer",
         "vocabulary_size_widget",
     ],
-    "workspace": ["Workspace", "begin"],
+    "workspace": ["Workspace"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)

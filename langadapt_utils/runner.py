@@ -2,32 +2,64 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import hardware
 from .corpus import project_folder
-from .errors import LangadaptError, WorkspaceError
+from .errors import LangadaptError, RecipeError, WorkspaceError
 from .recipe import Recipe
 from .sources import cache_folder, fetch_model, parameter_count
-from .workspace import NOTEBOOKS, STAGES, Workspace
+from .workspace import NOTEBOOKS, STAGES, Workspace, anchored, default_folder
 
 # Disk a run needs at most, in bytes a parameter: three checkpoints of weights and two moments while the oldest gives
 # way, and two models.
 DISK_BYTES = 3 * 12 + 2 * 4
 # Seconds beside training: starting kernels, comparing, measuring. Tokens measured cost a third of tokens trained on.
 OVERHEAD_SECONDS, MEASURED_TOKENS = 300, 250_000
+# What the `parameters` cell of a notebook holds.
+PARAMETERS = {"profile": str, "language": str, "run_folder": str, "overrides": dict, "build_missing": bool}
 Tell = Callable[[str], None]
 Progress = Callable[[dict[str, Any]], None]
 
 
 class StageFailed(LangadaptError):
     """A notebook stopped: its message names the notebook, the cell and the reason."""
+
+
+def begin(stage: str, namespace: Mapping[str, Any]) -> Workspace:
+    """Open the run that a notebook's `parameters` cell describes.
+
+    Args:
+        stage: the notebook's stage, such as `02_vocabulary`.
+        namespace: the notebook's `globals()`.
+
+    Raises:
+        RecipeError: a parameter is unknown or has the wrong type.
+        WorkspaceError: the stage before has not been done, and `build_missing` does not ask for it.
+    """
+    for name in _injected(namespace):
+        if name not in PARAMETERS:
+            raise RecipeError(f"parameter '{name}' is unknown: a notebook takes {', '.join(PARAMETERS)}")
+    for name, kind in PARAMETERS.items():
+        if not isinstance(namespace[name], kind):
+            raise RecipeError(f"parameter {name} cannot be {namespace[name]!r}: it should be a {kind.__name__}")
+    recipe = Recipe.profile(namespace["profile"], language=namespace["language"], overrides=namespace["overrides"])
+    recipe = anchored(recipe, project_folder())
+    folder = namespace["run_folder"]
+    run = Workspace(project_folder() / folder if folder else default_folder(recipe), recipe, stage=stage)
+    before = STAGES[: STAGES.index(stage)]
+    if namespace["build_missing"] and not all(run.is_complete(name) for name in before):
+        run_notebooks(recipe, run.folder, stages=before)
+    if before:
+        run.stage(before[-1])
+    return run
 
 
 def run_notebooks(
@@ -173,3 +205,16 @@ class _following:
                         break
                     self._position += len(line)
                     self._progress(json.loads(line))
+
+
+def _injected(namespace: Mapping[str, Any]) -> list[str]:
+    """Names that papermill injected; it does not check them itself."""
+    cells = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters")]
+    return [
+        target.id
+        for cell in cells
+        for line in ast.parse(cell).body
+        if isinstance(line, ast.Assign)
+        for target in line.targets
+        if isinstance(target, ast.Name)
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import shutil
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from . import hardware
-from .corpus import built_in_languages, fingerprint, project_folder
-from .errors import CorpusError, RecipeError, WorkspaceError
+from .corpus import built_in_languages, data_folder, fingerprint, project_folder
+from .errors import CorpusError, WorkspaceError
 from .recipe import BUILT_IN, Recipe
 from .sources import absolute, base_fingerprint, free_bytes
 
@@ -31,7 +30,6 @@ STAGES = tuple(NOTEBOOKS)
 PUBLISHED = "publish"  # what a stage writes below this name moves to the top of the run folder
 MANIFEST = "manifest.json"
 REPORT, CARD = "report.html", "model/README.md"
-PARAMETERS = {"profile": str, "language": str, "run_folder": str, "overrides": dict}
 
 
 class Workspace:
@@ -43,14 +41,15 @@ class Workspace:
     Args:
         folder: created when missing.
         recipe: of the run.
+        stage: that a notebook opens it for; how long that took in a recorded run is shown.
 
     Raises:
         WorkspaceError: the folder holds a run of another recipe, or other files.
         CorpusError: the language has no built-in text, or a named text does not exist.
     """
 
-    def __init__(self, folder: Path | str, recipe: Recipe) -> None:
-        self.folder, self.recipe = Path(folder), recipe
+    def __init__(self, folder: Path | str, recipe: Recipe, *, stage: str = "") -> None:
+        self.folder, self.recipe, self._stage = Path(folder), recipe, stage
         self._opened = time.time()
         if recipe.language not in built_in_languages() and BUILT_IN in recipe.corpus.target:
             raise CorpusError(
@@ -83,11 +82,14 @@ class Workspace:
             "run folder": self.folder,
             "recipe": f"{self.recipe.language}, profile {self.recipe.profile_name}, base {self.recipe.base}",
             "machine": f"{machine['device']}, {machine['cores']} cores, {machine['precision']}",
+            "this notebook": recorded_time(self._stage, self.recipe.language),
             "complete": ", ".join(name for name in STAGES if self.is_complete(name)) or "nothing yet",
         }
         left = 'style="text-align:left"'
         cells = "".join(
-            f"<tr><th {left}>{name}</th><td {left}>{escape(str(value))}</td></tr>" for name, value in rows.items()
+            f"<tr><th {left}>{name}</th><td {left}>{escape(str(value))}</td></tr>"
+            for name, value in rows.items()
+            if value
         )
         return f"<table>{cells}</table>"
 
@@ -102,7 +104,7 @@ class Workspace:
             reason = "was made from other inputs" if manifest.exists() else "does not exist"
             raise WorkspaceError(
                 f"stage {name} of run {self.folder} is needed first: {manifest} {reason}; run notebook "
-                f"{NOTEBOOKS[name]}, or `langadapt run {name[:2]} --run {self.folder}`"
+                f"{NOTEBOOKS[name]}, or `langadapt run {name[:2]} --run {self.folder}`, or set build_missing"
             )
         return self.folder / name
 
@@ -199,6 +201,17 @@ class Workspace:
             )
 
 
+def recorded_time(stage: str, language: str) -> str:
+    """How long a stage took in the recorded run of a language, or of another where that one has none, in words."""
+    found = {path.stem.removesuffix("-cpu"): path for path in (data_folder() / "reference").glob("*-cpu.json")}
+    if not stage or not found:
+        return ""
+    content = json.loads(found.get(language, next(iter(found.values()))).read_text(encoding="utf-8"))
+    machine, seconds = content["hardware"], content["seconds"][stage]
+    took = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
+    return f"took {took} on {machine['cores']} cores of {machine['device']} ({content['name']}, recorded)"
+
+
 def progress_note(record: Mapping[str, Any]) -> str:
     """A progress record in words, with a bar where the number of steps is known."""
     if "steps" not in record:
@@ -210,33 +223,6 @@ def progress_note(record: Mapping[str, Any]) -> str:
         f"{'█' * done}{'░' * (20 - done)} step {record['step']} of {record['steps']}, "
         f"{record['tokens_per_second']:,.0f} tokens/s, {minutes}:{seconds:02d} left; bits per byte: {bits}"
     )
-
-
-def begin(stage: str, namespace: Mapping[str, Any]) -> Workspace:
-    """Open the run that a notebook's `parameters` cell describes.
-
-    Args:
-        stage: the notebook's stage, such as `02_vocabulary`.
-        namespace: the notebook's `globals()`.
-
-    Raises:
-        RecipeError: a parameter is unknown or has the wrong type.
-        WorkspaceError: the stage before has not been done.
-    """
-    for name in _injected(namespace):
-        if name not in PARAMETERS:
-            raise RecipeError(f"parameter '{name}' is unknown: a notebook takes {', '.join(PARAMETERS)}")
-    for name, kind in PARAMETERS.items():
-        if not isinstance(namespace[name], kind):
-            raise RecipeError(f"parameter {name} cannot be {namespace[name]!r}: it should be a {kind.__name__}")
-    recipe = Recipe.profile(namespace["profile"], language=namespace["language"], overrides=namespace["overrides"])
-    recipe = anchored(recipe, project_folder())
-    folder = namespace["run_folder"]
-    run = Workspace(project_folder() / folder if folder else default_folder(recipe), recipe)
-    before = STAGES.index(stage) - 1
-    if before >= 0:
-        run.stage(STAGES[before])
-    return run
 
 
 def anchored(recipe: Recipe, root: Path) -> Recipe:
@@ -268,19 +254,6 @@ def write_atomically(path: Path, write: Any) -> None:
     beside = path.with_name(f".{path.name}.partial")
     write(beside)
     beside.replace(path)
-
-
-def _injected(namespace: Mapping[str, Any]) -> list[str]:
-    """Names that papermill injected; it does not check them itself."""
-    cells = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters")]
-    return [
-        target.id
-        for cell in cells
-        for line in ast.parse(cell).body
-        if isinstance(line, ast.Assign)
-        for target in line.targets
-        if isinstance(target, ast.Name)
-    ]
 
 
 def _sizes(folder: Path, below: Path) -> dict[str, int]:

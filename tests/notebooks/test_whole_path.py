@@ -20,6 +20,7 @@ from conftest import untraceable
 from papermill.exceptions import PapermillExecutionError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from langadapt_utils import runner
 from langadapt_utils.corpus import NO_LANGUAGE
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.runner import run_notebooks
@@ -31,11 +32,30 @@ SCHEMA = ROOT / "langadapt_utils" / "scores.schema.json"
 pytestmark = pytest.mark.base
 
 
+def with_solutions(notebook: Path, path: Path) -> None:
+    """Write a notebook whose exercises are answered by its own hidden solutions."""
+    content = nbformat.read(notebook, as_version=4)
+    hidden = next(cell.source for cell in content.cells if "<summary>Solutions</summary>" in cell.source)
+    solutions = re.findall(r"^\d\. `(.+)`$", hidden, flags=re.MULTILINE)
+    cell = next(cell for cell in content.cells if cell.source.startswith("answer_1, answer_2, answer_3 = None"))
+    for number, solution in enumerate(solutions, start=1):
+        call = re.search(rf'^la\.attempt\(\s*"{number}"', cell.source, flags=re.MULTILINE)
+        assert call, f"{notebook.name}: exercise {number}"
+        cell.source = f"{cell.source[: call.start()]}answer_{number} = {solution}\n{cell.source[call.start() :]}"
+    nbformat.write(content, path)
+
+
 @pytest.fixture(scope="module", params=["hu", "th"])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A whole run on the smoke profile."""
-    folder = tmp_path_factory.mktemp("runs") / request.param
-    return run_notebooks(Recipe.profile("smoke", language=request.param), folder)
+    """A whole run on the smoke profile; in Thai, the exercises are solved."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "th":
+            (folder / "notebooks").mkdir()
+            for name in NOTEBOOKS.values():
+                with_solutions(ROOT / "notebooks" / name, folder / "notebooks" / name)
+            patch.setattr(runner, "project_folder", lambda: folder)
+        return run_notebooks(Recipe.profile("smoke", language=request.param), folder / request.param)
 
 
 def test_the_run_folder_is_as_the_design_says(run: Workspace) -> None:
@@ -53,7 +73,9 @@ def test_no_cell_failed_or_warned_and_exercises_wait(run: Workspace) -> None:
         assert not [output for output in outputs if output.output_type == "error"]
         assert not [output.text for output in outputs if output.get("name") == "stderr"], name
         printed = "".join(output.text for output in outputs if output.get("name") == "stdout")
-        assert printed.count("not tried yet") == 3 and "✓" in printed and "✗" not in printed
+        tried, right = printed.count("not tried yet"), len(re.findall(r"✓ \d: right", printed))
+        assert (tried, right) == ((0, 3) if run.recipe.language == "th" else (3, 0)), name
+        assert "✓" in printed and "✗" not in printed, name
 
 
 def test_the_adapted_model_is_a_stock_one_that_generates(run: Workspace) -> None:
@@ -115,6 +137,16 @@ def test_papermill_parameters_are_checked(parameters: dict[str, object], sentenc
     values = {"profile": "smoke", "run_folder": str(tmp_path / "run"), **parameters}
     with pytest.raises(PapermillExecutionError, match=sentence):
         papermill.execute_notebook(notebook, tmp_path / "out.ipynb", values, progress_bar=False)
+
+
+def test_stages_before_are_built_on_request(tmp_path: Path) -> None:
+    notebook = ROOT / "notebooks" / NOTEBOOKS["02_vocabulary"]
+    values = {"profile": "smoke", "run_folder": str(tmp_path / "run"), "overrides": {"corpus.english": "builtin"}}
+    with pytest.raises(PapermillExecutionError, match="stage 01_fertility of run .* set build_missing"):
+        papermill.execute_notebook(notebook, tmp_path / "out.ipynb", values, progress_bar=False)
+    values["build_missing"] = True
+    papermill.execute_notebook(notebook, tmp_path / "out.ipynb", values, progress_bar=False)
+    assert {path.name for path in (tmp_path / "run").glob("0*")} == {"01_fertility", "02_vocabulary"}
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
