@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORE := $(VENV)/.core-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: setup run test lab lint clean
+.PHONY: setup run test lab lint book browser clean
 
 setup: $(CORE)  ## install the packages that a run needs
 
@@ -24,6 +24,13 @@ lint: $(DEV)  ## check style, types, spelling, and that notebooks hold no output
 	$(BIN)/mypy
 	$(BIN)/nbstripout --verify --extra-keys "metadata.papermill cell.metadata.papermill metadata.widgets" notebooks/*.ipynb
 	$(BIN)/codespell
+
+book: $(DEV)  ## run the notebooks on the CPU profile and build them as a site in build/site
+	$(BIN)/langadapt run
+	$(BIN)/python -m langadapt_utils.book runs/hu-cpu --site build/site
+
+browser:  ## install the browser that tests of the notebooks drive, where it is missing and may be installed
+	command -v chromium || command -v chromium-browser || { apt-get update --quiet && apt-get install --yes --quiet chromium; }
 
 clean:  ## remove the virtual environment and caches; runs stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import as_file, files
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
@@ -410,6 +412,17 @@ def _axes(rows: int = 6) -> Axes:
     return ax
 
 
+@cache
+def _fonts() -> list[str]:
+    """Matplotlib's own font, and one with Thai letters for what that lacks."""
+    from matplotlib import font_manager, rcParams
+
+    (path,) = (files("fontpkg_noto_sans_thai") / "files").iterdir()
+    with as_file(path) as thai:
+        font_manager.fontManager.addfont(thai)
+        return [*rcParams["font.family"], font_manager.FontProperties(fname=str(thai)).get_name()]
+
+
 def _dots(
     ax: Axes, names: Sequence[str], rows: pd.DataFrame, *, percent: bool = False, target: str | None = None
 ) -> None:
@@ -432,10 +445,14 @@ def _beside(ax: Axes, text: str, x: float, y: float, points: tuple[float, float]
 
 
 def _finish(ax: Axes, title: str, *, note: str = "") -> Axes:
+    from matplotlib.text import Text
+
     ax.set_title(textwrap.fill(title, 76), loc="left", x=0, fontsize=10.5, fontweight="bold")
     ax.spines[["top", "right"]].set_visible(False)
     if note:
         ax.set_xlabel(f"{ax.get_xlabel()} · {note}")
+    for text in ax.figure.findobj(Text):
+        text.set_fontfamily(_fonts())
     return ax
 
 

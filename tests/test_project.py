@@ -52,7 +52,7 @@ LAYERS = [
     "render plots",
     "explorer",
     "widgets",
-    "report",
+    "report book",
     "runner",
     "cli",
     "",

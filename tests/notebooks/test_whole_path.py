@@ -142,7 +142,7 @@ def test_papermill_parameters_are_checked(parameters: dict[str, object], sentenc
 def test_stages_before_are_built_on_request(tmp_path: Path) -> None:
     notebook = ROOT / "notebooks" / NOTEBOOKS["02_vocabulary"]
     values = {"profile": "smoke", "run_folder": str(tmp_path / "run"), "overrides": {"corpus.english": "builtin"}}
-    with pytest.raises(PapermillExecutionError, match="stage 01_fertility of run .* set build_missing"):
+    with pytest.raises(PapermillExecutionError, match=r"stage 01_fertility of run .* set build_missing"):
         papermill.execute_notebook(notebook, tmp_path / "out.ipynb", values, progress_bar=False)
     values["build_missing"] = True
     papermill.execute_notebook(notebook, tmp_path / "out.ipynb", values, progress_bar=False)

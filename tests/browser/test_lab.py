@@ -1,0 +1,181 @@
+"""The notebooks as a person uses them: a real JupyterLab, a real browser, every control moved.
+
+Screenshots go to build/screenshots.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from langadapt_utils.workspace import NOTEBOOKS
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SHOTS = ROOT / "build" / "screenshots"
+SECONDS = 300  # for a notebook
+TYPED = ("Szia, árvíztűrő világ!", "ภาษาที่มีวรรณยุกต์", "🙂👩‍👩‍👧 <b>&")
+pytestmark = [
+    pytest.mark.base,
+    pytest.mark.browser,
+    pytest.mark.timeout(1_800),
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: `make browser` installs it"),
+]
+CONTRAST = """element => {
+  const level = colour => {
+    const parts = colour.match(/[\\d.]+/g).slice(0, 3).map(Number).map(one => one / 255);
+    const [r, g, b] = parts.map(one => one <= 0.03928 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const style = getComputedStyle(element);
+  const [low, high] = [level(style.color), level(style.backgroundColor)].sort((a, b) => a - b);
+  return (high + 0.05) / (low + 0.05);
+}"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copies of the notebooks with the smoke profile set as a reader would set it."""
+    folder = tmp_path_factory.mktemp("lab")
+    for name in NOTEBOOKS.values():
+        content = nbformat.read(ROOT / "notebooks" / name, as_version=4)
+        cell = next(cell for cell in content.cells if "parameters" in cell.metadata.get("tags", []))
+        cell.source = cell.source.replace('profile: str = "cpu"', 'profile: str = "smoke"')
+        cell.source = cell.source.replace('run_folder: str = ""', f'run_folder: str = "{folder / "run"}"')
+        nbformat.write(content, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a JupyterLab that keeps all cells on the page."""
+    settings = tmp_path_factory.mktemp("settings")
+    tracker = settings / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+    tracker.parent.mkdir(parents=True)
+    tracker.write_text(json.dumps({"windowingMode": "none"}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(8)
+    options = ["--no-browser", "--allow-root", f"--port={port}", f"--ServerApp.root_dir={folder}"]
+    environment = os.environ | {
+        "JUPYTERLAB_SETTINGS_DIR": str(settings),
+        "JUPYTERLAB_WORKSPACES_DIR": str(settings / "workspaces"),
+        "JUPYTER_CONFIG_DIR": str(settings / "config"),
+    }
+    with (settings / "lab.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *options, f"--IdentityProvider.token={token}"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/api/status?token={token}")
+            yield f"http://127.0.0.1:{port}/lab/tree/{{}}?token={token}&reset"
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+
+
+def _wait_for(address: str) -> None:
+    for _ in range(120):
+        try:
+            with urllib.request.urlopen(address, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.5)
+    raise TimeoutError(f"JupyterLab does not answer at {address}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+
+
+def run_all(page: Page) -> None:
+    """Run all cells and wait until the last one is done."""
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=90_000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.wait_for_function(
+        """() => {
+          const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(one => one.textContent);
+          return prompts.length && prompts.every(one => /^\\[\\d+\\]:$/.test(one))
+            || document.querySelector('.jp-RenderedText[data-mime-type="application/vnd.jupyter.error"]');
+        }""",
+        timeout=1_000 * SECONDS,
+    )
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS.values())
+def test_a_notebook_runs_and_its_controls_answer(name: str, lab: str, browser: Browser) -> None:
+    page, said = browser.new_page(viewport={"width": 1400, "height": 1000}), []
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(lab.format(name))
+    run_all(page)
+    errors = page.locator('.jp-RenderedText[data-mime-type="application/vnd.jupyter.error"]')
+    assert errors.count() == 0, errors.first.inner_text()
+    boxes = page.locator(".jp-OutputArea-output .widget-vbox")
+    for number in range(boxes.count()):
+        move(boxes.nth(number))
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        boxes.nth(number).screenshot(path=SHOTS / f"{Path(name).stem}-{number}.png")
+    expected = {"01": 1, "02": 2, "03": 1, "04": 1, "05": 1}[name[:2]]
+    assert boxes.count() == expected
+    twins = page.locator("[id^=la-twin-]")
+    assert twins.count() == expected
+    for twin in twins.all():
+        expect(twin).to_be_hidden()
+    page.screenshot(path=SHOTS / f"{Path(name).stem}.png")
+    assert not [text for text in said if not re.search("Failed to load resource|extension", text)], said
+    page.close()
+
+
+def move(box: Locator) -> None:
+    """Use every control of a widget by keyboard, and see its answer change."""
+    answer = box.locator(".widget-html-content").last
+    for handle in box.locator(".noUi-handle").all():
+        seen = {answer.inner_text()}
+        handle.focus()
+        for key in ("ArrowRight", "ArrowLeft", "ArrowLeft"):
+            handle.press(key)
+            box.page.wait_for_timeout(300)
+            seen.add(answer.inner_text())
+        assert len(seen) > 1, "the slider changes nothing"
+    for chooser in box.locator("select").all():
+        before = answer.inner_text()
+        chooser.select_option(index=1)
+        expect(answer).not_to_have_text(before, use_inner_text=True)
+    for field in box.locator("textarea").all():
+        for text in TYPED:
+            before = answer.inner_text()
+            field.fill(text)
+            expect(answer).not_to_have_text(before, use_inner_text=True)
+            assert box.locator("[role=alert]").count() == 0
+    tokens = box.locator("details.la-token")
+    if tokens.count():
+        token = tokens.first.locator("summary")
+        assert token.evaluate(CONTRAST.replace("element)", "element.parentElement)")) >= 4.5  # WCAG AA
+        token.focus()
+        token.press("Enter")
+        expect(tokens.first.locator("div")).to_be_visible()
+        assert "bytes" in tokens.first.locator("div").inner_text()
