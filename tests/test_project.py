@@ -152,6 +152,6 @@ def test_the_folders_are_those_of_the_design() -> None:
     tops = {line.split("/")[0] for line in tracked.stdout.splitlines()}
     assert tops == {
         *("notebooks", "langadapt_utils", "data", "tests", "benchmarks", ".ci", ".gitignore"),
-        *("environment.yml", "pyproject.toml", "constraints.txt", "Makefile"),
+        *("environment.yml", "pyproject.toml", "constraints.txt", "Makefile", "mkdocs.yml"),
         *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"),
     }

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,8 @@ import pytest
 from langadapt_utils import workspace
 from langadapt_utils.errors import CorpusError, RecipeError, WorkspaceError
 from langadapt_utils.recipe import Recipe
-from langadapt_utils.workspace import STAGES, Workspace, anchored, begin, progress_note
+from langadapt_utils.runner import begin
+from langadapt_utils.workspace import STAGES, Workspace, anchored, progress_note
 
 RECIPE = Recipe.profile("smoke", overrides={"corpus.english": "builtin"})
 
@@ -144,13 +146,15 @@ def test_too_little_disk_is_said(run: Workspace) -> None:
 
 def parameters(tmp_path: Path, **changed: object) -> dict[str, object]:
     values = {"profile": "smoke", "language": "hu", "run_folder": str(tmp_path / "run"), "overrides": {}}
-    return {**values, **changed}
+    return {**values, "build_missing": False, **changed}
 
 
 def test_a_notebook_opens_the_run_of_its_parameters(tmp_path: Path) -> None:
     run = begin("01_fertility", parameters(tmp_path, overrides={"vocabulary.tokens": 9}))
     assert run.recipe.vocabulary.tokens == 9 and run.folder == tmp_path / "run"
     assert str(run.folder) in run._repr_html_()
+    assert re.search(r"took \d+ (seconds|minutes) on 2 cores of .* \(hu-cpu, recorded\)", run._repr_html_())
+    assert "recorded" not in Workspace(run.folder, run.recipe)._repr_html_()
 
 
 @pytest.mark.parametrize(
@@ -158,6 +162,7 @@ def test_a_notebook_opens_the_run_of_its_parameters(tmp_path: Path) -> None:
     [
         ({"language": False}, "parameter language cannot be False: it should be a str"),
         ({"overrides": "mixture.english_share=0"}, "it should be a dict"),
+        ({"build_missing": "true"}, "build_missing cannot be 'true': it should be a bool"),
         ({"In": ["", "# Parameters\nlangauge = 'th'\n"]}, "parameter 'langauge' is unknown"),
     ],
 )
