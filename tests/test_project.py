@@ -134,10 +134,12 @@ def test_a_notebook_tells_its_story(name: str) -> None:
     assert re.match(r"# .*\?", prose)
     for section in (
         "## The idea in a few lines",
-        "**Predict.**",
+        "> **Predict.**",
+        "> **Explain.**",
         "## Check yourself",
         "## Exercises",
         "Solutions",
+        "## In short",
         "does not show",
     ):
         assert section in prose or (section == "## The idea in a few lines" and "The idea" in prose), section

@@ -21,7 +21,9 @@ from papermill.exceptions import PapermillExecutionError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langadapt_utils import runner
+from langadapt_utils.book import build_book
 from langadapt_utils.corpus import NO_LANGUAGE
+from langadapt_utils.errors import WorkspaceError
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.runner import run_notebooks
 from langadapt_utils.scores import Scores
@@ -117,6 +119,35 @@ def test_the_log_has_every_step(run: Workspace) -> None:
     steps = [record for record in records if "step" in record]
     assert [record["step"] for record in steps] == list(range(1, steps[0]["steps"] + 1))
     assert {record["stage"] for record in steps} == {"04_training"} and records[-1]["stage"] == "05_evaluation"
+
+
+def test_a_notebook_gives_the_same_twice(run: Workspace, tmp_path: Path) -> None:
+    for stage in STAGES[:2]:
+        executed = run.folder / "notebooks" / NOTEBOOKS[stage]
+        papermill.execute_notebook(executed, tmp_path / "again.ipynb", progress_bar=False)
+        first, again = (_shown(nbformat.read(path, as_version=4)) for path in (executed, tmp_path / "again.ipynb"))
+        assert first == again, stage
+
+
+def _shown(notebook: nbformat.NotebookNode) -> list[str]:
+    """What the cells after the header show, but for the names that controls are given anew."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"][3:]
+    outputs = [
+        output for cell in cells for output in cell.outputs if "widget" not in str(output.get("data", {}).keys())
+    ]
+    return [str(output.get("text") or output.get("data")) for output in outputs]
+
+
+def test_the_notebooks_become_a_book(run: Workspace, tmp_path: Path) -> None:
+    first = build_book(run.folder, tmp_path / "site")
+    pages = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "site" / "notebooks").glob("*.html")}
+    assert first.is_file() and set(pages) == {name.replace(".ipynb", ".html") for name in NOTEBOOKS.values()}
+    assert (tmp_path / "site" / "search" / "search_index.json").stat().st_size > 10_000
+    for name, page in pages.items():
+        assert 'id="la-twin-' in page, f"{name} has no static twin"
+    with pytest.raises(WorkspaceError, match="run the notebooks first"):
+        build_book(tmp_path, tmp_path / "site")
+    assert first.is_file()
 
 
 def test_running_again_does_nothing(run: Workspace) -> None:

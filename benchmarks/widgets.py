@@ -1,0 +1,58 @@
+"""How long controls take to answer, for a page of text in each language: they should stay below 100 ms.
+
+    python benchmarks/widgets.py [--rounds 20]
+
+The first answer also learns the merges and looks up neighbours; later ones remember what they saw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+from langadapt_utils.corpus import load_corpus
+from langadapt_utils.explorer import PAGE, TokenFacts
+from langadapt_utils.recipe import Recipe
+from langadapt_utils.sizing import measure_sizes
+from langadapt_utils.sources import load_base
+from langadapt_utils.vocabulary import extend_vocabulary
+from langadapt_utils.widgets import token_explorer, vocabulary_size_widget
+
+
+def milliseconds(act: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    act()
+    return 1e3 * (time.perf_counter() - began)
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20)
+    rounds = parser.parse_args().rounds
+    print("| control | language | first answer, ms | later, median | slowest |\n|---|---|---|---|---|")
+    for language in ("hu", "th"):
+        recipe = Recipe.profile("cpu", language=language)
+        base, corpus = load_base(recipe.base), load_corpus(recipe.corpus, language)
+        change = extend_vocabulary(base.tokenizer, corpus.train[language]["text"], tokens=1_000)
+        before = TokenFacts(base.tokenizer, rows=base.model.get_input_embeddings().weight)
+        after = TokenFacts(change.tokenizer, change)
+        texts, parallel = corpus.measuring_texts()
+        sizes = measure_sizes(base, change, texts, language=language, parallel=parallel)
+        pages = {code: " ".join(lines)[: PAGE + rounds] for code, lines in texts.items()}
+        for code, page in pages.items():
+            controls = {
+                "explorer": token_explorer({"base": before, "adapted": after}, {code: "x"}).controls.children[1],
+                "vocabulary": vocabulary_size_widget(sizes, before, after, text="x").controls.children[0],
+            }
+            for name, typed in controls.items():
+                texts_typed = [page[: PAGE + length] for length in range(rounds)]
+                first, *later = (milliseconds(partial(setattr, typed, "value", text)) for text in texts_typed)
+                print(f"| {name} | {code} | {first:.0f} | {statistics.median(later):.0f} | {max(later):.0f} |")
+
+
+if __name__ == "__main__":
+    main()
