@@ -5,6 +5,7 @@ Axes: B sequences, T tokens, V vocabulary.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,16 +118,20 @@ def _windows(
 def _bits(model: PreTrainedModel, pieces: Sequence[_Piece], units: int) -> Numbers:
     hardware.keep_freed_memory()
     precision = hardware.native_precision()
+    can_skip = "logits_to_keep" in inspect.signature(model.forward).parameters
     totals = np.zeros(units)
     for batch in _batches_by_length(pieces):
         width = max(len(piece.ids) for piece in batch)
         # Padding on the right is invisible to a causal model, so that no mask is needed.
         ids_BT = torch.tensor([piece.ids + [0] * (width - len(piece.ids)) for piece in batch], device=model.device)
+        # Where only the ends are scored, as in evaluation items, logits of the beginnings are not made.
+        begin = min(piece.first for piece in batch) - 1 if can_skip else 0
+        options = {"logits_to_keep": width - begin} if can_skip else {}
         with torch.no_grad(), hardware.autocast(precision, model.device.type):
-            logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
+            logits_BTV = model(input_ids=ids_BT, use_cache=False, **options).logits
         for row, piece in enumerate(batch):
             targets = ids_BT[row, piece.first : len(piece.ids)]
-            logits_TV = logits_BTV[row, piece.first - 1 : len(piece.ids) - 1].float()
+            logits_TV = logits_BTV[row, piece.first - 1 - begin : len(piece.ids) - 1 - begin].float()
             loss = torch.nn.functional.cross_entropy(logits_TV, targets, reduction="sum")
             totals[piece.unit] += loss.item() / math.log(2)
     return totals
