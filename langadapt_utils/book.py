@@ -33,6 +33,10 @@ def build_book(run_folder: Path, site: Path) -> Path:
         WorkspaceError: a notebook was not run, mkdocs is not installed, or a page links to what is not there.
     """
     root = project_folder()
+    if not (root / "mkdocs.yml").is_file():
+        raise WorkspaceError(f"{root} is no checkout of langadapt, which the book is built from: clone the repository")
+    if site.exists() and any(site.iterdir()) and not (site / "search" / "search_index.json").is_file():
+        raise WorkspaceError(f"{site} holds other files than a book: choose another folder with --site")
     executed = [run_folder / "notebooks" / name for name in NOTEBOOKS.values()]
     if missing := [path for path in executed if not path.is_file()]:
         raise WorkspaceError(f"{missing[0]} does not exist: run the notebooks first, with `langadapt run`")

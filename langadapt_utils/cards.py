@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .changes import VocabularyChange
 from .corpus import language_name, source_name
-from .intervals import Estimate
+from .intervals import percent, with_ends
 from .recipe import Recipe
 from .scores import Scores
 
@@ -81,11 +81,6 @@ def _results(scores: Scores | None) -> str:
     lines = ["| text | bits per byte before | after | change |", "|---|---|---|---|"]
     for row in scores.bits_per_byte().itertuples():
         text = f"{language_name(row.language)}, {source_name(row.source)}"
-        change = f"{row.change.value:+.1%} [{row.change.low:+.1%}, {row.change.high:+.1%}]"
-        lines.append(f"| {text} | {_cell(row.before)} | {_cell(row.after)} | {change} |")
+        lines.append(f"| {text} | {with_ends(row.before)} | {with_ends(row.after)} | {percent(row.change)} |")
     found = "\n".join(f"* {finding}" for finding in scores.findings())
     return "\n".join(lines) + f"\n\nBrackets hold 95 % intervals over held-out documents.\n\n{found}"
-
-
-def _cell(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"

@@ -70,11 +70,12 @@ def compare(
     from rich.console import Console
     from rich.table import Table
 
+    from .intervals import percent
     from .report import compare_runs
 
     table = Table("run", "language", "text", "before", "after", "change", "against the first")
     for row in compare_runs(runs).itertuples():
-        changes = ("" if one is None else f"{one.value:+.1%} [{one.low:+.1%}, {one.high:+.1%}]" for one in row[6:8])
+        changes = ("" if one is None else percent(one) for one in row[6:8])
         table.add_row(row.run, row.language, row.source, f"{row.before.value:.3f}", f"{row.after.value:.3f}", *changes)
     Console().print(table)
 

@@ -94,24 +94,21 @@ def load_corpus(recipe: CorpusRecipe, language: str) -> Corpus:
 
 def _other_languages(recipe: CorpusRecipe, language: str, heldout: Mapping[str, Dataset]) -> dict[str, Dataset]:
     """Documents in languages other than English and the target; of the built-in ones, those that are held out there."""
-    found = {}
+    found: dict[str, list[Dataset]] = defaultdict(list)
     for named in recipe.others:
         code, _, source = named.partition(":")
         if named != BUILT_IN:
-            if not source or code in (language, "en"):
-                raise CorpusError(
-                    f"corpus.others cannot hold '{named}': give CODE:SOURCE with the code of a third language, "
-                    f"such as de:german.txt, or {BUILT_IN}"
-                )
-            found[code] = read_documents(source, code, max_megabytes=recipe.max_megabytes)
+            if code == language:
+                raise CorpusError(f"corpus.others cannot hold '{named}': that is the target language; name another one")
+            found[code].append(read_documents(source, code, max_megabytes=recipe.max_megabytes))
             continue
         ids = set(heldout[language]["id"]) | set(heldout["en"]["id"])
         for other in built_in_languages():
             if other != language:
                 documents = _built_in_documents(other)
                 places = [place for place, name in enumerate(documents["id"]) if name in ids]
-                found |= {other: documents.select(places)} if places else {}
-    return found
+                found[other] += [documents.select(places)] if places else []
+    return {code: _without_repeats(_concatenate(parts)) for code, parts in found.items() if parts}
 
 
 def check_leaks(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFrame:

@@ -60,12 +60,16 @@ class TokenFacts:
         spec = Spec.of(self.tokenizer)
         if spec.family == "Unigram":
             return {}
-        return {left + right: (left, right, rank) for rank, (left, right) in enumerate(spec.merges(), start=1)}
+        ranked = list(enumerate(spec.merges(), start=1))  # of several merges to one token the first is applied
+        return {left + right: (left, right, rank) for rank, (left, right) in reversed(ranked)}
 
     @cached_property
     def directions(self) -> torch.Tensor | None:
-        """Rows of length one."""
-        return None if self.rows is None else torch.nn.functional.normalize(self.rows.detach().float(), dim=1)
+        """Rows of length one, without those that only pad the matrix."""
+        if self.rows is None:
+            return None
+        tokens = max(self.tokenizer.get_vocab().values()) + 1
+        return torch.nn.functional.normalize(self.rows[:tokens].detach().float(), dim=1)
 
     def look_up(self, ids: Sequence[int]) -> None:
         """Find the nearest rows of tokens, all at once; those found before are remembered."""
@@ -106,6 +110,7 @@ def explore_html(
         english: the same text in English, for parity.
         price: of a million tokens, in any currency.
     """
+    english = english if max(len(text), len(english)) <= LONGEST else ""
     shown, raw = text[:LONGEST], text[:LONGEST].encode("utf-8", "replace")
     shown = raw.decode("utf-8")
     spans = {name: token_spans(fact.tokenizer, shown) for name, fact in facts.items()}
@@ -141,11 +146,12 @@ def neighbour_table(
         A row a token and method: `token`, `method`, `neighbours`.
     """
     places = {new: place for place, new in enumerate(change.added)}
-    directions = torch.nn.functional.normalize(old.float(), dim=1)
+    known = torch.tensor(sorted({*change.kept.values(), *change.removed}))  # other rows only pad the matrix
+    directions = torch.nn.functional.normalize(old[known].float(), dim=1)
     rows = []
     for method, matrix in methods.items():
         chosen = torch.nn.functional.normalize(matrix[[places[new] for new in tokens]].float(), dim=1)
-        near = (chosen @ directions.T).topk(NEIGHBOURS, dim=1).indices.tolist()
+        near = known[(chosen @ directions.T).topk(NEIGHBOURS, dim=1).indices].tolist()
         for new, found in zip(tokens, near, strict=True):
             rows.append([change.text(new), method, [change.base_text(index) for index in found]])
     return pd.DataFrame(rows, columns=["token", "method", "neighbours"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,14 +85,19 @@ def _answers(name: str, bundle: Base, recipe: EvaluationRecipe) -> list[dict[str
     rows = []
     for task, samples in found["samples"].items():
         metric = next((metric for metric in ACCURACY if metric in samples[0]), None)
-        if metric is None:
-            raise RecipeError(f"evaluation.tasks cannot hold '{task}': it measures no accuracy of single items")
+        if metric is None or any(sample[metric] not in (0, 1) for sample in samples):
+            raise RecipeError(f"evaluation.tasks cannot hold '{task}': it does not say of each item if it is right")
         rows += [
             {"model": name, "language": ANY_LANGUAGE, "kind": task, "id": str(sample["doc_id"])}
-            | {"correct": bool(sample[metric]), "chance": 1 / max(2, len(sample["filtered_resps"]))}
+            | {"correct": bool(sample[metric]), "chance": _chance(len(sample["filtered_resps"]))}
             for sample in samples
         ]
     return rows
+
+
+def _chance(options: int) -> float:
+    """Of an item with so many options; where the answer is not one of several, nothing is right by chance."""
+    return 1 / options if options > 1 else 0.0
 
 
 def built_in(kind: str, language: str, **metadata: Any) -> dict[str, Dataset]:
@@ -142,11 +148,13 @@ def _rows(name: str, folder: str, repository: str, config: str | None, parts: Se
     if not folder:
         loaded = load_dataset(repository, config)
         return list(loaded[next(part for part in parts if part in loaded)])
+    place = Path(folder).expanduser()
+    named = re.compile(rf"(?<![a-z0-9]){re.escape(name.lower())}(?![a-z0-9])")
     files = [
         path
-        for path in sorted(Path(folder).expanduser().rglob("*"))
+        for path in sorted(place.rglob("*"))
         if path.suffix in TEXT_FILES
-        and name.lower() in str(path.relative_to(folder)).lower()
+        and named.search(str(path.relative_to(place)).lower())
         and any(part in path.stem.lower() for part in parts)
     ]
     if not files:

@@ -41,7 +41,9 @@ def ratio(over: Numbers, under: Numbers, *, resamples: int, seed: int = 0) -> Es
     A percentile interval (Efron & Tibshirani 1993), widened for few units as Hesterberg 2015, arXiv 1411.5279, does.
     """
     weights = _bootstrap_weights(len(over), resamples, seed)
-    return _estimate(over.sum() / under.sum(), (weights @ over) / (weights @ under), len(over))
+    below = weights @ under
+    drawn = below != 0  # a resample of nothing has no ratio
+    return _estimate(over.sum() / under.sum(), (weights @ over)[drawn] / below[drawn], len(over))
 
 
 def relative_change(before: Numbers, after: Numbers, *, resamples: int, seed: int = 0) -> Estimate:
@@ -56,6 +58,28 @@ def wilson(correct: int, items: int) -> Estimate:
     middle = (share + z * z / (2 * items)) / (1 + z * z / items)
     half = z / (1 + z * z / items) * math.sqrt(share * (1 - share) / items + z * z / (4 * items * items))
     return Estimate(share, middle - half, middle + half, items)
+
+
+def percent(change: Estimate) -> str:
+    """A relative change with its interval.
+
+    Example:
+        >>> percent(Estimate(-0.1, -0.2, 0.05, 9))
+        '-10.0% [-20.0%, +5.0%]'
+    """
+    ends = f"[{change.low:+.1%}, {change.high:+.1%}]" if change.low == change.low else "(one unit)"
+    return f"{change.value:+.1%} {ends}"
+
+
+def with_ends(estimate: Estimate) -> str:
+    """A number with its interval.
+
+    Example:
+        >>> with_ends(Estimate(2.5, 2.25, 2.75, 9))
+        '2.500 [2.250, 2.750]'
+    """
+    ends = f"[{estimate.low:.3f}, {estimate.high:.3f}]" if estimate.low == estimate.low else "(one unit)"
+    return f"{estimate.value:.3f} {ends}"
 
 
 def sign(change: Estimate) -> int:

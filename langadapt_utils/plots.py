@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .corpus import language_name, source_name
-from .intervals import Estimate, sign
+from .intervals import Estimate, percent, sign
 from .scores import KIND_NAMES, Scores
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ def plot_sweep(
     }
     ax.plot(*zip(*(place[arm] for arm in sweep.front()), strict=True), color=GREY, linewidth=0.8, linestyle=":")
     for arm, word in ((sweep.knee(), "knee"), (chosen, "chosen")):
-        if arm:
+        if arm in place:
             ax.plot(*place[arm], "o", markersize=11 if word == "knee" else 15, markerfacecolor="none", color=GREY)
             x_arm, y_arm = place[arm]
             _beside(ax, word, x_arm, y_arm, (-8, -14), ha="right", fontsize=8, color=GREY)
@@ -462,7 +462,7 @@ def _colour(language: str) -> str:
 
 def _moved(change: Estimate) -> str:
     direction = "falls" if change.value < 0 else "rises"
-    return f"{direction} by {abs(change.value):.1%} [{change.low:+.1%}, {change.high:+.1%}]"
+    return f"{direction} by {percent(change).lstrip('+-')}"
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:

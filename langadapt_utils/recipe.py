@@ -56,12 +56,21 @@ def _language_code(code: str) -> str:
     return code
 
 
+def _other_source(named: str) -> str:
+    code, _, source = named.partition(":")
+    if named != BUILT_IN and not (source and re.fullmatch(r"(?!en$|hub$|pip$)[a-z]{2,3}", code)):
+        raise ValueError(f"CODE:SOURCE with the code of a third language, such as de:german.txt, or {BUILT_IN}")
+    return named
+
+
 class CorpusRecipe(_Section):
     """Which text, and how much of it is held out."""
 
     target: list[str] = [BUILT_IN]  # "builtin", a file, a folder, or hub:ORG/NAME[:CONFIG][@REV]
     english: list[str] = [BUILT_IN, WIKIPEDIA]  # the same, for replay and for measuring forgetting
-    others: list[str] = [BUILT_IN]  # of other languages, to measure on alone: CODE:SOURCE, or "builtin"
+    others: list[Annotated[str, AfterValidator(_other_source)]] = [
+        BUILT_IN
+    ]  # of other languages, to measure on alone: CODE:SOURCE, or "builtin"
     max_megabytes: Ratio = 0.0  # read no more than this of a source, from its beginning; 0: all of it
     heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of the documents of each domain
     leaks: Literal["stop", "drop"] = "stop"  # where held-out text is in the training text too
@@ -113,7 +122,11 @@ class MixtureRecipe(_Section):
     sequence_length: Annotated[int, Field(ge=8)] = 256  # tokens
     separate_documents: bool = True  # a document neither sees nor counts those before it in its sequence
     control: bool = True  # also train on the English of the mixture alone, to measure forgetting against
-    sweep: list[Share] = [0.0, 0.25, 0.5]  # shares of English that notebook 4 compares in short runs
+    sweep: Annotated[list[Share], Field(min_length=1)] = [
+        0.0,
+        0.25,
+        0.5,
+    ]  # shares of English that notebook 4 compares in short runs
     sweep_tokens: Count = 16_384  # of each of them
     seed: int = 0
 
@@ -150,7 +163,13 @@ class EvaluationRecipe(_Section):
     """How forgetting is measured."""
 
     window_tokens: Annotated[int, Field(ge=16)] = 1_024
-    dial: list[Share] = [0.0, 0.25, 0.5, 0.75, 1.0]  # of the way from the start to the adapted model
+    dial: Annotated[list[Share], Field(min_length=1)] = [
+        0.0,
+        0.25,
+        0.5,
+        0.75,
+        1.0,
+    ]  # of the way from the start to the adapted model
     dial_documents: Count = 8  # of each language, measured at each of them
     documents: Count = 200  # at most, of each source
     other_documents: Count = 4  # at most, of each source in other languages than English and the target
@@ -291,6 +310,7 @@ _GPU = {
     "training.micro_batch_tokens": 16_384,
     "training.checkpoint_minutes": 10.0,
     "evaluation.documents": 500,
+    "evaluation.dial_documents": 100,
 }
 PROFILES: dict[str, dict[str, Any]] = {"smoke": _SMOKE, "cpu": {}, "gpu": _GPU}
 # A base model that hardly knows the script has more to learn: the old byte-level rows that spell Thai must move

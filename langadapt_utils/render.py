@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from .intervals import Estimate
+from .intervals import Estimate, with_ends
 from .tokens import bytes_as_text, token_spans
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def table_html(table: pd.DataFrame, *, caption: str = "", digits: int = 2) -> Ht
 
     def cell(value: Any) -> str:
         if isinstance(value, Estimate):
-            ends = f"[{value.low:.3f}, {value.high:.3f}]" if value.low == value.low else "(one unit)"
-            return f"{value.value:.3f} <small>{ends}</small>"
+            number, _, ends = with_ends(value).partition(" ")
+            return f"{number} <small>{ends}</small>"
         if value is None:
             return ""
         if isinstance(value, bool):

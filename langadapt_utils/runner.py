@@ -18,9 +18,9 @@ from .recipe import Recipe
 from .sources import cache_folder, fetch_model, parameter_count
 from .workspace import NOTEBOOKS, STAGES, Workspace, anchored, default_folder
 
-# Disk a run needs at most, in bytes a parameter: three checkpoints of weights and two moments while the oldest gives
-# way, and two models.
-DISK_BYTES = 3 * 12 + 2 * 4
+# Disk a run needs at most, in bytes a parameter: checkpoints of weights and two moments, two of the run and of the
+# control and one that is being written; the model before and after training, and the control.
+DISK_BYTES = 5 * 12 + 3 * 4
 # Seconds beside training: starting kernels, comparing, measuring. Tokens measured cost a third of tokens trained on.
 OVERHEAD_SECONDS, MEASURED_TOKENS = 300, 250_000
 # What the `parameters` cell of a notebook holds.
@@ -53,10 +53,11 @@ def begin(stage: str, namespace: Mapping[str, Any]) -> Workspace:
     recipe = Recipe.profile(namespace["profile"], language=namespace["language"], overrides=namespace["overrides"])
     recipe = anchored(recipe, project_folder())
     folder = namespace["run_folder"]
-    run = Workspace(project_folder() / folder if folder else default_folder(recipe), recipe, stage=stage)
+    place = project_folder() / folder if folder else default_folder(recipe)
     before = STAGES[: STAGES.index(stage)]
-    if namespace["build_missing"] and not all(run.is_complete(name) for name in before):
-        run_notebooks(recipe, run.folder, stages=before)
+    if namespace["build_missing"] and not all(map(Workspace(place, recipe).is_complete, before)):
+        run_notebooks(recipe, place, stages=before)
+    run = Workspace(place, recipe, stage=stage)  # whose time begins now
     if before:
         run.stage(before[-1])
     return run
@@ -174,9 +175,17 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
             raise StageFailed(
                 f"{notebook.name} stopped in cell {error.exec_count}: {error.ename}: {error.evalue} (see {failed})"
             ) from error
+    _without_widget_state(beside)
     beside.replace(executed)
     failed.unlink(missing_ok=True)
     return time.monotonic() - began
+
+
+def _without_widget_state(path: Path) -> None:
+    """Forget the state of controls: without a kernel they would answer nothing, and hide their static twins."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["metadata"].pop("widgets", None)
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 class _following:

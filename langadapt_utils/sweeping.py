@@ -186,6 +186,7 @@ def sweep(
                 budget_tokens=recipe.training.budget_tokens,
             )
             with tempfile.TemporaryDirectory() as folder:
-                trained = train(model, change, mixture, recipe.training.model_copy(update={"seed": seed}), folder)
+                settings = recipe.training.model_copy(update={"seed": seed, "report_to": []})  # a tracker has one run
+                trained = train(model, change, mixture, settings, folder)
             rows += document_rows(trained.model, change.tokenizer, texts, window, name, seed)
     return Sweep(corpus.language, pd.DataFrame(rows, columns=COLUMNS))

@@ -194,8 +194,9 @@ def train_control(
 ) -> PreTrainedModel | None:
     """What forgetting is measured against: a copy of the start that learns from the English of a mixture alone.
 
-    It sees the same English sequences in the same order as the adapted model, at the same rates. None where the recipe
-    wants no control, or a batch has no English.
+    It sees the same English sequences in the same order as the adapted model, in batches of its own (what fills none is
+    left out) and through a whole schedule of rates. None where the recipe wants no control, where there is less than a
+    batch of English, or nothing but English.
 
     Args:
         start: the model with rows for the new tokens; stays as it is.
@@ -206,13 +207,15 @@ def train_control(
         report: called with `doing` as steps are made.
     """
     english = mixture.only("en")
-    if not recipe.mixture.control or len(english) * english.length < recipe.training.batch_tokens:
+    too_little = len(english) * english.length < recipe.training.batch_tokens
+    if not recipe.mixture.control or too_little or len(english) == len(mixture):
         return None
+    untracked = recipe.training.model_copy(update={"report_to": []})  # a tracker has one run
 
     def told(record: Record) -> None:
         report({"doing": f"control: step {record['step']} of {record['steps']}"} if "step" in record else record)
 
-    return train(start, change, english, recipe.training, folder / CONTROL_CHECKPOINTS, report=told).model
+    return train(start, change, english, untracked, folder / CONTROL_CHECKPOINTS, report=told).model
 
 
 def interpolate(start: PreTrainedModel, end: PreTrainedModel, share: float) -> PreTrainedModel:

@@ -10,13 +10,13 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from .corpus import language_name
 from .explorer import PAGE, TokenFacts, explore_html
-from .intervals import restored
+from .intervals import percent, restored
 from .render import Html, show, shown_spaces
 from .sizing import VocabularySizes, sentence_tokens
 from .sweeping import BEFORE
@@ -51,13 +51,19 @@ class Interactive:
 
 
 def token_explorer(
-    facts: Mapping[str, TokenFacts], samples: Mapping[str, str], *, price: float = 0.5, page: str = ""
+    facts: Mapping[str, TokenFacts],
+    samples: Mapping[str, str],
+    *,
+    parallel: bool = True,
+    price: float = 0.5,
+    page: str = "",
 ) -> Interactive:
     """Type or pick a text and see its tokens under each tokenizer; a click on a token opens what is known of it.
 
     Args:
         facts: of each tokenizer, by its name.
-        samples: a text in each language, by code; the same text, where there is an English one, for parity.
+        samples: a text in each language, by code.
+        parallel: whether they are translations of the English one, so that parity can be told.
         price: of a million tokens, to begin with.
         page: what is shown at first: a code of `samples`; the first by default.
     """
@@ -70,10 +76,12 @@ def token_explorer(
     typed = widgets.Textarea(samples[first], description="type here", layout=wide, continuous_update=True)
     cost = widgets.BoundedFloatText(price, min=0, max=1e6, step=0.1, description="per million")
 
+    def reference(code: str) -> str:
+        return samples.get("en", "") if parallel and code not in ("", "en") else ""
+
     def answer() -> str:
         code = chosen.value if samples.get(chosen.value) == typed.value else ""
-        english = samples.get("en", "") if code not in ("", "en") else ""
-        return str(explore_html(facts, typed.value, language=code, english=english, price=cost.value))
+        return str(explore_html(facts, typed.value, language=code, english=reference(code), price=cost.value))
 
     def picked(event: dict[str, Any]) -> None:
         if event["new"] in samples:
@@ -84,8 +92,7 @@ def token_explorer(
             chosen.value = YOURS
 
     twin = [
-        explore_html(facts, text, language=code, english=samples.get("en", "") if code != "en" else "", price=price)
-        for code, text in samples.items()
+        explore_html(facts, text, language=code, english=reference(code), price=price) for code, text in samples.items()
     ]
     chosen.observe(picked, names="value")
     typed.observe(wrote, names="value")
@@ -111,7 +118,7 @@ def vocabulary_size_widget(
     if base is None or adapted is None or adapted.change is None:
         count = None
     else:
-        count = partial(sentence_tokens, base.tokenizer, adapted.change)
+        count = lru_cache(maxsize=1)(partial(sentence_tokens, base.tokenizer, adapted.change))
 
     def say(number: int) -> str:
         on_text = _own_text(count(typed.value), number, typed.value) if count and typed.value.strip() else ""
@@ -178,7 +185,7 @@ def sweep_sentences(sweep: Sweep, recorded: Mapping[str, Mapping[str, Any]] | No
         for arm, rows in table[table.arm != BEFORE].groupby("arm", sort=False):
             parts = [
                 f"{escape(language_name(row.language))} {row.bits_per_byte.value:.3f} bits per byte "
-                f"({row.change.value:+.1%} [{row.change.low:+.1%}, {row.change.high:+.1%}])"
+                f"({percent(row.change)})"
                 for row in rows.itertuples()
             ]
             best = " Nothing else here beats it in both languages." if not name and arm in front else ""

@@ -211,13 +211,16 @@ def untraceable(text: str, content: dict[str, Any], pointer: str) -> list[str]:
             for below in node.values() if isinstance(node, dict) else node:
                 gather(below)
         elif isinstance(node, int | float):
-            known.append(abs(float(node)))
+            known.append(float(node))
 
     gather(row)
     missing = []
-    for match in re.finditer(r"\d[\d,]*(?:\.\d+)?", text.replace("95 % interval", "")):
+    for match in re.finditer(r"[+-]?\d[\d,]*(?:\.\d+)?", text.replace("95 % interval", "")):
         number = match[0].rstrip(",").replace(",", "")
         digits = len(number.partition(".")[2])
-        shown = {f"{scale * value:.{digits}f}" for value in known for scale in (1, 100)}
+        signed = "+" if number[0] in "+-" else ""  # "fell by" and "rose by" say the sign in words
+        shown = {
+            f"{scale * (value if signed else abs(value)):{signed}.{digits}f}" for value in known for scale in (1, 100)
+        }
         missing += [] if number in shown else [match[0]]
     return missing

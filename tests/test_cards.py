@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import yaml
@@ -25,6 +26,12 @@ def test_the_card_holds_what_was_measured(change: VocabularyChange, scores: Scor
         assert round(row.after.value, 4) in values.values()
     assert all(finding.text in card for finding in scores.findings())
     assert f"{len(change.added):,} tokens for Hungarian" in card
+
+
+def test_one_document_has_no_interval(change: VocabularyChange, scores: Scores) -> None:
+    alone = dataclasses.replace(scores, documents=scores.documents.groupby(["model", "language"]).head(1))
+    card = model_card(Recipe.profile("smoke"), change, alone)
+    assert "(one unit)" in card and "nan" not in card
 
 
 def test_a_model_that_was_not_measured_says_so(change: VocabularyChange) -> None:

@@ -21,8 +21,8 @@ from langadapt_utils.corpus import (
     read_documents,
     split_documents,
 )
-from langadapt_utils.errors import CorpusError
-from langadapt_utils.recipe import BUILT_IN, WIKIPEDIA, CorpusRecipe
+from langadapt_utils.errors import CorpusError, RecipeError
+from langadapt_utils.recipe import BUILT_IN, WIKIPEDIA, CorpusRecipe, Recipe
 
 Write = Callable[[str, bytes], Path]
 TWO = "Első bekezdés.\nMég mindig az.\n\nMásodik bekezdés: ทดสอบ.\n".encode()
@@ -268,6 +268,10 @@ def test_other_languages_are_there_to_be_measured_on_alone(corpora: dict[str, Co
     before = fingerprint(CorpusRecipe(others=[f"de:{german}"]))
     german.write_text("Ein anderer.", encoding="utf-8")
     assert fingerprint(CorpusRecipe(others=[f"de:{german}"])) != before
-    for wrong in ("german.txt", f"hu:{german}", "de:"):
-        with pytest.raises(CorpusError, match=r"corpus\.others cannot hold"):
-            load_corpus(CorpusRecipe(english=[BUILT_IN], others=[wrong]), "hu")
+    both = load_corpus(CorpusRecipe(english=[BUILT_IN], others=[f"th:{german}", BUILT_IN]), "hu").others["th"]
+    assert len(both) == 1 + len(others["th"])
+    with pytest.raises(CorpusError, match=r"corpus\.others cannot hold"):
+        load_corpus(CorpusRecipe(english=[BUILT_IN], others=[f"hu:{german}"]), "hu")
+    for wrong in ("german.txt", "de:", "hub:ORG/NAME", "en:more.txt"):
+        with pytest.raises(RecipeError, match="CODE:SOURCE"):
+            Recipe.profile("smoke", overrides={"corpus.others": wrong})

@@ -109,14 +109,21 @@ def test_hulu_is_read_from_downloads(name: str, tmp_path: Path) -> None:
 
 def test_thai_exams_are_read_from_downloads(tmp_path: Path) -> None:
     row = {"question": "ข้อใดถูก", "a": "หนึ่ง", "b": "สอง", "c": "สาม", "d": "สี่", "e": "", "answer": "c"}
+    (tmp_path / "tonet").mkdir()
+    (tmp_path / "tonet" / "ponet_test.jsonl").write_text('{"question": "another exam"}')
     (tmp_path / "onet_test.jsonl").write_text(json.dumps(row), encoding="utf-8")
     (item,) = thai_exam("onet", str(tmp_path))["test"]
     assert item["choices"] == ["a", "b", "c", "d"] and item["label"] == 2 and "b. สอง" in item["context"]
 
 
-def test_what_cannot_be_measured_is_said(tiny: Base, scores: Scores, tmp_path: Path) -> None:
+def test_what_cannot_be_measured_is_said(
+    tiny: Base, scores: Scores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(RecipeError, match="cannot hold 'hulu_all'"):
         with_tasks(scores, {"base": tiny}, EvaluationRecipe(tasks=["hulu_all"]))
+    monkeypatch.setattr(harness, "ACCURACY", ("bits_per_byte",))
+    with pytest.raises(RecipeError, match="does not say of each item"):
+        with_tasks(scores, {"base": tiny}, EvaluationRecipe(items=2, tasks=["langadapt_copying"]))
     with pytest.raises(RecipeError, match="has no file of HuSST"):
         hulu("HuSST", str(tmp_path))
     (tmp_path / "HuSST_dev.jsonl").write_text('{"text": "x"}', encoding="utf-8")

@@ -65,6 +65,13 @@ def test_one_unit_has_no_interval() -> None:
     assert (estimate.value, estimate.units) == (1.5, 1) and math.isnan(estimate.low) and sign(estimate) == 0
 
 
+def test_resamples_without_a_ratio_are_left_out() -> None:
+    """At chance: a resample can hold nothing above it."""
+    over = np.array([0.5] * 6 + [-0.5] * 5)
+    estimate = ratio(over, over, resamples=500)
+    assert (estimate.value, estimate.low, estimate.high) == (1.0, 1.0, 1.0)
+
+
 def test_a_table_is_restored_from_plain_data() -> None:
     table = pd.DataFrame([{"arm": "a", "score": Estimate(1.0, 0.5, 2.0, 7), "n": 3, "none": None}])
     assert plain(table) == [

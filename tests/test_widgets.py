@@ -36,6 +36,11 @@ def test_the_explorer_follows_what_is_picked_and_typed(
     assert "0 characters" in answer.value
 
 
+def test_texts_that_are_no_translations_have_no_parity(tokenizer: PreTrainedTokenizerFast) -> None:
+    *_, answer = token_explorer({"base": TokenFacts(tokenizer)}, SAMPLES, parallel=False).controls.children
+    assert "times English" not in answer.value
+
+
 def test_an_error_is_shown_in_place(explorer: Interactive, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> str:
         raise ValueError("no <such> text")

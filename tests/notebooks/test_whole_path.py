@@ -145,8 +145,11 @@ def test_the_notebooks_become_a_book(run: Workspace, tmp_path: Path) -> None:
     assert (tmp_path / "site" / "search" / "search_index.json").stat().st_size > 10_000
     for name, page in pages.items():
         assert 'id="la-twin-' in page, f"{name} has no static twin"
+        assert "widget-state+json" not in page, f"{name} holds controls that answer nothing"
     with pytest.raises(WorkspaceError, match="run the notebooks first"):
         build_book(tmp_path, tmp_path / "site")
+    with pytest.raises(WorkspaceError, match="holds other files than a book"):
+        build_book(run.folder, run.folder)
     assert first.is_file()
 
 
