@@ -1,12 +1,13 @@
 """Measuring language models: bits per byte and evaluation items, for any tokenizer.
 
-Axes: B sequences, T tokens, V vocabulary.
+Axes: B sequences, E ends of them, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -93,7 +94,7 @@ def continuation_bits(
             first = 0
             across.append(unit)
         pieces.append(_Piece(unit, [start, *ids], first + 1))
-    bits = _bits(model, pieces, len(whole))
+    bits = _bits_after_contexts(model, pieces)
     if across:
         alone = sorted({contexts[unit] for unit in across})
         encoded = tokenizer(alone, add_special_tokens=False)["input_ids"]
@@ -135,6 +136,53 @@ def _bits(model: PreTrainedModel, pieces: Sequence[_Piece], units: int) -> Numbe
             loss = torch.nn.functional.cross_entropy(logits_TV, targets, reduction="sum")
             totals[piece.unit] += loss.item() / math.log(2)
     return totals
+
+
+def _bits_after_contexts(model: PreTrainedModel, pieces: Sequence[_Piece]) -> Numbers:
+    """Bits of the scored ends of pieces; a beginning that equally many of them share is read once."""
+    groups: dict[tuple[int, ...], list[_Piece]] = defaultdict(list)
+    for piece in pieces:
+        groups[tuple(piece.ids[: piece.first])].append(piece)
+    sizes = {len(group) for group in groups.values()}
+    needed = {"position_ids", "past_key_values", "logits_to_keep"}
+    if len(sizes) > 1 or sizes == {1} or not needed <= inspect.signature(model.forward).parameters.keys():
+        return _bits(model, pieces, len(pieces))
+    members, totals = list(groups.values()), np.zeros(len(pieces))
+    for batch in _batches_by_length([_Piece(place, list(ids), 1) for place, ids in enumerate(groups)]):
+        ends = [piece for shared in batch for piece in members[shared.unit]]
+        totals[[piece.unit for piece in ends]] = _bits_of_ends(model, [shared.ids for shared in batch], ends)
+    return totals
+
+
+def _bits_of_ends(model: PreTrainedModel, contexts: Sequence[list[int]], ends: Sequence[_Piece]) -> Numbers:
+    """Bits of the ends of pieces, as many after each context, from keys and values of the contexts."""
+    device, each = model.device, len(ends) // len(contexts)
+    sizes_B = torch.tensor([len(ids) for ids in contexts])
+    width, begin = int(sizes_B.max()), int(sizes_B.min()) - 1
+    ids_BT = torch.tensor([ids + [0] * (width - len(ids)) for ids in contexts], device=device)
+    mask_BT = (torch.arange(width) < sizes_B[:, None]).long()
+    scored = [piece.ids[piece.first :] for piece in ends]
+    longest = max(map(len, scored))
+    targets_ET = torch.tensor([ids + [0] * (longest - len(ids)) for ids in scored], device=device)
+    with torch.no_grad(), hardware.autocast(hardware.native_precision(), device.type):
+        read = model(ids_BT, attention_mask=mask_BT.to(device), use_cache=True, logits_to_keep=width - begin)
+        last_BV = read.logits[torch.arange(len(contexts)), sizes_B - 1 - begin]
+        logits_ETV = last_BV.repeat_interleave(each, dim=0)[:, None]
+        if longest > 1:
+            read.past_key_values.batch_repeat_interleave(each)
+            sizes_E = sizes_B.repeat_interleave(each)
+            seen_ET = torch.cat([mask_BT.repeat_interleave(each, dim=0), torch.ones(len(ends), longest - 1).long()], 1)
+            rest = model(
+                targets_ET[:, :-1],
+                attention_mask=seen_ET.to(device),
+                position_ids=(sizes_E[:, None] + torch.arange(longest - 1)).to(device),
+                past_key_values=read.past_key_values,
+            )
+            logits_ETV = torch.cat([logits_ETV, rest.logits], dim=1)
+    losses_ET = torch.nn.functional.cross_entropy(logits_ETV.float().transpose(1, 2), targets_ET, reduction="none")
+    counted_ET = torch.arange(longest) < torch.tensor([len(ids) for ids in scored])[:, None]
+    bits: Numbers = (losses_ET.cpu().double() * counted_ET).sum(dim=1).numpy() / math.log(2)
+    return bits
 
 
 def _batches_by_length(pieces: Sequence[_Piece]) -> Iterator[list[_Piece]]:
@@ -304,7 +352,7 @@ def generate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompt:
     """Continue a prompt greedily, without repeating three tokens in a row."""
     ids = [document_start(tokenizer), *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
     inputs = torch.tensor([ids], device=model.device)
-    with torch.no_grad():
+    with torch.no_grad(), hardware.autocast(hardware.native_precision(), model.device.type):
         output = model.generate(
             inputs,
             attention_mask=torch.ones_like(inputs),

@@ -171,9 +171,9 @@ class EvaluationRecipe(_Section):
         1.0,
     ]  # of the way from the start to the adapted model
     dial_documents: Count = 8  # of each language, measured at each of them
-    documents: Count = 200  # at most, of each source
-    other_documents: Count = 4  # at most, of each source in other languages than English and the target
-    items: Count = 100  # at most, of each kind and language
+    documents: Count = 100  # at most, of each source
+    other_documents: Count = 3  # at most, of each source in other languages than English and the target
+    items: Count = 60  # at most, of each kind and language
     tasks: list[str] = []  # of lm-eval, whose accuracy is measured too, such as hellaswag or langadapt_hulu
     task_folder: str = ""  # where downloaded HuLU and Thai exam files lie; empty: they come from the hub
     resamples: Annotated[int, Field(ge=100)] = 2_000  # of the bootstrap
@@ -310,6 +310,8 @@ _GPU = {
     "training.micro_batch_tokens": 16_384,
     "training.checkpoint_minutes": 10.0,
     "evaluation.documents": 500,
+    "evaluation.other_documents": 100,
+    "evaluation.items": 200,
     "evaluation.dial_documents": 100,
 }
 PROFILES: dict[str, dict[str, Any]] = {"smoke": _SMOKE, "cpu": {}, "gpu": _GPU}

@@ -1,10 +1,11 @@
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import gpt2, llama
+from conftest import gpt2, llama, train_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -20,6 +21,7 @@ from langadapt_utils.evaluation import (
     score_items,
     text_quality,
 )
+from langadapt_utils.recipe import EvaluationRecipe
 from langadapt_utils.scores import Scores
 from langadapt_utils.tokens import byte_lengths, document_start
 
@@ -102,6 +104,31 @@ def test_a_continuation_costs_what_it_adds(model: PreTrainedModel, tokenizer: Pr
     assert cost.sum() == pytest.approx(direct_bits(model, tokenizer, context + continuation), rel=1e-4)
 
 
+@pytest.mark.parametrize("make", [llama, gpt2])
+def test_contexts_that_are_shared_change_nothing(
+    make: Callable[[int], PreTrainedModel], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = make(len(tokenizer))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.0)
+    contexts = ["The cat sat", "A much longer context, and more of it, before", "One"]
+    words = [" on the mat.", " x", " somewhere else entirely", " y z"]
+    pairs = [(context, word) for context in contexts for word in words]
+    together = continuation_bits(model, tokenizer, *zip(*pairs, strict=True))
+    alone = [continuation_bits(model, tokenizer, [context], [word])[0] for context, word in pairs]
+    assert together == pytest.approx(alone, rel=1e-4)
+
+
+def test_a_token_across_the_border_is_scored_with_its_context() -> None:
+    """A tokenizer that joins letters: the cost is that of both less that of the context."""
+    joining = train_tokenizer(["abcd"] * 99, size=265)
+    model = llama(len(joining))
+    assert len(joining("abcd")["input_ids"]) == 1
+    expected = direct_bits(model, joining, "abcd") - direct_bits(model, joining, "ab")
+    assert continuation_bits(model, joining, ["ab"], ["cd"])[0] == pytest.approx(expected, rel=1e-4)
+
+
 def test_bits_per_byte_needs_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     score = bits_per_byte(model, tokenizer, ["one", "kettő", "สาม"])
     total = sum(direct_bits(model, tokenizer, text) for text in ("one", "kettő", "สาม"))
@@ -148,7 +175,7 @@ def test_models_are_measured_on_the_same_things(scores: Scores) -> None:
         counts = table.groupby(["model", "language"]).size().unstack()
         assert (counts.loc["base"] == counts.loc["adapted"]).all() and set(counts.columns) >= {"en", "hu"}
     assert (
-        len(scores.documents) == 2 * (10 + 10 + 8)
+        len(scores.documents) == 2 * (10 + 10 + EvaluationRecipe().other_documents)
         and set(scores.documents.language) == {"en", "hu", "th"}
         and len(scores.samples) == 8
     )
