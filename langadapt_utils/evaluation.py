@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 BATCH_TOKENS = 2_048  # of one forward pass
 CLOZE_OPTIONS = 4
 CHANCE = {"choice": 1 / 2, "cloze": 1 / CLOZE_OPTIONS, "pairs": 1 / 2, **dict.fromkeys(PATTERNS, 1 / OPTIONS)}
+BEGINNING = 400  # characters of documents in other languages than English and the target
 SAMPLES = 2  # prompts of each language
 
 
@@ -145,12 +146,13 @@ def _bits_after_contexts(model: PreTrainedModel, pieces: Sequence[_Piece]) -> Nu
         groups[tuple(piece.ids[: piece.first])].append(piece)
     sizes = {len(group) for group in groups.values()}
     needed = {"position_ids", "past_key_values", "logits_to_keep"}
-    if len(sizes) > 1 or sizes == {1} or not needed <= inspect.signature(model.forward).parameters.keys():
+    shared = sizes != {1} and len(sizes) == 1 and min(map(len, groups)) > 1  # more than the start of a document
+    if not (shared and needed <= inspect.signature(model.forward).parameters.keys()):
         return _bits(model, pieces, len(pieces))
     members, totals = list(groups.values()), np.zeros(len(pieces))
     for batch in _batches_by_length([_Piece(place, list(ids), 1) for place, ids in enumerate(groups)]):
-        ends = [piece for shared in batch for piece in members[shared.unit]]
-        totals[[piece.unit for piece in ends]] = _bits_of_ends(model, [shared.ids for shared in batch], ends)
+        ends = [piece for context in batch for piece in members[context.unit]]
+        totals[[piece.unit for piece in ends]] = _bits_of_ends(model, [context.ids for context in batch], ends)
     return totals
 
 
@@ -282,13 +284,15 @@ def evaluate(
     Args:
         models: by name, the base first and the adapted model last. One between them named `control` is measured on
             English documents alone.
-        corpus: its `heldout` part is used, and some documents of `others`.
+        corpus: its `heldout` part is used, and the beginnings of some documents of `others`.
         recipe: how much of it.
         report: called with what is being measured.
     """
     documents, items, samples = [], [], []
     read = {code: at_most_of_each_source(part, recipe.documents) for code, part in corpus.heldout.items()}
-    read |= {code: at_most_of_each_source(part, recipe.other_documents) for code, part in corpus.others.items()}
+    for code, part in corpus.others.items():
+        rows = at_most_of_each_source(part, recipe.other_documents)
+        read[code] = [row | {"text": row["text"][:BEGINNING]} for row in rows]
     for name, bundle in models.items():
         model, tokenizer = bundle.model.to(hardware.device()), bundle.tokenizer
         for language in ["en"] if name == CONTROL else read:

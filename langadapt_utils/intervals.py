@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     Numbers = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
+FEWEST = 5  # units of an interval: the range of fewer holds the middle of all too rarely, of five in 94 % of cases
+TOO_FEW = "(too few for an interval)"
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Estimate:
 
     Attributes:
         value: computed on all units.
-        low, high: ends of the interval; NaN where there is one unit, which says nothing of others.
+        low, high: ends of the interval; NaN where there are fewer than five units, which say little of others.
         units: how many documents or items it rests on.
     """
 
@@ -67,7 +69,7 @@ def percent(change: Estimate) -> str:
         >>> percent(Estimate(-0.1, -0.2, 0.05, 9))
         '-10.0% [-20.0%, +5.0%]'
     """
-    ends = f"[{change.low:+.1%}, {change.high:+.1%}]" if change.low == change.low else "(one unit)"
+    ends = f"[{change.low:+.1%}, {change.high:+.1%}]" if change.low == change.low else TOO_FEW
     return f"{change.value:+.1%} {ends}"
 
 
@@ -78,7 +80,7 @@ def with_ends(estimate: Estimate) -> str:
         >>> with_ends(Estimate(2.5, 2.25, 2.75, 9))
         '2.500 [2.250, 2.750]'
     """
-    ends = f"[{estimate.low:.3f}, {estimate.high:.3f}]" if estimate.low == estimate.low else "(one unit)"
+    ends = f"[{estimate.low:.3f}, {estimate.high:.3f}]" if estimate.low == estimate.low else TOO_FEW
     return f"{estimate.value:.3f} {ends}"
 
 
@@ -119,7 +121,7 @@ def _bootstrap_weights(units: int, resamples: int, seed: int) -> Numbers:
 
 
 def _estimate(value: float, resampled: Numbers, units: int) -> Estimate:
-    if units < 2:
+    if units < FEWEST:
         return Estimate(float(value), math.nan, math.nan, units)
     tail = NormalDist().cdf(-math.sqrt(units / (units - 1)) * _student_quantile(units - 1))
     low, high = np.quantile(resampled, [tail, 1 - tail])

@@ -171,13 +171,13 @@ class EvaluationRecipe(_Section):
         1.0,
     ]  # of the way from the start to the adapted model
     dial_documents: Count = 8  # of each language, measured at each of them
-    documents: Count = 100  # at most, of each source
-    other_documents: Count = 3  # at most, of each source in other languages than English and the target
-    items: Count = 60  # at most, of each kind and language
+    documents: Count = 40  # at most, of each source
+    other_documents: Count = 6  # beginnings of documents, at most, of each source in other languages than the two
+    items: Count = 50  # at most, of each kind and language
     tasks: list[str] = []  # of lm-eval, whose accuracy is measured too, such as hellaswag or langadapt_hulu
     task_folder: str = ""  # where downloaded HuLU and Thai exam files lie; empty: they come from the hub
     resamples: Annotated[int, Field(ge=100)] = 2_000  # of the bootstrap
-    new_tokens: Count = 40  # of each sample text
+    new_tokens: Count = 24  # of each sample text
 
 
 # Knobs of training that change speed, memory or the end alone, so that a stopped run may go on with others.
@@ -289,9 +289,9 @@ _SMOKE = {
     "training.budget_tokens": 3_072,
     "training.batch_tokens": 512,
     "training.micro_batch_tokens": 512,
-    "evaluation.documents": 4,
+    "evaluation.documents": 5,
     "evaluation.other_documents": 1,
-    "evaluation.items": 4,
+    "evaluation.items": 5,
     "evaluation.resamples": 200,
     "evaluation.new_tokens": 8,
     "evaluation.dial": [0.0, 0.5, 1.0],

@@ -13,7 +13,7 @@ import pandas as pd
 
 from .corpus import language_name, source_name
 from .incontext import PATTERNS
-from .intervals import CONFIDENCE, Estimate, plain, plain_cell, ratio, relative_change, sign, wilson
+from .intervals import CONFIDENCE, FEWEST, Estimate, plain, plain_cell, ratio, relative_change, sign, wilson
 
 SCHEMA = 3  # of scores.json, described in scores.schema.json
 CONTROL = "control"  # the model that learned from the English of the mixture alone
@@ -202,6 +202,6 @@ def _points(change: Estimate) -> str:
 
 
 def _interval(change: Estimate, form: str, scale: float = 1.0) -> str:
-    if change.units < 2:
-        return "one unit, no interval"
+    if change.units < FEWEST:
+        return "too few for an interval"
     return f"95 % interval {form.format(scale * change.low)} to {form.format(scale * change.high)}"

@@ -17,6 +17,7 @@ from .intervals import plain, sign
 from .mixture import mix
 from .paired import MEASURED, compared, document_rows, heldout_texts
 from .recipe import EvaluationRecipe, Recipe
+from .scores import Scores
 from .sizing import knee
 from .training import interpolate, train
 
@@ -125,6 +126,8 @@ def dial(
     before: tuple[PreTrainedModel, PreTrainedTokenizerFast],
     corpus: Corpus,
     recipe: EvaluationRecipe,
+    *,
+    scores: Scores | None = None,
 ) -> Sweep:
     """The target language against English on the way from the start to the adapted model, without training.
 
@@ -137,15 +140,38 @@ def dial(
         before: the base model and its tokenizer, which all points are compared with.
         corpus: whose `heldout` is measured on.
         recipe: points of the way, documents, windows.
+        scores: of the base and the adapted model on documents of this corpus, which are not measured again.
 
     Source: WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903.
     """
     texts, window = heldout_texts(corpus, recipe.dial_documents), recipe.window_tokens
-    rows = document_rows(*before, texts, window, BEFORE, 0)
+    known = [_rows_known(scores, place, corpus, recipe) for place in (0, -1)] if scores else [None, None]
+    rows = _labelled(BEFORE, known[0]) or document_rows(*before, texts, window, BEFORE, 0)
     for share in recipe.dial:
-        model = interpolate(start, end, share)
-        rows += document_rows(model, change.tokenizer, texts, window, f"{share:.0%} of the way", 0)
+        arm = f"{share:.0%} of the way"
+        if share == 1 and known[1]:
+            rows += _labelled(arm, known[1])
+        else:
+            model = interpolate(start, end, share)
+            rows += document_rows(model, change.tokenizer, texts, window, arm, 0)
     return Sweep(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
+
+
+def _rows_known(scores: Scores, place: int, corpus: Corpus, recipe: EvaluationRecipe) -> list[list[Any]] | None:
+    """The rows of the dial's documents under the first (0) or last (-1) model of scores, if all of them are there."""
+    mine = scores.documents[scores.documents.model == scores.models[place]].set_index(["language", "id"])
+    rows = []
+    for code in (corpus.language, "en"):
+        ids = corpus.heldout[code].shuffle(seed=0)["id"][: recipe.dial_documents]
+        if not all((code, name) in mine.index for name in ids) or mine.index.has_duplicates:
+            return None
+        found = mine.loc[[(code, name) for name in ids]]
+        rows += [[code, index, *pair] for index, pair in enumerate(zip(found.bits, found.bytes, strict=True))]
+    return rows
+
+
+def _labelled(arm: str, rows: Sequence[list[Any]] | None) -> list[list[Any]]:
+    return [[arm, 0, *row] for row in rows or ()]
 
 
 def sweep(

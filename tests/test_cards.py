@@ -5,6 +5,7 @@ import yaml
 
 from langadapt_utils.cards import model_card
 from langadapt_utils.changes import VocabularyChange
+from langadapt_utils.intervals import TOO_FEW
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.scores import Scores
 
@@ -31,7 +32,7 @@ def test_the_card_holds_what_was_measured(change: VocabularyChange, scores: Scor
 def test_one_document_has_no_interval(change: VocabularyChange, scores: Scores) -> None:
     alone = dataclasses.replace(scores, documents=scores.documents.groupby(["model", "language"]).head(1))
     card = model_card(Recipe.profile("smoke"), change, alone)
-    assert "(one unit)" in card and "nan" not in card
+    assert TOO_FEW in card and "nan" not in card
 
 
 def test_a_model_that_was_not_measured_says_so(change: VocabularyChange) -> None:

@@ -43,7 +43,7 @@ def test_wilson_intervals_are_the_published_ones() -> None:
     assert wilson(0, 10).low == pytest.approx(0) and wilson(10, 10).high == pytest.approx(1)
 
 
-@given(st.lists(st.floats(0.1, 100), min_size=2, max_size=30))
+@given(st.lists(st.floats(0.1, 100), min_size=5, max_size=30))
 @settings(deadline=None, max_examples=25)
 def test_an_interval_holds_its_value(numbers: list[float]) -> None:
     values = np.array(numbers)
@@ -60,9 +60,11 @@ def test_wilson_intervals_cover_the_truth_as_often_as_they_say() -> None:
         assert 0.92 <= covered / times <= 0.98
 
 
-def test_one_unit_has_no_interval() -> None:
-    estimate = ratio(np.array([3.0]), np.array([2.0]), resamples=100)
-    assert (estimate.value, estimate.units) == (1.5, 1) and math.isnan(estimate.low) and sign(estimate) == 0
+@pytest.mark.parametrize("units", [1, 4])
+def test_few_units_have_no_interval(units: int) -> None:
+    estimate = ratio(np.full(units, 3.0), np.full(units, 2.0), resamples=100)
+    assert (estimate.value, estimate.units) == (1.5, units) and math.isnan(estimate.low) and sign(estimate) == 0
+    assert ratio(np.full(5, 3.0), np.full(5, 2.0), resamples=100).low == 1.5
 
 
 def test_resamples_without_a_ratio_are_left_out() -> None:

@@ -14,6 +14,7 @@ from langadapt_utils.embeddings import initialise_embeddings
 from langadapt_utils.evaluation import document_bits
 from langadapt_utils.plots import plot_sweep
 from langadapt_utils.recipe import EvaluationRecipe, Recipe
+from langadapt_utils.scores import Scores
 from langadapt_utils.sweeping import BEFORE, Sweep, dial, english_share_arms, recorded_sweeps, sweep
 from langadapt_utils.widgets import sweep_sentences, sweep_widget
 
@@ -73,12 +74,12 @@ def table(rows: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
 
 def test_findings_follow_the_tests() -> None:
     rows = {
-        (BEFORE, "hu"): [300.0, 310.0, 305.0, 295.0],
-        ("a", "hu"): [200.0, 205.0, 201.0, 199.0],
-        ("b", "hu"): [220.0, 225.0, 221.0, 219.0],
-        (BEFORE, "en"): [100.0, 101.0, 102.0, 103.0],
-        ("a", "en"): [110.0, 111.0, 112.0, 113.0],
-        ("b", "en"): [101.0, 100.0, 103.0, 102.0],
+        (BEFORE, "hu"): [300.0, 310.0, 305.0, 295.0, 302.5],
+        ("a", "hu"): [200.0, 205.0, 201.0, 199.0, 201.25],
+        ("b", "hu"): [220.0, 225.0, 221.0, 219.0, 221.25],
+        (BEFORE, "en"): [100.0, 101.0, 102.0, 103.0, 101.5],
+        ("a", "en"): [110.0, 111.0, 112.0, 113.0, 111.5],
+        ("b", "en"): [101.0, 100.0, 103.0, 102.0, 101.5],
     }
     assert Sweep("hu", table(rows)).findings() == [
         "Hungarian is lowest with a: 2.013 bits per byte.",
@@ -113,6 +114,18 @@ def test_the_dial_goes_from_the_start_to_the_adapted_model(
     for arm, model in (("0% of the way", start), ("100% of the way", end)):
         expected = document_bits(model, change.tokenizer, texts)
         assert table[table.arm == arm].bits.tolist() == pytest.approx(expected.tolist(), rel=1e-3)
+    bundles = {"base": (base, tokenizer), "adapted": (end, change.tokenizer)}
+    held = {code: corpora["hu"].heldout[code] for code in ("hu", "en")}
+    documents = [
+        {"model": name, "language": code, "source": "s", "domain": "d", "id": row["id"], "bits": bits, "bytes": 1}
+        for name, (model, cutter) in bundles.items()
+        for code, part in held.items()
+        for row, bits in zip(part, document_bits(model, cutter, part["text"][:]), strict=True)
+    ]
+    scores = Scores(["base", "adapted"], "hu", pd.DataFrame(documents), pd.DataFrame(), [], 100)
+    again = dial(start, end, change, (base, tokenizer), corpora["hu"], recipe, scores=scores)
+    assert again.table.bits.tolist() == pytest.approx(turned.table.bits.tolist(), rel=1e-3)
+    assert (again.table.bytes == 1).sum() == 2 * 2 * 3  # taken from the scores, not measured again
     slider, answer = sweep_widget(turned).controls.children
     assert "<b>0% of the way" in answer.value
     slider.value = "50% of the way"
