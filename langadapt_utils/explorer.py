@@ -28,6 +28,7 @@ COMPARED = 64  # different tokens of a text whose neighbours are shown
 NEIGHBOURS = 5
 PAGE = 1_800  # characters of a page
 STYLE = """<style>
+.la-page:has(details[open]){padding-bottom:10em}
 .la-stretch{display:inline-block;vertical-align:top;margin:0 1px 10px 0}
 .la-stretch>span{display:block;white-space:nowrap;line-height:1.9}
 .la-token{display:inline-block;position:relative;color:#111;border-left:1px solid #777;padding:0 1px}
@@ -125,7 +126,7 @@ def explore_html(
         )
         stretches.append(f'<span class="la-stretch">{"".join(f"<span>{line}</span>" for line in lines)}</span>')
     direction = "rtl" if language in RIGHT_TO_LEFT else "ltr"
-    body = f'<div lang="{escape(language)}" dir="{direction}">{"".join(stretches)}</div>'
+    body = f'<div class="la-page" lang="{escape(language)}" dir="{direction}">{"".join(stretches)}</div>'
     notes = [f"Only the first {LONGEST:,} characters are shown."] if len(text) > LONGEST else []
     notes += [] if opened else [f"Tokens of texts with more than {OPENED} of them cannot be opened."]
     return Html(STYLE + _costs(facts, spans, shown, english, price) + body + "".join(f"<p>{n}</p>" for n in notes))
