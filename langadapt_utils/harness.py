@@ -187,10 +187,8 @@ def _plausible(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sentiment(row: Mapping[str, Any]) -> dict[str, Any]:
-    labels = ["negative", "neutral", "positive"]
-    context = f"{_field(row, 'Sent', 'sentence')}\nEz a vélemény"
-    label = labels.index(str(_field(row, "Label", "label")).lower())
-    return {"context": context, "choices": ["negatív.", "semleges.", "pozitív."], "label": label}
+    answers = {"negative": "negatív.", "neutral": "semleges.", "positive": "pozitív."}
+    return _one_of(f"{_field(row, 'Sent', 'sentence')}\nEz a vélemény", answers, row)
 
 
 def _entailed(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,10 +198,15 @@ def _entailed(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _committed(row: Mapping[str, Any]) -> dict[str, Any]:
-    labels = ["contradiction", "neutral", "entailment"]
+    answers = {"contradiction": "hamis", "neutral": "bizonytalan", "entailment": "igaz"}
     context = f"{_field(row, 'premise', 'Premise')}\n{_field(row, 'hypothesis', 'Hypothesis')}\nIgaz ez?"
-    label = labels.index(str(_field(row, "label", "Label")).lower())
-    return {"context": context, "choices": ["hamis", "bizonytalan", "igaz"], "label": label}
+    return _one_of(context, answers, row)
+
+
+def _one_of(context: str, answers: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, Any]:
+    """An item whose label is a word: what the model says for each, by word."""
+    label = list(answers).index(str(_field(row, "Label", "label")).lower())
+    return {"context": context, "choices": list(answers.values()), "label": label}
 
 
 def _exam_question(row: Mapping[str, Any]) -> dict[str, Any]:
