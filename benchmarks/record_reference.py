@@ -17,6 +17,7 @@ from typing import Any
 from langadapt_utils import plots
 from langadapt_utils.corpus import language_name
 from langadapt_utils.fertility import FertilityReport
+from langadapt_utils.intervals import Estimate, percent
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.scores import Scores
 from langadapt_utils.workspace import STAGES, Workspace
@@ -71,8 +72,7 @@ def readme_section() -> str:
 
 def _change(one: dict[str, Any], language: str, source: str) -> str:
     row = next(r for r in one["bits_per_byte"] if (r["language"], r["source"]) == (language, source))
-    change = row["change"]
-    return f"{change['value']:+.1%} [{change['low']:+.1%}, {change['high']:+.1%}]"
+    return percent(Estimate(**row["change"]))
 
 
 def _words(one: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from .intervals import percent, with_ends
 from .recipe import Recipe
 from .scores import Scores
 
-METRIC, HUB = "bits_per_byte", "hub:"
+HUB = "hub:"
 
 
 def model_card(recipe: Recipe, change: VocabularyChange, scores: Scores | None = None) -> str:
@@ -57,7 +57,7 @@ def _metadata(recipe: Recipe, scores: Scores | None) -> str:
             dataset_config=row.language,
             dataset_split="held out",
             dataset_name=f"{language_name(row.language)}, {source_name(row.source)}",
-            metric_type=METRIC,
+            metric_type="bits_per_byte",
             metric_name="bits per byte",
             metric_value=round(row.after.value, 4),
         )

@@ -7,9 +7,9 @@ import json
 import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,12 @@ class Corpus:
     train: dict[str, Dataset]
     heldout: dict[str, Dataset]
     parallel: pd.DataFrame  # held-out sentences: columns `id`, `domain` and one a language; may be empty
-    others: dict[str, Dataset] = field(default_factory=dict)  # languages that are only measured, by code
+    read_others: Callable[[], dict[str, Dataset]] = dict  # languages that are only measured, by code
+
+    @cached_property
+    def others(self) -> dict[str, Dataset]:
+        """Documents in languages that are only measured, by code; read when they are first asked for."""
+        return self.read_others()
 
     def summary(self) -> pd.DataFrame:
         """Documents and megabytes of every language, source and split."""
@@ -89,24 +94,25 @@ def load_corpus(recipe: CorpusRecipe, language: str) -> Corpus:
             heldout[code] = _without_leaks(train[code], heldout[code], code)
     held_ids = set(heldout[language]["id"]) & set(heldout["en"]["id"])
     parallel = _parallel_sentences(["en", language], held_ids)
-    return Corpus(language, train, heldout, parallel, _other_languages(recipe, language, heldout))
+    for named in recipe.others:
+        if named.startswith(f"{language}:"):
+            raise CorpusError(f"corpus.others cannot hold '{named}': that is the target language; name another one")
+    others = partial(_other_languages, recipe, language, set(heldout[language]["id"]) | set(heldout["en"]["id"]))
+    return Corpus(language, train, heldout, parallel, others)
 
 
-def _other_languages(recipe: CorpusRecipe, language: str, heldout: Mapping[str, Dataset]) -> dict[str, Dataset]:
+def _other_languages(recipe: CorpusRecipe, language: str, heldout: set[str]) -> dict[str, Dataset]:
     """Documents in languages other than English and the target; of the built-in ones, those that are held out there."""
     found: dict[str, list[Dataset]] = defaultdict(list)
     for named in recipe.others:
         code, _, source = named.partition(":")
         if named != BUILT_IN:
-            if code == language:
-                raise CorpusError(f"corpus.others cannot hold '{named}': that is the target language; name another one")
             found[code].append(read_documents(source, code, max_megabytes=recipe.max_megabytes))
             continue
-        ids = set(heldout[language]["id"]) | set(heldout["en"]["id"])
         for other in built_in_languages():
             if other != language:
                 documents = _built_in_documents(other)
-                places = [place for place, name in enumerate(documents["id"]) if name in ids]
+                places = [place for place, name in enumerate(documents["id"]) if name in heldout]
                 found[other] += [documents.select(places)] if places else []
     return {code: _without_repeats(_concatenate(parts)) for code, parts in found.items() if parts}
 

@@ -96,8 +96,7 @@ def estimate(
     one_layer = 34 * width if training.gradient_checkpointing else 0  # recomputed, one at a time
     logits = 0 if training.fused_loss else 10 * vocabulary
     activations = tokens * (kept * width * layers + one_layer + logits)
-    seen = training.budget_tokens * (1 + recipe.mixture.english_share * recipe.mixture.control)
-    operations = (8 if training.gradient_checkpointing else 6) * parameters * seen
+    operations = (8 if training.gradient_checkpointing else 6) * parameters * recipe.trained_tokens
     return Needs(
         weights_gb=weights / 1e9,
         activations_gb=activations / 1e9,

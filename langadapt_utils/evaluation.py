@@ -293,27 +293,24 @@ def evaluate(
     for code, part in corpus.others.items():
         rows = at_most_of_each_source(part, recipe.other_documents)
         read[code] = [row | {"text": row["text"][:BEGINNING]} for row in rows]
+    asked = [(code, kind, load_items(kind, code)[: recipe.items]) for code in corpus.heldout for kind in ITEM_KINDS]
+    asked += [(NO_LANGUAGE, kind, pattern_items(kind, math.ceil(recipe.items / len(PATTERNS)))) for kind in PATTERNS]
+    asked = [(code, kind, chosen) for code, kind, chosen in asked if chosen]
     for name, bundle in models.items():
         model, tokenizer = bundle.model.to(hardware.device()), bundle.tokenizer
         for language in ["en"] if name == CONTROL else read:
             report(f"{name}: {language_name(language)} documents")
             documents += _document_rows(name, model, tokenizer, read[language], language, recipe.window_tokens)
+        for language, kind, chosen in [] if name == CONTROL else asked:
+            report(f"{name}: {language_name(language)} {kind} items")
+            items += _answers(name, model, tokenizer, kind, chosen, language)
         for language in [] if name == CONTROL else corpus.heldout:
-            for kind in ITEM_KINDS:
-                chosen = load_items(kind, language)[: recipe.items]
-                if chosen:
-                    report(f"{name}: {language_name(language)} {kind} items")
-                    items += _answers(name, model, tokenizer, kind, chosen, language)
             report(f"{name}: {language_name(language)} samples")
             for row in read[language][:SAMPLES]:
                 prompt = opening(row["text"])
                 text = generate(model, tokenizer, prompt, recipe.new_tokens)
                 sample = {"model": name, "language": language, "prompt": prompt, "text": text}
                 samples.append(sample | text_quality(text, like=row["text"]))
-        for kind in [] if name == CONTROL else PATTERNS:
-            report(f"{name}: {kind} from context")
-            chosen = pattern_items(kind, math.ceil(recipe.items / len(PATTERNS)))
-            items += _answers(name, model, tokenizer, kind, chosen, NO_LANGUAGE)
         model.to("cpu")
     return Scores(
         list(models), corpus.language, pd.DataFrame(documents), pd.DataFrame(items), samples, recipe.resamples

@@ -27,6 +27,7 @@ from .tokens import document_start
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from lm_eval.tasks import TaskManager
 
 ACCURACY = ("acc_bytes", "acc_norm", "acc")  # the first of them that a task has
 BATCH = 16  # requests of one forward pass
@@ -51,26 +52,35 @@ def with_tasks(scores: Scores, models: Mapping[str, Base], recipe: EvaluationRec
         ModelError: lm-eval is not installed.
         RecipeError: a task is unknown, or does not say of each item whether it was right.
     """
-    rows = [row for name, bundle in models.items() if name != CONTROL for row in _answers(name, bundle, recipe)]
+    manager = _task_manager(recipe)
+    rows = [
+        row for name, bundle in models.items() if name != CONTROL for row in _answers(name, bundle, recipe, manager)
+    ]
     items = pd.concat([scores.items, pd.DataFrame(rows)], ignore_index=True)
     return dataclasses.replace(scores, items=items)
 
 
-def _answers(name: str, bundle: Base, recipe: EvaluationRecipe) -> list[dict[str, Any]]:
+def _task_manager(recipe: EvaluationRecipe) -> TaskManager:
+    """What knows the tasks of lm-eval and of this project, those of the recipe among them."""
     try:
-        from lm_eval import simple_evaluate
-        from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise ModelError("evaluation.tasks needs lm-eval: pip install 'langadapt[harness]'") from error
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # not how each task was read
     manager = TaskManager(include_path=str(task_folder()), metadata={"folder": recipe.task_folder})
     for task in recipe.tasks:
         if not manager.match_tasks([task]):
             raise RecipeError(
                 f"evaluation.tasks cannot hold '{task}': lm-eval has no such task (see `lm_eval ls tasks`)"
             )
+    return manager
+
+
+def _answers(name: str, bundle: Base, recipe: EvaluationRecipe, manager: TaskManager) -> list[dict[str, Any]]:
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+
     precision = hardware.native_precision()
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # not how each task was read
     model = HFLM(
         pretrained=bundle.model.to(hardware.device()),
         tokenizer=bundle.tokenizer,

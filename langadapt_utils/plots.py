@@ -13,7 +13,7 @@ import numpy as np
 
 from .corpus import language_name, source_name
 from .intervals import Estimate, percent, sign
-from .scores import KIND_NAMES, Scores
+from .scores import Scores, kind_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -369,7 +369,7 @@ def plot_accuracy(scores: Scores, *, ax: Axes | None = None) -> Axes:
     """Accuracy on the evaluation items before and after, with intervals and the level of chance."""
     table = scores.accuracy().iloc[::-1]
     ax = ax or _axes(rows=2 * len(table))
-    names = [f"{language_name(row.language)}, {KIND_NAMES.get(row.kind, row.kind)}" for row in table.itertuples()]
+    names = [f"{language_name(row.language)}, {kind_name(row.kind)}" for row in table.itertuples()]
     for offset, column, marker, label in (
         (0.15, "before", "o", scores.models[0]),
         (-0.15, "after", "s", scores.models[-1]),
@@ -394,7 +394,7 @@ def plot_accuracy(scores: Scores, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("share of items right (95 % interval)")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     moved = [
-        f"{language_name(row.language)} {KIND_NAMES.get(row.kind, row.kind)}"
+        f"{language_name(row.language)} {kind_name(row.kind)}"
         for row in table.iloc[::-1].itertuples()
         if sign(row.change)
     ]

@@ -39,6 +39,7 @@ GiveUp = Literal["usage", "frequency"]
 Schedule = Literal["constant", "early", "annealed"]
 Forbidden = Literal["digits", "mixed_scripts", "whitespace_runs"]
 Share = Annotated[float, Field(ge=0, le=1)]
+Shares = Annotated[list[Share], Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Ratio = Annotated[float, Field(ge=0)]
@@ -63,14 +64,15 @@ def _other_source(named: str) -> str:
     return named
 
 
+OtherSource = Annotated[str, AfterValidator(_other_source)]
+
+
 class CorpusRecipe(_Section):
     """Which text, and how much of it is held out."""
 
     target: list[str] = [BUILT_IN]  # "builtin", a file, a folder, or hub:ORG/NAME[:CONFIG][@REV]
     english: list[str] = [BUILT_IN, WIKIPEDIA]  # the same, for replay and for measuring forgetting
-    others: list[Annotated[str, AfterValidator(_other_source)]] = [
-        BUILT_IN
-    ]  # of other languages, to measure on alone: CODE:SOURCE, or "builtin"
+    others: list[OtherSource] = [BUILT_IN]  # of other languages, to measure on alone: CODE:SOURCE, or "builtin"
     max_megabytes: Ratio = 0.0  # read no more than this of a source, from its beginning; 0: all of it
     heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of the documents of each domain
     leaks: Literal["stop", "drop"] = "stop"  # where held-out text is in the training text too
@@ -122,11 +124,7 @@ class MixtureRecipe(_Section):
     sequence_length: Annotated[int, Field(ge=8)] = 256  # tokens
     separate_documents: bool = True  # a document neither sees nor counts those before it in its sequence
     control: bool = True  # also train on the English of the mixture alone, to measure forgetting against
-    sweep: Annotated[list[Share], Field(min_length=1)] = [
-        0.0,
-        0.25,
-        0.5,
-    ]  # shares of English that notebook 4 compares in short runs
+    sweep: Shares = [0.0, 0.25, 0.5]  # shares of English that notebook 4 compares in short runs
     sweep_tokens: Count = 16_384  # of each of them
     seed: int = 0
 
@@ -163,13 +161,7 @@ class EvaluationRecipe(_Section):
     """How forgetting is measured."""
 
     window_tokens: Annotated[int, Field(ge=16)] = 1_024
-    dial: Annotated[list[Share], Field(min_length=1)] = [
-        0.0,
-        0.25,
-        0.5,
-        0.75,
-        1.0,
-    ]  # of the way from the start to the adapted model
+    dial: Shares = [0.0, 0.25, 0.5, 0.75, 1.0]  # of the way from the start to the adapted model
     dial_documents: Count = 8  # of each language, measured at each of them
     documents: Count = 40  # at most, of each source
     other_documents: Count = 6  # beginnings of documents, at most, of each source in other languages than the two
@@ -250,6 +242,12 @@ class Recipe(_Section):
         """A hash of every knob that decides what comes out."""
         content = self.model_dump(exclude={"training": set(FREE_KNOBS)})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def trained_tokens(self) -> int:
+        """What stage 4 trains on: the budget, and the English of it once more for the control."""
+        again = self.mixture.english_share if self.mixture.control else 0.0
+        return round(self.training.budget_tokens * (1 + again))
 
     @property
     def name(self) -> str:

@@ -17,7 +17,7 @@ from .errors import WorkspaceError
 from .fertility import FertilityReport
 from .intervals import relative_change, restored
 from .render import show, table_html
-from .scores import KIND_NAMES, Scores
+from .scores import Scores, kind_name
 from .workspace import CARD, REPORT, STAGES, Workspace, write_atomically
 
 if TYPE_CHECKING:
@@ -54,10 +54,11 @@ def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | N
         loader=jinja2.PackageLoader(__package__, "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["html"] = lambda piece: jinja2.utils.markupsafe.Markup(str(piece))
-    page = environment.get_template("report.html.j2").render(**_content(run, scores))
+    change = VocabularyChange.load(run.stage("02_vocabulary"))
+    page = environment.get_template("report.html.j2").render(**_content(run, scores, change))
     path = path or run.folder / REPORT
     write_atomically(path, lambda beside: beside.write_text(page, encoding="utf-8"))
-    card = model_card(run.recipe, VocabularyChange.load(run.stage("02_vocabulary")), scores)
+    card = model_card(run.recipe, change, scores)
     write_atomically(run.folder / CARD, lambda beside: beside.write_text(card, encoding="utf-8"))
     return path
 
@@ -109,14 +110,14 @@ def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _content(run: Workspace, scores: Scores) -> dict[str, Any]:
+def _content(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[str, Any]:
     language = language_name(run.recipe.language)
     manifests = {name: run.manifest(name) for name in STAGES[:-1]}
     return {
         "title": f"{language} for {run.recipe.base}",
         "language": language,
         "findings": scores.findings(),
-        "figures": [(source, show(ax)) for source, ax in _figures(run, scores).items()],
+        "figures": [(source, show(ax)) for source, ax in _figures(run, scores, change).items()],
         "bits_table": table_html(_named(scores.bits_per_byte()), caption="Bits per byte on held-out documents"),
         "accuracy_table": table_html(_named(scores.accuracy()), caption="Evaluation items")
         if len(scores.items)
@@ -133,9 +134,8 @@ def _content(run: Workspace, scores: Scores) -> dict[str, Any]:
     }
 
 
-def _figures(run: Workspace, scores: Scores) -> dict[str, Axes]:
+def _figures(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[str, Axes]:
     """Figures by where in `scores.json` the numbers of their titles stand."""
-    change = VocabularyChange.load(run.stage("02_vocabulary"))
     fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
     figures = {"/bits_per_byte": plots.plot_changes(scores), "/domains": plots.plot_domains(scores)}
     if len(scores.items):
@@ -154,6 +154,6 @@ def _steps(run: Workspace) -> list[dict[str, Any]]:
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
     """A table with names for codes, and columns that hold nothing left out."""
-    names = {"language": language_name, "source": source_name, "kind": lambda kind: KIND_NAMES.get(kind, kind)}
+    names = {"language": language_name, "source": source_name, "kind": kind_name}
     named = table.assign(**{column: table[column].map(name) for column, name in names.items() if column in table})
     return named.loc[:, [column for column in named if named[column].notna().any()]]

@@ -124,8 +124,7 @@ def expected_time(recipe: Recipe, parameters: int, stages: Sequence[str]) -> str
     seconds = OVERHEAD_SECONDS * len(stages) / len(STAGES)
     if "04_training" in stages:
         swept = len(recipe.mixture.sweep) * recipe.mixture.sweep_tokens
-        budget = recipe.training.budget_tokens * (1 + recipe.mixture.english_share * recipe.mixture.control)
-        seconds += estimate_seconds(parameters, round(budget) + swept, precision)
+        seconds += estimate_seconds(parameters, recipe.trained_tokens + swept, precision)
     if "05_evaluation" in stages and recipe.profile_name != "smoke":
         seconds += estimate_seconds(parameters, MEASURED_TOKENS // 3, precision)
     machine = f"{hardware.usable_cores()} cores of {hardware.processor_name()}"

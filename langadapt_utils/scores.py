@@ -119,56 +119,26 @@ class Scores:
 
     def comparisons(self) -> dict[str, float]:
         """How many before/after comparisons are made, how many are beyond doubt, and how many would be by chance."""
-        changes = [change for table in (self.bits_per_byte(), self.accuracy()) for change in table.change]
-        changes += [change for change in self.bits_per_byte().against_control if change]
-        return {
-            "count": len(changes),
-            "beyond_doubt": sum(sign(change) != 0 for change in changes),
-            "by_chance": len(changes) * (1 - CONFIDENCE),
-        }
+        return _comparisons(self.bits_per_byte(), self.accuracy())
 
     def findings(self) -> list[Finding]:
         """What the tests say, in words: gain on the target language, loss on English."""
-        found = []
-        for place, row in enumerate(self.bits_per_byte().itertuples()):
-            where = f"/bits_per_byte/{place}"
-            text = f"{language_name(row.language)} ({source_name(row.source)})"
-            said = f"{text}: bits per byte {_percent(row.change, f', {row.change.units} held-out documents')}, "
-            said += f"from {row.before.value:.3f} to {row.after.value:.3f}: {LOWER_IS_BETTER[sign(row.change)]}."
-            found.append(Finding(said, where))
-            if control := row.against_control:
-                said = f"{text}, against a control that learned from English alone: bits per byte {_percent(control)}"
-                found.append(Finding(f"{said}: {LOWER_IS_BETTER[sign(control)]}.", where))
-        for place, row in enumerate(self.accuracy().itertuples()):
-            said = (
-                f"{language_name(row.language)}, {KIND_NAMES.get(row.kind, row.kind)}: {row.before.value:.0%} right "
-                f"before, {row.after.value:.0%} after ({_points(row.change)}, chance {row.chance:.0%}, "
-                f"{row.before.units} items): {HIGHER_IS_BETTER[sign(row.change)]}."
-            )
-            found.append(Finding(said, f"/accuracy/{place}"))
-        if transfer := self.backward_transfer():
-            said = f"All kinds of English items together: {_points(transfer)}: {HIGHER_IS_BETTER[sign(transfer)]}."
-            found.append(Finding(said, "/backward_transfer"))
-        many = self.comparisons()
-        said = (
-            f"{many['count']} comparisons with the base or the control, {many['beyond_doubt']} of them beyond doubt; "
-        )
-        said += f"if nothing had changed, about {many['by_chance']:.1f} would be by chance."
-        return [*found, Finding(said, "/comparisons")]
+        return _findings(self.bits_per_byte(), self.accuracy(), self.backward_transfer())
 
     def save(self, path: Path) -> None:
         """Write the scores as JSON: every document and item, and the tables made from them (`scores.schema.json`)."""
+        bits, accuracy, transfer = self.bits_per_byte(), self.accuracy(), self.backward_transfer()
         content = {
             "schema": SCHEMA,
             "models": self.models,
             "target": self.target,
             "resamples": self.resamples,
-            "findings": [vars(finding) for finding in self.findings()],
-            "bits_per_byte": plain(self.bits_per_byte()),
+            "findings": [vars(finding) for finding in _findings(bits, accuracy, transfer)],
+            "bits_per_byte": plain(bits),
             "domains": plain(self.bits_per_byte(by=("language", "domain"))),
-            "accuracy": plain(self.accuracy()),
-            "backward_transfer": plain_cell(self.backward_transfer()),
-            "comparisons": self.comparisons(),
+            "accuracy": plain(accuracy),
+            "backward_transfer": plain_cell(transfer),
+            "comparisons": _comparisons(bits, accuracy),
             "documents": self.documents.to_dict("records"),
             "items": self.items.to_dict("records"),
             "samples": self.samples,
@@ -188,6 +158,47 @@ class Scores:
         if before is None or np.isnan(before).any():
             return None
         return relative_change(before, after, resamples=self.resamples)
+
+
+def kind_name(kind: str) -> str:
+    """What a kind of items is called in figures and sentences; a task of lm-eval has a name of its own."""
+    return KIND_NAMES.get(kind, kind)
+
+
+def _comparisons(bits: pd.DataFrame, accuracy: pd.DataFrame) -> dict[str, float]:
+    changes = [*bits.change, *accuracy.change, *(change for change in bits.against_control if change)]
+    return {
+        "count": len(changes),
+        "beyond_doubt": sum(sign(change) != 0 for change in changes),
+        "by_chance": len(changes) * (1 - CONFIDENCE),
+    }
+
+
+def _findings(bits: pd.DataFrame, accuracy: pd.DataFrame, transfer: Estimate | None) -> list[Finding]:
+    found = []
+    for place, row in enumerate(bits.itertuples()):
+        where = f"/bits_per_byte/{place}"
+        text = f"{language_name(row.language)} ({source_name(row.source)})"
+        said = f"{text}: bits per byte {_percent(row.change, f', {row.change.units} held-out documents')}, "
+        said += f"from {row.before.value:.3f} to {row.after.value:.3f}: {LOWER_IS_BETTER[sign(row.change)]}."
+        found.append(Finding(said, where))
+        if control := row.against_control:
+            said = f"{text}, against a control that learned from English alone: bits per byte {_percent(control)}"
+            found.append(Finding(f"{said}: {LOWER_IS_BETTER[sign(control)]}.", where))
+    for place, row in enumerate(accuracy.itertuples()):
+        said = (
+            f"{language_name(row.language)}, {kind_name(row.kind)}: {row.before.value:.0%} right "
+            f"before, {row.after.value:.0%} after ({_points(row.change)}, chance {row.chance:.0%}, "
+            f"{row.before.units} items): {HIGHER_IS_BETTER[sign(row.change)]}."
+        )
+        found.append(Finding(said, f"/accuracy/{place}"))
+    if transfer:
+        said = f"All kinds of English items together: {_points(transfer)}: {HIGHER_IS_BETTER[sign(transfer)]}."
+        found.append(Finding(said, "/backward_transfer"))
+    many = _comparisons(bits, accuracy)
+    said = f"{many['count']} comparisons with the base or the control, {many['beyond_doubt']} of them beyond doubt; "
+    said += f"if nothing had changed, about {many['by_chance']:.1f} would be by chance."
+    return [*found, Finding(said, "/comparisons")]
 
 
 def _percent(change: Estimate, note: str = "") -> str:

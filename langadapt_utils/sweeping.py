@@ -67,8 +67,7 @@ class Sweep:
 
     def front(self) -> list[str]:
         """Arms that no other beats in both languages at once (the Pareto front), the best in the target first."""
-        sums = self.table.groupby(["arm", "language"], sort=False)[["bits", "bytes"]].sum()
-        values = (sums.bits / sums.bytes).unstack()
+        values = self._values()
         best = [
             arm
             for arm, row in values.iterrows()
@@ -81,8 +80,7 @@ class Sweep:
         front = self.front()
         if len(front) < 3:
             return None
-        sums = self.table.groupby(["arm", "language"])[["bits", "bytes"]].sum()
-        values = (sums.bits / sums.bytes).unstack().loc[front]
+        values = self._values().loc[front]
         return front[knee(values[self.target], values["en"])]
 
     def with_arms(self, other: Sweep) -> Sweep:
@@ -92,6 +90,11 @@ class Sweep:
         if not size.equals(arms.groupby(document)["bytes"].first()):
             return self
         return replace(self, table=pd.concat([self.table, arms], ignore_index=True))
+
+    def _values(self) -> pd.DataFrame:
+        """Bits per byte, of shape (arms, languages)."""
+        sums = self.table.groupby(["arm", "language"], sort=False)[["bits", "bytes"]].sum()
+        return (sums.bits / sums.bytes).unstack()
 
     def save(self, path: Path, about: Mapping[str, Any]) -> None:
         """Write summary, findings and what they came from (recipes, data, hardware, commit, seconds) as JSON."""

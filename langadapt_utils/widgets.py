@@ -56,7 +56,6 @@ def token_explorer(
     *,
     parallel: bool = True,
     price: float = 0.5,
-    page: str = "",
 ) -> Interactive:
     """Type or pick a text and see its tokens under each tokenizer; a click on a token opens what is known of it.
 
@@ -65,11 +64,10 @@ def token_explorer(
         samples: a text in each language, by code.
         parallel: whether they are translations of the English one, so that parity can be told.
         price: of a million tokens, to begin with.
-        page: what is shown at first: a code of `samples`; the first by default.
     """
     import ipywidgets as widgets
 
-    first = page or next(iter(samples))
+    first = next(iter(samples))
     names = [(language_name(code), code) for code in samples]
     chosen = widgets.Dropdown(options=[*names, (YOURS, YOURS)], value=first, description="text")
     wide = widgets.Layout(width="95%", height="5em")
@@ -96,7 +94,8 @@ def token_explorer(
     ]
     chosen.observe(picked, names="value")
     typed.observe(wrote, names="value")
-    return _interactive([chosen, typed, cost], [chosen, typed, cost], answer, "".join(map(str, twin)))
+    controls = [chosen, typed, cost]  # what is chosen changes what is typed, which is answered
+    return _interactive(controls, answer, "".join(map(str, twin)), observed=[typed, cost])
 
 
 def vocabulary_size_widget(
@@ -126,8 +125,7 @@ def vocabulary_size_widget(
 
     numbers = [number for _, number in options]
     twin = _listed([say(number) for number in _some(numbers)])
-    shown = [typed, slider] if count else [slider]
-    return _interactive(shown, shown, lambda: say(slider.value), twin)
+    return _interactive([typed, slider] if count else [slider], lambda: say(slider.value), twin)
 
 
 def vocabulary_size_sentence(sizes: VocabularySizes, number: int) -> str:
@@ -161,7 +159,7 @@ def neighbours_widget(table: pd.DataFrame) -> Interactive:
         )
         return f"<b>{escape(shown_spaces(token))}</b><table>{lines}</table>"
 
-    return _interactive([chosen], [chosen], lambda: say(chosen.value), "".join(say(token) for token in _some(tokens)))
+    return _interactive([chosen], lambda: say(chosen.value), "".join(say(token) for token in _some(tokens)))
 
 
 def sweep_widget(sweep: Sweep, recorded: Mapping[str, Mapping[str, Any]] | None = None) -> Interactive:
@@ -173,7 +171,7 @@ def sweep_widget(sweep: Sweep, recorded: Mapping[str, Mapping[str, Any]] | None 
     """
     sentences = sweep_sentences(sweep, recorded)
     slider = _slider("point", list(sentences), next(iter(sentences)))
-    return _interactive([slider], [slider], lambda: sentences[slider.value], _listed(list(sentences.values())))
+    return _interactive([slider], lambda: sentences[slider.value], _listed(list(sentences.values())))
 
 
 def sweep_sentences(sweep: Sweep, recorded: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, str]:
@@ -211,9 +209,9 @@ def _slider(name: str, options: Sequence[Any], value: Any) -> Widget:
 
 
 def _interactive(
-    controls: Sequence[Widget], observed: Sequence[Widget], answer: Callable[[], str], twin: str
+    controls: Sequence[Widget], answer: Callable[[], str], twin: str, *, observed: Sequence[Widget] | None = None
 ) -> Interactive:
-    """Controls above their answer, which is made anew when one of them changes."""
+    """Controls above their answer, which is made anew when one of them, or of those to be observed, changes."""
     import ipywidgets as widgets
 
     name = f"la-twin-{hashlib.sha256(twin.encode('utf-8', 'replace')).hexdigest()[:12]}"
@@ -226,7 +224,7 @@ def _interactive(
             return f'{hidden}<p role="alert"><b>{type(error).__name__}</b>: {escape(str(error))}</p>'
 
     below = widgets.HTML(made())
-    for control in observed:
+    for control in controls if observed is None else observed:
         control.observe(lambda _: setattr(below, "value", made()), names="value")
     return Interactive(widgets.VBox([*controls, below]), Html(f'<div id="{name}">{twin}</div>'))
 
