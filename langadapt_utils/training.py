@@ -370,28 +370,31 @@ class _MixtureTrainer(Trainer):  # type: ignore[misc]
         return str(self._beside or super()._get_output_dir(trial))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write a checkpoint beside, then give it its name; the last two are kept."""
+        """Write a checkpoint beside, then give it its name; two are kept, older ones moved away before they go."""
         folder = Path(self.args.output_dir)
+        beside = folder / ".writing"
+        if self.args.should_save:
+            shutil.rmtree(beside, ignore_errors=True)  # what a killed process left
         copies = 4 if self._average else 3  # weights, two moments, the average
         needed = copies * sum(p.numel() * p.element_size() for p in self.model.parameters())
         free = free_bytes(folder)
         if not self.agreed(free >= needed):
             self._log.say(f"no checkpoint: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB of disk are free")
             return
-        self._beside = folder / ".writing"
+        self._beside = beside
         try:
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()  # each process writes a part
-            written = self._beside / f"checkpoint-{self.state.global_step}"
+            written = beside / f"checkpoint-{self.state.global_step}"
             if self.args.should_save:
                 if self._average:
                     self._average.save(written)
                 written.replace(folder / written.name)
                 for old in _checkpoints(folder)[:-KEPT]:
-                    shutil.rmtree(old)
+                    old.replace(beside / old.name)
         finally:
             if self.args.should_save:
-                shutil.rmtree(self._beside, ignore_errors=True)
+                shutil.rmtree(beside, ignore_errors=True)
             self._beside = None
         self.accelerator.wait_for_everyone()
 
