@@ -37,6 +37,7 @@ _HOMES = {
     "leaks": ["find_leaks"],
     "plots": [
         "plot_accuracy",
+        "plot_bytes",
         "plot_changes",
         "plot_comparison",
         "plot_domains",

@@ -13,12 +13,15 @@ import numpy as np
 
 from .corpus import language_name, source_name
 from .intervals import Estimate, percent, sign
+from .render import TOKEN_COLOURS, visible_piece
 from .scores import Scores, kind_name
+from .tokens import token_spans
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
     from matplotlib.axes import Axes
+    from transformers import PreTrainedTokenizerFast
 
     from .changes import VocabularyChange
     from .fertility import FertilityReport
@@ -57,6 +60,37 @@ def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = No
         what = "are cut in two or more tokens" if column == "continued_words" else "are a single token"
         title = f"{here:.0%} of {language_name(target)} words {what}, {english:.0%} of English words"
     return _finish(ax, title, note=f"{report.sentences} texts a language")
+
+
+def plot_bytes(tokenizer: PreTrainedTokenizerFast, words: Mapping[str, str], *, ax: Axes | None = None) -> Axes:
+    """Words byte by byte: which bytes are a letter (above) and which are a token (below).
+
+    Args:
+        tokenizer: what cuts the words.
+        words: one for each language, by code.
+        ax: to draw into.
+    """
+    ax = ax or _axes(rows=3 * len(words))
+    counts = {}
+    for row, (code, word) in enumerate(words.items()):
+        spans, raw, place = token_spans(tokenizer, word), word.encode(), 0
+        counts[code] = len(spans)
+        for letter in word:
+            size = len(letter.encode())
+            _box(ax, place, place + size, row, visible_piece(letter.encode()), "#f2f2f2", fontsize=11)
+            place += size
+        for span, colour in zip(spans, cycle(TOKEN_COLOURS)):
+            text = visible_piece(raw[span.start : span.end])
+            _box(ax, span.start, span.end, row + 0.36, text, colour, fontsize=8)
+        counted = f"letters {len(word)}, bytes {len(raw)}, tokens {len(spans)}"
+        ax.text(0, row - 0.08, f"{language_name(code)}: {counted}", fontsize=9, color=_colour(code))
+    ax.set_xlim(-0.02, max(len(word.encode()) for word in words.values()) + 0.02)
+    ax.set_ylim(len(words) - 0.15, -0.35)
+    ax.set_yticks([])
+    ax.spines["left"].set_visible(False)
+    ax.set_xlabel("bytes in UTF-8: letters above, tokens below")
+    said = ", ".join(f"{count} in {language_name(code)}" for code, count in counts.items())
+    return _finish(ax, f"Tokens that one word takes: {said}")
 
 
 def plot_token_counts(counts: Mapping[str, int], language: str, *, ax: Axes | None = None) -> Axes:
@@ -265,49 +299,46 @@ def plot_sweep(
 
     Args:
         sweep: of this run: full points.
-        recorded: sweeps recorded with the project, by name: hollow points, named after the recording.
+        recorded: sweeps recorded with the project, by name: hollow points.
         chosen: the arm to be marked as the one that was taken.
         ax: to draw into.
     """
+    from adjustText import adjust_text
+
     from .sweeping import BEFORE
 
-    ax = ax or _axes(rows=9)
+    ax = ax or _axes(rows=12)
     summary = {(row.arm, row.language): row for row in sweep.summary().itertuples()}
+    place, labels = {}, []
     for arm in dict.fromkeys(arm for arm, _ in summary):
         x, y = (summary[arm, code].bits_per_byte for code in (sweep.target, "en"))
         colour = GREY if arm == BEFORE else TARGET
-        ax.errorbar(
-            x.value,
-            y.value,
-            [[y.value - y.low], [y.high - y.value]],
-            [[x.value - x.low], [x.high - x.value]],
-            "o",
-            color=colour,
-            elinewidth=0.8,
-            alpha=0.9,
-        )
-        _beside(ax, arm, x.value, y.value, (6, 5), fontsize=8, color=colour)
-    place = {
-        arm: [summary[arm, code].bits_per_byte.value for code in (sweep.target, "en")]
-        for arm in dict.fromkeys(arm for arm, _ in summary)
-    }
+        across, along = ([[one.value - one.low], [one.high - one.value]] for one in (x, y))
+        ax.errorbar(x.value, y.value, along, across, "o", color=colour, ecolor=(colour, 0.5), elinewidth=0.8)
+        place[arm] = x.value, y.value
+        words = [arm] + [word for word, which in (("knee", sweep.knee()), ("chosen", chosen)) if which == arm]
+        labels.append(ax.text(x.value, y.value, ", ".join(words), fontsize=8, color=colour))
     ax.plot(*zip(*(place[arm] for arm in sweep.front()), strict=True), color=GREY, linewidth=0.8, linestyle=":")
-    for arm, word in ((sweep.knee(), "knee"), (chosen, "chosen")):
-        if arm in place:
-            ax.plot(*place[arm], "o", markersize=11 if word == "knee" else 15, markerfacecolor="none", color=GREY)
-            x_arm, y_arm = place[arm]
-            _beside(ax, word, x_arm, y_arm, (-8, -14), ha="right", fontsize=8, color=GREY)
-    for name, content in (recorded or {}).items():
+    for arm in {sweep.knee(), chosen} & set(place):
+        ax.plot(*place[arm], "o", markersize=12, markerfacecolor="none", color=GREY)
+    recorded = recorded or {}
+    for name, content in recorded.items():
         points: dict[str, dict[str, float]] = {}
         for row in content["summary"]:
             points.setdefault(row["arm"], {})[row["language"]] = row["bits_per_byte"]["value"]
         for arm, values in points.items():
-            ax.plot(values[sweep.target], values["en"], "o", color=ENGLISH, markerfacecolor="white", markersize=5)
-            _beside(ax, f"{arm} ({name})", values[sweep.target], values["en"], (6, -9), fontsize=7, color=ENGLISH)
-    ax.margins(0.18)
+            at = values[sweep.target], values["en"]
+            ax.plot(*at, "o", color=ENGLISH, markerfacecolor="white", markersize=5)
+            said = arm if len(recorded) == 1 else f"{arm} ({name})"
+            labels.append(ax.text(*at, said, fontsize=7, color=ENGLISH))
+    ax.margins(0.12)
     ax.set_xlabel(f"{language_name(sweep.target)}, bits per byte (95 % interval)")
     ax.set_ylabel("English, bits per byte")
-    return _finish(ax, " ".join(sweep.findings()[:2]))
+    note = f"hollow: recorded, {', '.join(recorded)}" if recorded else ""
+    ax = _finish(ax, " ".join(sweep.findings()[:2]), note=note)
+    lines = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5}
+    adjust_text(labels, ax=ax, expand=(1.15, 1.7), force_text=(0.2, 0.6), iter_lim=500, arrowprops=lines)
+    return ax
 
 
 def plot_drift(drift: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -438,6 +469,12 @@ def _dots(
     ax.margins(x=0.12)
     if percent:
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:+.0%}")
+
+
+def _box(ax: Axes, left: float, right: float, top: float, text: str, colour: str, *, fontsize: float) -> None:
+    """A box with text in it, a third of a row high."""
+    ax.barh(top, right - left, height=0.32, left=left, align="edge", color=colour, edgecolor=GREY, linewidth=0.8)
+    ax.text((left + right) / 2, top + 0.16, text, ha="center", va="center", fontsize=fontsize)
 
 
 def _beside(ax: Axes, text: str, x: float, y: float, points: tuple[float, float], **style: Any) -> None:

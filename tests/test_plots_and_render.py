@@ -1,4 +1,5 @@
 import re
+import warnings
 from html.parser import HTMLParser
 
 import matplotlib.pyplot as plt
@@ -70,6 +71,26 @@ def test_a_fertility_figure_states_the_numbers_it_shows(column: str, report: Fer
         plots.UNITS[column]
     )
     assert [bar.get_width() for bar in ax.patches] == pytest.approx(list(report.table[column].iloc[::-1]))
+
+
+def test_words_are_drawn_byte_by_byte_in_letters_of_any_script(tokenizer: PreTrainedTokenizerFast) -> None:
+    words = {"en": "language", "hu": "nyelvű", "th": "น้ำ"}
+    ax = plots.plot_bytes(tokenizer, words)
+    counts = [len(tokenizer.tokenize(word)) for word in words.values()]
+    title = ax.get_title(loc="left").replace("\n", " ")
+    assert list(map(int, re.findall(r"\d+", title))) == counts
+    assert len(ax.patches) == sum(map(len, words.values())) + sum(counts)
+    assert sum(bar.get_width() for bar in ax.patches) == 2 * sum(len(word.encode()) for word in words.values())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as a letter that no font has
+        show(ax)
+
+
+def test_tokens_are_counted_against_the_first() -> None:
+    ax = plots.plot_token_counts({"base": 200, "few": 150, "many": 50}, "Thai")
+    title = ax.get_title(loc="left").replace("\n", " ")
+    assert title == "Thai tokens saved: 25% with few, 75% with many"
+    assert [bar.get_width() for bar in ax.patches] == [0.25, 0.75, 1]
 
 
 def test_the_curve_states_what_is_saved(change: VocabularyChange) -> None:

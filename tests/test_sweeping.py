@@ -1,5 +1,6 @@
 import copy
 import json
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,7 @@ from langadapt_utils.evaluation import document_bits
 from langadapt_utils.plots import plot_sweep
 from langadapt_utils.recipe import EvaluationRecipe, Recipe
 from langadapt_utils.scores import Scores
-from langadapt_utils.sweeping import BEFORE, Sweep, dial, english_share_arms, recorded_sweeps, sweep
+from langadapt_utils.sweeping import BEFORE, COLUMNS, Sweep, dial, english_share_arms, recorded_sweeps, sweep
 from langadapt_utils.widgets import sweep_sentences, sweep_widget
 
 RECIPE = Recipe.profile(
@@ -140,8 +141,10 @@ def test_a_sweep_is_drawn_and_recorded(found: Sweep, tmp_path: Path, monkeypatch
     assert list(recorded) == ["mine"] and recorded["mine"]["commit"] == "abc" and not recorded_sweeps("th")
     assert len(recorded["mine"]["summary"]) == len(found.summary())
     ax = plot_sweep(found, recorded)
-    texts = [text.get_text() for text in ax.texts]
-    assert set(found.table.arm) <= set(texts) and {f"{arm} (mine)" for arm in set(found.table.arm)} <= set(texts)
+    texts = [text.get_text().partition(",")[0] for text in ax.texts]
+    assert all(texts.count(arm) == 2 for arm in set(found.table.arm)) and "mine" in ax.get_xlabel()
+    twice = plot_sweep(found, recorded | {"other": recorded["mine"]})
+    assert {f"{arm} (other)" for arm in set(found.table.arm)} <= {text.get_text() for text in twice.texts}
     assert ax.get_title(loc="left").replace("\n", " ") == " ".join(found.findings()[:2])
     sentences = sweep_sentences(found, recorded)
     arms = set(found.table.arm) - {"before"}
@@ -162,7 +165,18 @@ def test_the_knee_and_arms_from_elsewhere() -> None:
     assert set(both.table.arm) == {BEFORE, "a", "b", "c", "d"}
     others = Sweep("hu", renamed.table.assign(bytes=99))
     assert sweep.with_arms(others) is sweep
-    assert {"knee", "chosen"} <= {text.get_text() for text in plot_sweep(sweep, chosen="c").texts}
+    assert {"b, knee", "c, chosen"} <= {text.get_text() for text in plot_sweep(sweep, chosen="c").texts}
+
+
+def test_no_label_of_the_recorded_sweep_covers_another() -> None:
+    content = recorded_sweeps("hu")["cpu-40k"]
+    values = {(row["arm"], row["language"]): row["bits_per_byte"]["value"] for row in content["summary"]}
+    rows = [[arm, 0, code, i, 8 * value, 8] for (arm, code), value in values.items() for i in range(6)]
+    ax = plot_sweep(Sweep("hu", pd.DataFrame(rows, columns=COLUMNS)))
+    ax.figure.canvas.draw()
+    boxes = {text.get_text(): text.get_window_extent() for text in ax.texts if text.get_text()}
+    assert len(boxes) == len(values) / 2
+    assert not [pair for pair in combinations(boxes, 2) if boxes[pair[0]].overlaps(boxes[pair[1]])]
 
 
 def test_recorded_sweeps_say_where_they_come_from() -> None:
