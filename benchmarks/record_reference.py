@@ -70,9 +70,9 @@ def readme_section() -> str:
     return "\n\n".join([*figures, "\n".join(lines), machine + "brackets hold 95 % intervals over held-out documents."])
 
 
-def _change(one: dict[str, Any], language: str, source: str) -> str:
+def _change(one: dict[str, Any], language: str, source: str, column: str = "change") -> str:
     row = next(r for r in one["bits_per_byte"] if (r["language"], r["source"]) == (language, source))
-    return percent(Estimate(**row["change"]))
+    return percent(Estimate(**row[column]))
 
 
 def _words(one: dict[str, Any]) -> str:
@@ -85,6 +85,7 @@ ROWS = {
     "bits per byte, the language": lambda one: _change(one, one["recipe"]["language"], "builtin"),
     "bits per byte, English Wikipedia": lambda one: _change(one, "en", "wikipedia"),
     "bits per byte, English project documents": lambda one: _change(one, "en", "builtin"),
+    "English Wikipedia, against training on English alone": lambda one: _change(one, "en", "wikipedia", "against_control"),
     "minutes": lambda one: f"{sum(one['seconds'].values()) / 60:.0f}",
 }
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from .sizing import VocabularySizes
     from .sweeping import Sweep
 
-# From the colour-blind-safe palette of Okabe and Ito; English is always blue, the target always orange.
-ENGLISH, TARGET, GREY = "#0072B2", "#D55E00", "#777777"
+# From the colour-blind-safe palette of Okabe and Ito, the orange darkened until it can be read as text (WCAG AA).
+ENGLISH, TARGET, GREY = "#0072B2", "#BD5200", "#6e6e6e"
 UNITS = {
     "tokens_per_word": "tokens per word",
     "tokens_per_character": "tokens per character",

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
 from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils import plots
@@ -156,6 +157,17 @@ def test_a_shown_figure_has_alternative_text() -> None:
     html = str(show(ax, caption="a & b"))
     assert 'alt="A &lt;finding&gt;. Shown: tokens."' in html and "a &amp; b" in html
     assert "data:image/png;base64," in html
+
+
+def luminance(colour: str) -> float:
+    """As WCAG 2 defines it."""
+    parts = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour))
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), parts, strict=True))
+
+
+@pytest.mark.parametrize("colour", [plots.ENGLISH, plots.TARGET, plots.GREY])
+def test_colours_of_figures_can_be_read_as_text(colour: str) -> None:
+    assert 1.05 / (luminance(colour) + 0.05) >= 4.5  # WCAG AA, on white
 
 
 @given(
