@@ -85,7 +85,9 @@ ROWS = {
     "bits per byte, the language": lambda one: _change(one, one["recipe"]["language"], "builtin"),
     "bits per byte, English Wikipedia": lambda one: _change(one, "en", "wikipedia"),
     "bits per byte, English project documents": lambda one: _change(one, "en", "builtin"),
-    "English Wikipedia, against training on English alone": lambda one: _change(one, "en", "wikipedia", "against_control"),
+    "English Wikipedia, against training on English alone": lambda one: _change(
+        one, "en", "wikipedia", "against_control"
+    ),
     "minutes": lambda one: f"{sum(one['seconds'].values()) / 60:.0f}",
 }
 

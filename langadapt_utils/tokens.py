@@ -154,8 +154,9 @@ def token_spans(tokenizer: PreTrainedTokenizerFast, text: str) -> list[Span]:
         ends = np.cumsum([len(piece) for piece in raw]).tolist()
     else:
         ends = [len(text[:end].encode()) for _, end in encoding.offsets]
-    for index, (token, end) in enumerate(zip(encoding.ids, ends, strict=True)):
-        end = size if index == len(encoding.ids) - 1 else max(start, end)
+    ids = encoding.ids  # asked once: each time it is a new list
+    for index, (token, end) in enumerate(zip(ids, ends, strict=True)):
+        end = size if index == len(ids) - 1 else max(start, end)
         spans.append(Span(token, start, end))
         start = end
     return spans
