@@ -47,7 +47,7 @@ def build_book(run_folder: Path, site: Path) -> Path:
             _copy(root / name, pages / name)
         _copy(root / "README.md", pages / "index.md")
         for path in executed:
-            _copy(path, pages / "notebooks" / path.name)
+            _copy_notebook(path, pages / "notebooks" / path.name)
         settings = (root / "mkdocs.yml").read_text(encoding="utf-8")
         (Path(folder) / "mkdocs.yml").write_text(f"docs_dir: pages\n{settings}", encoding="utf-8")
         command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(built)]
@@ -64,6 +64,15 @@ def build_book(run_folder: Path, site: Path) -> Path:
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
+
+
+def _copy_notebook(source: Path, target: Path) -> None:
+    """A notebook whose links to the others lead to their pages, which mkdocs does for Markdown files alone."""
+    text = source.read_text(encoding="utf-8")
+    for name in NOTEBOOKS.values():
+        text = text.replace(f"({name})", f"({Path(name).stem}.html)")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, encoding="utf-8")
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import unquote
 
 import jsonschema
 import nbformat
@@ -149,6 +150,13 @@ def test_the_notebooks_become_a_book(run: Workspace, tmp_path: Path) -> None:
     for name, page in pages.items():
         assert 'id="la-twin-' in page, f"{name} has no static twin"
         assert "widget-state+json" not in page, f"{name} holds controls that answer nothing"
+    links = [
+        (page, unquote(link))
+        for page in (tmp_path / "site").rglob("*.html")
+        for link in re.findall(r'(?:href|src)="([^"#:]+)(?:#[^"]*)?"', page.read_text(encoding="utf-8"))
+        if page.name != "404.html"  # whose links begin at the root of a server
+    ]
+    assert len(links) > 100 and not [(page.name, link) for page, link in links if not (page.parent / link).exists()]
     with pytest.raises(WorkspaceError, match="run the notebooks first"):
         build_book(tmp_path, tmp_path / "site")
     with pytest.raises(WorkspaceError, match="holds other files than a book"):
