@@ -47,7 +47,8 @@ class Interactive:
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        display(self.twin, self.controls)
+        display(self.twin)
+        display(self.controls, exclude=["text/plain"])  # which would stand beside the twin
 
 
 def token_explorer(

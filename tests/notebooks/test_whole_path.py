@@ -150,6 +150,7 @@ def test_the_notebooks_become_a_book(run: Workspace, tmp_path: Path) -> None:
     for name, page in pages.items():
         assert 'id="la-twin-' in page, f"{name} has no static twin"
         assert "widget-state+json" not in page, f"{name} holds controls that answer nothing"
+        assert "VBox(children=" not in page, f"{name} shows the name of a control beside its twin"
     links = [
         (page, unquote(link))
         for page in (tmp_path / "site").rglob("*.html")
