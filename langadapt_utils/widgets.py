@@ -183,13 +183,13 @@ def sweep_sentences(sweep: Sweep, recorded: Mapping[str, Mapping[str, Any]] | No
     for name, table in tables.items():
         for arm, rows in table[table.arm != BEFORE].groupby("arm", sort=False):
             parts = [
-                f"{escape(language_name(row.language))} {row.bits_per_byte.value:.3f} bits per byte "
-                f"({percent(row.change)})"
+                f"{escape(language_name(row.language))} {row.bits_per_byte.value:.3f} bits per byte, "
+                f"{percent(row.change)}"
                 for row in rows.itertuples()
             ]
             best = " Nothing else here beats it in both languages." if not name and arm in front else ""
             title = f"{arm} ({name})" if name else arm
-            sentences[title] = f"<b>{escape(title)}</b>: {', '.join(parts)}.{best}"
+            sentences[title] = f"<b>{escape(title)}</b>: {'; '.join(parts)}.{best}"
     return sentences
 
 
