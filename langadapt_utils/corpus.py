@@ -101,6 +101,15 @@ def load_corpus(recipe: CorpusRecipe, language: str) -> Corpus:
     return Corpus(language, train, heldout, parallel, others)
 
 
+def built_in_corpus(language: str) -> Corpus:
+    """The project's own documents in a built-in language and in English, whatever a recipe reads.
+
+    Raises:
+        CorpusError: the language is not built in.
+    """
+    return load_corpus(CorpusRecipe(english=[BUILT_IN]), language)
+
+
 def _other_languages(recipe: CorpusRecipe, language: str, heldout: set[str]) -> dict[str, Dataset]:
     """Documents in languages other than English and the target; of the built-in ones, those that are held out there."""
     found: dict[str, list[Dataset]] = defaultdict(list)

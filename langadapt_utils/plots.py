@@ -309,17 +309,17 @@ def plot_sweep(
 
     ax = ax or _axes(rows=12)
     summary = {(row.arm, row.language): row for row in sweep.summary().itertuples()}
-    place, labels = {}, []
+    knee, place, labels = sweep.knee(), {}, []
     for arm in dict.fromkeys(arm for arm, _ in summary):
         x, y = (summary[arm, code].bits_per_byte for code in (sweep.target, "en"))
         colour = GREY if arm == BEFORE else TARGET
         across, along = ([[one.value - one.low], [one.high - one.value]] for one in (x, y))
         ax.errorbar(x.value, y.value, along, across, "o", color=colour, ecolor=(colour, 0.5), elinewidth=0.8)
         place[arm] = x.value, y.value
-        words = [arm] + [word for word, which in (("knee", sweep.knee()), ("chosen", chosen)) if which == arm]
+        words = [arm] + [word for word, which in (("knee", knee), ("chosen", chosen)) if which == arm]
         labels.append(ax.text(x.value, y.value, ", ".join(words), fontsize=8, color=colour))
     ax.plot(*zip(*(place[arm] for arm in sweep.front()), strict=True), color=GREY, linewidth=0.8, linestyle=":")
-    for arm in {sweep.knee(), chosen} & set(place):
+    for arm in {knee, chosen} & set(place):
         ax.plot(*place[arm], "o", markersize=12, markerfacecolor="none", color=GREY)
     recorded = recorded or {}
     for name, content in recorded.items():

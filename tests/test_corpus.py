@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from langadapt_utils.corpus import (
     Corpus,
+    built_in_corpus,
     fingerprint,
     load_corpus,
     load_items,
@@ -275,3 +276,12 @@ def test_other_languages_are_there_to_be_measured_on_alone(corpora: dict[str, Co
     for wrong in ("german.txt", "de:", "hub:ORG/NAME", "en:more.txt"):
         with pytest.raises(RecipeError, match="CODE:SOURCE"):
             Recipe.profile("smoke", overrides={"corpus.others": wrong})
+
+
+def test_the_built_in_corpus_is_what_a_recipe_that_names_it_reads() -> None:
+    own, named = built_in_corpus("th"), load_corpus(Recipe.profile("cpu", language="th").corpus, "th")
+    assert own.measuring_texts() == named.measuring_texts()
+    assert list(own.train["th"]["text"]) == list(named.train["th"]["text"])
+    assert set(own.train["en"]["source"]) == {"builtin"}
+    with pytest.raises(CorpusError):
+        built_in_corpus("fi")
