@@ -484,7 +484,8 @@ def _beside(ax: Axes, text: str, x: float, y: float, points: tuple[float, float]
 def _finish(ax: Axes, title: str, *, note: str = "") -> Axes:
     from matplotlib.text import Text
 
-    ax.set_title(textwrap.fill(title, 76), loc="left", x=0, fontsize=10.5, fontweight="bold")
+    # Not bold: the Thai font has one weight, and matplotlib warns where it has to replace another.
+    ax.set_title(textwrap.fill(title, 76), loc="left", x=0, fontsize=11)
     ax.spines[["top", "right"]].set_visible(False)
     if note:
         ax.set_xlabel(f"{ax.get_xlabel()} · {note}")
