@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from . import plots
 from .cards import model_card
 from .changes import VocabularyChange
 from .corpus import language_name, source_name
 from .errors import WorkspaceError
 from .fertility import FertilityReport
 from .intervals import relative_change, restored
+from .plots import (
+    loss_ends,
+    plot_accuracy,
+    plot_changes,
+    plot_domains,
+    plot_fertility,
+    plot_training,
+    plot_vocabulary_curve,
+)
 from .render import show, table_html
 from .scores import Scores, kind_name
 from .workspace import CARD, REPORT, STAGES, Workspace, write_atomically
@@ -73,7 +81,7 @@ def stage_tables(run: Workspace) -> dict[str, list[dict[str, Any]]]:
         "fertility": json.loads(fertility.table.to_json(orient="records")),
         "vocabulary": [change.savings()],
         "audit": change.audit_table().to_dict("records"),
-        "training": plots.loss_ends(_steps(run), run.recipe.language),
+        "training": loss_ends(_steps(run), run.recipe.language),
     }
 
 
@@ -137,13 +145,13 @@ def _content(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[s
 def _figures(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[str, Axes]:
     """Figures by where in `scores.json` the numbers of their titles stand."""
     fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
-    figures = {"/bits_per_byte": plots.plot_changes(scores), "/domains": plots.plot_domains(scores)}
+    figures = {"/bits_per_byte": plot_changes(scores), "/domains": plot_domains(scores)}
     if len(scores.items):
-        figures["/accuracy"] = plots.plot_accuracy(scores)
+        figures["/accuracy"] = plot_accuracy(scores)
     return figures | {
-        "/more/training": plots.plot_training(_steps(run), run.recipe.language),
-        "/more/vocabulary": plots.plot_vocabulary_curve(change, run.recipe.language),
-        "/more/fertility": plots.plot_fertility(fertility, "tokens_per_word"),
+        "/more/training": plot_training(_steps(run), run.recipe.language),
+        "/more/vocabulary": plot_vocabulary_curve(change, run.recipe.language),
+        "/more/fertility": plot_fertility(fertility, "tokens_per_word"),
     }
 
 
