@@ -29,9 +29,9 @@ from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus import Corpus, load_corpus
 from langadapt_utils.embeddings import initialise_embeddings
 from langadapt_utils.leaks import LEAKED, find_leaks
+from langadapt_utils.models import Base, load_base
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.replay import with_samples
-from langadapt_utils.sources import Base, load_base
 from langadapt_utils.sweeping import sweep
 from langadapt_utils.vocabulary import extend_vocabulary
 

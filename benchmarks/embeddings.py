@@ -78,9 +78,9 @@ from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus import load_corpus
 from langadapt_utils.embeddings import METHODS, initialise_embeddings
 from langadapt_utils.evaluation import document_bits
+from langadapt_utils.models import Base, load_base
 from langadapt_utils.probing import compare_methods
 from langadapt_utils.recipe import Recipe
-from langadapt_utils.sources import Base, load_base
 from langadapt_utils.vocabulary import extend_vocabulary
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from langadapt_utils import plots
-from langadapt_utils.corpus import language_name
 from langadapt_utils.fertility import FertilityReport
 from langadapt_utils.intervals import Estimate, percent
+from langadapt_utils.languages import language_name
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.scores import Scores
 from langadapt_utils.workspace import STAGES, Workspace

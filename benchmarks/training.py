@@ -55,8 +55,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback
 from langadapt_utils import hardware, training
 from langadapt_utils.embeddings import initialise_embeddings
 from langadapt_utils.mixture import Mixture, Stream
+from langadapt_utils.models import load_base
 from langadapt_utils.recipe import BASE_MODEL, TrainingRecipe
-from langadapt_utils.sources import load_base
 
 DEFAULT = "transformers.Trainer, defaults"
 PLAIN = {"precision": "float32", "compile_layers": False, "fused_loss": False, "keep": False, "separate": False}

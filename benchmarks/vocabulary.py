@@ -76,9 +76,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langadapt_utils.learning import candidates_for, learn_tokens, wanted_tokens
+from langadapt_utils.models import fetch_model, load_tokenizer
 from langadapt_utils.patterns import propose_repair
 from langadapt_utils.recipe import BASE_MODEL
-from langadapt_utils.sources import fetch_model, load_tokenizer
 from langadapt_utils.specs import Spec
 from langadapt_utils.vocabulary import extend_vocabulary
 

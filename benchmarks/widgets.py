@@ -19,9 +19,9 @@ from statistics import median
 
 from langadapt_utils.corpus import load_corpus
 from langadapt_utils.explorer import PAGE, TokenFacts
+from langadapt_utils.models import load_base
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.sizing import measure_sizes
-from langadapt_utils.sources import load_base
 from langadapt_utils.vocabulary import extend_vocabulary
 from langadapt_utils.widgets import token_explorer, vocabulary_size_widget
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import regex
 
 from .changes import Check, VocabularyChange
+from .models import load_tokenizer, name_portable_class
 from .patterns import find_cuts
-from .sources import load_tokenizer, name_portable_class
 from .specs import Spec
 from .tokens import surface_bytes
 

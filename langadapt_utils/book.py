@@ -12,8 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .corpus import project_folder
 from .errors import LangadaptError, WorkspaceError
+from .files import project_folder
 from .workspace import NOTEBOOKS
 
 LINKED = ("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "data/README.md", "langadapt_utils/scores.schema.json")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from .changes import VocabularyChange
-from .corpus import language_name, source_name
 from .intervals import percent, with_ends
+from .languages import language_name
 from .recipe import Recipe
 from .scores import Scores
+from .sources import source_name
 
 HUB = "hub:"
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .sources import load_tokenizer, name_portable_class
+from .models import load_tokenizer, name_portable_class
 from .tokens import readable
 
 if TYPE_CHECKING:

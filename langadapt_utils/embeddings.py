@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel
 
-    from .sources import Base
+    from .models import Base
 
 METHODS: dict[str, Method] = {
     "random": Method(random_normal, random_normal),

@@ -4,26 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import hardware
 from .recipe import Recipe
 
-# Share of a large matrix product's speed that training reaches, where it was measured: see benchmarks/training.py.
-EFFICIENCY = {("cpu", "bfloat16"): 0.45, ("cpu", "float32"): 0.7, ("cuda", "bfloat16"): 0.15, ("cuda", "float32"): 0.4}
 GPUS_OF_A_MACHINE = 8
-
-
-def estimate_seconds(parameters: int, tokens: int, precision: hardware.Precision) -> float:
-    """How long training on a number of tokens takes here, from the speed of a matrix product.
-
-    Training costs about 6 floating-point operations a parameter and token (Kaplan et al. 2020, arXiv 2001.08361).
-
-    Args:
-        parameters: of the model.
-        tokens: of the run.
-        precision: of the matrix products.
-    """
-    efficiency = EFFICIENCY[hardware.device().type, precision]
-    return 6 * parameters * tokens / (efficiency * hardware.measured_flops(precision))
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,14 @@ import pandas as pd
 import torch
 
 from . import hardware
-from .corpus import ITEM_KINDS, NO_LANGUAGE, Corpus, at_most_of_each_source, language_name, load_items
+from .corpus import ITEM_KINDS, Corpus, at_most_of_each_source, load_items
 from .errors import CorpusError
 from .incontext import OPTIONS, PATTERNS, pattern_items
 from .intervals import Estimate, ratio
-from .learning import scripts_of
+from .languages import NO_LANGUAGE, language_name, scripts_of
+from .models import Base, longest_context
 from .recipe import EvaluationRecipe
 from .scores import CONTROL, Scores
-from .sources import Base, longest_context
 from .tokens import byte_lengths, document_start
 
 if TYPE_CHECKING:

@@ -3,52 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import regex
-
 from .errors import CorpusError
+from .languages import BY_SPACES, SEGMENTERS, word_spans
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedTokenizerFast
 
-Spans = list[tuple[int, int]]  # start and end of each word, in characters
-LETTER_RUN = regex.compile(r"[\p{L}\p{M}\p{N}]+")
-
-
-def letter_runs(text: str) -> Spans:
-    """Words of a language that writes spaces: runs of letters, combining marks and digits."""
-    return [match.span() for match in LETTER_RUN.finditer(text)]
-
-
-def thai_words(text: str) -> Spans:
-    """Thai words by the dictionary-based segmenter `newmm` of pythainlp (maximal matching)."""
-    from pythainlp.tokenize import word_tokenize
-
-    spans, start = [], 0
-    for piece in word_tokenize(text, engine="newmm", keep_whitespace=True):
-        if LETTER_RUN.search(piece):
-            spans.append((start, start + len(piece)))
-        start += len(piece)
-    return spans
-
-
-SEGMENTERS: dict[str, tuple[str, Callable[[str], Spans]]] = {"th": ("pythainlp newmm", thai_words)}
-BY_SPACES = ("letter runs", letter_runs)
-
-
-def word_spans(text: str, language: str) -> Spans:
-    """Where the words of a text are, in characters, by the language's segmenter.
-
-    Example:
-        >>> word_spans("Jó napot!", "hu")
-        [(0, 2), (3, 8)]
-    """
-    return SEGMENTERS.get(language, BY_SPACES)[1](text)
+    from .languages import Spans
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from . import hardware
-from .sources import Base, longest_context
+from .models import Base, longest_context
 from .tokens import document_start
 
 if TYPE_CHECKING:

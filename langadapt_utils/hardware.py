@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from . import hardware
+
 if TYPE_CHECKING:
     import torch
 
@@ -119,3 +121,21 @@ def measured_flops(precision: Precision, seconds: float = 1.5) -> float:
         (a @ a).sum().item()  # .item() waits for the GPU
         best = max(best, 2 * size**3 / (time.perf_counter() - begin))
     return best
+
+
+# Share of a large matrix product's speed that training reaches, where it was measured: see benchmarks/training.py.
+EFFICIENCY = {("cpu", "bfloat16"): 0.45, ("cpu", "float32"): 0.7, ("cuda", "bfloat16"): 0.15, ("cuda", "float32"): 0.4}
+
+
+def estimate_seconds(parameters: int, tokens: int, precision: hardware.Precision) -> float:
+    """How long training on a number of tokens takes here, from the speed of a matrix product.
+
+    Training costs about 6 floating-point operations a parameter and token (Kaplan et al. 2020, arXiv 2001.08361).
+
+    Args:
+        parameters: of the model.
+        tokens: of the run.
+        precision: of the matrix products.
+    """
+    efficiency = EFFICIENCY[hardware.device().type, precision]
+    return 6 * parameters * tokens / (efficiency * hardware.measured_flops(precision))

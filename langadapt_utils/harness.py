@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from . import hardware
-from .corpus import ANY_LANGUAGE, data_folder, load_items
+from .corpus import load_items
 from .errors import ModelError, RecipeError
 from .evaluation import item_options
+from .files import data_folder
 from .incontext import PATTERNS, pattern_items
+from .languages import ANY_LANGUAGE
+from .models import Base
 from .recipe import EvaluationRecipe
 from .scores import CONTROL, Scores
-from .sources import Base
 from .tokens import document_start
 
 if TYPE_CHECKING:

@@ -137,3 +137,13 @@ def _student_quantile(freedom: int) -> float:
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
     )
     return float(z + sum(term / freedom**power for power, term in enumerate(terms, start=1)))
+
+
+def knee(x: npt.ArrayLike, y: npt.ArrayLike) -> int:
+    """Which point of a falling curve lies farthest below the straight line between its ends, both axes scaled to 1.
+
+    Source: Satopaa et al. 2011, Finding a "Kneedle" in a Haystack.
+    """
+    right, down = np.asarray(x, dtype=float), -np.asarray(y, dtype=float)
+    scaled = [(values - values[0]) / ((values[-1] - values[0]) or 1.0) for values in (right, down)]
+    return int(np.argmax(scaled[1] - scaled[0]))

@@ -10,7 +10,7 @@ import numpy as np
 import regex
 
 from .errors import VocabularyError
-from .fertility import word_spans
+from .languages import scripts_of, word_spans
 from .merges import learn_merges
 from .recipe import Forbidden
 from .specs import NewToken, Spec
@@ -120,13 +120,6 @@ def without(tokens: Iterable[NewToken], surfaces: set[str]) -> list[NewToken]:
         else:
             left.append(token)
     return left
-
-
-def scripts_of(text: str) -> set[str]:
-    """The scripts of the letters in a text, by their Unicode codes, such as Latn and Thai."""
-    from fontTools.unicodedata import script
-
-    return {script(character) for character in text if character.isalpha()} - {"Zyyy", "Zinh", "Zzzz"}
 
 
 def _without_characters(words: Mapping[str, int], characters: Sequence[str]) -> Mapping[str, int]:

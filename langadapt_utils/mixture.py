@@ -17,8 +17,8 @@ import numpy as np
 
 from .corpus import Corpus
 from .errors import CorpusError
+from .files import cache_folder
 from .recipe import MixtureRecipe
-from .sources import cache_folder
 from .tokens import byte_lengths, document_start
 
 if TYPE_CHECKING:

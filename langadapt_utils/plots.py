@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .corpus import language_name, source_name
 from .intervals import Estimate, percent, sign
+from .languages import language_name
 from .render import TOKEN_COLOURS, visible_piece
 from .scores import Scores, kind_name
+from .sources import source_name
 from .tokens import token_spans
 
 if TYPE_CHECKING:

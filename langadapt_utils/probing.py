@@ -17,16 +17,18 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .changes import VocabularyChange
-from .corpus import Corpus, data_folder, language_name
+from .corpus import Corpus
 from .embeddings import initialise_embeddings
+from .files import data_folder
 from .intervals import plain, relative_change, sign
+from .languages import language_name
 from .mixture import mix
 from .paired import MEASURED, RESAMPLES, bits_by, compared, document_rows, heldout_texts
 from .recipe import Recipe
 from .training import train
 
 if TYPE_CHECKING:
-    from .sources import Base
+    from .models import Base
 
 BASE = "base model"
 REFERENCE = "subword_mean"

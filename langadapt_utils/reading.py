@@ -14,8 +14,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from . import hardware
+from .models import longest_context
 from .rows import Request
-from .sources import longest_context
 from .tokens import document_start
 
 CHARACTERS = 4  # of a token, about

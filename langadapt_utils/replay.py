@@ -13,11 +13,12 @@ import torch
 from . import hardware
 from .corpus import Corpus
 from .errors import ModelError
+from .files import cache_folder, write_atomically
 from .mixture import english_shares
+from .models import Base
 from .recipe import Recipe
-from .sources import Base, base_fingerprint, cache_folder
+from .sources import base_fingerprint
 from .tokens import document_start
-from .workspace import write_atomically
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -11,10 +11,11 @@ import pandas as pd
 
 from .cards import model_card
 from .changes import VocabularyChange
-from .corpus import language_name, source_name
 from .errors import WorkspaceError
 from .fertility import FertilityReport
+from .files import write_atomically
 from .intervals import relative_change, restored
+from .languages import language_name
 from .plots import (
     loss_ends,
     plot_accuracy,
@@ -26,7 +27,8 @@ from .plots import (
 )
 from .render import show, table_html
 from .scores import Scores, kind_name
-from .workspace import CARD, REPORT, STAGES, Workspace, write_atomically
+from .sources import source_name
+from .workspace import CARD, REPORT, STAGES, Workspace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

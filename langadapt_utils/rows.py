@@ -19,14 +19,14 @@ import numpy as np
 import torch
 
 from .changes import VocabularyChange
-from .learning import scripts_of
+from .languages import scripts_of
 from .tokens import is_byte_level, surface_bytes, vocabulary_bytes
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from transformers import PreTrainedModel
 
-    from .sources import Base
+    from .models import Base
 
     Ids = npt.NDArray[np.int64]
     Weights = npt.NDArray[np.float64]

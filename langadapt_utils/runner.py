@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from . import hardware
-from .corpus import project_folder
 from .errors import LangadaptError, RecipeError, WorkspaceError
+from .files import cache_folder, project_folder
+from .models import fetch_model, parameter_count
 from .recipe import Recipe
-from .sources import cache_folder, fetch_model, parameter_count
 from .workspace import NOTEBOOKS, STAGES, Workspace, anchored, default_folder
 
 # Disk a run needs at most, in bytes a parameter: checkpoints of weights and two moments, two of the run and of the
@@ -118,7 +118,7 @@ def lock_path(folder: Path) -> Path:
 
 def expected_time(recipe: Recipe, parameters: int, stages: Sequence[str]) -> str:
     """How long the stages will take on this machine, as a sentence."""
-    from .estimates import estimate_seconds
+    from .hardware import estimate_seconds
 
     precision = hardware.native_precision(recipe.training.precision)
     seconds = OVERHEAD_SECONDS * len(stages) / len(STAGES)

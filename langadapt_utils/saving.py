@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .cards import model_card
 from .changes import VocabularyChange
-from .sources import name_portable_class
+from .models import name_portable_class
 from .workspace import PUBLISHED, Workspace
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .corpus import language_name, source_name
 from .incontext import PATTERNS
 from .intervals import CONFIDENCE, FEWEST, Estimate, plain, plain_cell, ratio, relative_change, sign, wilson
+from .languages import language_name
+from .sources import source_name
 
 SCHEMA = 3  # of scores.json, described in scores.schema.json
 CONTROL = "control"  # the model that learned from the English of the mixture alone

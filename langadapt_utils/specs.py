@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import VocabularyError
 from .merges import SEPARATOR, count_words
+from .models import load_tokenizer, name_portable_class
 from .patterns import spelled_out
-from .sources import load_tokenizer, name_portable_class
 from .tokens import BYTE_TOKEN, SPACE, byte_alphabet, bytes_as_text, surface_bytes, words_as_surfaces
 
 if TYPE_CHECKING:

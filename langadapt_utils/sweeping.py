@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .changes import VocabularyChange
-from .corpus import Corpus, data_folder, language_name
-from .intervals import plain, sign
+from .corpus import Corpus
+from .files import data_folder
+from .intervals import knee, plain, sign
+from .languages import language_name
 from .mixture import mix
 from .paired import MEASURED, compared, document_rows, heldout_texts
 from .recipe import EvaluationRecipe, Recipe
 from .scores import Scores
-from .sizing import knee
 from .training import interpolate, train
 
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from transformers import PreTrainedTokenizerFast
 
-
 SPACE = "▁"  # how SentencePiece writes a space
 NEVER = b"\xff"  # is part of no UTF-8 text
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")  # how it writes a byte of a character that it lacks

@@ -31,14 +31,15 @@ from . import hardware
 from .changes import VocabularyChange
 from .corpus import check_leaks, load_corpus
 from .errors import LangadaptError, ModelError, RecipeError
+from .files import free_bytes, write_atomically
 from .losses import compile_layers, fuse_loss, language_losses, undo_speedups
 from .mixture import Mixture, mix
+from .models import load_base, load_model, quiet_transformers
 from .optimisation import Average, add_adapters, embedding_matrices, merge_adapters, optimizer_for, row_rates
 from .recipe import FREE_KNOBS, Recipe, TrainingRecipe
 from .replay import with_samples
 from .saving import CHECKPOINTS, CONTROL_CHECKPOINTS, save_adapted
-from .sources import free_bytes, load_base, load_model, quiet_transformers
-from .workspace import Workspace, progress_note, write_atomically
+from .workspace import Workspace, progress_note
 
 if TYPE_CHECKING:
     from accelerate import PartialState

@@ -19,7 +19,8 @@ from .audit import AUDITED, audit_vocabulary, changed_sentences, split_sentences
 from .changes import Effect, Mode, Price, VocabularyChange
 from .contract import keep_contract
 from .errors import VocabularyError
-from .learning import candidates_for, cut_at_words, learn_tokens, scripts_of, wanted_tokens
+from .languages import scripts_of
+from .learning import candidates_for, cut_at_words, learn_tokens, wanted_tokens
 from .merges import token_counts
 from .patterns import propose_repair
 from .pruning import choose_leaves

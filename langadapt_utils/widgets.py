@@ -14,9 +14,9 @@ from functools import lru_cache, partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from .corpus import language_name
 from .explorer import PAGE, TokenFacts, explore_html
 from .intervals import percent, restored
+from .languages import language_name
 from .render import Html, show, shown_spaces
 from .sizing import VocabularySizes, sentence_tokens
 from .sweeping import BEFORE

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from . import hardware
-from .corpus import built_in_languages, data_folder, fingerprint, project_folder
 from .errors import CorpusError, WorkspaceError
+from .files import data_folder, free_bytes, project_folder, write_atomically
 from .recipe import BUILT_IN, Recipe
-from .sources import absolute, base_fingerprint, free_bytes
+from .sources import absolute, base_fingerprint, built_in_languages, fingerprint
 
 NOTEBOOKS = {
     "01_fertility": "01_tokenizer_fertility.ipynb",
@@ -247,13 +247,6 @@ def default_folder(recipe: Recipe) -> Path:
     """`runs/NAME` in the checkout, or below the current folder where langadapt is installed without one."""
     checkout = project_folder()
     return (checkout if (checkout / "pyproject.toml").exists() else Path.cwd()) / "runs" / recipe.name
-
-
-def write_atomically(path: Path, write: Any) -> None:
-    """Have `write` make a file beside, then rename it."""
-    beside = path.with_name(f".{path.name}.partial")
-    write(beside)
-    beside.replace(path)
 
 
 def _sizes(folder: Path, below: Path) -> dict[str, int]:

@@ -13,17 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langadapt_utils.corpus import (
-    Corpus,
-    built_in_corpus,
-    fingerprint,
-    load_corpus,
-    load_items,
-    read_documents,
-    split_documents,
-)
+from langadapt_utils.corpus import Corpus, built_in_corpus, load_corpus, load_items, read_documents, split_documents
 from langadapt_utils.errors import CorpusError, RecipeError
 from langadapt_utils.recipe import BUILT_IN, WIKIPEDIA, CorpusRecipe, Recipe
+from langadapt_utils.sources import fingerprint
 
 Write = Callable[[str, bytes], Path]
 TWO = "Első bekezdés.\nMég mindig az.\n\nMásodik bekezdés: ทดสอบ.\n".encode()

@@ -1,6 +1,7 @@
 import pytest
 
-from langadapt_utils.estimates import Needs, estimate, estimate_seconds
+from langadapt_utils.estimates import Needs, estimate
+from langadapt_utils.hardware import estimate_seconds
 from langadapt_utils.recipe import Recipe
 
 SEVEN_BILLION = {"parameters": 6.7e9, "layers": 32, "width": 4096, "vocabulary": 40_000}

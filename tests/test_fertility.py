@@ -10,7 +10,8 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils.errors import CorpusError
-from langadapt_utils.fertility import FertilityReport, measure_fertility, tokens_touching, word_spans
+from langadapt_utils.fertility import FertilityReport, measure_fertility, tokens_touching
+from langadapt_utils.languages import word_spans
 
 
 @pytest.fixture

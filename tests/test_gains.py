@@ -8,7 +8,7 @@ from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus import Corpus
 from langadapt_utils.embeddings import initialise_embeddings
 from langadapt_utils.gains import measure_gains
-from langadapt_utils.sources import Base
+from langadapt_utils.models import Base
 
 
 def test_gains_are_counted_in_characters(

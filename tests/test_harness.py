@@ -11,9 +11,9 @@ from langadapt_utils.errors import RecipeError
 from langadapt_utils.evaluation import document_bits, score_items
 from langadapt_utils.harness import built_in, hulu, task_folder, thai_exam, with_tasks
 from langadapt_utils.incontext import pattern_items
+from langadapt_utils.models import Base
 from langadapt_utils.recipe import EvaluationRecipe
 from langadapt_utils.scores import Scores
-from langadapt_utils.sources import Base
 from langadapt_utils.tokens import document_start
 
 ITEMS = 12

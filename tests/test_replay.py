@@ -8,9 +8,9 @@ from transformers import PreTrainedTokenizerFast
 from langadapt_utils import replay
 from langadapt_utils.corpus import Corpus
 from langadapt_utils.errors import ModelError
+from langadapt_utils.models import Base
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.replay import with_samples
-from langadapt_utils.sources import Base
 
 RECIPE = Recipe.profile(
     "smoke",

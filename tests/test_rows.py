@@ -18,7 +18,7 @@ from langadapt_utils.corpus import Corpus
 from langadapt_utils.donors import pursue, sparsemax
 from langadapt_utils.embeddings import METHODS, initialise_embeddings, make_rows
 from langadapt_utils.errors import ModelError
-from langadapt_utils.learning import scripts_of
+from langadapt_utils.languages import scripts_of
 from langadapt_utils.rows import characters
 from langadapt_utils.tokens import surface_bytes
 

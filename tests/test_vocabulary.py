@@ -18,8 +18,9 @@ from transformers import PreTrainedTokenizerFast
 from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus import Corpus
 from langadapt_utils.errors import VocabularyError
-from langadapt_utils.learning import cut_at_words, scripts_of
-from langadapt_utils.sources import Base, load_tokenizer
+from langadapt_utils.languages import scripts_of
+from langadapt_utils.learning import cut_at_words
+from langadapt_utils.models import Base, load_tokenizer
 from langadapt_utils.specs import Spec
 from langadapt_utils.tokens import surface_bytes
 from langadapt_utils.vocabulary import extend_vocabulary, trim_vocabulary

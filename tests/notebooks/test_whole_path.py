@@ -23,8 +23,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langadapt_utils import runner
 from langadapt_utils.book import build_book
-from langadapt_utils.corpus import NO_LANGUAGE
 from langadapt_utils.errors import WorkspaceError
+from langadapt_utils.languages import NO_LANGUAGE
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.runner import run_notebooks
 from langadapt_utils.scores import Scores

@@ -1,0 +1,55 @@
+"""Folders of the project and of its cache, free space, and files that are written beside and renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def cache_folder() -> Path:
+    """Where fetched things are kept: `LANGADAPT_CACHE`, else the platform's cache folder."""
+    import platformdirs
+
+    chosen = os.environ.get("LANGADAPT_CACHE")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("langadapt"))
+
+
+def remove_stale(folder: Path, prefix: str) -> None:
+    """Remove what a killed process left behind; only the holder of the lock may call this."""
+    for stale in folder.glob(f"{prefix}*"):
+        shutil.rmtree(stale, ignore_errors=True)
+
+
+def free_bytes(path: Path) -> int:
+    """Free disk space where a path is or will be, in bytes."""
+    existing = next(parent for parent in [path, *path.absolute().parents] if parent.exists())
+    return shutil.disk_usage(existing).free
+
+
+def project_folder() -> Path:
+    """The folder that holds `data/` and `notebooks/`: the checkout, or the installed package."""
+    package = Path(__file__).resolve().parent
+    return package if (package / "data").is_dir() else package.parent
+
+
+def data_folder() -> Path:
+    """The folder of the built-in corpus."""
+    return project_folder() / "data"
+
+
+def read_jsonl(path: Path) -> Iterable[dict[str, Any]]:
+    """Yield the rows of a JSONL file."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def write_atomically(path: Path, write: Any) -> None:
+    """Have `write` make a file beside, then rename it."""
+    beside = path.with_name(f".{path.name}.partial")
+    write(beside)
+    beside.replace(path)

@@ -1,0 +1,57 @@
+"""Languages: their names, scripts, directions, and where their words are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import regex
+
+NO_LANGUAGE, ANY_LANGUAGE = "zxx", "und"  # in ISO 639-2: no linguistic content, undetermined
+RIGHT_TO_LEFT = ("ar", "fa", "he", "ur")
+
+Spans = list[tuple[int, int]]  # start and end of each word, in characters
+LETTER_RUN = regex.compile(r"[\p{L}\p{M}\p{N}]+")
+
+
+def language_name(code: str) -> str:
+    """The English name of a language, or its code where langadapt has no example of it."""
+    names = {"en": "English", "hu": "Hungarian", "th": "Thai", NO_LANGUAGE: "No language", ANY_LANGUAGE: "lm-eval"}
+    return names.get(code, code)
+
+
+def scripts_of(text: str) -> set[str]:
+    """The scripts of the letters in a text, by their Unicode codes, such as Latn and Thai."""
+    from fontTools.unicodedata import script
+
+    return {script(character) for character in text if character.isalpha()} - {"Zyyy", "Zinh", "Zzzz"}
+
+
+def letter_runs(text: str) -> Spans:
+    """Words of a language that writes spaces: runs of letters, combining marks and digits."""
+    return [match.span() for match in LETTER_RUN.finditer(text)]
+
+
+def thai_words(text: str) -> Spans:
+    """Thai words by the dictionary-based segmenter `newmm` of pythainlp (maximal matching)."""
+    from pythainlp.tokenize import word_tokenize
+
+    spans, start = [], 0
+    for piece in word_tokenize(text, engine="newmm", keep_whitespace=True):
+        if LETTER_RUN.search(piece):
+            spans.append((start, start + len(piece)))
+        start += len(piece)
+    return spans
+
+
+SEGMENTERS: dict[str, tuple[str, Callable[[str], Spans]]] = {"th": ("pythainlp newmm", thai_words)}
+BY_SPACES = ("letter runs", letter_runs)
+
+
+def word_spans(text: str, language: str) -> Spans:
+    """Where the words of a text are, in characters, by the language's segmenter.
+
+    Example:
+        >>> word_spans("Jó napot!", "hu")
+        [(0, 2), (3, 8)]
+    """
+    return SEGMENTERS.get(language, BY_SPACES)[1](text)
