@@ -17,7 +17,7 @@ from functools import partial
 from itertools import product
 from statistics import median
 
-from langadapt_utils.corpus import load_corpus
+from langadapt_utils.corpus.corpus import load_corpus
 from langadapt_utils.explorer import PAGE, TokenFacts
 from langadapt_utils.models import load_base
 from langadapt_utils.recipe import Recipe

@@ -17,9 +17,10 @@ import pandas as pd
 import torch
 
 from . import hardware
-from .corpus import ITEM_KINDS, Corpus, at_most_of_each_source, load_items
+from .corpus.corpus import Corpus
+from .corpus.documents import at_most_of_each_source
+from .corpus.items import CLOZE_OPTIONS, ITEM_KINDS, OPTIONS, PATTERNS, item_options, load_items, pattern_items
 from .errors import CorpusError
-from .incontext import OPTIONS, PATTERNS, pattern_items
 from .intervals import Estimate, ratio
 from .languages import NO_LANGUAGE, language_name, scripts_of
 from .models import Base, longest_context
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from .intervals import Numbers
 
 BATCH_TOKENS = 2_048  # of one forward pass
-CLOZE_OPTIONS = 4
 CHANCE = {"choice": 1 / 2, "cloze": 1 / CLOZE_OPTIONS, "pairs": 1 / 2, **dict.fromkeys(PATTERNS, 1 / OPTIONS)}
 BEGINNING = 400  # characters of documents in other languages than English and the target
 SAMPLES = 2  # prompts of each language
@@ -248,28 +248,6 @@ def score_items(
         bits = bits / np.array([len(text.encode()) for _, text in flat])
     width = len(options[0])
     return [bool(right) for right in bits.reshape(-1, width).argmin(axis=1) == np.array(answers)]
-
-
-def item_options(kind: str, items: Sequence[dict[str, Any]], place: int, language: str) -> list[tuple[str, str]]:
-    """What a model chooses from in an evaluation item: pairs of context and continuation.
-
-    Args:
-        kind: as `score_items` takes it.
-        items: of that kind, all of them.
-        place: of the item among them.
-        language: Thai writes no space between the parts.
-    """
-    space, item = "" if language == "th" else " ", items[place]
-    if kind == "choice" and item["kind"] == "cause":
-        return [(choice + space, item["premise"]) for choice in item["choices"]]
-    if kind == "choice":
-        return [(item["premise"] + space, choice) for choice in item["choices"]]
-    if kind == "cloze":
-        others = [items[(place + step) % len(items)]["target"] for step in range(1, CLOZE_OPTIONS)]
-        return [(item["context"] + space, word) for word in [item["target"], *others]]
-    if kind in PATTERNS:
-        return [(item["context"], option) for option in item["options"]]
-    return [("", item["good"]), ("", item["bad"])]
 
 
 def evaluate(

@@ -16,11 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from . import hardware
-from .corpus import load_items
+from .corpus.items import PATTERNS, item_options, load_items, pattern_items
 from .errors import ModelError, RecipeError
-from .evaluation import item_options
 from .files import data_folder
-from .incontext import PATTERNS, pattern_items
 from .languages import ANY_LANGUAGE
 from .models import Base
 from .recipe import EvaluationRecipe

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .corpus import Corpus
+from .corpus.corpus import Corpus
 from .errors import CorpusError
 from .files import cache_folder
 from .recipe import MixtureRecipe

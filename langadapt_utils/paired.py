@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .corpus import Corpus
+from .corpus.corpus import Corpus
 from .evaluation import document_bits
 from .hardware import device
 from .intervals import Estimate, ratio, relative_change

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .corpus.items import kind_name
 from .intervals import Estimate, percent, sign
 from .languages import language_name
 from .render import TOKEN_COLOURS, visible_piece
-from .scores import Scores, kind_name
+from .scores import Scores
 from .sources import source_name
 from .tokens import token_spans
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from . import hardware
-from .corpus import Corpus
+from .corpus.corpus import Corpus
 from .errors import ModelError
 from .files import cache_folder, write_atomically
 from .mixture import english_shares

@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .incontext import PATTERNS
+from .corpus.items import kind_name
 from .intervals import CONFIDENCE, FEWEST, Estimate, plain, plain_cell, ratio, relative_change, sign, wilson
 from .languages import language_name
 from .sources import source_name
 
 SCHEMA = 3  # of scores.json, described in scores.schema.json
 CONTROL = "control"  # the model that learned from the English of the mixture alone
-KIND_NAMES = {"choice": "two-choice stories", "cloze": "last words", "pairs": "minimal pairs"}
-KIND_NAMES |= {kind: f"{kind} from context" for kind in PATTERNS}
 ENOUGH = 30  # items, below which a share of what was above chance says nothing
 LOWER_IS_BETTER = {-1: "better", 0: "no difference that this test can tell", 1: "worse"}
 HIGHER_IS_BETTER = {-verdict: words for verdict, words in LOWER_IS_BETTER.items()}
@@ -159,11 +157,6 @@ class Scores:
         if before is None or np.isnan(before).any():
             return None
         return relative_change(before, after, resamples=self.resamples)
-
-
-def kind_name(kind: str) -> str:
-    """What a kind of items is called in figures and sentences; a task of lm-eval has a name of its own."""
-    return KIND_NAMES.get(kind, kind)
 
 
 def _comparisons(bits: pd.DataFrame, accuracy: pd.DataFrame) -> dict[str, float]:

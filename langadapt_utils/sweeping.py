@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .changes import VocabularyChange
-from .corpus import Corpus
+from .corpus.corpus import Corpus
 from .files import data_folder
 from .intervals import knee, plain, sign
 from .languages import language_name

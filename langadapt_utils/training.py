@@ -29,7 +29,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from . import hardware
 from .changes import VocabularyChange
-from .corpus import check_leaks, load_corpus
+from .corpus.contamination import check_leaks
+from .corpus.corpus import load_corpus
 from .errors import LangadaptError, ModelError, RecipeError
 from .files import free_bytes, write_atomically
 from .losses import compile_layers, fuse_loss, language_losses, undo_speedups

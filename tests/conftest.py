@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from langadapt_utils.changes import VocabularyChange
-from langadapt_utils.corpus import Corpus, load_corpus
+from langadapt_utils.corpus.corpus import Corpus, load_corpus
 from langadapt_utils.evaluation import evaluate
 from langadapt_utils.models import Base, load_base
 from langadapt_utils.recipe import BUILT_IN, CorpusRecipe, EvaluationRecipe, Recipe

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils.audit import audit_vocabulary, describe_added, excerpts, lint_tokenizer, split_sentences
 from langadapt_utils.changes import Effect, VocabularyChange
-from langadapt_utils.corpus import Corpus
+from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.models import Base
 from langadapt_utils.specs import Spec
 

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langadapt_utils.corpus import Corpus, built_in_corpus, load_corpus, load_items, read_documents, split_documents
+from langadapt_utils.corpus.corpus import Corpus, built_in_corpus, load_corpus, split_documents
+from langadapt_utils.corpus.documents import read_documents
+from langadapt_utils.corpus.items import load_items
 from langadapt_utils.errors import CorpusError, RecipeError
 from langadapt_utils.recipe import BUILT_IN, WIKIPEDIA, CorpusRecipe, Recipe
 from langadapt_utils.sources import fingerprint

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from langadapt_utils.changes import VocabularyChange
-from langadapt_utils.corpus import Corpus
+from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings import METHODS, initialise_embeddings, make_rows
 from langadapt_utils.errors import ModelError
 from langadapt_utils.vocabulary import extend_vocabulary, trim_vocabulary

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils.changes import VocabularyChange
-from langadapt_utils.corpus import Corpus
+from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.explorer import LONGEST, OPENED, TokenFacts, explore_html, neighbour_table
 from langadapt_utils.tokens import token_spans
 

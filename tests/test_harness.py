@@ -6,11 +6,10 @@ from conftest import llama, saved
 from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils import hardware, harness
-from langadapt_utils.corpus import load_items
+from langadapt_utils.corpus.items import load_items, pattern_items
 from langadapt_utils.errors import RecipeError
 from langadapt_utils.evaluation import document_bits, score_items
 from langadapt_utils.harness import built_in, hulu, task_folder, thai_exam, with_tasks
-from langadapt_utils.incontext import pattern_items
 from langadapt_utils.models import Base
 from langadapt_utils.recipe import EvaluationRecipe
 from langadapt_utils.scores import Scores

@@ -6,10 +6,11 @@ from datasets import Dataset, concatenate_datasets
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langadapt_utils import leaks
-from langadapt_utils.corpus import Corpus, check_leaks, load_corpus, load_items
+from langadapt_utils.corpus import contamination
+from langadapt_utils.corpus.contamination import check_leaks, find_leaks
+from langadapt_utils.corpus.corpus import Corpus, load_corpus
+from langadapt_utils.corpus.items import load_items
 from langadapt_utils.errors import CorpusError
-from langadapt_utils.leaks import find_leaks
 from langadapt_utils.recipe import CorpusRecipe
 
 
@@ -33,7 +34,7 @@ WORDS = st.text(alphabet="ab ñกิ\u0301😀\n", max_size=60)
 @given(st.lists(WORDS, max_size=5), WORDS, st.integers(1, 12), st.integers(1, 100))
 def test_shares_are_those_of_sets_of_strings(trained: list[str], test: str, gram: int, at_once: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(leaks, "AT_ONCE", at_once)
+        patch.setattr(contamination, "AT_ONCE", at_once)
         found = find_leaks(trained, {"test": test}, gram=gram)["test"]
     assert found == pytest.approx(plainly(trained, test, gram), nan_ok=True)
 
@@ -80,7 +81,7 @@ def test_an_item_in_the_training_text_is_named(corpora: dict[str, Corpus]) -> No
 
 def test_a_short_item_is_looked_for_whole(corpora: dict[str, Corpus]) -> None:
     item = min(load_items("pairs", "th"), key=lambda item: len(item["good"]))
-    assert len(item["good"]) < leaks.GRAM
+    assert len(item["good"]) < contamination.GRAM
     with pytest.raises(CorpusError, match=f"'{item['id']}' of the items: pairs in 'th'"):
         check_leaks(with_training_text(corpora["th"], "th", f"ก่อน {item['good']} หลัง"))
 

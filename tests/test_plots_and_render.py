@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils import plots
 from langadapt_utils.changes import VocabularyChange
-from langadapt_utils.corpus import Corpus
+from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.fertility import FertilityReport, measure_fertility
 from langadapt_utils.intervals import Estimate
 from langadapt_utils.render import Html, show, table_html, tokens_html

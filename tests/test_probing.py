@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils import plots
 from langadapt_utils.changes import VocabularyChange
-from langadapt_utils.corpus import Corpus
+from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.probing import Comparison, compare_methods, recorded
 from langadapt_utils.recipe import Recipe
 

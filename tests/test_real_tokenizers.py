@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from langadapt_utils import sources
 from langadapt_utils.audit import lint_tokenizer
-from langadapt_utils.corpus import Corpus
+from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.models import load_tokenizer
 from langadapt_utils.sources import Wheel, fetch_packaged_file
 from langadapt_utils.specs import Spec

@@ -6,7 +6,7 @@ from conftest import llama, saved
 from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils import replay
-from langadapt_utils.corpus import Corpus
+from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.errors import ModelError
 from langadapt_utils.models import Base
 from langadapt_utils.recipe import Recipe

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from langadapt_utils.changes import VocabularyChange
-from langadapt_utils.corpus import Corpus
+from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.donors import pursue, sparsemax
 from langadapt_utils.embeddings import METHODS, initialise_embeddings, make_rows
 from langadapt_utils.errors import ModelError

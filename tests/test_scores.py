@@ -8,7 +8,7 @@ import pytest
 from conftest import saved, untraceable
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from langadapt_utils.corpus import Corpus
+from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.evaluation import evaluate
 from langadapt_utils.intervals import Estimate, sign
 from langadapt_utils.recipe import EvaluationRecipe

@@ -10,7 +10,7 @@ from conftest import llama, sentencepiece_bpe, train_tokenizer, unigram
 from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils import plots
-from langadapt_utils.corpus import Corpus
+from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.models import Base
 from langadapt_utils.sizing import measure_sizes, tokens_by_number
 from langadapt_utils.specs import Spec

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils.changes import VocabularyChange
-from langadapt_utils.corpus import Corpus
+from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.errors import VocabularyError
 from langadapt_utils.languages import scripts_of
 from langadapt_utils.learning import cut_at_words

@@ -1,8 +1,7 @@
 """Whether text that is measured on was trained on: long n-grams of characters that both have.
 
 A document may be copied into another corpus with other spaces or letters in another case; its long n-grams still show
-it, as in Brown et al. 2020, arXiv 2005.14165, appendix C. Characters, not words, because Thai has no spaces.
-"""
+it, as in Brown et al. 2020, arXiv 2005.14165, appendix C. Characters, not words, because Thai has no spaces."""
 
 from __future__ import annotations
 
@@ -11,9 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import CorpusError
+from .documents import at_most_of_each_source
+from .items import ITEM_KINDS, item_texts
+
 if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
+
+    from .corpus import Corpus
 
     Hashes = npt.NDArray[np.uint64]
 
@@ -62,6 +67,43 @@ def find_leaks(trained: Iterable[str], tests: Mapping[Any, str], *, gram: int = 
     }
     shares |= {name: float(name in seen_whole) for name in short}
     return pd.Series(shares, dtype=float).sort_values(ascending=False, kind="stable")
+
+
+def check_leaks(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFrame:
+    """Make sure that nothing that the run measures on is among what it learns from.
+
+    The vocabulary and the model learn from `corpus.train`; held-out documents and the built-in items measure.
+
+    Args:
+        corpus: to be checked.
+        documents: of each source, as many as `evaluate` takes.
+
+    Returns:
+        A row for each kind of test text: `tests`, how many, and `largest_share` of n-grams that any of them shares with
+        training text.
+
+    Raises:
+        CorpusError: a test text is in the training text.
+    """
+    import pandas as pd
+
+    rows = []
+    for code in ("en", corpus.language):
+        held = at_most_of_each_source(corpus.heldout[code], documents)
+        tests = [("held-out documents", row["id"], row["text"]) for row in held]
+        tests += [(f"items: {kind}", *item) for kind in ITEM_KINDS for item in item_texts(kind, code).items()]
+        shares = find_leaks(corpus.train[code]["text"], {place: text for place, (*_, text) in enumerate(tests)})
+        for place, share in shares[shares > LEAKED].items():
+            kind, name, _ = tests[place]
+            raise CorpusError(
+                f"'{name}' of the {kind} in '{code}' is in the training text too ({share:.0%} of its n-grams of {GRAM} "
+                f"characters; {(shares > LEAKED).sum()} such texts in all): remove it from one of them, or set "
+                "corpus.leaks=drop, which does not measure on held-out documents like it"
+            )
+        for kind in dict.fromkeys(kind for kind, *_ in tests):
+            here = [place for place, (other, *_) in enumerate(tests) if other == kind]
+            rows.append([code, kind, len(here), shares[here].max()])  # NaN where all are too short
+    return pd.DataFrame(rows, columns=["language", "measured_on", "tests", "largest_share"])
 
 
 def _normalised(text: str) -> str:

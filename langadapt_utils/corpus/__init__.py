@@ -1,0 +1,1 @@
+"""Text in: reading documents, splitting them, evaluation items, contamination."""

