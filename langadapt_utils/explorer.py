@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 
 from .changes import VocabularyChange
+from .display.html import TOKEN_COLOURS, Html, shown_spaces, visible_piece
 from .languages import RIGHT_TO_LEFT
-from .render import TOKEN_COLOURS, Html, shown_spaces, visible_piece
 from .specs import Spec
 from .tokens import Span, readable, token_spans
 

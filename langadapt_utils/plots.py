@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.resources import as_file, files
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .corpus.items import kind_name
+from .display.figures import (
+    ENGLISH,
+    GREY,
+    TARGET,
+    beside,
+    box,
+    colour_of,
+    dots_with_intervals,
+    finish,
+    new_axes,
+    running_mean,
+)
+from .display.html import TOKEN_COLOURS, visible_piece
 from .intervals import Estimate, percent, sign
 from .languages import language_name
-from .render import TOKEN_COLOURS, visible_piece
 from .scores import Scores
 from .sources import source_name
 from .tokens import token_spans
@@ -31,8 +40,6 @@ if TYPE_CHECKING:
     from .sizing import VocabularySizes
     from .sweeping import Sweep
 
-# From the colour-blind-safe palette of Okabe and Ito, the orange darkened until it can be read as text (WCAG AA).
-ENGLISH, TARGET, GREY = "#0072B2", "#BD5200", "#6e6e6e"
 UNITS = {
     "tokens_per_word": "tokens per word",
     "tokens_per_character": "tokens per character",
@@ -45,11 +52,11 @@ UNITS = {
 
 def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = None) -> Axes:
     """One fertility measure, a bar for each language and tokenizer."""
-    ax = ax or _axes(rows=len(report.table))
+    ax = ax or new_axes(rows=len(report.table))
     target = next(code for code in report.table.language if code != "en")
     rows = report.table.iloc[::-1]
     names = [f"{language_name(row.language)}, {row.tokenizer}" for row in rows.itertuples()]
-    bars = ax.barh(names, rows[column], color=[_colour(code) for code in rows.language], height=0.65)
+    bars = ax.barh(names, rows[column], color=[colour_of(code) for code in rows.language], height=0.65)
     ax.bar_label(bars, fmt="{:.2f}", padding=3)
     ax.set_xlabel(UNITS[column])
     ax.set_xlim(0, max(rows[column]) * 1.15)
@@ -61,7 +68,7 @@ def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = No
     elif column in ("continued_words", "single_token_words"):
         what = "are cut in two or more tokens" if column == "continued_words" else "are a single token"
         title = f"{here:.0%} of {language_name(target)} words {what}, {english:.0%} of English words"
-    return _finish(ax, title, note=f"{report.sentences} texts a language")
+    return finish(ax, title, note=f"{report.sentences} texts a language")
 
 
 def plot_bytes(tokenizer: PreTrainedTokenizerFast, words: Mapping[str, str], *, ax: Axes | None = None) -> Axes:
@@ -72,27 +79,27 @@ def plot_bytes(tokenizer: PreTrainedTokenizerFast, words: Mapping[str, str], *, 
         words: one for each language, by code.
         ax: to draw into.
     """
-    ax = ax or _axes(rows=3 * len(words))
+    ax = ax or new_axes(rows=3 * len(words))
     counts = {}
     for row, (code, word) in enumerate(words.items()):
         spans, raw, place = token_spans(tokenizer, word), word.encode(), 0
         counts[code] = len(spans)
         for letter in word:
             size = len(letter.encode())
-            _box(ax, place, place + size, row, visible_piece(letter.encode()), "#f2f2f2", fontsize=11)
+            box(ax, place, place + size, row, visible_piece(letter.encode()), "#f2f2f2", fontsize=11)
             place += size
         for span, colour in zip(spans, cycle(TOKEN_COLOURS)):
             text = visible_piece(raw[span.start : span.end])
-            _box(ax, span.start, span.end, row + 0.36, text, colour, fontsize=8)
+            box(ax, span.start, span.end, row + 0.36, text, colour, fontsize=8)
         counted = f"letters {len(word)}, bytes {len(raw)}, tokens {len(spans)}"
-        ax.text(0, row - 0.08, f"{language_name(code)}: {counted}", fontsize=9, color=_colour(code))
+        ax.text(0, row - 0.08, f"{language_name(code)}: {counted}", fontsize=9, color=colour_of(code))
     ax.set_xlim(-0.02, max(len(word.encode()) for word in words.values()) + 0.02)
     ax.set_ylim(len(words) - 0.15, -0.35)
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
     ax.set_xlabel("bytes in UTF-8: letters above, tokens below")
     said = ", ".join(f"{count} in {language_name(code)}" for code, count in counts.items())
-    return _finish(ax, f"Tokens that one word takes: {said}")
+    return finish(ax, f"Tokens that one word takes: {said}")
 
 
 def plot_token_counts(counts: Mapping[str, int], language: str, *, ax: Axes | None = None) -> Axes:
@@ -103,7 +110,7 @@ def plot_token_counts(counts: Mapping[str, int], language: str, *, ax: Axes | No
         language: name of the text's language.
         ax: to draw into.
     """
-    ax = ax or _axes(rows=len(counts))
+    ax = ax or new_axes(rows=len(counts))
     names = list(counts)
     shares = {name: count / counts[names[0]] for name, count in counts.items()}
     bars = ax.barh(names[::-1], [shares[name] for name in names[::-1]], color=TARGET, height=0.65)
@@ -111,12 +118,12 @@ def plot_token_counts(counts: Mapping[str, int], language: str, *, ax: Axes | No
     ax.set_xlabel(f"{language} tokens, as a share of those with {names[0]}")
     ax.set_xlim(0, 1.12)
     said = ", ".join(f"{1 - shares[name]:.0%} with {name}" for name in names[1:])
-    return _finish(ax, f"{language} tokens saved: {said}")
+    return finish(ax, f"{language} tokens saved: {said}")
 
 
 def plot_vocabulary_curve(change: VocabularyChange, language: str, *, ax: Axes | None = None) -> Axes:
     """Tokens of the target training text against the number of new tokens."""
-    ax = ax or _axes()
+    ax = ax or new_axes()
     numbers, tokens = list(change.curve), list(change.curve.values())
     share = [count / tokens[0] for count in tokens]
     ax.plot(numbers, share, color=TARGET, marker=".")
@@ -124,7 +131,7 @@ def plot_vocabulary_curve(change: VocabularyChange, language: str, *, ax: Axes |
     ax.set_ylabel("tokens of the text, as a share of before")
     ax.set_ylim(0, 1.05)
     found = change.savings()
-    return _finish(
+    return finish(
         ax,
         f"{found['new_tokens']:,} new tokens save {found['saved']:.0%} of the {language_name(language)} tokens; "
         f"the first half of them saves {found['by_first_half']:.0%} of that",
@@ -133,7 +140,7 @@ def plot_vocabulary_curve(change: VocabularyChange, language: str, *, ax: Axes |
 
 def plot_sizes(sizes: VocabularySizes, *, ax: Axes | None = None) -> Axes:
     """Tokens of held-out target text against the number of new tokens, with the knee of the curve."""
-    ax = ax or _axes()
+    ax = ax or new_axes()
     table, language = sizes.table, language_name(sizes.language)
     parity = bool(table.parity.notna().all())
     values = table.parity if parity else 1 - table.saved
@@ -146,7 +153,7 @@ def plot_sizes(sizes: VocabularySizes, *, ax: Axes | None = None) -> Axes:
     ax.set_ylim(0, values.max() * 1.05)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     last = table.iloc[-1]
-    return _finish(
+    return finish(
         ax,
         f"{last.new_tokens:,.0f} new tokens save {last.saved:.0%} of the {language} tokens on held-out text; "
         f"the knee lies at {sizes.knee:,}, with {knee.saved / max(last.saved, 1e-9):.0%} of the saving",
@@ -161,7 +168,7 @@ def plot_norms(rows: Mapping[str, torch.Tensor], *, ax: Axes | None = None) -> A
         rows: matrices of shape (rows, dimensions) by name; the first is the reference.
         ax: to draw into.
     """
-    ax = ax or _axes(rows=len(rows))
+    ax = ax or new_axes(rows=len(rows))
     lengths = {name: matrix.float().norm(dim=1).numpy() for name, matrix in rows.items()}
     places = range(len(lengths))[::-1]
     for place, values in zip(places, lengths.values(), strict=True):
@@ -170,14 +177,14 @@ def plot_norms(rows: Mapping[str, torch.Tensor], *, ax: Axes | None = None) -> A
         ax.plot([low, high], [place] * 2, color=colour, linewidth=1.5)
         ax.plot([first, third], [place] * 2, color=colour, linewidth=6, solid_capstyle="butt")
         ax.plot(middle, place, "o", color="white", markeredgecolor=colour, zorder=3)
-        _beside(ax, f"{middle:.2f}", middle, place, (0, 8), ha="center", fontsize=8)
+        beside(ax, f"{middle:.2f}", middle, place, (0, 8), ha="center", fontsize=8)
     ax.set_yticks(list(places), [name.replace("_", " ") for name in lengths])
     ax.set_ylim(-0.5, len(lengths) - 0.2)
     ax.set_xlabel("length of a row: median, middle half, middle nine tenths")
     usual = {name: float(np.median(values)) for name, values in lengths.items()}
     (first_name, reference), *others = usual.items()
     shortest, length = min(others, key=lambda item: item[1])
-    return _finish(
+    return finish(
         ax,
         f"Rows by {shortest.replace('_', ' ')} are {length / reference:.0%} as long as {first_name} "
         f"({length:.2f} against {reference:.2f})",
@@ -194,7 +201,7 @@ def plot_map(rows: Mapping[str, torch.Tensor], *, most: int = 3_000, ax: Axes | 
     """
     import torch
 
-    ax = ax or _axes(rows=8)
+    ax = ax or new_axes(rows=8)
     reference, *others = rows
     centre_D = rows[reference].float().mean(dim=0)
     torch.manual_seed(0)
@@ -210,7 +217,7 @@ def plot_map(rows: Mapping[str, torch.Tensor], *, most: int = 3_000, ax: Axes | 
     ax.set_ylabel("second direction")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=3)
     shares = ", ".join(f"{name.replace('_', ' ')} {spread[name] / spread[reference]:.0%}" for name in others)
-    return _finish(ax, f"How far new rows spread on the map of the old ones, as a share of their spread: {shares}")
+    return finish(ax, f"How far new rows spread on the map of the old ones, as a share of their spread: {shares}")
 
 
 def plot_comparison(comparison: Comparison, *, ax: Axes | None = None) -> Axes:
@@ -219,12 +226,12 @@ def plot_comparison(comparison: Comparison, *, ax: Axes | None = None) -> Axes:
 
     table = comparison.summary()
     methods, stages = list(dict.fromkeys(table.method)), sorted(table.steps.unique())
-    ax = ax or _axes(rows=2 * len(methods))
+    ax = ax or new_axes(rows=2 * len(methods))
     last = table[(table.language == comparison.target) & (table.steps == stages[-1])]
     ranked = sorted(last.itertuples(), key=lambda row: -row.bits_per_byte.value)
     order = [row.method for row in ranked if row.method != BASE] + [BASE]
     for row in table.itertuples():
-        stage, estimate, colour = stages.index(row.steps), row.bits_per_byte, _colour(row.language)
+        stage, estimate, colour = stages.index(row.steps), row.bits_per_byte, colour_of(row.language)
         if row.method == BASE and stage:
             continue
         place = order.index(row.method) + (0.18 if len(stages) > 1 else 0) * (1 - 2 * stage / max(1, len(stages) - 1))
@@ -237,7 +244,7 @@ def plot_comparison(comparison: Comparison, *, ax: Axes | None = None) -> Axes:
             markerfacecolor="white" if stage < len(stages) - 1 else colour,
             markersize=5,
         )
-        _beside(ax, f"{estimate.value:.2f}", estimate.high, place, (4, 0), va="center", fontsize=7)
+        beside(ax, f"{estimate.value:.2f}", estimate.high, place, (4, 0), va="center", fontsize=7)
     ax.set_yticks(range(len(order)), [name.replace("_", " ") for name in order])
     ax.set_ylim(-0.6, len(order) - 0.4)
     ax.margins(x=0.1)
@@ -245,24 +252,24 @@ def plot_comparison(comparison: Comparison, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel(f"bits per byte (95 % interval){when}")
     ax.legend(
         handles=[
-            ax.plot([], [], "o" if code == "en" else "D", color=_colour(code), label=language_name(code))[0]
+            ax.plot([], [], "o" if code == "en" else "D", color=colour_of(code), label=language_name(code))[0]
             for code in (comparison.target, "en")
         ],
         frameon=False,
         loc="center left",
         bbox_to_anchor=(1, 0.5),
     )
-    return _finish(ax, comparison.findings()[len(stages) - 1])
+    return finish(ax, comparison.findings()[len(stages) - 1])
 
 
 def plot_training(steps: Sequence[Mapping[str, Any]], target: str, *, ax: Axes | None = None) -> Axes:
     """Training loss of each language in bits per byte against tokens seen: each step, and a running mean."""
-    ax = ax or _axes()
+    ax = ax or new_axes()
     for code, points in _losses(steps, target).items():
         x, y = zip(*points, strict=True)
-        ax.plot(x, y, color=_colour(code), alpha=0.25, linewidth=1)
+        ax.plot(x, y, color=colour_of(code), alpha=0.25, linewidth=1)
         style = "-" if code != "en" else "--"
-        ax.plot(x, _running_mean(y), color=_colour(code), linestyle=style, label=language_name(code))
+        ax.plot(x, running_mean(y), color=colour_of(code), linestyle=style, label=language_name(code))
     ax.set_xlabel("tokens seen")
     ax.set_ylabel("training loss, bits per byte")
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -270,12 +277,12 @@ def plot_training(steps: Sequence[Mapping[str, Any]], target: str, *, ax: Axes |
     ends = (
         f"{language_name(row['language'])} {row['first']:.2f} → {row['last']:.2f}" for row in loss_ends(steps, target)
     )
-    return _finish(ax, "Training loss: " + ", ".join(ends))
+    return finish(ax, "Training loss: " + ", ".join(ends))
 
 
 def loss_ends(steps: Sequence[Mapping[str, Any]], target: str) -> list[dict[str, Any]]:
     """The running mean of the training loss, in bits per byte, at the `first` and the `last` step of each language."""
-    means = {code: _running_mean([loss for _, loss in points]) for code, points in _losses(steps, target).items()}
+    means = {code: running_mean([loss for _, loss in points]) for code, points in _losses(steps, target).items()}
     return [{"language": code, "first": values[0], "last": values[-1]} for code, values in means.items()]
 
 
@@ -309,7 +316,7 @@ def plot_sweep(
 
     from .sweeping import BEFORE
 
-    ax = ax or _axes(rows=12)
+    ax = ax or new_axes(rows=12)
     summary = {(row.arm, row.language): row for row in sweep.summary().itertuples()}
     knee, place, labels = sweep.knee(), {}, []
     for arm in dict.fromkeys(arm for arm, _ in summary):
@@ -337,7 +344,7 @@ def plot_sweep(
     ax.set_xlabel(f"{language_name(sweep.target)}, bits per byte (95 % interval)")
     ax.set_ylabel("English, bits per byte")
     note = f"hollow: recorded, {', '.join(recorded)}" if recorded else ""
-    ax = _finish(ax, " ".join(sweep.findings()[:2]), note=note)
+    ax = finish(ax, " ".join(sweep.findings()[:2]), note=note)
     lines = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5}
     adjust_text(labels, ax=ax, expand=(1.15, 1.7), force_text=(0.2, 0.6), iter_lim=500, arrowprops=lines)
     return ax
@@ -350,7 +357,7 @@ def plot_drift(drift: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         drift: as `weight_drift` gives it.
         ax: to draw into.
     """
-    ax = ax or _axes()
+    ax = ax or new_axes()
     layers = drift[drift.layer >= 0]
     styles = ("-", "--", ":", "-.", (0, (5, 1, 1, 1)))
     for style, (part, rows) in zip(cycle(styles), layers.groupby("part", sort=False), strict=False):
@@ -362,22 +369,22 @@ def plot_drift(drift: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_ylim(0, None)
     most = drift.loc[drift.drift.idxmax()]
     where = f"layer {most.layer:.0f}" if most.layer >= 0 else "outside of the layers"
-    return _finish(ax, f"Weights moved by {drift.drift.median():.1%} in the middle, most in {most.part} ({where})")
+    return finish(ax, f"Weights moved by {drift.drift.median():.1%} in the middle, most in {most.part} ({where})")
 
 
 def plot_changes(scores: Scores, *, ax: Axes | None = None) -> Axes:
     """How much bits per byte changed on held-out documents, with intervals."""
     table = scores.bits_per_byte()
-    ax = ax or _axes(rows=len(table))
+    ax = ax or new_axes(rows=len(table))
     rows = table.iloc[::-1].rename(columns={"change": "bits_per_byte"})
     names = [f"{language_name(row.language)}\n{source_name(row.source)}" for row in rows.itertuples()]
-    _dots(ax, names, rows, percent=True, target=scores.target)
+    dots_with_intervals(ax, names, rows, percent=True, target=scores.target)
     ax.axvline(0, color=GREY, linewidth=1)
     ax.set_xlabel("change of bits per byte (95 % interval; left is better)")
     gain = table[table.language == scores.target].iloc[0].change
     english = table[table.language == "en"]
     worst = max(english.change, key=lambda change: change.value)
-    return _finish(ax, f"{language_name(scores.target)} {_moved(gain)}, English at worst {_moved(worst)}")
+    return finish(ax, f"{language_name(scores.target)} {_moved(gain)}, English at worst {_moved(worst)}")
 
 
 def plot_domains(scores: Scores, *, ax: Axes | None = None) -> Axes:
@@ -385,12 +392,14 @@ def plot_domains(scores: Scores, *, ax: Axes | None = None) -> Axes:
     table = scores.bits_per_byte(by=("language", "domain"))
     rows = table[table.language == scores.target].rename(columns={"change": "bits_per_byte"})
     rows = rows.iloc[sorted(range(len(rows)), key=lambda i: -rows.bits_per_byte.iloc[i].value)]
-    ax = ax or _axes(rows=len(rows))
-    _dots(ax, [f"{row.domain} ({row.bits_per_byte.units})" for row in rows.itertuples()], rows, percent=True)
+    ax = ax or new_axes(rows=len(rows))
+    dots_with_intervals(
+        ax, [f"{row.domain} ({row.bits_per_byte.units})" for row in rows.itertuples()], rows, percent=True
+    )
     ax.axvline(0, color=GREY, linewidth=1)
     ax.set_xlabel("change of bits per byte (95 % interval; left is better)")
     least, most = rows.iloc[0], rows.iloc[-1]
-    return _finish(
+    return finish(
         ax,
         f"{language_name(scores.target)} gains most on {most.domain} ({most.bits_per_byte.value:+.0%}), "
         f"least on {least.domain} ({least.bits_per_byte.value:+.0%})",
@@ -401,20 +410,20 @@ def plot_domains(scores: Scores, *, ax: Axes | None = None) -> Axes:
 def plot_accuracy(scores: Scores, *, ax: Axes | None = None) -> Axes:
     """Accuracy on the evaluation items before and after, with intervals and the level of chance."""
     table = scores.accuracy().iloc[::-1]
-    ax = ax or _axes(rows=2 * len(table))
+    ax = ax or new_axes(rows=2 * len(table))
     names = [f"{language_name(row.language)}, {kind_name(row.kind)}" for row in table.itertuples()]
     for offset, column, marker, label in (
         (0.15, "before", "o", scores.models[0]),
         (-0.15, "after", "s", scores.models[-1]),
     ):
         for place, (estimate, code) in enumerate(zip(table[column], table.language, strict=True)):
-            ax.plot([estimate.low, estimate.high], [place + offset] * 2, color=_colour(code), linewidth=1.5)
-            filled = _colour(code) if column == "after" else "white"
+            ax.plot([estimate.low, estimate.high], [place + offset] * 2, color=colour_of(code), linewidth=1.5)
+            filled = colour_of(code) if column == "after" else "white"
             ax.plot(
                 estimate.value,
                 place + offset,
                 marker,
-                color=_colour(code),
+                color=colour_of(code),
                 markerfacecolor=filled,
                 label=label if not place else None,
             )
@@ -434,80 +443,9 @@ def plot_accuracy(scores: Scores, *, ax: Axes | None = None) -> Axes:
     title = (
         f"Accuracy changed beyond doubt on: {', '.join(moved)}" if moved else "No change in accuracy is beyond doubt"
     )
-    return _finish(ax, title)
-
-
-def _axes(rows: int = 6) -> Axes:
-    """Axes of a figure that pyplot does not know, so that a notebook shows it only where `show` is called."""
-    from matplotlib.figure import Figure
-
-    ax: Axes = Figure(figsize=(7, max(2.2, 1.2 + 0.38 * rows))).subplots()
-    return ax
-
-
-@cache
-def _fonts() -> list[str]:
-    """Matplotlib's own font, and one with Thai letters for what that lacks."""
-    from matplotlib import font_manager, rcParams
-
-    (path,) = (files("fontpkg_noto_sans_thai") / "files").iterdir()
-    with as_file(path) as thai:
-        font_manager.fontManager.addfont(thai)
-        return [*rcParams["font.family"], font_manager.FontProperties(fname=str(thai)).get_name()]
-
-
-def _dots(
-    ax: Axes, names: Sequence[str], rows: pd.DataFrame, *, percent: bool = False, target: str | None = None
-) -> None:
-    """A dot with its interval a row; the numbers stand beside it. Other languages than the two are grey."""
-    for place, (estimate, code) in enumerate(zip(rows.bits_per_byte, rows.language, strict=True)):
-        colour = _colour(code) if target in (None, code) or code == "en" else GREY
-        ax.plot([estimate.low, estimate.high], [place] * 2, color=colour, linewidth=2)
-        ax.plot(estimate.value, place, "o" if code == "en" else "D", color=colour)
-        label = f"{estimate.value:+.1%}" if percent else f"{estimate.value:.2f}"
-        _beside(ax, label, estimate.value, place, (0, 6), ha="center", fontsize=8)
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(-0.6, len(names) - 0.3)
-    ax.margins(x=0.12)
-    if percent:
-        ax.xaxis.set_major_formatter(lambda value, _: f"{value:+.0%}")
-
-
-def _box(ax: Axes, left: float, right: float, top: float, text: str, colour: str, *, fontsize: float) -> None:
-    """A box with text in it, a third of a row high."""
-    ax.barh(top, right - left, height=0.32, left=left, align="edge", color=colour, edgecolor=GREY, linewidth=0.8)
-    ax.text((left + right) / 2, top + 0.16, text, ha="center", va="center", fontsize=fontsize)
-
-
-def _beside(ax: Axes, text: str, x: float, y: float, points: tuple[float, float], **style: Any) -> None:
-    ax.annotate(text, (x, y), xytext=points, textcoords="offset points", **style)
-
-
-def _finish(ax: Axes, title: str, *, note: str = "") -> Axes:
-    from matplotlib.text import Text
-
-    # Not bold: the Thai font has one weight, and matplotlib warns where it has to replace another.
-    ax.set_title(textwrap.fill(title, 76), loc="left", x=0, fontsize=11)
-    ax.spines[["top", "right"]].set_visible(False)
-    if note:
-        ax.set_xlabel(f"{ax.get_xlabel()} · {note}")
-    for text in ax.figure.findobj(Text):
-        text.set_fontfamily(_fonts())
-    return ax
-
-
-def _colour(language: str) -> str:
-    return ENGLISH if language == "en" else TARGET
+    return finish(ax, title)
 
 
 def _moved(change: Estimate) -> str:
     direction = "falls" if change.value < 0 else "rises"
     return f"{direction} by {percent(change).lstrip('+-')}"
-
-
-def _running_mean(values: Sequence[float]) -> list[float]:
-    width = max(1, len(values) // 10)
-    return [
-        sum(values[max(0, i - width + 1) : i + 1]) / len(values[max(0, i - width + 1) : i + 1])
-        for i in range(len(values))
-    ]

@@ -12,6 +12,7 @@ import pandas as pd
 from .cards import model_card
 from .changes import VocabularyChange
 from .corpus.items import kind_name
+from .display.html import show, table_html
 from .errors import WorkspaceError
 from .fertility import FertilityReport
 from .files import write_atomically
@@ -26,7 +27,6 @@ from .plots import (
     plot_training,
     plot_vocabulary_curve,
 )
-from .render import show, table_html
 from .scores import Scores
 from .sources import source_name
 from .workspace import CARD, REPORT, STAGES, Workspace

@@ -6,49 +6,28 @@ A control that lives hides it.
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from .display.html import Html, show, shown_spaces
+from .display.widgets import evenly_spread, interactive, listed, new_slider
 from .explorer import PAGE, TokenFacts, explore_html
 from .intervals import percent, restored
 from .languages import language_name
-from .render import Html, show, shown_spaces
 from .sizing import VocabularySizes, sentence_tokens
 from .sweeping import BEFORE
 
 if TYPE_CHECKING:
     import pandas as pd
-    from ipywidgets import VBox, Widget
 
+    from .display.widgets import Interactive
     from .sweeping import Sweep
     from .training import Report
 
-TWIN_LINES = 8  # of a slider's answers, that its static twin shows
 YOURS = "your own"
-
-
-@dataclass(frozen=True)
-class Interactive:
-    """Controls and what stands in their place where there is no kernel; Jupyter shows the one or the other.
-
-    Attributes:
-        controls: the live widget.
-        twin: the static HTML.
-    """
-
-    controls: VBox
-    twin: Html
-
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
-
-        display(self.twin)
-        display(self.controls, exclude=["text/plain"])  # which would stand beside the twin
 
 
 def token_explorer(
@@ -96,7 +75,7 @@ def token_explorer(
     chosen.observe(picked, names="value")
     typed.observe(wrote, names="value")
     controls = [chosen, typed, cost]  # what is chosen changes what is typed, which is answered
-    return _interactive(controls, answer, "".join(map(str, twin)), observed=[typed, cost])
+    return interactive(controls, answer, "".join(map(str, twin)), observed=[typed, cost])
 
 
 def vocabulary_size_widget(
@@ -113,7 +92,7 @@ def vocabulary_size_widget(
     import ipywidgets as widgets
 
     options = [(f"{number:,}", number) for number in sizes.table.new_tokens.tolist()]
-    slider = _slider("new tokens", options, sizes.knee)
+    slider = new_slider("new tokens", options, sizes.knee)
     typed = widgets.Textarea(text, description="your text", layout=widgets.Layout(width="95%", height="4em"))
     if base is None or adapted is None or adapted.change is None:
         count = None
@@ -125,8 +104,8 @@ def vocabulary_size_widget(
         return vocabulary_size_sentence(sizes, number) + on_text
 
     numbers = [number for _, number in options]
-    twin = _listed([say(number) for number in _some(numbers)])
-    return _interactive([typed, slider] if count else [slider], lambda: say(slider.value), twin)
+    twin = listed([say(number) for number in evenly_spread(numbers)])
+    return interactive([typed, slider] if count else [slider], lambda: say(slider.value), twin)
 
 
 def vocabulary_size_sentence(sizes: VocabularySizes, number: int) -> str:
@@ -160,7 +139,7 @@ def neighbours_widget(table: pd.DataFrame) -> Interactive:
         )
         return f"<b>{escape(shown_spaces(token))}</b><table>{lines}</table>"
 
-    return _interactive([chosen], lambda: say(chosen.value), "".join(say(token) for token in _some(tokens)))
+    return interactive([chosen], lambda: say(chosen.value), "".join(say(token) for token in evenly_spread(tokens)))
 
 
 def sweep_widget(sweep: Sweep, recorded: Mapping[str, Mapping[str, Any]] | None = None) -> Interactive:
@@ -171,8 +150,8 @@ def sweep_widget(sweep: Sweep, recorded: Mapping[str, Mapping[str, Any]] | None 
         recorded: sweeps recorded with the project, by name.
     """
     sentences = sweep_sentences(sweep, recorded)
-    slider = _slider("point", list(sentences), next(iter(sentences)))
-    return _interactive([slider], lambda: sentences[slider.value], _listed(list(sentences.values())))
+    slider = new_slider("point", list(sentences), next(iter(sentences)))
+    return interactive([slider], lambda: sentences[slider.value], listed(list(sentences.values())))
 
 
 def sweep_sentences(sweep: Sweep, recorded: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, str]:
@@ -200,46 +179,6 @@ def _own_text(by_number: Mapping[int, int], number: int, text: str) -> str:
         f"<br>Your text: <b>{now:,} tokens</b> instead of {before:,}; a page of {PAGE:,} characters takes "
         f"{now / len(text) * PAGE:,.0f}, and a context of 2,048 tokens holds {len(text) / now * 2048:,.0f} characters."
     )
-
-
-def _slider(name: str, options: Sequence[Any], value: Any) -> Widget:
-    import ipywidgets as widgets
-
-    wide = widgets.Layout(width="90%")
-    return widgets.SelectionSlider(options=options, value=value, description=name, layout=wide)
-
-
-def _interactive(
-    controls: Sequence[Widget], answer: Callable[[], str], twin: str, *, observed: Sequence[Widget] | None = None
-) -> Interactive:
-    """Controls above their answer, which is made anew when one of them, or of those to be observed, changes."""
-    import ipywidgets as widgets
-
-    name = f"la-twin-{hashlib.sha256(twin.encode('utf-8', 'replace')).hexdigest()[:12]}"
-    hidden = f"<style>#{name}{{display:none}}</style>"
-
-    def made() -> str:
-        try:
-            return hidden + answer()
-        except Exception as error:  # there is no cell here that could fail
-            return f'{hidden}<p role="alert"><b>{type(error).__name__}</b>: {escape(str(error))}</p>'
-
-    below = widgets.HTML(made())
-    for control in controls if observed is None else observed:
-        control.observe(lambda _: setattr(below, "value", made()), names="value")
-    return Interactive(widgets.VBox([*controls, below]), Html(f'<div id="{name}">{twin}</div>'))
-
-
-def _some(options: Sequence[Any]) -> list[Any]:
-    """At most so many options, evenly spread, the ends among them."""
-    if len(options) <= TWIN_LINES:
-        return list(options)
-    step = (len(options) - 1) / (TWIN_LINES - 1)
-    return [options[round(step * place)] for place in range(TWIN_LINES)]
-
-
-def _listed(lines: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>"
 
 
 def live_curve(target: str, report: Report, *, seconds: float = 15.0) -> Report:

@@ -14,9 +14,10 @@ from transformers import PreTrainedTokenizerFast
 from langadapt_utils import plots
 from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus.corpus import Corpus
+from langadapt_utils.display import figures
+from langadapt_utils.display.html import Html, show, table_html, tokens_html
 from langadapt_utils.fertility import FertilityReport, measure_fertility
 from langadapt_utils.intervals import Estimate
-from langadapt_utils.render import Html, show, table_html, tokens_html
 from langadapt_utils.scores import Scores
 from langadapt_utils.widgets import live_curve
 
@@ -165,7 +166,7 @@ def luminance(colour: str) -> float:
     return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), parts, strict=True))
 
 
-@pytest.mark.parametrize("colour", [plots.ENGLISH, plots.TARGET, plots.GREY])
+@pytest.mark.parametrize("colour", [figures.ENGLISH, figures.TARGET, figures.GREY])
 def test_colours_of_figures_can_be_read_as_text(colour: str) -> None:
     assert 1.05 / (luminance(colour) + 0.05) >= 4.5  # WCAG AA, on white
 

@@ -6,10 +6,11 @@ from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils import widgets
 from langadapt_utils.changes import VocabularyChange
+from langadapt_utils.display.widgets import Interactive
 from langadapt_utils.explorer import TokenFacts
 from langadapt_utils.sizing import VocabularySizes
 from langadapt_utils.tokens import token_spans
-from langadapt_utils.widgets import Interactive, neighbours_widget, token_explorer, vocabulary_size_widget
+from langadapt_utils.widgets import neighbours_widget, token_explorer, vocabulary_size_widget
 
 SAMPLES = {"hu": "A régi híd előtt", "en": "In front of the old bridge"}
 

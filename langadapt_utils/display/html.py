@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from .intervals import Estimate, with_ends
-from .languages import RIGHT_TO_LEFT
-from .tokens import bytes_as_text, token_spans
+from ..intervals import Estimate, with_ends
+from ..languages import RIGHT_TO_LEFT
+from ..tokens import bytes_as_text, token_spans
 
 if TYPE_CHECKING:
     import pandas as pd

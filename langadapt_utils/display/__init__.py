@@ -1,0 +1,1 @@
+"""One style for tables, figures and controls; knows no stage."""
