@@ -25,7 +25,6 @@ from embeddings import standing, write_sample
 from record_reference import REFERENCE, commit
 
 from langadapt_utils import hardware
-from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus.contamination import LEAKED, find_leaks
 from langadapt_utils.corpus.corpus import Corpus, load_corpus
 from langadapt_utils.embeddings import initialise_embeddings
@@ -33,7 +32,8 @@ from langadapt_utils.models import Base, load_base
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.replay import with_samples
 from langadapt_utils.sweeping import sweep
-from langadapt_utils.vocabulary import extend_vocabulary
+from langadapt_utils.vocabulary.change import VocabularyChange
+from langadapt_utils.vocabulary.extend import extend_vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -74,14 +74,14 @@ from record_reference import REFERENCE, commit
 from vocabulary import sample
 
 from langadapt_utils import hardware
-from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus.corpus import load_corpus
 from langadapt_utils.embeddings import METHODS, initialise_embeddings
 from langadapt_utils.evaluation import document_bits
 from langadapt_utils.models import Base, load_base
 from langadapt_utils.probing import compare_methods
 from langadapt_utils.recipe import Recipe
-from langadapt_utils.vocabulary import extend_vocabulary
+from langadapt_utils.vocabulary.change import VocabularyChange
+from langadapt_utils.vocabulary.extend import extend_vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

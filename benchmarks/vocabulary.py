@@ -75,12 +75,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from langadapt_utils.learning import candidates_for, learn_tokens, wanted_tokens
 from langadapt_utils.models import fetch_model, load_tokenizer
-from langadapt_utils.patterns import propose_repair
 from langadapt_utils.recipe import BASE_MODEL
-from langadapt_utils.specs import Spec
-from langadapt_utils.vocabulary import extend_vocabulary
+from langadapt_utils.vocabulary.extend import extend_vocabulary
+from langadapt_utils.vocabulary.patterns import propose_repair
+from langadapt_utils.vocabulary.select import candidates_for, learn_tokens, wanted_tokens
+from langadapt_utils.vocabulary.tokenizer_json import Spec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -18,12 +18,11 @@ from itertools import product
 from statistics import median
 
 from langadapt_utils.corpus.corpus import load_corpus
-from langadapt_utils.explorer import PAGE, TokenFacts
 from langadapt_utils.models import load_base
 from langadapt_utils.recipe import Recipe
-from langadapt_utils.sizing import measure_sizes
-from langadapt_utils.vocabulary import extend_vocabulary
-from langadapt_utils.widgets import token_explorer, vocabulary_size_widget
+from langadapt_utils.vocabulary.extend import extend_vocabulary
+from langadapt_utils.vocabulary.sizes import measure_sizes
+from langadapt_utils.vocabulary.views import PAGE, TokenFacts, token_explorer, vocabulary_size_widget
 
 
 def milliseconds(act: Callable[[], None]) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .changes import VocabularyChange
 from .intervals import percent, with_ends
 from .languages import language_name
 from .recipe import Recipe
 from .scores import Scores
 from .sources import source_name
+from .vocabulary.change import VocabularyChange
 
 HUB = "hub:"
 

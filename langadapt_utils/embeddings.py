@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from .changes import VocabularyChange
 from .distillation import distilled
 from .donors import focus, matching_pursuit
 from .errors import ModelError
@@ -35,6 +34,7 @@ from .rows import (
     random_normal,
     subword_mean,
 )
+from .vocabulary.change import VocabularyChange
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .display.figures import box, colour_of, finish, new_axes
+from .display.html import TOKEN_COLOURS, visible_piece
 from .errors import CorpusError
-from .languages import BY_SPACES, SEGMENTERS, word_spans
+from .languages import BY_SPACES, SEGMENTERS, language_name, word_spans
+from .tokens import token_spans
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from transformers import PreTrainedTokenizerFast
 
     from .languages import Spans
@@ -125,3 +130,65 @@ def tokens_touching(words: Spans, tokens: Spans) -> list[int]:
             last += 1
         touching.append(last - first)
     return touching
+
+
+UNITS = {
+    "tokens_per_word": "tokens per word",
+    "tokens_per_character": "tokens per character",
+    "tokens_per_byte": "tokens per byte",
+    "parity": "tokens, as a multiple of English",
+    "continued_words": "share of words in two or more tokens",
+    "single_token_words": "share of words that are one token",
+}
+
+
+def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = None) -> Axes:
+    """One fertility measure, a bar for each language and tokenizer."""
+    ax = ax or new_axes(rows=len(report.table))
+    target = next(code for code in report.table.language if code != "en")
+    rows = report.table.iloc[::-1]
+    names = [f"{language_name(row.language)}, {row.tokenizer}" for row in rows.itertuples()]
+    bars = ax.barh(names, rows[column], color=[colour_of(code) for code in rows.language], height=0.65)
+    ax.bar_label(bars, fmt="{:.2f}", padding=3)
+    ax.set_xlabel(UNITS[column])
+    ax.set_xlim(0, max(rows[column]) * 1.15)
+    last = report.table.tokenizer.iloc[-1]
+    here, english = (report.value(last, code, column) for code in (target, "en"))
+    title = f"{language_name(target)} takes {here:.2f} {UNITS[column]}, English {english:.2f}"
+    if column == "parity":
+        title = f"The same sentences cost {here:.2f} times as many tokens in {language_name(target)} as in English"
+    elif column in ("continued_words", "single_token_words"):
+        what = "are cut in two or more tokens" if column == "continued_words" else "are a single token"
+        title = f"{here:.0%} of {language_name(target)} words {what}, {english:.0%} of English words"
+    return finish(ax, title, note=f"{report.sentences} texts a language")
+
+
+def plot_bytes(tokenizer: PreTrainedTokenizerFast, words: Mapping[str, str], *, ax: Axes | None = None) -> Axes:
+    """Words byte by byte: which bytes are a letter (above) and which are a token (below).
+
+    Args:
+        tokenizer: what cuts the words.
+        words: one for each language, by code.
+        ax: to draw into.
+    """
+    ax = ax or new_axes(rows=3 * len(words))
+    counts = {}
+    for row, (code, word) in enumerate(words.items()):
+        spans, raw, place = token_spans(tokenizer, word), word.encode(), 0
+        counts[code] = len(spans)
+        for letter in word:
+            size = len(letter.encode())
+            box(ax, place, place + size, row, visible_piece(letter.encode()), "#f2f2f2", fontsize=11)
+            place += size
+        for span, colour in zip(spans, cycle(TOKEN_COLOURS)):
+            text = visible_piece(raw[span.start : span.end])
+            box(ax, span.start, span.end, row + 0.36, text, colour, fontsize=8)
+        counted = f"letters {len(word)}, bytes {len(raw)}, tokens {len(spans)}"
+        ax.text(0, row - 0.08, f"{language_name(code)}: {counted}", fontsize=9, color=colour_of(code))
+    ax.set_xlim(-0.02, max(len(word.encode()) for word in words.values()) + 0.02)
+    ax.set_ylim(len(words) - 0.15, -0.35)
+    ax.set_yticks([])
+    ax.spines["left"].set_visible(False)
+    ax.set_xlabel("bytes in UTF-8: letters above, tokens below")
+    said = ", ".join(f"{count} in {language_name(code)}" for code, count in counts.items())
+    return finish(ax, f"Tokens that one word takes: {said}")

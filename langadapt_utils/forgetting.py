@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 
 from . import hardware
-from .changes import VocabularyChange
 from .tokens import document_start
+from .vocabulary.change import VocabularyChange
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

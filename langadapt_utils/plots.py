@@ -14,151 +14,24 @@ from .display.figures import (
     GREY,
     TARGET,
     beside,
-    box,
     colour_of,
     dots_with_intervals,
     finish,
     new_axes,
     running_mean,
 )
-from .display.html import TOKEN_COLOURS, visible_piece
 from .intervals import Estimate, percent, sign
 from .languages import language_name
 from .scores import Scores
 from .sources import source_name
-from .tokens import token_spans
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
     from matplotlib.axes import Axes
-    from transformers import PreTrainedTokenizerFast
 
-    from .changes import VocabularyChange
-    from .fertility import FertilityReport
     from .probing import Comparison
-    from .sizing import VocabularySizes
     from .sweeping import Sweep
-
-UNITS = {
-    "tokens_per_word": "tokens per word",
-    "tokens_per_character": "tokens per character",
-    "tokens_per_byte": "tokens per byte",
-    "parity": "tokens, as a multiple of English",
-    "continued_words": "share of words in two or more tokens",
-    "single_token_words": "share of words that are one token",
-}
-
-
-def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = None) -> Axes:
-    """One fertility measure, a bar for each language and tokenizer."""
-    ax = ax or new_axes(rows=len(report.table))
-    target = next(code for code in report.table.language if code != "en")
-    rows = report.table.iloc[::-1]
-    names = [f"{language_name(row.language)}, {row.tokenizer}" for row in rows.itertuples()]
-    bars = ax.barh(names, rows[column], color=[colour_of(code) for code in rows.language], height=0.65)
-    ax.bar_label(bars, fmt="{:.2f}", padding=3)
-    ax.set_xlabel(UNITS[column])
-    ax.set_xlim(0, max(rows[column]) * 1.15)
-    last = report.table.tokenizer.iloc[-1]
-    here, english = (report.value(last, code, column) for code in (target, "en"))
-    title = f"{language_name(target)} takes {here:.2f} {UNITS[column]}, English {english:.2f}"
-    if column == "parity":
-        title = f"The same sentences cost {here:.2f} times as many tokens in {language_name(target)} as in English"
-    elif column in ("continued_words", "single_token_words"):
-        what = "are cut in two or more tokens" if column == "continued_words" else "are a single token"
-        title = f"{here:.0%} of {language_name(target)} words {what}, {english:.0%} of English words"
-    return finish(ax, title, note=f"{report.sentences} texts a language")
-
-
-def plot_bytes(tokenizer: PreTrainedTokenizerFast, words: Mapping[str, str], *, ax: Axes | None = None) -> Axes:
-    """Words byte by byte: which bytes are a letter (above) and which are a token (below).
-
-    Args:
-        tokenizer: what cuts the words.
-        words: one for each language, by code.
-        ax: to draw into.
-    """
-    ax = ax or new_axes(rows=3 * len(words))
-    counts = {}
-    for row, (code, word) in enumerate(words.items()):
-        spans, raw, place = token_spans(tokenizer, word), word.encode(), 0
-        counts[code] = len(spans)
-        for letter in word:
-            size = len(letter.encode())
-            box(ax, place, place + size, row, visible_piece(letter.encode()), "#f2f2f2", fontsize=11)
-            place += size
-        for span, colour in zip(spans, cycle(TOKEN_COLOURS)):
-            text = visible_piece(raw[span.start : span.end])
-            box(ax, span.start, span.end, row + 0.36, text, colour, fontsize=8)
-        counted = f"letters {len(word)}, bytes {len(raw)}, tokens {len(spans)}"
-        ax.text(0, row - 0.08, f"{language_name(code)}: {counted}", fontsize=9, color=colour_of(code))
-    ax.set_xlim(-0.02, max(len(word.encode()) for word in words.values()) + 0.02)
-    ax.set_ylim(len(words) - 0.15, -0.35)
-    ax.set_yticks([])
-    ax.spines["left"].set_visible(False)
-    ax.set_xlabel("bytes in UTF-8: letters above, tokens below")
-    said = ", ".join(f"{count} in {language_name(code)}" for code, count in counts.items())
-    return finish(ax, f"Tokens that one word takes: {said}")
-
-
-def plot_token_counts(counts: Mapping[str, int], language: str, *, ax: Axes | None = None) -> Axes:
-    """Tokens of one text under several tokenizers.
-
-    Args:
-        counts: by name; the first is the reference.
-        language: name of the text's language.
-        ax: to draw into.
-    """
-    ax = ax or new_axes(rows=len(counts))
-    names = list(counts)
-    shares = {name: count / counts[names[0]] for name, count in counts.items()}
-    bars = ax.barh(names[::-1], [shares[name] for name in names[::-1]], color=TARGET, height=0.65)
-    ax.bar_label(bars, fmt="{:.2f}", padding=3)
-    ax.set_xlabel(f"{language} tokens, as a share of those with {names[0]}")
-    ax.set_xlim(0, 1.12)
-    said = ", ".join(f"{1 - shares[name]:.0%} with {name}" for name in names[1:])
-    return finish(ax, f"{language} tokens saved: {said}")
-
-
-def plot_vocabulary_curve(change: VocabularyChange, language: str, *, ax: Axes | None = None) -> Axes:
-    """Tokens of the target training text against the number of new tokens."""
-    ax = ax or new_axes()
-    numbers, tokens = list(change.curve), list(change.curve.values())
-    share = [count / tokens[0] for count in tokens]
-    ax.plot(numbers, share, color=TARGET, marker=".")
-    ax.set_xlabel("new tokens")
-    ax.set_ylabel("tokens of the text, as a share of before")
-    ax.set_ylim(0, 1.05)
-    found = change.savings()
-    return finish(
-        ax,
-        f"{found['new_tokens']:,} new tokens save {found['saved']:.0%} of the {language_name(language)} tokens; "
-        f"the first half of them saves {found['by_first_half']:.0%} of that",
-    )
-
-
-def plot_sizes(sizes: VocabularySizes, *, ax: Axes | None = None) -> Axes:
-    """Tokens of held-out target text against the number of new tokens, with the knee of the curve."""
-    ax = ax or new_axes()
-    table, language = sizes.table, language_name(sizes.language)
-    parity = bool(table.parity.notna().all())
-    values = table.parity if parity else 1 - table.saved
-    ax.plot(table.new_tokens, values, color=TARGET, marker=".")
-    knee = sizes.at(sizes.knee)
-    ax.axvline(sizes.knee, color=GREY, linestyle=":")
-    ax.annotate("knee", (sizes.knee, values.max()), xytext=(4, -4), textcoords="offset points", va="top", color=GREY)
-    ax.set_xlabel("new tokens")
-    ax.set_ylabel("tokens, as a multiple of English" if parity else "tokens of the text, as a share of before")
-    ax.set_ylim(0, values.max() * 1.05)
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    last = table.iloc[-1]
-    return finish(
-        ax,
-        f"{last.new_tokens:,.0f} new tokens save {last.saved:.0%} of the {language} tokens on held-out text; "
-        f"the knee lies at {sizes.knee:,}, with {knee.saved / max(last.saved, 1e-9):.0%} of the saving",
-        note=f"{sizes.texts} texts",
-    )
 
 
 def plot_norms(rows: Mapping[str, torch.Tensor], *, ax: Axes | None = None) -> Axes:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .changes import VocabularyChange
 from .corpus.corpus import Corpus
 from .embeddings import initialise_embeddings
 from .files import data_folder
@@ -26,6 +25,7 @@ from .mixture import mix
 from .paired import MEASURED, RESAMPLES, bits_by, compared, document_rows, heldout_texts
 from .recipe import Recipe
 from .training import train
+from .vocabulary.change import VocabularyChange
 
 if TYPE_CHECKING:
     from .models import Base

@@ -10,25 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .cards import model_card
-from .changes import VocabularyChange
 from .corpus.items import kind_name
 from .display.html import show, table_html
 from .errors import WorkspaceError
-from .fertility import FertilityReport
+from .fertility import FertilityReport, plot_fertility
 from .files import write_atomically
 from .intervals import relative_change, restored
 from .languages import language_name
-from .plots import (
-    loss_ends,
-    plot_accuracy,
-    plot_changes,
-    plot_domains,
-    plot_fertility,
-    plot_training,
-    plot_vocabulary_curve,
-)
+from .plots import loss_ends, plot_accuracy, plot_changes, plot_domains, plot_training
 from .scores import Scores
 from .sources import source_name
+from .vocabulary.change import VocabularyChange
+from .vocabulary.views import plot_vocabulary_curve
 from .workspace import CARD, REPORT, STAGES, Workspace
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from .changes import VocabularyChange
 from .languages import scripts_of
 from .tokens import is_byte_level, surface_bytes, vocabulary_bytes
+from .vocabulary.change import VocabularyChange
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cards import model_card
-from .changes import VocabularyChange
 from .models import name_portable_class
+from .vocabulary.change import VocabularyChange
 from .workspace import PUBLISHED, Workspace
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .changes import VocabularyChange
 from .corpus.corpus import Corpus
 from .files import data_folder
 from .intervals import knee, plain, sign
@@ -21,6 +20,7 @@ from .paired import MEASURED, compared, document_rows, heldout_texts
 from .recipe import EvaluationRecipe, Recipe
 from .scores import Scores
 from .training import interpolate, train
+from .vocabulary.change import VocabularyChange
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

@@ -28,7 +28,6 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from . import hardware
-from .changes import VocabularyChange
 from .corpus.contamination import check_leaks
 from .corpus.corpus import load_corpus
 from .errors import LangadaptError, ModelError, RecipeError
@@ -40,6 +39,7 @@ from .optimisation import Average, add_adapters, embedding_matrices, merge_adapt
 from .recipe import FREE_KNOBS, Recipe, TrainingRecipe
 from .replay import with_samples
 from .saving import CHECKPOINTS, CONTROL_CHECKPOINTS, save_adapted
+from .vocabulary.change import VocabularyChange
 from .workspace import Workspace, progress_note
 
 if TYPE_CHECKING:

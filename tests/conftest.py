@@ -20,13 +20,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus.corpus import Corpus, load_corpus
 from langadapt_utils.evaluation import evaluate
 from langadapt_utils.models import Base, load_base
 from langadapt_utils.recipe import BUILT_IN, CorpusRecipe, EvaluationRecipe, Recipe
 from langadapt_utils.scores import Scores
-from langadapt_utils.vocabulary import extend_vocabulary
+from langadapt_utils.vocabulary.change import VocabularyChange
+from langadapt_utils.vocabulary.extend import extend_vocabulary
 
 BUILT_IN_ONLY = CorpusRecipe(english=[BUILT_IN])
 

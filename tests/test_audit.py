@@ -8,11 +8,11 @@ from conftest import sentencepiece_bpe, train_tokenizer
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from langadapt_utils.audit import audit_vocabulary, describe_added, excerpts, lint_tokenizer, split_sentences
-from langadapt_utils.changes import Effect, VocabularyChange
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.models import Base
-from langadapt_utils.specs import Spec
+from langadapt_utils.vocabulary.audit import audit_vocabulary, describe_added, excerpts, lint_tokenizer
+from langadapt_utils.vocabulary.change import Effect, VocabularyChange, split_sentences
+from langadapt_utils.vocabulary.tokenizer_json import Spec
 
 
 def broken(change: VocabularyChange, base: PreTrainedTokenizerFast, corpora: dict[str, Corpus]) -> set[str]:

@@ -24,11 +24,11 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings import METHODS, initialise_embeddings, make_rows
 from langadapt_utils.errors import ModelError
-from langadapt_utils.vocabulary import extend_vocabulary, trim_vocabulary
+from langadapt_utils.vocabulary.change import VocabularyChange
+from langadapt_utils.vocabulary.extend import extend_vocabulary, trim_vocabulary
 
 TEXT = "English text without a new token"
 

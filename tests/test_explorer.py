@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus.corpus import Corpus
-from langadapt_utils.explorer import LONGEST, OPENED, TokenFacts, explore_html, neighbour_table
+from langadapt_utils.explorer import neighbour_table
 from langadapt_utils.tokens import token_spans
+from langadapt_utils.vocabulary.change import VocabularyChange
+from langadapt_utils.vocabulary.views import LONGEST, OPENED, TokenFacts, explore_html
 
 PIECE = re.compile(r"<summary>(.*?)</summary>", flags=re.DOTALL)
 

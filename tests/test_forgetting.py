@@ -7,7 +7,6 @@ from conftest import llama
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from langadapt_utils import hardware
-from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.corpus.items import OPTIONS, PATTERNS, pattern_items
 from langadapt_utils.embeddings import initialise_embeddings
@@ -16,6 +15,7 @@ from langadapt_utils.forgetting import divergence, weight_drift
 from langadapt_utils.models import Base
 from langadapt_utils.plots import plot_drift
 from langadapt_utils.tokens import document_start
+from langadapt_utils.vocabulary.change import VocabularyChange
 
 
 @pytest.fixture(autouse=True)

@@ -4,11 +4,11 @@ import pytest
 from conftest import llama, saved
 from transformers import PreTrainedTokenizerFast
 
-from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings import initialise_embeddings
 from langadapt_utils.gains import measure_gains
 from langadapt_utils.models import Base
+from langadapt_utils.vocabulary.change import VocabularyChange
 
 
 def test_gains_are_counted_in_characters(

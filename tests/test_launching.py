@@ -18,9 +18,9 @@ import torch
 from conftest import llama, saved
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.embeddings import initialise_embeddings
 from langadapt_utils.recipe import Recipe
+from langadapt_utils.vocabulary.change import VocabularyChange
 from langadapt_utils.workspace import Workspace
 
 MODULE = ["-m", "langadapt_utils.training"]

@@ -12,10 +12,10 @@ from test_patterns import PATTERNS
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from langadapt_utils import merges
-from langadapt_utils.merges import SEPARATOR, count_words, learn_merges, thin, token_counts
-from langadapt_utils.specs import Spec
-from langadapt_utils.vocabulary import extend_vocabulary
+from langadapt_utils.vocabulary import merges
+from langadapt_utils.vocabulary.extend import extend_vocabulary
+from langadapt_utils.vocabulary.merges import SEPARATOR, count_words, learn_merges, thin, token_counts
+from langadapt_utils.vocabulary.tokenizer_json import Spec
 
 
 @given(texts=st.lists(st.text(max_size=30) | st.text("ab 1.\n\t\u0301\x00 ", max_size=20), max_size=8))

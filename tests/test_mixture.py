@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.errors import CorpusError
 from langadapt_utils.mixture import Mixture, english_shares, interleave, mix
 from langadapt_utils.recipe import MixtureRecipe, Schedule
 from langadapt_utils.tokens import document_start
+from langadapt_utils.vocabulary.change import VocabularyChange
 
 RECIPE = MixtureRecipe(sequence_length=32)
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from langadapt_utils.patterns import find_cuts, join_to_letters, propose_repair
-from langadapt_utils.vocabulary import extend_vocabulary
+from langadapt_utils.vocabulary.extend import extend_vocabulary
+from langadapt_utils.vocabulary.patterns import find_cuts, join_to_letters, propose_repair
 
 # Word patterns as published with each model; None is the one built into the byte-level pre-tokenizer (GPT-2).
 PATTERNS = {

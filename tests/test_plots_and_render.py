@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from transformers import PreTrainedTokenizerFast
 
-from langadapt_utils import plots
-from langadapt_utils.changes import VocabularyChange
+from langadapt_utils import fertility, plots
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.display import figures
 from langadapt_utils.display.html import Html, show, table_html, tokens_html
 from langadapt_utils.fertility import FertilityReport, measure_fertility
 from langadapt_utils.intervals import Estimate
 from langadapt_utils.scores import Scores
+from langadapt_utils.vocabulary import views
+from langadapt_utils.vocabulary.change import VocabularyChange
 from langadapt_utils.widgets import live_curve
 
 
@@ -66,18 +67,18 @@ def scores() -> Scores:
     return Scores(["base", "adapted"], "hu", documents, items, [], 200)
 
 
-@pytest.mark.parametrize("column", plots.UNITS)
+@pytest.mark.parametrize("column", fertility.UNITS)
 def test_a_fertility_figure_states_the_numbers_it_shows(column: str, report: FertilityReport) -> None:
-    ax = plots.plot_fertility(report, column)
+    ax = fertility.plot_fertility(report, column)
     assert "Hungarian" in ax.get_title(loc="left").replace("\n", " ") and ax.get_xlabel().startswith(
-        plots.UNITS[column]
+        fertility.UNITS[column]
     )
     assert [bar.get_width() for bar in ax.patches] == pytest.approx(list(report.table[column].iloc[::-1]))
 
 
 def test_words_are_drawn_byte_by_byte_in_letters_of_any_script(tokenizer: PreTrainedTokenizerFast) -> None:
     words = {"en": "language", "hu": "nyelvű", "th": "น้ำ"}
-    ax = plots.plot_bytes(tokenizer, words)
+    ax = fertility.plot_bytes(tokenizer, words)
     counts = [len(tokenizer.tokenize(word)) for word in words.values()]
     title = ax.get_title(loc="left").replace("\n", " ")
     assert list(map(int, re.findall(r"\d+", title))) == counts
@@ -89,14 +90,14 @@ def test_words_are_drawn_byte_by_byte_in_letters_of_any_script(tokenizer: PreTra
 
 
 def test_tokens_are_counted_against_the_first() -> None:
-    ax = plots.plot_token_counts({"base": 200, "few": 150, "many": 50}, "Thai")
+    ax = views.plot_token_counts({"base": 200, "few": 150, "many": 50}, "Thai")
     title = ax.get_title(loc="left").replace("\n", " ")
     assert title == "Thai tokens saved: 25% with few, 75% with many"
     assert [bar.get_width() for bar in ax.patches] == [0.25, 0.75, 1]
 
 
 def test_the_curve_states_what_is_saved(change: VocabularyChange) -> None:
-    ax = plots.plot_vocabulary_curve(change, "hu")
+    ax = views.plot_vocabulary_curve(change, "hu")
     saved = 1 - change.curve[200] / change.curve[0]
     assert f"200 new tokens save {saved:.0%}" in ax.get_title(loc="left").replace("\n", " ")
 
@@ -141,13 +142,13 @@ def test_training_is_drawn_for_the_languages_it_had(languages: tuple[str, ...]) 
 
 def test_a_figure_is_drawn_where_it_is_shown_and_nowhere_else(change: VocabularyChange) -> None:
     plt.close("all")
-    plots.plot_vocabulary_curve(change, "hu")
+    views.plot_vocabulary_curve(change, "hu")
     assert plt.get_fignums() == []
 
 
 def test_figures_draw_into_given_axes(change: VocabularyChange) -> None:
     figure, ax = plt.subplots()
-    assert plots.plot_vocabulary_curve(change, "hu", ax=ax) is ax
+    assert views.plot_vocabulary_curve(change, "hu", ax=ax) is ax
     plt.close(figure)
 
 

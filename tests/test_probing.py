@@ -10,10 +10,10 @@ from conftest import llama, saved
 from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils import plots
-from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.probing import Comparison, compare_methods, recorded
 from langadapt_utils.recipe import Recipe
+from langadapt_utils.vocabulary.change import VocabularyChange
 
 
 def comparison(levels: dict[tuple[str, int], float], documents: int = 30) -> Comparison:

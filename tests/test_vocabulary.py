@@ -15,15 +15,15 @@ from test_patterns import PATTERNS
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.errors import VocabularyError
 from langadapt_utils.languages import scripts_of
-from langadapt_utils.learning import cut_at_words
 from langadapt_utils.models import Base, load_tokenizer
-from langadapt_utils.specs import Spec
 from langadapt_utils.tokens import surface_bytes
-from langadapt_utils.vocabulary import extend_vocabulary, trim_vocabulary
+from langadapt_utils.vocabulary.change import VocabularyChange
+from langadapt_utils.vocabulary.extend import extend_vocabulary, trim_vocabulary
+from langadapt_utils.vocabulary.select import cut_at_words
+from langadapt_utils.vocabulary.tokenizer_json import Spec
 
 # Whatever people type: any Unicode, much of the scripts that this is about, and characters that a renaming could trip
 # over (private use, noncharacters, NUL, byte tokens, spaces of every kind, right-to-left text, emoji sequences).

@@ -5,12 +5,13 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils import widgets
-from langadapt_utils.changes import VocabularyChange
 from langadapt_utils.display.widgets import Interactive
-from langadapt_utils.explorer import TokenFacts
-from langadapt_utils.sizing import VocabularySizes
 from langadapt_utils.tokens import token_spans
-from langadapt_utils.widgets import neighbours_widget, token_explorer, vocabulary_size_widget
+from langadapt_utils.vocabulary import views
+from langadapt_utils.vocabulary.change import VocabularyChange
+from langadapt_utils.vocabulary.sizes import VocabularySizes
+from langadapt_utils.vocabulary.views import TokenFacts, token_explorer, vocabulary_size_widget
+from langadapt_utils.widgets import neighbours_widget
 
 SAMPLES = {"hu": "A régi híd előtt", "en": "In front of the old bridge"}
 
@@ -28,7 +29,7 @@ def test_the_explorer_follows_what_is_picked_and_typed(
     chosen.value = "en"
     assert typed.value == SAMPLES["en"] and "times English" not in answer.value
     typed.value = "ภาษาไทย 🙂"
-    assert chosen.value == widgets.YOURS and "<td" in answer.value and 'lang=""' in answer.value
+    assert chosen.value == views.YOURS and "<td" in answer.value and 'lang=""' in answer.value
     assert f">{len(token_spans(tokenizer, typed.value))}</td>" in answer.value
     before = answer.value
     cost.value = 9.0

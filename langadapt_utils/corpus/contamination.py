@@ -1,7 +1,8 @@
 """Whether text that is measured on was trained on: long n-grams of characters that both have.
 
 A document may be copied into another corpus with other spaces or letters in another case; its long n-grams still show
-it, as in Brown et al. 2020, arXiv 2005.14165, appendix C. Characters, not words, because Thai has no spaces."""
+it, as in Brown et al. 2020, arXiv 2005.14165, appendix C. Characters, not words, because Thai has no spaces.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Controls for notebooks, each with a static twin.
 
 The twin is plain HTML that stands where no kernel answers: on GitHub, in a notebook run by papermill, on a static page.
-A control that lives hides it."""
+A control that lives hides it.
+"""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .changes import VocabularyChange
-from .intervals import knee
-from .models import Base, parameter_count
-from .specs import Spec
+from ..intervals import knee
+from ..models import Base, parameter_count
+from .change import VocabularyChange
+from .tokenizer_json import Spec
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,11 +17,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .errors import VocabularyError
+from ..errors import VocabularyError
+from ..models import load_tokenizer, name_portable_class
+from ..tokens import BYTE_TOKEN, SPACE, byte_alphabet, bytes_as_text, surface_bytes, words_as_surfaces
 from .merges import SEPARATOR, count_words
-from .models import load_tokenizer, name_portable_class
 from .patterns import spelled_out
-from .tokens import BYTE_TOKEN, SPACE, byte_alphabet, bytes_as_text, surface_bytes, words_as_surfaces
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

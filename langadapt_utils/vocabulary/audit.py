@@ -12,59 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 import regex
 
-from .changes import Check, VocabularyChange
-from .models import load_tokenizer, name_portable_class
+from ..models import load_tokenizer, name_portable_class
+from ..tokens import surface_bytes
+from .change import AUDITED, EXCERPT, Check, VocabularyChange
 from .patterns import find_cuts
-from .specs import Spec
-from .tokens import surface_bytes
+from .tokenizer_json import Spec
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-AUDITED, EXCERPT = 1_000, 1_000  # texts of each language that are encoded, and characters of each
 RARELY = 20  # a token used less often than this in its training text will hardly be learned
 SHOWN = 5  # examples of a finding
 ENGLISH_GROWTH = 0.001  # tokens of other languages that `extend` may cost, as a share
 REPLACE_GROWTH = 0.003  # the same for `replace`, which takes tokens away
-SENTENCE_END = regex.compile(r"(?<=[.!?…。])\s+|\n+")
 
 
 def excerpts(texts: Iterable[str]) -> list[str]:
     """The beginnings of the first texts, enough for an audit."""
     return [text[:EXCERPT] for text in islice(texts, AUDITED)]
-
-
-def split_sentences(texts: Iterable[str], most: int) -> list[str]:
-    """Sentences of texts, by their marks and line ends; evenly spaced ones where there are more than `most`."""
-    sentences = [part for text in texts for part in SENTENCE_END.split(text) if part.strip()]
-    step = max(1, len(sentences) / most)
-    return [sentences[int(index * step)] for index in range(min(len(sentences), most))]
-
-
-def changed_sentences(
-    before: Tokenizer, after: Tokenizer, sentences: Sequence[str], new_ids: Mapping[int, int] | None = None
-) -> tuple[list[int], int, int]:
-    """Which sentences have other ids after a change, and the tokens of all before and after.
-
-    Args:
-        before: the tokenizer before the change.
-        after: the tokenizer after it.
-        sentences: what to encode.
-        new_ids: where a change numbers ids anew, old id to new id.
-    """
-    changed, total_before, total_after = [], 0, 0
-    for start in range(0, len(sentences), AUDITED):
-        batch = list(sentences[start : start + AUDITED])
-        pairs = zip(*(t.encode_batch_fast(batch, add_special_tokens=False) for t in (before, after)), strict=True)
-        for index, (old, new) in enumerate(pairs, start):
-            expected, found = old.ids, new.ids
-            if new_ids is not None:
-                expected = [new_ids.get(i, -1) for i in expected]
-            total_before, total_after = total_before + len(expected), total_after + len(found)
-            if expected != found:
-                changed.append(index)
-    return changed, total_before, total_after
 
 
 def lint_tokenizer(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str] = ()) -> tuple[Check, ...]:

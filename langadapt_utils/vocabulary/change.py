@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .models import load_tokenizer, name_portable_class
-from .tokens import readable
+import regex
+
+from ..models import load_tokenizer, name_portable_class
+from ..tokens import readable
 
 if TYPE_CHECKING:
     import pandas as pd
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 Mode = Literal["extend", "replace", "trim"]
@@ -196,3 +199,39 @@ class VocabularyChange:
 
 def _int_keys(mapping: Mapping[str, Any]) -> dict[int, Any]:
     return {int(key): value for key, value in mapping.items()}
+
+
+AUDITED, EXCERPT = 1_000, 1_000  # texts of each language that are encoded, and characters of each
+SENTENCE_END = regex.compile(r"(?<=[.!?…。])\s+|\n+")
+
+
+def split_sentences(texts: Iterable[str], most: int) -> list[str]:
+    """Sentences of texts, by their marks and line ends; evenly spaced ones where there are more than `most`."""
+    sentences = [part for text in texts for part in SENTENCE_END.split(text) if part.strip()]
+    step = max(1, len(sentences) / most)
+    return [sentences[int(index * step)] for index in range(min(len(sentences), most))]
+
+
+def changed_sentences(
+    before: Tokenizer, after: Tokenizer, sentences: Sequence[str], new_ids: Mapping[int, int] | None = None
+) -> tuple[list[int], int, int]:
+    """Which sentences have other ids after a change, and the tokens of all before and after.
+
+    Args:
+        before: the tokenizer before the change.
+        after: the tokenizer after it.
+        sentences: what to encode.
+        new_ids: where a change numbers ids anew, old id to new id.
+    """
+    changed, total_before, total_after = [], 0, 0
+    for start in range(0, len(sentences), AUDITED):
+        batch = list(sentences[start : start + AUDITED])
+        pairs = zip(*(t.encode_batch_fast(batch, add_special_tokens=False) for t in (before, after)), strict=True)
+        for index, (old, new) in enumerate(pairs, start):
+            expected, found = old.ids, new.ids
+            if new_ids is not None:
+                expected = [new_ids.get(i, -1) for i in expected]
+            total_before, total_after = total_before + len(expected), total_after + len(found)
+            if expected != found:
+                changed.append(index)
+    return changed, total_before, total_after

@@ -15,19 +15,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from .audit import AUDITED, audit_vocabulary, changed_sentences, split_sentences
-from .changes import Effect, Mode, Price, VocabularyChange
-from .contract import keep_contract
-from .errors import VocabularyError
-from .languages import scripts_of
-from .learning import candidates_for, cut_at_words, learn_tokens, wanted_tokens
+from ..errors import VocabularyError
+from ..languages import scripts_of
+from ..recipe import Forbidden, GiveUp
+from ..tokens import BYTE_TOKEN, surface_bytes
+from .audit import audit_vocabulary
+from .change import AUDITED, Effect, Mode, Price, VocabularyChange, changed_sentences, split_sentences
 from .merges import token_counts
 from .patterns import propose_repair
-from .pruning import choose_leaves
-from .recipe import Forbidden, GiveUp
-from .sizing import tokens_by_number
-from .specs import NewToken, Spec
-from .tokens import BYTE_TOKEN, surface_bytes
+from .select import candidates_for, choose_leaves, cut_at_words, keep_contract, learn_tokens, wanted_tokens
+from .sizes import tokens_by_number
+from .tokenizer_json import NewToken, Spec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
