@@ -27,7 +27,7 @@ from record_reference import REFERENCE, commit
 from langadapt_utils import hardware
 from langadapt_utils.corpus.contamination import LEAKED, find_leaks
 from langadapt_utils.corpus.corpus import Corpus, load_corpus
-from langadapt_utils.embeddings import initialise_embeddings
+from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.models import Base, load_base
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.replay import with_samples

@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from langadapt_utils import plots
+import langadapt_utils as la
 from langadapt_utils.fertility import FertilityReport
 from langadapt_utils.intervals import Estimate, percent
 from langadapt_utils.languages import language_name
@@ -53,7 +53,7 @@ def record(folder: Path, commit: str) -> None:
     REFERENCE.mkdir(exist_ok=True)
     path = REFERENCE / f"{run.recipe.name}.json"
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    figure = plots.plot_changes(scores).figure
+    figure = la.plot_changes(scores).figure
     figure.savefig(path.with_suffix(".svg"), bbox_inches="tight", facecolor="white", metadata={"Date": None})
 
 

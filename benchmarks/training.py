@@ -53,7 +53,7 @@ from embeddings import made_up_change
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 from langadapt_utils import hardware, training
-from langadapt_utils.embeddings import initialise_embeddings
+from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.mixture import Mixture, Stream
 from langadapt_utils.models import load_base
 from langadapt_utils.recipe import BASE_MODEL, TrainingRecipe

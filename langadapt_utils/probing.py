@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .corpus.corpus import Corpus
-from .embeddings import initialise_embeddings
+from .embeddings.initialise import initialise_embeddings
 from .files import data_folder
 from .intervals import plain, relative_change, sign
 from .languages import language_name

@@ -11,40 +11,16 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from .display.html import Html, show, shown_spaces
-from .display.widgets import evenly_spread, interactive, listed, new_slider
+from .display.html import Html, show
+from .display.widgets import interactive, listed, new_slider
 from .intervals import percent, restored
 from .languages import language_name
 from .sweeping import BEFORE
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from .display.widgets import Interactive
     from .sweeping import Sweep
     from .training import Report
-
-
-def neighbours_widget(table: pd.DataFrame) -> Interactive:
-    """Choose a new token and see which old tokens its row is nearest to, under each method.
-
-    Args:
-        table: as `neighbour_table` gives it.
-    """
-    import ipywidgets as widgets
-
-    tokens = list(dict.fromkeys(table.token))
-    chosen = widgets.Dropdown(options=[(shown_spaces(token), token) for token in tokens], description="new token")
-
-    def say(token: str) -> str:
-        lines = "".join(
-            f'<tr><th style="text-align:left;padding-right:2em">{escape(row.method.replace("_", " "))}</th>'
-            f'<td style="text-align:left">{escape(", ".join(map(shown_spaces, row.neighbours)))}</td></tr>'
-            for row in table[table.token == token].itertuples()
-        )
-        return f"<b>{escape(shown_spaces(token))}</b><table>{lines}</table>"
-
-    return interactive([chosen], lambda: say(chosen.value), "".join(say(token) for token in evenly_spread(tokens)))
 
 
 def sweep_widget(sweep: Sweep, recorded: Mapping[str, Mapping[str, Any]] | None = None) -> Interactive:

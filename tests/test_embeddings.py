@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from langadapt_utils.corpus.corpus import Corpus
-from langadapt_utils.embeddings import METHODS, initialise_embeddings, make_rows
+from langadapt_utils.embeddings.initialise import METHODS, initialise_embeddings, make_rows
 from langadapt_utils.errors import ModelError
 from langadapt_utils.vocabulary.change import VocabularyChange
 from langadapt_utils.vocabulary.extend import extend_vocabulary, trim_vocabulary

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils.corpus.corpus import Corpus
-from langadapt_utils.explorer import neighbour_table
+from langadapt_utils.embeddings.views import neighbour_table
 from langadapt_utils.tokens import token_spans
 from langadapt_utils.vocabulary.change import VocabularyChange
 from langadapt_utils.vocabulary.views import LONGEST, OPENED, TokenFacts, explore_html

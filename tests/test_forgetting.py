@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from langadapt_utils import hardware
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.corpus.items import OPTIONS, PATTERNS, pattern_items
-from langadapt_utils.embeddings import initialise_embeddings
+from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.evaluation import score_items
 from langadapt_utils.forgetting import divergence, weight_drift
 from langadapt_utils.models import Base

@@ -18,7 +18,7 @@ import torch
 from conftest import llama, saved
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from langadapt_utils.embeddings import initialise_embeddings
+from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.vocabulary.change import VocabularyChange
 from langadapt_utils.workspace import Workspace

@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from transformers import PreTrainedTokenizerFast
 
-from langadapt_utils import fertility, plots
+import langadapt_utils as la
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.display import figures
 from langadapt_utils.display.html import Html, show, table_html, tokens_html
-from langadapt_utils.fertility import FertilityReport, measure_fertility
+from langadapt_utils.fertility import UNITS, FertilityReport, measure_fertility
 from langadapt_utils.intervals import Estimate
 from langadapt_utils.scores import Scores
-from langadapt_utils.vocabulary import views
 from langadapt_utils.vocabulary.change import VocabularyChange
 from langadapt_utils.widgets import live_curve
 
@@ -67,18 +66,16 @@ def scores() -> Scores:
     return Scores(["base", "adapted"], "hu", documents, items, [], 200)
 
 
-@pytest.mark.parametrize("column", fertility.UNITS)
+@pytest.mark.parametrize("column", UNITS)
 def test_a_fertility_figure_states_the_numbers_it_shows(column: str, report: FertilityReport) -> None:
-    ax = fertility.plot_fertility(report, column)
-    assert "Hungarian" in ax.get_title(loc="left").replace("\n", " ") and ax.get_xlabel().startswith(
-        fertility.UNITS[column]
-    )
+    ax = la.plot_fertility(report, column)
+    assert "Hungarian" in ax.get_title(loc="left").replace("\n", " ") and ax.get_xlabel().startswith(UNITS[column])
     assert [bar.get_width() for bar in ax.patches] == pytest.approx(list(report.table[column].iloc[::-1]))
 
 
 def test_words_are_drawn_byte_by_byte_in_letters_of_any_script(tokenizer: PreTrainedTokenizerFast) -> None:
     words = {"en": "language", "hu": "nyelvű", "th": "น้ำ"}
-    ax = fertility.plot_bytes(tokenizer, words)
+    ax = la.plot_bytes(tokenizer, words)
     counts = [len(tokenizer.tokenize(word)) for word in words.values()]
     title = ax.get_title(loc="left").replace("\n", " ")
     assert list(map(int, re.findall(r"\d+", title))) == counts
@@ -90,20 +87,20 @@ def test_words_are_drawn_byte_by_byte_in_letters_of_any_script(tokenizer: PreTra
 
 
 def test_tokens_are_counted_against_the_first() -> None:
-    ax = views.plot_token_counts({"base": 200, "few": 150, "many": 50}, "Thai")
+    ax = la.plot_token_counts({"base": 200, "few": 150, "many": 50}, "Thai")
     title = ax.get_title(loc="left").replace("\n", " ")
     assert title == "Thai tokens saved: 25% with few, 75% with many"
     assert [bar.get_width() for bar in ax.patches] == [0.25, 0.75, 1]
 
 
 def test_the_curve_states_what_is_saved(change: VocabularyChange) -> None:
-    ax = views.plot_vocabulary_curve(change, "hu")
+    ax = la.plot_vocabulary_curve(change, "hu")
     saved = 1 - change.curve[200] / change.curve[0]
     assert f"200 new tokens save {saved:.0%}" in ax.get_title(loc="left").replace("\n", " ")
 
 
 def test_changes_are_drawn_with_their_intervals(scores: Scores) -> None:
-    ax = plots.plot_changes(scores)
+    ax = la.plot_changes(scores)
     assert "Hungarian falls by 30.0%" in ax.get_title(loc="left").replace("\n", " ")
     widths = [line.get_xdata() for line in ax.lines if len(line.get_xdata()) == 2]
     expected = [(change.low, change.high) for change in scores.bits_per_byte().change.iloc[::-1]]
@@ -111,7 +108,7 @@ def test_changes_are_drawn_with_their_intervals(scores: Scores) -> None:
 
 
 def test_domains_and_accuracy_state_their_finding(scores: Scores) -> None:
-    domains, accuracy = plots.plot_domains(scores), plots.plot_accuracy(scores)
+    domains, accuracy = la.plot_domains(scores), la.plot_accuracy(scores)
     assert "Hungarian gains most on" in domains.get_title(loc="left").replace("\n", " ")
     assert (
         accuracy.get_title(loc="left").replace("\n", " ") == "Accuracy changed beyond doubt on: Hungarian minimal pairs"
@@ -122,11 +119,11 @@ def test_figures_of_rows_tell_their_lengths_and_their_spread() -> None:
     torch.manual_seed(0)
     old = torch.randn(400, 8)
     rows = {"old rows": old, "subword_mean": old[:100] / 2, "random": 2 * old[100:200]}
-    norms = plots.plot_norms(rows)
+    norms = la.plot_norms(rows)
     usual, half = (matrix.norm(dim=1).median().item() for matrix in (old, old[:100] / 2))
     title = norms.get_title(loc="left").replace("\n", " ")
     assert title == f"Rows by subword mean are {half / usual:.0%} as long as old rows ({half:.2f} against {usual:.2f})"
-    title = plots.plot_map(rows).get_title(loc="left").replace("\n", " ")
+    title = la.plot_map(rows).get_title(loc="left").replace("\n", " ")
     shares = [int(share) for share in re.findall(r"(\d+)%", title)]
     assert shares[0] == pytest.approx(50, abs=12) and shares[1] == pytest.approx(200, abs=40)
 
@@ -134,7 +131,7 @@ def test_figures_of_rows_tell_their_lengths_and_their_spread() -> None:
 @pytest.mark.parametrize("languages", [("target", "en"), ("target",), ("en",)])
 def test_training_is_drawn_for_the_languages_it_had(languages: tuple[str, ...]) -> None:
     steps = [{"tokens": 10 * i, "bits_per_byte": {code: 3 - i / 10 for code in languages}} for i in range(1, 12)]
-    ax = plots.plot_training(steps, "th")
+    ax = la.plot_training(steps, "th")
     assert len(ax.lines) == 2 * len(languages) and ("Thai" in ax.get_title(loc="left").replace("\n", " ")) == (
         "target" in languages
     )
@@ -142,13 +139,13 @@ def test_training_is_drawn_for_the_languages_it_had(languages: tuple[str, ...]) 
 
 def test_a_figure_is_drawn_where_it_is_shown_and_nowhere_else(change: VocabularyChange) -> None:
     plt.close("all")
-    views.plot_vocabulary_curve(change, "hu")
+    la.plot_vocabulary_curve(change, "hu")
     assert plt.get_fignums() == []
 
 
 def test_figures_draw_into_given_axes(change: VocabularyChange) -> None:
     figure, ax = plt.subplots()
-    assert views.plot_vocabulary_curve(change, "hu", ax=ax) is ax
+    assert la.plot_vocabulary_curve(change, "hu", ax=ax) is ax
     plt.close(figure)
 
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import llama, saved
 from transformers import PreTrainedTokenizerFast
 
-from langadapt_utils import plots
+import langadapt_utils as la
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.probing import Comparison, compare_methods, recorded
 from langadapt_utils.recipe import Recipe
@@ -91,7 +91,7 @@ def test_methods_are_trained_on_the_same_data_and_measured_on_held_out_text(
 
 
 def test_the_figure_states_what_was_found_after_training() -> None:
-    axes = plots.plot_comparison(comparison(REVERSED))
+    axes = la.plot_comparison(comparison(REVERSED))
     assert axes.get_title(loc="left").replace("\n", " ") == comparison(REVERSED).findings()[1]
     assert {"calibrated", "base model"} <= {label.get_text() for label in axes.get_yticklabels()}
     assert "after 50 steps" in axes.get_xlabel()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langadapt_utils.embeddings import METHODS
+from langadapt_utils.embeddings.initialise import METHODS
 from langadapt_utils.errors import RecipeError
 from langadapt_utils.recipe import PROFILES, MethodName, Recipe, parse_override
 

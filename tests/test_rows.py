@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from langadapt_utils.corpus.corpus import Corpus
-from langadapt_utils.donors import pursue, sparsemax
-from langadapt_utils.embeddings import METHODS, initialise_embeddings, make_rows
+from langadapt_utils.embeddings.initialise import METHODS, initialise_embeddings, make_rows
+from langadapt_utils.embeddings.learned import pursue, sparsemax
+from langadapt_utils.embeddings.methods import characters
 from langadapt_utils.errors import ModelError
 from langadapt_utils.languages import scripts_of
-from langadapt_utils.rows import characters
 from langadapt_utils.tokens import surface_bytes
 from langadapt_utils.vocabulary.change import VocabularyChange
 

@@ -9,9 +9,9 @@ import pytest
 from conftest import llama, sentencepiece_bpe, train_tokenizer, unigram
 from transformers import PreTrainedTokenizerFast
 
+import langadapt_utils as la
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.models import Base
-from langadapt_utils.vocabulary import views
 from langadapt_utils.vocabulary.extend import extend_vocabulary
 from langadapt_utils.vocabulary.sizes import measure_sizes, tokens_by_number
 from langadapt_utils.vocabulary.tokenizer_json import Spec
@@ -75,7 +75,7 @@ def test_costs_are_those_of_the_model(
     assert table.speed[100] == pytest.approx(table.tokens[0] / table.tokens[100] / table.compute_per_token[100])
     assert 0 < sizes.knee < 100 and sizes.at(sizes.knee).saved > 0.5 * table.saved.max()
 
-    title = views.plot_sizes(sizes).get_title(loc="left").replace("\n", " ")
+    title = la.plot_sizes(sizes).get_title(loc="left").replace("\n", " ")
     assert title.startswith(f"100 new tokens save {table.saved.max():.0%}") and f"{sizes.knee:,}" in title
     slider, answer = vocabulary_size_widget(sizes).controls.children
     assert f"{sizes.knee:,} new tokens" in answer.value

@@ -10,7 +10,7 @@ from conftest import llama
 from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils.corpus.corpus import Corpus
-from langadapt_utils.embeddings import initialise_embeddings
+from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.evaluation import document_bits
 from langadapt_utils.plots import plot_sweep
 from langadapt_utils.recipe import EvaluationRecipe, Recipe

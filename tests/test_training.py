@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from langadapt_utils import training
 from langadapt_utils.corpus.corpus import Corpus
-from langadapt_utils.embeddings import initialise_embeddings
+from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.errors import ModelError
 from langadapt_utils.mixture import Mixture, mix
 from langadapt_utils.optimisation import embedding_matrices

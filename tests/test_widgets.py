@@ -6,12 +6,12 @@ from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils import widgets
 from langadapt_utils.display.widgets import Interactive
+from langadapt_utils.embeddings.views import neighbours_widget
 from langadapt_utils.tokens import token_spans
 from langadapt_utils.vocabulary import views
 from langadapt_utils.vocabulary.change import VocabularyChange
 from langadapt_utils.vocabulary.sizes import VocabularySizes
 from langadapt_utils.vocabulary.views import TokenFacts, token_explorer, vocabulary_size_widget
-from langadapt_utils.widgets import neighbours_widget
 
 SAMPLES = {"hu": "A régi híd előtt", "en": "In front of the old bridge"}
 

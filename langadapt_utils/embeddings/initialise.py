@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from .distillation import distilled
-from .donors import focus, matching_pursuit
-from .errors import ModelError
-from .gating import gated
-from .rows import (
+from ..errors import ModelError
+from ..vocabulary.change import VocabularyChange
+from .learned import distilled, focus, gated, matching_pursuit
+from .methods import (
     Method,
     NewRows,
     Request,
@@ -34,14 +33,13 @@ from .rows import (
     random_normal,
     subword_mean,
 )
-from .vocabulary.change import VocabularyChange
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
     from transformers import PreTrainedModel
 
-    from .models import Base
+    from ..models import Base
 
 METHODS: dict[str, Method] = {
     "random": Method(random_normal, random_normal),

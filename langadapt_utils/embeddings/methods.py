@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from .languages import scripts_of
-from .tokens import is_byte_level, surface_bytes, vocabulary_bytes
-from .vocabulary.change import VocabularyChange
+from ..languages import scripts_of
+from ..tokens import is_byte_level, surface_bytes, vocabulary_bytes
+from ..vocabulary.change import VocabularyChange
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from transformers import PreTrainedModel
 
-    from .models import Base
+    from ..models import Base
 
     Ids = npt.NDArray[np.int64]
     Weights = npt.NDArray[np.float64]

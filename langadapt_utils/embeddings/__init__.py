@@ -1,0 +1,1 @@
+"""Notebook 3. Give new tokens their first embeddings."""

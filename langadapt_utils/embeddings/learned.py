@@ -1,0 +1,363 @@
+"""Methods that look beyond a token's pieces: at how text uses it, or at what the model makes of it.
+
+Axes: B sequences or tokens at a time, S tokens of the student, T tokens of the teacher, P places in the texts, V rows
+of the old vocabulary, N new tokens, O tokens that both sides know, D dimensions, E dimensions of the other space,
+K tokens of a mixture.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from itertools import islice
+
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+from torch.nn.utils.rnn import pad_sequence
+
+from .. import hardware
+from ..errors import ModelError
+from ..models import longest_context
+from ..tokens import document_start, vocabulary_bytes
+from .methods import NewRows, Request, length_weighted, mixed, subword_mean
+
+CHARACTERS = 4  # of a token, about
+
+
+class Reader:
+    """The body of a base model, which reads ids of the adapted tokenizer with any rows for the new ones.
+
+    Ids are translated to places first: an old token's place is its old id, a new one's comes after all old rows.
+
+    Attributes:
+        first_new: the lowest place of a new token.
+        longest: tokens that the model can read at once.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._body = copy.deepcopy(request.model.base_model).to(hardware.device()).eval().requires_grad_(False)
+        matrix = self._body.get_input_embeddings().weight
+        self._name = next(name for name, parameter in self._body.named_parameters() if parameter is matrix)
+        self._old_VD = matrix.detach()
+        self.first_new = len(self._old_VD)
+        self.longest = longest_context(request.model)
+        new = {token: self.first_new + place for place, token in enumerate(request.change.added)}
+        self._places = request.change.kept | new
+        self.device = self._old_VD.device
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Matrix products in the precision that the hardware computes fast in."""
+        return hardware.autocast(hardware.native_precision(), self.device.type)
+
+    def places(self, ids: Iterable[int]) -> torch.Tensor:
+        """The places of some ids of the adapted tokenizer."""
+        return torch.tensor([self._places[index] for index in ids])
+
+    def states(self, places_BS: torch.Tensor, rows_ND: torch.Tensor) -> torch.Tensor:
+        """The last hidden states, of shape (B, S, D), with the given rows for new tokens."""
+        matrix = torch.cat([self._old_VD, rows_ND.to(self._old_VD.device, self._old_VD.dtype)])
+        with self.autocast():
+            read = torch.func.functional_call(self._body, {self._name: matrix}, (places_BS.to(matrix.device),))
+        states_BSD: torch.Tensor = read.last_hidden_state
+        return states_BSD
+
+
+def snippets(request: Request, texts: Sequence[str], length: int) -> Iterator[list[int]]:
+    """Runs of ids of the adapted tokenizer from all over some texts, each after the start of a document.
+
+    Args:
+        request: gives the tokenizer, and the seed of their order.
+        texts: documents of any length.
+        length: tokens of a snippet at most.
+    """
+    tokenizer, stride = request.change.tokenizer, CHARACTERS * length
+    places = [(index, at) for index, text in enumerate(texts) for at in range(0, len(text), stride)]
+    random.Random(request.seed).shuffle(places)
+    for index, at in places:
+        ids = tokenizer(texts[index][at : at + 2 * stride], add_special_tokens=False)["input_ids"]
+        whole = ids[1:] if at else ids  # the text may be cut inside of a token
+        yield [document_start(tokenizer), *whole[: length - 1]]
+
+
+def padded(rows: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Rows of different lengths in one tensor, zeros on the right."""
+    return pad_sequence(list(rows), batch_first=True)
+
+
+DIMENSIONS, EPOCHS, RARE = 300, 3, 10  # of the auxiliary embeddings, as in the paper
+BUCKETS = 200_000  # of fastText's character n-grams; tokens are short, and there are few of them
+ANCHORS = 64  # of a mixture, as in the paper
+BLOCK = 256  # new tokens at a time
+
+Mixture = tuple[torch.Tensor, torch.Tensor]  # places (2, entries) and values (entries,) of a sparse matrix
+
+
+def focus(old_VD: torch.Tensor, request: Request) -> NewRows:
+    """Mixtures of old rows, weighted by how alike tokens are used in text of the target language.
+
+    Likeness is the cosine of fastText embeddings trained on the text in the new tokens; the weights are its sparsemax
+    over the kept tokens that the text shows.
+
+    Source: FOCUS, Dobler and de Melo 2023, arXiv 2305.14481.
+
+    Raises:
+        ModelError: no text was given, it is too short, or the package gensim is missing.
+    """
+    return mixed(old_VD, *request.once(_likeness), len(request.change.added), "mixture of old tokens used like it")
+
+
+def matching_pursuit(old_VD: torch.Tensor, request: Request) -> NewRows:
+    """Mixtures of old rows with the weights that rebuild a token's row in a donor model from the same tokens.
+
+    The tokens that both models know are the anchors. A token that the donor lacks has the mean of its pieces there.
+
+    Source: Goddard and Fernandes Neto 2025, arXiv 2506.06607.
+
+    Raises:
+        ModelError: no donor was given, or it shares no token with the model.
+    """
+    return mixed(old_VD, *request.once(_rebuilt), len(request.change.added), "mixture that rebuilds it in the donor")
+
+
+def sparsemax(scores_BO: torch.Tensor) -> torch.Tensor:
+    """The point of the probability simplex that is nearest to each row of scores.
+
+    Source: Martins and Astudillo 2016, arXiv 1602.02068.
+    """
+    sorted_BO = scores_BO.sort(dim=1, descending=True).values
+    excess_BO = sorted_BO.cumsum(dim=1) - 1
+    ranks_O = torch.arange(1, scores_BO.shape[1] + 1)
+    support_B1 = (sorted_BO * ranks_O > excess_BO).sum(dim=1, keepdim=True)
+    return (scores_BO - excess_BO.gather(1, support_B1 - 1) / support_B1).clamp(min=0)
+
+
+def pursue(target_BE: torch.Tensor, anchors_OE: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rebuild each target from a few anchors: add the anchor most like what is left over, fit anew, and again.
+
+    Args:
+        target_BE: what to rebuild.
+        anchors_OE: what to rebuild it from.
+        most: anchors for each target.
+
+    Returns:
+        Indices of anchors and their weights, both of shape (B, K).
+
+    Source: orthogonal matching pursuit, Pati, Rezaiifar and Krishnaprasad 1993.
+    """
+    directions_OE = normalize(anchors_OE, dim=1)
+    rest_BE, weights_BK = target_BE, torch.empty(len(target_BE), 0)
+    chosen_BK = torch.empty(len(target_BE), 0, dtype=torch.long)
+    for _ in range(min(most, *anchors_OE.shape)):
+        likeness_BO = (rest_BE @ directions_OE.T).abs().scatter_(1, chosen_BK, -1)
+        chosen_BK = torch.cat([chosen_BK, likeness_BO.argmax(dim=1, keepdim=True)], dim=1)
+        picked_BKE = anchors_OE[chosen_BK]
+        gram_BKK = picked_BKE @ picked_BKE.mT
+        gram_BKK.diagonal(dim1=1, dim2=2).mul_(1 + 1e-6)  # two anchors may be almost the same
+        weights_BK = torch.linalg.solve(gram_BKK, picked_BKE @ target_BE.unsqueeze(2)).squeeze(2)
+        rest_BE = target_BE - (weights_BK.unsqueeze(1) @ picked_BKE).squeeze(1)
+    return chosen_BK, weights_BK
+
+
+def _likeness(request: Request) -> Mixture:
+    if not request.texts:
+        raise ModelError("method 'focus' learns from text of the target language: give some as `texts`")
+    try:
+        from gensim.models import FastText
+    except ImportError as error:
+        raise ModelError("method 'focus' needs the package gensim: pip install 'langadapt[focus]'") from error
+    change = request.change
+    names = {index: surface for surface, index in change.tokenizer.get_vocab().items()}
+    encoded = change.tokenizer(list(request.texts), add_special_tokens=False)["input_ids"]
+    sentences = [[names[index] for index in ids] for ids in encoded]
+    fasttext = FastText(vector_size=DIMENSIONS, min_count=RARE, bucket=BUCKETS, workers=1, seed=request.seed)
+    fasttext.build_vocab(sentences)
+    kept = ((old, names[new]) for new, old in change.kept.items() if new in names)
+    shown = [(old, name) for old, name in kept if name in fasttext.wv.key_to_index]
+    if not shown:
+        raise ModelError(
+            f"method 'focus' found no old token that its {len(encoded):,} texts show at least {RARE} times: give more "
+            "text, or use method 'subword_mean'"
+        )
+    fasttext.train(sentences, total_examples=len(sentences), epochs=EPOCHS)
+    old_OE = normalize(torch.from_numpy(np.stack([fasttext.wv[name] for _, name in shown])), dim=1)
+    new_NE = normalize(torch.from_numpy(np.stack([fasttext.wv[surface] for surface in change.added.values()])), dim=1)
+    weights_NO = torch.cat(
+        [sparsemax(new_BE @ old_OE.T).to_sparse() for new_BE in torch.split(new_NE, BLOCK)]
+    ).coalesce()
+    rows, columns = weights_NO.indices()
+    return torch.stack([rows, torch.tensor([old for old, _ in shown])[columns]]), weights_NO.values()
+
+
+def _rebuilt(request: Request) -> Mixture:
+    if request.donor is None:
+        raise ModelError("method 'matching_pursuit' needs a model that knows the new tokens: give it as `donor`")
+    donor, change = request.donor, request.change
+    ids = {raw: index for index, raw in vocabulary_bytes(donor.tokenizer).items()}
+    shared = [(old, ids[raw]) for new, old in change.kept.items() if (raw := request.bytes_of.get(new)) in ids]
+    if not shared:
+        raise ModelError("the donor shares no token with the model: give another one, or use method 'subword_mean'")
+    donor_VE = donor.model.get_input_embeddings().weight.detach().float()
+
+    def spelled(raw: bytes) -> list[int]:
+        text = raw.decode("utf-8", "replace")
+        return [ids[raw]] if raw in ids else donor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    pieces = [spelled(request.bytes_of[new]) for new in change.added]
+    target_NE = torch.stack([donor_VE[places].mean(dim=0) for places in pieces])
+    anchors_OE = donor_VE[[index for _, index in shared]]
+    found = [pursue(target_BE, anchors_OE, ANCHORS) for target_BE in torch.split(target_NE, BLOCK)]
+    chosen_NK, weights_NK = (torch.cat(parts) for parts in zip(*found, strict=True))
+    rows = torch.arange(len(chosen_NK)).repeat_interleave(chosen_NK.shape[1])
+    return torch.stack([rows, torch.tensor([old for old, _ in shared])[chosen_NK.flatten()]]), weights_NK.flatten()
+
+
+TAUGHT_LENGTH = 50  # tokens of a snippet, as in the paper
+SHOWN = 100  # snippets that show a token, at most, as in the paper
+BUDGET = 60_000  # tokens of all snippets together
+TAUGHT_BATCH = 16  # snippets of a step
+RATE = 3e-2  # of Adam, as a multiple of the usual size of an entry
+
+
+def distilled(old_VD: torch.Tensor, request: Request) -> NewRows:
+    """Sub-word means, trained so that hidden states after a new token are those after its pieces.
+
+    The base model reads snippets of text in old tokens (teacher) and in new ones (student); only the new rows learn,
+    by the mean squared error of the last hidden states where a token of the student ends. Other than in the paper, a
+    snippet shows all its new tokens at once, which teaches more rows with the same computation. Tokens that no
+    snippet shows keep the mean.
+
+    Source: token distillation, Dobler et al. 2025, arXiv 2505.20133.
+
+    Raises:
+        ModelError: no text was given, or none of it holds a new token.
+    """
+    start = subword_mean(old_VD, request)
+    if not request.texts:
+        raise ModelError("method 'distilled' learns from text of the target language: give some as `texts`")
+    shown = list(_showing(request))
+    if not shown:
+        raise ModelError("method 'distilled' found no new token in the texts: give text of the target language")
+    rows_ND = _trained(start.rows_ND, request, shown)
+    return NewRows(rows_ND, None, "learned from the mean of its pieces, so that hidden states agree")
+
+
+def _showing(request: Request) -> Iterator[list[int]]:
+    """Snippets that show a new token which was shown rarely so far, until the budget is used up."""
+    shown: Counter[int] = Counter()
+    left = BUDGET
+    for snippet in snippets(request, request.texts or (), TAUGHT_LENGTH):
+        new = request.change.added.keys() & set(snippet)
+        if left > 0 and any(shown[token] < SHOWN for token in new):
+            shown.update(new)
+            left -= len(snippet)
+            yield snippet
+
+
+def _trained(rows_ND: torch.Tensor, request: Request, shown: list[list[int]]) -> torch.Tensor:
+    """The rows after one pass over the snippets."""
+    reader = Reader(request)
+    learned_ND = torch.nn.Parameter(rows_ND.clone())
+    optimizer = torch.optim.Adam([learned_ND], lr=RATE * rows_ND.std().item())
+    batches = [shown[at : at + TAUGHT_BATCH] for at in range(0, len(shown), TAUGHT_BATCH)]
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches))
+    for batch in batches:
+        teacher_BT, student_BS, ends_BS, taught_BS = _aligned(batch, request, reader)
+        with torch.no_grad():
+            states_BTD = reader.states(teacher_BT, rows_ND).cpu()
+        wanted = states_BTD.take_along_dim(ends_BS.unsqueeze(2), dim=1)[taught_BS].float()
+        given = reader.states(student_BS, learned_ND).cpu()[taught_BS].float()
+        loss = torch.nn.functional.mse_loss(given, wanted)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    return learned_ND.detach()
+
+
+def _aligned(batch: list[list[int]], request: Request, reader: Reader) -> tuple[torch.Tensor, ...]:
+    """What teacher and student read, where each of the student's tokens ends for the teacher, and what counts.
+
+    What counts begins with the first new token.
+    """
+    change = request.change
+    teacher, student, ends, taught = [], [], [], []
+    for snippet in batch:
+        spelled = [change.spelled.get(index) or (change.kept[index],) for index in snippet]
+        end_S = np.cumsum([len(ids) for ids in spelled]) - 1
+        size = int(np.searchsorted(end_S, reader.longest))
+        teacher.append(torch.tensor([old for ids in spelled[:size] for old in ids]))
+        student.append(reader.places(snippet[:size]))
+        ends.append(torch.from_numpy(end_S[:size]))
+        taught.append(student[-1].ge(reader.first_new).cumsum(0).gt(0))
+    return tuple(map(padded, (teacher, student, ends, taught)))
+
+
+GATED_LENGTH = 128  # tokens of a snippet
+SNIPPETS = 64  # of each language
+GATED_BATCH = 4  # snippets at a time
+GUARD = 16.0  # how much more a place in English weighs than one in the target language
+PENALTY = 1.0  # on the square of the vector's length, in lengths of a usual row
+
+
+def gated(old_VD: torch.Tensor, request: Request) -> NewRows:
+    """Length-weighted means, all moved by one vector, so that the model writes new tokens where they are due.
+
+    A mean of rows scores fairly well in any context: right after initialisation, new tokens draw probability in
+    English, and too much of it in the target language. One vector added to all new rows multiplies their odds by
+    what it says of the context. It is found by logistic regression: is the next token a new one, given the last
+    hidden state? The start of a text says nothing of its language yet, and is left to English.
+
+    The method is this project's own; it answers the remark of Hewitt 2021 that new rows disturb the softmax. A tied
+    model reads with the moved rows too; an untied one reads with the means.
+
+    Raises:
+        ModelError: text of the target language or of English is missing.
+    """
+    averaged = length_weighted(old_VD, request)
+    if not request.texts or not request.english:
+        raise ModelError(
+            "method 'gated' learns from text of the target language and of English: give some as `texts` and `english`"
+        )
+    states_PD, odds_P, due_P, weight_P = _observed(old_VD, averaged.rows_ND, request)
+    strength = PENALTY / old_VD.norm(dim=1).mean().square()
+    shared_D = torch.zeros(old_VD.shape[1], requires_grad=True)
+    optimizer = torch.optim.LBFGS([shared_D], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        odds = odds_P + states_PD @ shared_D
+        missed = torch.nn.functional.binary_cross_entropy_with_logits(odds, due_P, weight_P)
+        total: torch.Tensor = missed + strength / 2 * shared_D.square().sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    note = "mean of its pieces, moved by a vector that all new rows share"
+    return NewRows(averaged.rows_ND + shared_D.detach(), averaged.weights_NV, note)
+
+
+def _observed(
+    old_VD: torch.Tensor, new_ND: torch.Tensor, request: Request
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of places in texts: last hidden state, log-odds of a new token so far, whether one comes next, and weight."""
+    reader = Reader(request)
+    read_ND = length_weighted(request.model.get_input_embeddings().weight.detach().float().cpu(), request).rows_ND
+    old, new = old_VD.to(reader.device), new_ND.to(reader.device)
+    observed = []
+    for texts, begin, weight in ((request.texts, 1, 1.0), (request.english, 0, GUARD)):
+        shown = list(islice(snippets(request, texts or (), min(GATED_LENGTH, reader.longest)), SNIPPETS))
+        for at in range(0, len(shown), GATED_BATCH):
+            batch = [reader.places(ids) for ids in shown[at : at + GATED_BATCH]]
+            with torch.no_grad(), reader.autocast():
+                states_BSD = reader.states(padded(batch), read_ND)
+                new_BS, old_BS = ((states_BSD @ rows.T).float().logsumexp(dim=2) for rows in (new, old))
+            for ids, states, odds in zip(batch, states_BSD.float().cpu(), (new_BS - old_BS).cpu(), strict=True):
+                places = slice(begin, len(ids) - 1)
+                due = (ids[begin + 1 :] >= reader.first_new).float()
+                observed.append((states[places], odds[places], due, torch.full_like(due, weight)))
+    states, odds, due, weights = (torch.cat(parts) for parts in zip(*observed, strict=True))
+    return states, odds, due, weights
