@@ -30,8 +30,8 @@ from langadapt_utils.corpus.corpus import Corpus, load_corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.models import Base, load_base
 from langadapt_utils.recipe import Recipe
-from langadapt_utils.replay import with_samples
 from langadapt_utils.sweeping import sweep
+from langadapt_utils.training.mixture import with_samples
 from langadapt_utils.vocabulary.change import VocabularyChange
 from langadapt_utils.vocabulary.extend import extend_vocabulary
 

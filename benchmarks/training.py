@@ -52,11 +52,12 @@ import torch
 from embeddings import made_up_change
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-from langadapt_utils import hardware, training
+from langadapt_utils import hardware
 from langadapt_utils.embeddings.initialise import initialise_embeddings
-from langadapt_utils.mixture import Mixture, Stream
 from langadapt_utils.models import load_base
 from langadapt_utils.recipe import BASE_MODEL, TrainingRecipe
+from langadapt_utils.training.mixture import Mixture, Stream
+from langadapt_utils.training.train import train
 
 DEFAULT = "transformers.Trainer, defaults"
 PLAIN = {"precision": "float32", "compile_layers": False, "fused_loss": False, "keep": False, "separate": False}
@@ -116,7 +117,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         )
         mixture = made_up_mixture(change.size, sequences, arguments.length, settings["separate"])
         with tempfile.TemporaryDirectory() as folder:
-            result = training.train(model, change, mixture, recipe, folder)
+            result = train(model, change, mixture, recipe, folder)
         speeds = [step["tokens_per_second"] for step in result.steps]
     speed = statistics.median(speeds[SKIPPED:])
     on_gpu = hardware.device().type == "cuda"
@@ -221,7 +222,7 @@ def scaling(arguments: argparse.Namespace) -> None:
             for count in tokens:
                 mixture = made_up_mixture(change.size, count // arguments.length, arguments.length, True)
                 with tempfile.TemporaryDirectory() as folder:
-                    found[-1].append(training.train(model, change, mixture, recipe, folder).seconds)
+                    found[-1].append(train(model, change, mixture, recipe, folder).seconds)
         seconds = [statistics.median(times) for times in zip(*found, strict=True)]
         first, second = (1e3 * (seconds[i + 1] - seconds[i]) / (tokens[i + 1] - tokens[i]) for i in (0, 1))
         each = 1e9 * (seconds[2] - seconds[0]) / (tokens[2] - tokens[0]) / (model.num_parameters() / 1e3)

@@ -21,10 +21,10 @@ from .embeddings.initialise import initialise_embeddings
 from .files import data_folder
 from .intervals import plain, relative_change, sign
 from .languages import language_name
-from .mixture import mix
 from .paired import MEASURED, RESAMPLES, bits_by, compared, document_rows, heldout_texts
 from .recipe import Recipe
-from .training import train
+from .training.mixture import mix
+from .training.train import train
 from .vocabulary.change import VocabularyChange
 
 if TYPE_CHECKING:

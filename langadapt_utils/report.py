@@ -17,9 +17,10 @@ from .fertility import FertilityReport, plot_fertility
 from .files import write_atomically
 from .intervals import relative_change, restored
 from .languages import language_name
-from .plots import loss_ends, plot_accuracy, plot_changes, plot_domains, plot_training
+from .plots import plot_accuracy, plot_changes, plot_domains
 from .scores import Scores
 from .sources import source_name
+from .training.views import loss_ends, plot_training
 from .vocabulary.change import VocabularyChange
 from .vocabulary.views import plot_vocabulary_curve
 from .workspace import CARD, REPORT, STAGES, Workspace

@@ -15,11 +15,11 @@ from .corpus.corpus import Corpus
 from .files import data_folder
 from .intervals import knee, plain, sign
 from .languages import language_name
-from .mixture import mix
 from .paired import MEASURED, compared, document_rows, heldout_texts
 from .recipe import EvaluationRecipe, Recipe
 from .scores import Scores
-from .training import interpolate, train
+from .training.mixture import mix
+from .training.train import interpolate, train
 from .vocabulary.change import VocabularyChange
 
 if TYPE_CHECKING:

@@ -6,12 +6,10 @@ A control that lives hides it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from .display.html import Html, show
 from .display.widgets import interactive, listed, new_slider
 from .intervals import percent, restored
 from .languages import language_name
@@ -20,7 +18,6 @@ from .sweeping import BEFORE
 if TYPE_CHECKING:
     from .display.widgets import Interactive
     from .sweeping import Sweep
-    from .training import Report
 
 
 def sweep_widget(sweep: Sweep, recorded: Mapping[str, Mapping[str, Any]] | None = None) -> Interactive:
@@ -51,34 +48,3 @@ def sweep_sentences(sweep: Sweep, recorded: Mapping[str, Mapping[str, Any]] | No
             title = f"{arm} ({name})" if name else arm
             sentences[title] = f"<b>{escape(title)}</b>: {'; '.join(parts)}.{best}"
     return sentences
-
-
-def live_curve(target: str, report: Report, *, seconds: float = 15.0) -> Report:
-    """Show the loss of each language while a model trains.
-
-    Args:
-        target: the target language.
-        report: what else is told of each record, such as `Workspace.reporter`.
-        seconds: between drawings; nothing is drawn in a run that is shorter.
-
-    Returns:
-        To be given to `train` as `report`.
-    """
-    from IPython.display import display
-
-    from .plots import plot_training
-
-    place, steps, drawn = display(Html(""), display_id=True), [], time.monotonic()
-
-    def reported(record: dict[str, Any]) -> None:
-        nonlocal drawn
-        report(record)
-        if "step" in record:
-            steps.append(record)
-            if record["step"] == record["steps"]:
-                place.update(Html(""))  # the notebook draws the whole curve next
-            elif time.monotonic() - drawn > seconds:
-                drawn = time.monotonic()
-                place.update(show(plot_training(steps, target)))
-
-    return reported

@@ -1,8 +1,8 @@
 import pytest
 
-from langadapt_utils.estimates import Needs, estimate
 from langadapt_utils.hardware import estimate_seconds
 from langadapt_utils.recipe import Recipe
+from langadapt_utils.training.estimates import Needs, estimate
 
 SEVEN_BILLION = {"parameters": 6.7e9, "layers": 32, "width": 4096, "vocabulary": 40_000}
 

@@ -8,7 +8,7 @@ from conftest import GROUPED, SMALL, gpt2, llama
 from torch.nn.functional import cross_entropy
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel
 
-from langadapt_utils.losses import compile_layers, fuse_loss, language_losses, shifted_targets, undo_speedups
+from langadapt_utils.training.losses import compile_layers, fuse_loss, language_losses, shifted_targets, undo_speedups
 
 IDS = torch.randint(0, 300, (4, 24), generator=torch.Generator().manual_seed(0))
 # Documents of 10 and 14 tokens, of 24, of 1, 3 and 20, of 24.

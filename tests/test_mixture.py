@@ -10,9 +10,9 @@ from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.errors import CorpusError
-from langadapt_utils.mixture import Mixture, english_shares, interleave, mix
 from langadapt_utils.recipe import MixtureRecipe, Schedule
 from langadapt_utils.tokens import document_start
+from langadapt_utils.training.mixture import Mixture, english_shares, interleave, mix
 from langadapt_utils.vocabulary.change import VocabularyChange
 
 RECIPE = MixtureRecipe(sequence_length=32)
@@ -142,8 +142,8 @@ def test_text_is_encoded_once_and_found_again(
     corpora: dict[str, Corpus], change: VocabularyChange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LANGADAPT_CACHE", str(tmp_path))
-    monkeypatch.setattr("langadapt_utils.mixture.SHARD_CHARACTERS", 20_000)
-    monkeypatch.setattr("langadapt_utils.mixture.ENCODED_AT_ONCE", 7)
+    monkeypatch.setattr("langadapt_utils.training.mixture.SHARD_CHARACTERS", 20_000)
+    monkeypatch.setattr("langadapt_utils.training.mixture.ENCODED_AT_ONCE", 7)
     first = mix(corpora["hu"], change.tokenizer, RECIPE, budget_tokens=32_000)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
     assert len(files) > 4 and all(isinstance(shard, np.memmap) for shard in first.streams["hu"].shards)
@@ -157,8 +157,8 @@ def test_text_is_encoded_once_and_found_again(
 def test_no_more_is_encoded_than_the_run_needs(
     corpora: dict[str, Corpus], change: VocabularyChange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("langadapt_utils.mixture.SHARD_CHARACTERS", 5_000)
-    monkeypatch.setattr("langadapt_utils.mixture.ENCODED_AT_ONCE", 5)
+    monkeypatch.setattr("langadapt_utils.training.mixture.SHARD_CHARACTERS", 5_000)
+    monkeypatch.setattr("langadapt_utils.training.mixture.ENCODED_AT_ONCE", 5)
     mixture = mix(corpora["hu"], change.tokenizer, RECIPE, budget_tokens=3_200)
     stream = mixture.streams["hu"]
     assert len(stream.order) < stream.documents / 2

@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from langadapt_utils import optimisation
-from langadapt_utils.optimisation import RowAdamW
+from langadapt_utils.training.optimizer import RowAdamW
 
 OLD, NEW = [0, 2, 3, 5], [1, 4]
 
@@ -18,7 +17,7 @@ def step(optimizer: torch.optim.Optimizer, *pairs: tuple[torch.nn.Parameter, tor
 @pytest.mark.parametrize("chunk", [2**22, 3])
 def test_rows_learn_at_their_own_rates_like_separate_parameters(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The plain reference: old rows and new rows as two parameters in two groups of AdamW."""
-    monkeypatch.setattr(optimisation, "CHUNK", chunk)
+    monkeypatch.setattr("langadapt_utils.training.optimizer.CHUNK", chunk)
     torch.manual_seed(0)
     together, body = torch.nn.Parameter(torch.randn(6, 3)), torch.nn.Parameter(torch.randn(4, 3))
     new, old = (torch.nn.Parameter(together.detach()[rows].clone()) for rows in (NEW, OLD))
@@ -82,7 +81,7 @@ def test_the_state_is_saved_and_loaded() -> None:
 
 def test_a_step_copies_no_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a step needs beyond the state that AdamW has anyway is a chunk, not a matrix."""
-    monkeypatch.setattr(optimisation, "CHUNK", 1_000)
+    monkeypatch.setattr("langadapt_utils.training.optimizer.CHUNK", 1_000)
     matrix = torch.nn.Parameter(torch.randn(10_000, 10))
     optimizer = RowAdamW([{"params": [matrix], "rows": True}], torch.ones(10_000, 1), lr=0.1)
     step(optimizer, (matrix, torch.randn(10_000, 10)))

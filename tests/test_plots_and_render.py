@@ -18,8 +18,8 @@ from langadapt_utils.display.html import Html, show, table_html, tokens_html
 from langadapt_utils.fertility import UNITS, FertilityReport, measure_fertility
 from langadapt_utils.intervals import Estimate
 from langadapt_utils.scores import Scores
+from langadapt_utils.training.views import live_curve
 from langadapt_utils.vocabulary.change import VocabularyChange
-from langadapt_utils.widgets import live_curve
 
 
 class _Text(HTMLParser):

@@ -5,12 +5,12 @@ import torch
 from conftest import llama, saved
 from transformers import PreTrainedTokenizerFast
 
-from langadapt_utils import replay
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.errors import ModelError
 from langadapt_utils.models import Base
 from langadapt_utils.recipe import Recipe
-from langadapt_utils.replay import with_samples
+from langadapt_utils.training import mixture
+from langadapt_utils.training.mixture import with_samples
 
 RECIPE = Recipe.profile(
     "smoke",
@@ -43,7 +43,7 @@ def test_samples_are_made_once_and_more_only_where_more_are_needed(
     longer = RECIPE.model_copy(update={"training": RECIPE.training.model_copy(update={"budget_tokens": 9_600})})
     more = list(with_samples(corpora["hu"], base, longer).train["en"]["text"])
     assert more[: len(first)] == first and len(more) > len(first)
-    monkeypatch.setattr(replay, "_sample", None)
+    monkeypatch.setattr(mixture, "_sample", None)
     assert list(with_samples(corpora["hu"], base, RECIPE).train["en"]["text"]) == more
 
 

@@ -10,14 +10,15 @@ from conftest import gpt2, llama
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
-from langadapt_utils import training
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.errors import ModelError
-from langadapt_utils.mixture import Mixture, mix
-from langadapt_utils.optimisation import embedding_matrices
 from langadapt_utils.recipe import MixtureRecipe, Recipe, TrainingRecipe
-from langadapt_utils.training import Batches, _Log, interpolate, train, train_control
+from langadapt_utils.training import trainer
+from langadapt_utils.training.mixture import Mixture, mix
+from langadapt_utils.training.optimizer import embedding_matrices
+from langadapt_utils.training.train import interpolate, train, train_control
+from langadapt_utils.training.trainer import Batches, TrainingLog
 from langadapt_utils.vocabulary.change import VocabularyChange
 
 RECIPE = TrainingRecipe(
@@ -113,7 +114,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_ones(
 ) -> None:
     recipe = RECIPE.model_copy(update={"checkpoint_minutes": 1e-6})
     free = iter([10**12] * 3 + [1_000] * 20)
-    monkeypatch.setattr(training, "free_bytes", lambda folder: next(free))
+    monkeypatch.setattr(trainer, "free_bytes", lambda folder: next(free))
     said: list[dict[str, Any]] = []
 
     def stop(record: dict[str, Any]) -> None:
@@ -126,7 +127,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_ones(
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-3", "run.txt"}
     assert [record["doing"] for record in said if "doing" in record][1].startswith("no checkpoint: ")
     monkeypatch.setattr(Trainer, "_save_optimizer_and_scheduler", lambda *_: (_ for _ in ()).throw(OSError("disk")))
-    monkeypatch.setattr(training, "free_bytes", lambda folder: 10**12)
+    monkeypatch.setattr(trainer, "free_bytes", lambda folder: 10**12)
     with pytest.raises(OSError, match="disk"):
         train(start, change, mixture, recipe, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-3", "run.txt"}
@@ -183,7 +184,7 @@ def test_too_little_memory_names_the_setting(
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(training, "language_losses", full)
+    monkeypatch.setattr(trainer, "language_losses", full)
     with pytest.raises(ModelError, match=r"128 tokens at once: halve training\.micro_batch_tokens"):
         train(start, change, mixture, RECIPE, tmp_path)
 
@@ -210,13 +211,13 @@ def test_the_average_of_the_weights_is_what_it_says_and_resumes(
     recipe = RECIPE.model_copy(update={"ema": kept, "interpolation": 1.0, "checkpoint_minutes": 1e-6})
     every = {0: weights(start)}
 
-    class Snapshots(_Log):
+    class Snapshots(TrainingLog):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             super().on_step_end(args, state, control, **kwargs)
             every[state.global_step] = weights(kwargs["model"])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_Log", Snapshots)
+        patch.setattr(trainer, "TrainingLog", Snapshots)
         whole = train(start, change, mixture, recipe, tmp_path / "whole")
     expected = every[0]
     for step in range(1, len(every)):
@@ -318,7 +319,7 @@ def test_checkpoints_of_another_run_are_not_taken_for_ones_own(
 def test_a_gradient_that_is_not_finite_stops_the_run_before_weights_are_spoilt(
     start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, losses, calls = RECIPE.model_copy(update={"checkpoint_minutes": 1e-6}), training.language_losses, [0]
+    recipe, losses, calls = RECIPE.model_copy(update={"checkpoint_minutes": 1e-6}), trainer.language_losses, [0]
 
     def poisoned(*given: Any) -> tuple[torch.Tensor, torch.Tensor]:
         calls[0] += 1
@@ -327,7 +328,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_weights_are_spoilt(
             target.register_hook(lambda gradient: gradient * float("inf"))
         return target, english
 
-    monkeypatch.setattr(training, "language_losses", poisoned)
+    monkeypatch.setattr(trainer, "language_losses", poisoned)
     with pytest.raises(ModelError, match="a gradient is not finite at step 6: start another run"):
         train(start, change, mixture, recipe, tmp_path)
     monkeypatch.undo()

@@ -1,77 +1,44 @@
-"""How the model learns: `transformers.Trainer`, with rates by row, the loss of each language, and safe checkpoints.
-
-Several GPUs or machines start the same stage with `accelerate launch -m langadapt_utils.training --run RUN`.
+"""A `transformers.Trainer` with rates by row, the loss of each language, and safe checkpoints; and its log.
 
 Axes: B sequences of a micro-batch, T tokens of a sequence.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import hashlib
 import math
 import os
 import shutil
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from . import hardware
-from .corpus.contamination import check_leaks
-from .corpus.corpus import load_corpus
-from .errors import LangadaptError, ModelError, RecipeError
-from .files import free_bytes, write_atomically
-from .losses import compile_layers, fuse_loss, language_losses, undo_speedups
-from .mixture import Mixture, mix
-from .models import load_base, load_model, quiet_transformers
-from .optimisation import Average, add_adapters, embedding_matrices, merge_adapters, optimizer_for, row_rates
-from .recipe import FREE_KNOBS, Recipe, TrainingRecipe
-from .replay import with_samples
-from .saving import CHECKPOINTS, CONTROL_CHECKPOINTS, save_adapted
-from .vocabulary.change import VocabularyChange
-from .workspace import Workspace, progress_note
+from .. import hardware
+from ..errors import ModelError
+from ..files import free_bytes, write_atomically
+from ..recipe import FREE_KNOBS, TrainingRecipe
+from ..vocabulary.change import VocabularyChange
+from .losses import language_losses, undo_speedups
+from .mixture import Mixture
+from .optimizer import Average, embedding_matrices, merge_adapters, optimizer_for, row_rates
 
 if TYPE_CHECKING:
-    from accelerate import PartialState
     from transformers import PreTrainedModel
 
-STAGE = "04_training"
-PRINT_SECONDS = 5
 KEPT = 2  # checkpoints
 SMOOTHED = 20  # steps whose mean loss says where a run stands
 DIVERGED = 1.5  # times the lowest such mean: the run is lost, and a single step as high leaves no checkpoint
 ADVICE = "start another run with a lower training.learning_rate, or with training.precision=float32"
 Record = dict[str, Any]
 Report = Callable[[Record], None]
-
-
-@dataclass(frozen=True)
-class Training:
-    """A trained model and how it got there.
-
-    Attributes:
-        model: at the point of the way from start to trained weights that the recipe names.
-        steps: one record an optimiser step: `step`, `steps`, `tokens`, `bits_per_byte` of each language seen in the
-            step, `learning_rate`, `tokens_per_second`, `seconds_left`.
-        seconds: spent on the steps of this process (a resumed run counts only its own).
-        levers: what decided its speed: precision, attention, compiled layers and so on.
-    """
-
-    model: PreTrainedModel
-    steps: list[Record]
-    seconds: float
-    levers: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -100,149 +67,8 @@ class Batches:
         return cls(sequences, batch // processes // sequences, max(1, len(mixture) // batch))
 
 
-def train(
-    model: PreTrainedModel,
-    change: VocabularyChange,
-    mixture: Mixture,
-    recipe: TrainingRecipe,
-    folder: Path | str,
-    *,
-    report: Report = lambda record: None,
-) -> Training:
-    """Train a copy of a model on a mixture.
-
-    Args:
-        model: with rows for the new tokens; stays as it is.
-        change: says which rows are new.
-        mixture: the sequences, in the order of training.
-        recipe: rates, schedule, batch, precision.
-        folder: for checkpoints; a run that was stopped goes on from the last one.
-        report: called with each record of `Training.steps` as it is made, and with `doing` where there is more to say.
-
-    Raises:
-        ModelError: the loss is not finite or has diverged (the last checkpoint is kept), memory is not enough, or a
-            package that the recipe needs is missing.
-    """
-    folder = Path(folder)
-    if "tensorboard" in recipe.report_to:  # whose default is beside the checkpoints, which are deleted
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.parent / "tensorboard"))
-    arguments, batches = _arguments(mixture, recipe, folder)
-    if recipe.attention == "flash_attention_2" and mixture.separate_documents and batches.sequences > 1:
-        raise ModelError(
-            "training.attention=flash_attention_2 keeps documents apart in micro-batches of one sequence alone: set "
-            "mixture.separate_documents=false, or training.attention=sdpa"
-        )
-    _claim(folder, arguments, _run_digest(mixture, recipe, model, change))
-    hardware.keep_freed_memory()
-    hardware.use_all_cores()
-    learner = copy.deepcopy(model)
-    set_seed(recipe.seed)
-    if recipe.lora_rank:
-        add_adapters(learner, recipe.lora_rank)
-    try:
-        learner.set_attn_implementation(recipe.attention)
-    except (ImportError, ValueError) as error:
-        raise ModelError(f"training.attention={recipe.attention} cannot be used here: set it to sdpa") from error
-    if recipe.gradient_checkpointing:
-        learner.gradient_checkpointing_enable()
-    on_gpu = hardware.device().type == "cuda"
-    levers = {
-        "precision": "bfloat16" if arguments.bf16 else "float32",
-        "attention": recipe.attention,
-        "documents separate": mixture.separate_documents,
-        "gradient checkpointing": recipe.gradient_checkpointing,
-        "fused loss": on_gpu and recipe.fused_loss and fuse_loss(learner),
-        "compiled layers": on_gpu and recipe.compile_layers and compile_layers(learner),
-        "processes": arguments.world_size,
-    }
-    tokens = mixture.length * batches.sequences * batches.accumulated * arguments.world_size
-    log = _Log(report, tokens, recipe.checkpoint_minutes)
-    trainer = _MixtureTrainer(
-        model=learner,
-        args=arguments,
-        train_dataset=mixture,
-        data_collator=_collate,
-        callbacks=[log],
-        new_rows=list(change.added),
-        recipe=recipe,
-        log=log,
-    )
-    trainer.remove_callback(PrinterCallback)
-    log.say("training: " + ", ".join(f"{lever} {value}" for lever, value in levers.items()))
-    with quiet_transformers():
-        try:
-            trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
-                raise ModelError(
-                    f"memory is not enough for {batches.sequences * mixture.length} tokens at once: halve "
-                    "training.micro_batch_tokens (the batch stays the same), or mixture.sequence_length"
-                ) from error
-            raise
-    trained = trainer.trained_model(model)
-    trained.set_attn_implementation(model.config._attn_implementation)
-    _blend(model, trained, recipe.interpolation)
-    return Training(trained.eval(), log.records, log.seconds, levers)
-
-
-def train_control(
-    start: PreTrainedModel,
-    change: VocabularyChange,
-    mixture: Mixture,
-    recipe: Recipe,
-    folder: Path,
-    *,
-    report: Report = lambda record: None,
-) -> PreTrainedModel | None:
-    """What forgetting is measured against: a copy of the start that learns from the English of a mixture alone.
-
-    It sees the same English sequences in the same order as the adapted model, in batches of its own (what fills none is
-    left out) and through a whole schedule of rates. None where the recipe wants no control, where there is less than a
-    batch of English, or nothing but English.
-
-    Args:
-        start: the model with rows for the new tokens; stays as it is.
-        change: says which rows are new.
-        mixture: that the adapted model learns from.
-        recipe: of the run.
-        folder: of the training stage; checkpoints lie in it until `save_adapted` deletes them.
-        report: called with `doing` as steps are made.
-    """
-    english = mixture.only("en")
-    too_little = len(english) * english.length < recipe.training.batch_tokens
-    if not recipe.mixture.control or too_little or len(english) == len(mixture):
-        return None
-    untracked = recipe.training.model_copy(update={"report_to": []})  # a tracker has one run
-
-    def told(record: Record) -> None:
-        report({"doing": f"control: step {record['step']} of {record['steps']}"} if "step" in record else record)
-
-    return train(start, change, english, untracked, folder / CONTROL_CHECKPOINTS, report=told).model
-
-
-def interpolate(start: PreTrainedModel, end: PreTrainedModel, share: float) -> PreTrainedModel:
-    """A model whose weights lie between those of two models of one shape.
-
-    Args:
-        start: returned (as a copy) at share 0.
-        end: returned (as a copy) at share 1.
-        share: how far to go.
-
-    Source: WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903.
-    """
-    result = copy.deepcopy(end)
-    _blend(start, result, share)
-    return result
-
-
-@torch.no_grad()
-def _blend(start: PreTrainedModel, end: PreTrainedModel, share: float) -> None:
-    begin = dict(start.named_parameters())
-    for name, parameter in end.named_parameters():
-        parameter.copy_(torch.lerp(begin[name].to(parameter), parameter, share))
-
-
-def _arguments(mixture: Mixture, recipe: TrainingRecipe, folder: Path) -> tuple[TrainingArguments, Batches]:
+def training_arguments(mixture: Mixture, recipe: TrainingRecipe, folder: Path) -> tuple[TrainingArguments, Batches]:
+    """Return the arguments of the Trainer, and how a batch is shared out."""
     on_gpu = hardware.device().type == "cuda"
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -278,10 +104,12 @@ def _arguments(mixture: Mixture, recipe: TrainingRecipe, folder: Path) -> tuple[
     return arguments, batches
 
 
-class _MixtureTrainer(Trainer):  # type: ignore[misc]
+class MixtureTrainer(Trainer):  # type: ignore[misc]
     """A Trainer with rates by row, the loss of each language, and checkpoints that are whole or not there."""
 
-    def __init__(self, *args: Any, new_rows: list[int], recipe: TrainingRecipe, log: _Log, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, new_rows: list[int], recipe: TrainingRecipe, log: TrainingLog, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.loss_is_scaled_for_ga = False  # `compute_loss` returns the mean of a micro-batch
         self._new_rows, self._recipe, self._log = new_rows, recipe, log
@@ -406,10 +234,10 @@ class _MixtureTrainer(Trainer):  # type: ignore[misc]
             self._average.load(Path(resume_from_checkpoint))
 
 
-class _Log(TrainerCallback):  # type: ignore[misc]
+class TrainingLog(TrainerCallback):  # type: ignore[misc]
     """Collects a record a step, stops a run that is lost, and asks for a checkpoint every few minutes."""
 
-    trainer: _MixtureTrainer
+    trainer: MixtureTrainer
 
     def __init__(self, report: Report, tokens: int, checkpoint_minutes: float) -> None:
         self.records: list[Record] = []
@@ -434,6 +262,7 @@ class _Log(TrainerCallback):  # type: ignore[misc]
             self._report({"doing": doing})
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take up the records of the steps before, where a run is resumed."""
         if state.global_step:
             self.records = [record for record in state.log_history if "tokens" in record]
             for record in self.records:
@@ -468,6 +297,7 @@ class _Log(TrainerCallback):  # type: ignore[misc]
                     )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Record the step, and ask for a checkpoint where one is due."""
         self.trainer.step_ended()
         now = time.perf_counter()
         record = {
@@ -492,7 +322,7 @@ class _Log(TrainerCallback):  # type: ignore[misc]
             control.should_save, self._saved = True, now
 
 
-def _collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
+def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
     """Stack sequences, those in the target language first."""
     examples = sorted(examples, key=lambda example: example["is_english"])
     names = [name for name in examples[0] if name != "is_english"]
@@ -500,7 +330,7 @@ def _collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
     return batch | {"target_sequences": sum(not one["is_english"] for one in examples)}
 
 
-def _run_digest(mixture: Mixture, recipe: TrainingRecipe, model: PreTrainedModel, change: VocabularyChange) -> str:
+def run_digest(mixture: Mixture, recipe: TrainingRecipe, model: PreTrainedModel, change: VocabularyChange) -> str:
     """A hash of what a run learns from, so that it does not go on from the checkpoints of another."""
     first = mixture[0]["input_ids"].tobytes()
     parts = [
@@ -514,7 +344,7 @@ def _run_digest(mixture: Mixture, recipe: TrainingRecipe, model: PreTrainedModel
     return hashlib.sha256(first + repr(parts).encode()).hexdigest()
 
 
-def _claim(folder: Path, arguments: TrainingArguments, digest: str) -> None:
+def claim(folder: Path, arguments: TrainingArguments, digest: str) -> None:
     """Write whose checkpoints a folder holds, or find that they are another run's."""
     mark = folder / "run.txt"
     if mark.exists() and _checkpoints(folder) and mark.read_text() != digest:
@@ -528,82 +358,7 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
 
 
-def _last_checkpoint(folder: Path) -> str | None:
+def last_checkpoint(folder: Path) -> str | None:
+    """Return the newest checkpoint in a folder, if there is one."""
     checkpoints = _checkpoints(folder)
     return str(checkpoints[-1]) if checkpoints else None
-
-
-def main() -> None:
-    """Do stage 4 of a run whose first three stages are complete, in as many processes as were started."""
-    from accelerate import PartialState
-
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, help="the run folder; torchrun keeps --run to itself")
-    parser.add_argument("--run", type=Path, help="the same")
-    chosen = parser.parse_args()
-    if not (folder := chosen.run or chosen.folder):
-        parser.error("the run folder is missing: --run RUN")
-    # One process reads, encodes and perhaps writes text while the others wait.
-    state = PartialState(cpu=hardware.device().type == "cpu", timeout=timedelta(hours=12))
-    try:
-        _train_stage(folder, state)
-    except LangadaptError as error:
-        if state.is_main_process:
-            print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-
-
-def _train_stage(folder: Path, state: PartialState) -> None:
-    if not (folder / "recipe.yaml").is_file():
-        raise RecipeError(f"{folder} is not a run folder: it has no recipe.yaml")
-    run = Workspace(folder, Recipe.read(folder / "recipe.yaml"))
-    if run.is_complete(STAGE):
-        if state.is_main_process:
-            print(f"{STAGE} of {folder}: complete already")
-        return
-    recipe, report = run.recipe, _printer(run)
-    change = VocabularyChange.load(run.stage("02_vocabulary"))
-    start = load_model(run.stage("03_embeddings") / "model")
-    with state.main_process_first():  # it fills the cache, the others read it
-        mixture = mixture_of(recipe, change, report=lambda line: report({"doing": line}))
-    with ExitStack() as stack:
-        place = stack.enter_context(run.writing(STAGE)) if state.is_main_process else run.partial(STAGE)
-        state.wait_for_everyone()
-        result = train(start, change, mixture, recipe.training, place / CHECKPOINTS, report=report)
-        control = train_control(start, change, mixture, recipe, place, report=report)
-        if state.is_main_process:
-            save_adapted(result.model, result.steps, change, run, place, control=control)
-    state.wait_for_everyone()
-
-
-def mixture_of(
-    recipe: Recipe, change: VocabularyChange, *, report: Callable[[str], None] = lambda line: None
-) -> Mixture:
-    """What a recipe trains on.
-
-    Raises:
-        CorpusError: text is missing, or some that is measured on would be trained on.
-    """
-    corpus = load_corpus(recipe.corpus, recipe.language)
-    if recipe.mixture.english_from == "model":
-        corpus = with_samples(corpus, load_base(recipe.base), recipe, report=report)
-    check_leaks(corpus, documents=recipe.evaluation.documents)
-    return mix(corpus, change.tokenizer, recipe.mixture, budget_tokens=recipe.training.budget_tokens)
-
-
-def _printer(run: Workspace) -> Report:
-    """Log records, and print one every few seconds."""
-    printed = 0.0
-
-    def report(record: Record) -> None:
-        nonlocal printed
-        run.log({"stage": STAGE, **record})
-        if time.monotonic() - printed > PRINT_SECONDS or record.get("step") == record.get("steps", 0):
-            printed = time.monotonic()
-            print(progress_note(record), flush=True)
-
-    return report
-
-
-if __name__ == "__main__":
-    main()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .recipe import Recipe
+from ..recipe import Recipe
 
 GPUS_OF_A_MACHINE = 8
 

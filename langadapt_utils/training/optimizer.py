@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from .errors import ModelError
-from .recipe import TrainingRecipe
+from ..errors import ModelError
+from ..recipe import TrainingRecipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -1,0 +1,1 @@
+"""Notebook 4. Train on a mixture of the language and English."""

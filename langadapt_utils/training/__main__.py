@@ -1,0 +1,88 @@
+"""Stage 4 in several processes: `accelerate launch -m langadapt_utils.training --run RUN`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import hardware
+from ..errors import LangadaptError, RecipeError
+from ..models import load_model
+from ..recipe import Recipe
+from ..vocabulary.change import VocabularyChange
+from ..workspace import Workspace, progress_note
+from .train import CHECKPOINTS, mixture_of, save_adapted, train, train_control
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+    from .trainer import Record, Report
+
+STAGE = "04_training"
+PRINT_SECONDS = 5
+
+
+def main() -> None:
+    """Do stage 4 of a run whose first three stages are complete, in as many processes as were started."""
+    from accelerate import PartialState
+
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, help="the run folder; torchrun keeps --run to itself")
+    parser.add_argument("--run", type=Path, help="the same")
+    chosen = parser.parse_args()
+    if not (folder := chosen.run or chosen.folder):
+        parser.error("the run folder is missing: --run RUN")
+    # One process reads, encodes and perhaps writes text while the others wait.
+    state = PartialState(cpu=hardware.device().type == "cpu", timeout=timedelta(hours=12))
+    try:
+        _train_stage(folder, state)
+    except LangadaptError as error:
+        if state.is_main_process:
+            print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _train_stage(folder: Path, state: PartialState) -> None:
+    if not (folder / "recipe.yaml").is_file():
+        raise RecipeError(f"{folder} is not a run folder: it has no recipe.yaml")
+    run = Workspace(folder, Recipe.read(folder / "recipe.yaml"))
+    if run.is_complete(STAGE):
+        if state.is_main_process:
+            print(f"{STAGE} of {folder}: complete already")
+        return
+    recipe, report = run.recipe, _printer(run)
+    change = VocabularyChange.load(run.stage("02_vocabulary"))
+    start = load_model(run.stage("03_embeddings") / "model")
+    with state.main_process_first():  # it fills the cache, the others read it
+        mixture = mixture_of(recipe, change, report=lambda line: report({"doing": line}))
+    with ExitStack() as stack:
+        place = stack.enter_context(run.writing(STAGE)) if state.is_main_process else run.partial(STAGE)
+        state.wait_for_everyone()
+        result = train(start, change, mixture, recipe.training, place / CHECKPOINTS, report=report)
+        control = train_control(start, change, mixture, recipe, place, report=report)
+        if state.is_main_process:
+            save_adapted(result.model, result.steps, change, run, place, control=control)
+    state.wait_for_everyone()
+
+
+def _printer(run: Workspace) -> Report:
+    """Log records, and print one every few seconds."""
+    printed = 0.0
+
+    def report(record: Record) -> None:
+        nonlocal printed
+        run.log({"stage": STAGE, **record})
+        if time.monotonic() - printed > PRINT_SECONDS or record.get("step") == record.get("steps", 0):
+            printed = time.monotonic()
+            print(progress_note(record), flush=True)
+
+    return report
+
+
+if __name__ == "__main__":
+    main()
