@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import langadapt_utils as la
+from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.fertility import FertilityReport
 from langadapt_utils.intervals import Estimate, percent
 from langadapt_utils.languages import language_name
 from langadapt_utils.recipe import Recipe
-from langadapt_utils.scores import Scores
 from langadapt_utils.workspace import STAGES, Workspace
 
 ROOT = Path(__file__).parents[1]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from .evaluation.scores import Scores
 from .intervals import percent, with_ends
 from .languages import language_name
 from .recipe import Recipe
-from .scores import Scores
 from .sources import source_name
 from .vocabulary.change import VocabularyChange
 

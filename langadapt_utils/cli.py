@@ -114,7 +114,7 @@ def _recipe(
 
 
 def _print_findings(run: Workspace) -> None:
-    from .scores import Scores
+    from .evaluation.scores import Scores
 
     typer.echo("")
     for finding in Scores.load(run.folder / "scores.json").findings():

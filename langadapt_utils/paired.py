@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .corpus.corpus import Corpus
-from .evaluation import document_bits
+from .evaluation.likelihood import document_bits
 from .hardware import device
 from .intervals import Estimate, ratio, relative_change
 

@@ -13,12 +13,12 @@ from .cards import model_card
 from .corpus.items import kind_name
 from .display.html import show, table_html
 from .errors import WorkspaceError
+from .evaluation.scores import Scores
+from .evaluation.views import plot_accuracy, plot_changes, plot_domains
 from .fertility import FertilityReport, plot_fertility
 from .files import write_atomically
 from .intervals import relative_change, restored
 from .languages import language_name
-from .plots import plot_accuracy, plot_changes, plot_domains
-from .scores import Scores
 from .sources import source_name
 from .training.views import loss_ends, plot_training
 from .vocabulary.change import VocabularyChange

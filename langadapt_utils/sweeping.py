@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .corpus.corpus import Corpus
+from .evaluation.scores import Scores
 from .files import data_folder
 from .intervals import knee, plain, sign
 from .languages import language_name
 from .paired import MEASURED, compared, document_rows, heldout_texts
 from .recipe import EvaluationRecipe, Recipe
-from .scores import Scores
 from .training.mixture import mix
 from .training.train import interpolate, train
 from .vocabulary.change import VocabularyChange

@@ -21,10 +21,10 @@ from transformers import (
 )
 
 from langadapt_utils.corpus.corpus import Corpus, load_corpus
-from langadapt_utils.evaluation import evaluate
+from langadapt_utils.evaluation.evaluate import evaluate
+from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.models import Base, load_base
 from langadapt_utils.recipe import BUILT_IN, CorpusRecipe, EvaluationRecipe, Recipe
-from langadapt_utils.scores import Scores
 from langadapt_utils.vocabulary.change import VocabularyChange
 from langadapt_utils.vocabulary.extend import extend_vocabulary
 

@@ -10,19 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from langadapt_utils import evaluation, hardware
+from langadapt_utils import hardware
 from langadapt_utils.errors import CorpusError
-from langadapt_utils.evaluation import (
-    bits_per_byte,
-    continuation_bits,
-    document_bits,
-    generate,
-    opening,
-    score_items,
-    text_quality,
-)
+from langadapt_utils.evaluation import evaluate, likelihood
+from langadapt_utils.evaluation.evaluate import generate, opening, score_items, text_quality
+from langadapt_utils.evaluation.likelihood import bits_per_byte, continuation_bits, document_bits
+from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.recipe import EvaluationRecipe
-from langadapt_utils.scores import Scores
 from langadapt_utils.tokens import byte_lengths, document_start
 
 
@@ -50,7 +44,7 @@ def test_bits_do_not_depend_on_the_batch(
 ) -> None:
     texts = [f"text number {i} " * (i % 5 + 1) for i in range(20)]
     together = document_bits(model, tokenizer, texts)
-    monkeypatch.setattr(evaluation, "BATCH_TOKENS", 1)
+    monkeypatch.setattr(likelihood, "BATCH_TOKENS", 1)
     assert document_bits(model, tokenizer, texts) == pytest.approx(together, rel=1e-4)
 
 
@@ -61,7 +55,7 @@ def test_bits_do_not_depend_on_the_batch(
 )
 def test_windows_score_every_token_once_with_context(sizes: list[int], window: int, context: int) -> None:
     ids = list(range(len(sizes)))
-    pieces = list(evaluation._windows(0, ids, np.array(sizes), window, context))
+    pieces = list(likelihood._windows(0, ids, np.array(sizes), window, context))
     scored = [token for piece in pieces for token in piece.ids[piece.first :]]
     assert scored == ids[1:]
     assert all(len(piece.ids) <= window for piece in pieces)
@@ -81,7 +75,7 @@ def test_more_context_makes_text_cheaper_for_a_model_that_uses_it(
         seen.extend(int(sizes[piece.ids[: piece.first]].sum()) for piece in pieces[1:])
         return np.zeros(units)
 
-    monkeypatch.setattr(evaluation, "_bits", bits)
+    monkeypatch.setattr(likelihood, "_bits", bits)
     document_bits(llama(len(tokenizer)), tokenizer, ["word and another " * 60], window_tokens=64, context_bytes=50)
     longest = max(len(token) for token in tokenizer.get_vocab())
     assert len(seen) > 3 and all(50 <= one < 50 + longest for one in seen)
@@ -157,7 +151,7 @@ def test_items_are_judged_by_likelihood(
         judged.extend(zip(contexts, continuations, strict=True))
         return np.array([1.0 if "good" in c + t else 50.0 for c, t in zip(contexts, continuations, strict=True)])
 
-    monkeypatch.setattr(evaluation, "continuation_bits", bits)
+    monkeypatch.setattr(evaluate, "continuation_bits", bits)
     choice = [
         {"kind": "cause", "premise": "p", "choices": ["bad", "good"], "label": 1},
         {"kind": "effect", "premise": "p", "choices": ["bad", "good"], "label": 0},

@@ -10,10 +10,10 @@ from langadapt_utils import hardware
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.corpus.items import OPTIONS, PATTERNS, pattern_items
 from langadapt_utils.embeddings.initialise import initialise_embeddings
-from langadapt_utils.evaluation import score_items
-from langadapt_utils.forgetting import divergence, weight_drift
+from langadapt_utils.evaluation.evaluate import score_items
+from langadapt_utils.evaluation.forgetting import divergence, weight_drift
+from langadapt_utils.evaluation.views import plot_drift
 from langadapt_utils.models import Base
-from langadapt_utils.plots import plot_drift
 from langadapt_utils.tokens import document_start
 from langadapt_utils.vocabulary.change import VocabularyChange
 

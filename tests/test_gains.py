@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
-from langadapt_utils.gains import measure_gains
+from langadapt_utils.evaluation.forgetting import measure_gains
 from langadapt_utils.models import Base
 from langadapt_utils.vocabulary.change import VocabularyChange
 

@@ -5,14 +5,16 @@ import pytest
 from conftest import llama, saved
 from transformers import PreTrainedTokenizerFast
 
-from langadapt_utils import hardware, harness
+from langadapt_utils import hardware
 from langadapt_utils.corpus.items import load_items, pattern_items
 from langadapt_utils.errors import RecipeError
-from langadapt_utils.evaluation import document_bits, score_items
-from langadapt_utils.harness import built_in, hulu, task_folder, thai_exam, with_tasks
+from langadapt_utils.evaluation import harness
+from langadapt_utils.evaluation.evaluate import score_items
+from langadapt_utils.evaluation.harness import built_in, hulu, task_folder, thai_exam, with_tasks
+from langadapt_utils.evaluation.likelihood import document_bits
+from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.models import Base
 from langadapt_utils.recipe import EvaluationRecipe
-from langadapt_utils.scores import Scores
 from langadapt_utils.tokens import document_start
 
 ITEMS = 12

@@ -15,9 +15,9 @@ import langadapt_utils as la
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.display import figures
 from langadapt_utils.display.html import Html, show, table_html, tokens_html
+from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.fertility import UNITS, FertilityReport, measure_fertility
 from langadapt_utils.intervals import Estimate
-from langadapt_utils.scores import Scores
 from langadapt_utils.training.views import live_curve
 from langadapt_utils.vocabulary.change import VocabularyChange
 

@@ -9,10 +9,10 @@ from conftest import saved, untraceable
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from langadapt_utils.corpus.corpus import Corpus
-from langadapt_utils.evaluation import evaluate
+from langadapt_utils.evaluation.evaluate import evaluate
+from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.intervals import Estimate, sign
 from langadapt_utils.recipe import EvaluationRecipe
-from langadapt_utils.scores import Scores
 
 UNDECIDED = "no difference that this test can tell."
 SCHEMA = json.loads((resources.files("langadapt_utils") / "scores.schema.json").read_text(encoding="utf-8"))

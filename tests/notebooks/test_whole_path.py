@@ -24,10 +24,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from langadapt_utils import runner
 from langadapt_utils.book import build_book
 from langadapt_utils.errors import WorkspaceError
+from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.languages import NO_LANGUAGE
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.runner import run_notebooks
-from langadapt_utils.scores import Scores
 from langadapt_utils.workspace import NOTEBOOKS, STAGES, Workspace
 
 ROOT = Path(__file__).parents[2]

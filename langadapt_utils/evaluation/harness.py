@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from . import hardware
-from .corpus.items import PATTERNS, item_options, load_items, pattern_items
-from .errors import ModelError, RecipeError
-from .files import data_folder
-from .languages import ANY_LANGUAGE
-from .models import Base
-from .recipe import EvaluationRecipe
+from .. import hardware
+from ..corpus.items import PATTERNS, item_options, load_items, pattern_items
+from ..errors import ModelError, RecipeError
+from ..files import data_folder
+from ..languages import ANY_LANGUAGE
+from ..models import Base
+from ..recipe import EvaluationRecipe
+from ..tokens import document_start
 from .scores import CONTROL, Scores
-from .tokens import document_start
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .corpus.items import kind_name
-from .intervals import CONFIDENCE, FEWEST, Estimate, plain, plain_cell, ratio, relative_change, sign, wilson
-from .languages import language_name
-from .sources import source_name
+from ..corpus.items import kind_name
+from ..intervals import CONFIDENCE, FEWEST, Estimate, plain, plain_cell, ratio, relative_change, sign, wilson
+from ..languages import language_name
+from ..sources import source_name
 
 SCHEMA = 3  # of scores.json, described in scores.schema.json
 CONTROL = "control"  # the model that learned from the English of the mixture alone

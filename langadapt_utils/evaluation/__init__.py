@@ -1,0 +1,1 @@
+"""Notebook 5. Measure what was gained and what was forgotten."""
