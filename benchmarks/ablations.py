@@ -28,9 +28,9 @@ from langadapt_utils import hardware
 from langadapt_utils.corpus.contamination import LEAKED, find_leaks
 from langadapt_utils.corpus.corpus import Corpus, load_corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
+from langadapt_utils.experiments.comparison import sweep
 from langadapt_utils.models import Base, load_base
 from langadapt_utils.recipe import Recipe
-from langadapt_utils.sweeping import sweep
 from langadapt_utils.training.mixture import with_samples
 from langadapt_utils.vocabulary.change import VocabularyChange
 from langadapt_utils.vocabulary.extend import extend_vocabulary

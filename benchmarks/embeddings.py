@@ -77,8 +77,8 @@ from langadapt_utils import hardware
 from langadapt_utils.corpus.corpus import load_corpus
 from langadapt_utils.embeddings.initialise import METHODS, initialise_embeddings
 from langadapt_utils.evaluation.likelihood import document_bits
+from langadapt_utils.experiments.comparison import compare_methods
 from langadapt_utils.models import Base, load_base
-from langadapt_utils.probing import compare_methods
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.vocabulary.change import VocabularyChange
 from langadapt_utils.vocabulary.extend import extend_vocabulary

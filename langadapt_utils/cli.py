@@ -55,7 +55,7 @@ def run(
 @app.command()
 def report(run_folder: Annotated[Path, typer.Option("--run", help="Run folder.")]) -> None:
     """Write report.html of a finished run again."""
-    from .report import write_report
+    from .report.report import write_report
 
     if not (run_folder / "recipe.yaml").is_file():
         raise RecipeError(f"{run_folder} is not a run folder: it has no recipe.yaml")
@@ -71,7 +71,7 @@ def compare(
     from rich.table import Table
 
     from .intervals import percent
-    from .report import compare_runs
+    from .report.report import compare_runs
 
     table = Table("run", "language", "text", "before", "after", "change", "against the first")
     for row in compare_runs(runs).itertuples():

@@ -3,10 +3,10 @@ import re
 
 import yaml
 
-from langadapt_utils.cards import model_card
 from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.intervals import TOO_FEW
 from langadapt_utils.recipe import Recipe
+from langadapt_utils.report.report import model_card
 from langadapt_utils.vocabulary.change import VocabularyChange
 
 

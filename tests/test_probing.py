@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 import langadapt_utils as la
 from langadapt_utils.corpus.corpus import Corpus
-from langadapt_utils.probing import Comparison, compare_methods, recorded
+from langadapt_utils.experiments.comparison import Comparison, compare_methods, recorded
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.vocabulary.change import VocabularyChange
 

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from langadapt_utils import cli
 from langadapt_utils.errors import WorkspaceError
 from langadapt_utils.evaluation.scores import Scores
-from langadapt_utils.report import compare_runs
+from langadapt_utils.report.report import compare_runs
 
 
 def test_runs_are_compared_on_the_same_documents(tmp_path: Path) -> None:

@@ -13,11 +13,18 @@ from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.evaluation.likelihood import document_bits
 from langadapt_utils.evaluation.scores import Scores
-from langadapt_utils.plots import plot_sweep
+from langadapt_utils.experiments.comparison import (
+    BEFORE,
+    COLUMNS,
+    Sweep,
+    dial,
+    english_share_arms,
+    recorded_sweeps,
+    sweep,
+)
+from langadapt_utils.experiments.views import plot_sweep, sweep_sentences, sweep_widget
 from langadapt_utils.recipe import EvaluationRecipe, Recipe
-from langadapt_utils.sweeping import BEFORE, COLUMNS, Sweep, dial, english_share_arms, recorded_sweeps, sweep
 from langadapt_utils.vocabulary.change import VocabularyChange
-from langadapt_utils.widgets import sweep_sentences, sweep_widget
 
 RECIPE = Recipe.profile(
     "smoke",

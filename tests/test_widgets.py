@@ -4,7 +4,6 @@ import pandas as pd
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from langadapt_utils import widgets
 from langadapt_utils.display.widgets import Interactive
 from langadapt_utils.embeddings.views import neighbours_widget
 from langadapt_utils.tokens import token_spans
@@ -47,7 +46,7 @@ def test_an_error_is_shown_in_place(explorer: Interactive, monkeypatch: pytest.M
     def broken(*_: object, **__: object) -> str:
         raise ValueError("no <such> text")
 
-    monkeypatch.setattr(widgets, "explore_html", broken)
+    monkeypatch.setattr("langadapt_utils.vocabulary.views.explore_html", broken)
     _, typed, _, answer = explorer.controls.children
     typed.value = "x"
     assert '<p role="alert"><b>ValueError</b>: no &lt;such&gt; text</p>' in answer.value

@@ -15,7 +15,6 @@ import torch
 from transformers import PrinterCallback, set_seed
 
 from .. import hardware
-from ..cards import model_card
 from ..corpus.contamination import check_leaks
 from ..corpus.corpus import load_corpus
 from ..errors import ModelError
@@ -236,7 +235,6 @@ def save_adapted(
             trained.save_pretrained(place)
             change.tokenizer.save_pretrained(place)
             name_portable_class(place)
-    (published / "README.md").write_text(model_card(run.recipe, change), encoding="utf-8")
     (folder / "steps.json").write_text(json.dumps(steps), encoding="utf-8")
     for checkpoints in (CHECKPOINTS, CONTROL_CHECKPOINTS):
         shutil.rmtree(folder / checkpoints, ignore_errors=True)

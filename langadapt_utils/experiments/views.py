@@ -1,23 +1,27 @@
-"""Figures, one function each, in one style: the title states the finding, intervals and counts are shown."""
+"""Comparisons in figures and controls: methods beside each other, English against the target language."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from typing import TYPE_CHECKING, Any
 
-from .display.figures import ENGLISH, GREY, TARGET, beside, colour_of, finish, new_axes
-from .languages import language_name
+from ..display.figures import ENGLISH, GREY, TARGET, beside, colour_of, finish, new_axes
+from ..display.widgets import interactive, listed, new_slider
+from ..intervals import percent, restored
+from ..languages import language_name
+from .comparison import BEFORE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .probing import Comparison
-    from .sweeping import Sweep
+    from ..display.widgets import Interactive
+    from .comparison import Comparison, Sweep
 
 
 def plot_comparison(comparison: Comparison, *, ax: Axes | None = None) -> Axes:
     """Bits per byte of each method, before training and after each number of steps, for both languages."""
-    from .probing import BASE
+    from .comparison import BASE
 
     table = comparison.summary()
     methods, stages = list(dict.fromkeys(table.method)), sorted(table.steps.unique())
@@ -76,7 +80,7 @@ def plot_sweep(
     """
     from adjustText import adjust_text
 
-    from .sweeping import BEFORE
+    from .comparison import BEFORE
 
     ax = ax or new_axes(rows=12)
     summary = {(row.arm, row.language): row for row in sweep.summary().itertuples()}
@@ -110,3 +114,33 @@ def plot_sweep(
     lines = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5}
     adjust_text(labels, ax=ax, expand=(1.15, 1.7), force_text=(0.2, 0.6), iter_lim=500, arrowprops=lines)
     return ax
+
+
+def sweep_widget(sweep: Sweep, recorded: Mapping[str, Mapping[str, Any]] | None = None) -> Interactive:
+    """Choose a point of a sweep or dial and read what both languages are at.
+
+    Args:
+        sweep: of this run.
+        recorded: sweeps recorded with the project, by name.
+    """
+    sentences = sweep_sentences(sweep, recorded)
+    slider = new_slider("point", list(sentences), next(iter(sentences)))
+    return interactive([slider], lambda: sentences[slider.value], listed(list(sentences.values())))
+
+
+def sweep_sentences(sweep: Sweep, recorded: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, str]:
+    """What there is to say of each point of a sweep, as HTML; points of recorded ones name their recording."""
+    front, sentences = sweep.front(), {}
+    tables = {"": sweep.summary()}
+    tables |= {name: restored(content["summary"]) for name, content in (recorded or {}).items()}
+    for name, table in tables.items():
+        for arm, rows in table[table.arm != BEFORE].groupby("arm", sort=False):
+            parts = [
+                f"{escape(language_name(row.language))} {row.bits_per_byte.value:.3f} bits per byte, "
+                f"{percent(row.change)}"
+                for row in rows.itertuples()
+            ]
+            best = " Nothing else here beats it in both languages." if not name and arm in front else ""
+            title = f"{arm} ({name})" if name else arm
+            sentences[title] = f"<b>{escape(title)}</b>: {'; '.join(parts)}.{best}"
+    return sentences
