@@ -1,15 +1,19 @@
-"""What each part of the recipe is worth: arms that differ in one thing, trained and measured alike, several seeds.
+"""What each part of the recipe is worth: variants that differ in one thing, trained and measured
+alike, several seeds.
 
     python benchmarks/ablations.py --language hu --text hu.jsonl.xz --english en.jsonl.xz \
         --aligned flores.en.txt,flores.hu.txt --budget 10000000 --seeds 0,1 --record h100-10m
     python benchmarks/ablations.py --language hu --text hu.jsonl.xz --english en.jsonl.xz \
-        --aligned flores.en.txt,flores.hu.txt --budget 50000000 --seeds 0,1 --arms "25% English" --record h100-50m
-    python benchmarks/ablations.py --language hu --profile cpu --tokens 1000 --budget 60000 --seeds 0,1 \
-        --arms "0% English,10% English,25% English,50% English,100% English" --record cpu-shares
+        --aligned flores.en.txt,flores.hu.txt --budget 50000000 --seeds 0,1 --variants "25% English"
+        --record h100-50m
+    python benchmarks/ablations.py --language hu --profile cpu --tokens 1000 --budget 60000 --seeds
+        0,1 \\ --variants "0% English,10% English,25% English,50% English,100% English" --record
+        cpu-shares
 
-Texts are JSON Lines with the field `text`, as `benchmarks/vocabulary.py` reads them, or the profile's own where none
-are named. Aligned sentences are measured on, or held-out documents where none are named; they are checked against the
-training text for leaks. Results go to `data/reference/sweep-LANGUAGE-NAME.json`, and notebook 4 draws them.
+Texts are JSON Lines with the field `text`, as `benchmarks/vocabulary.py` reads them, or the
+profile's own where none are named. Aligned sentences are measured on, or held-out documents where
+none are named; they are checked against the training text for leaks. Results go to
+`data/reference/sweep-LANGUAGE-NAME.json`, and notebook 4 draws them.
 """
 
 from __future__ import annotations
@@ -25,13 +29,13 @@ from embeddings import standing, write_sample
 from record_reference import REFERENCE, commit
 
 from langadapt_utils import hardware
-from langadapt_utils.corpus.contamination import LEAKED, find_leaks
+from langadapt_utils.corpus.contamination import CONTAMINATED, find_contamination
 from langadapt_utils.corpus.corpus import Corpus, load_corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.experiments.comparison import sweep
 from langadapt_utils.models import Base, load_base
 from langadapt_utils.recipe import Recipe
-from langadapt_utils.training.mixture import with_samples
+from langadapt_utils.training.mixture import synthesize_english
 from langadapt_utils.vocabulary.change import VocabularyChange
 from langadapt_utils.vocabulary.extend import extend_vocabulary
 
@@ -39,9 +43,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SHARES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
-ONE_RATE = {"training.new_rows_rate": 1.0, "training.old_rows_rate": 1.0}
+ONE_RATE = {"training.new_embeddings_lr_scale": 1.0, "training.old_embeddings_lr_scale": 1.0}
 NO_TOKENS = "no new tokens"
-ARMS: dict[str, dict[str, Any]] = {
+VARIANTS: dict[str, dict[str, Any]] = {
     **{f"{share:.0%} English": {"mixture.english_share": share} for share in SHARES},
     "English early": {"mixture.schedule": "early"},
     "English annealed": {"mixture.schedule": "annealed"},
@@ -52,7 +56,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "adapters": {"training.lora_rank": 64},
     "documents separate": {"mixture.separate_documents": True},
     "documents not separate": {"mixture.separate_documents": False},
-    # Csaki et al., arXiv 2311.05741: the k least frequent tokens give way, rows are random, one rate, 25 % English.
+    # Csaki et al., arXiv 2311.05741: the k least frequent tokens give way, rows are random,
+    # one rate, 25 % English.
     "the paper's": {
         "vocabulary.mode": "replace",
         "vocabulary.tokens": 5_000,
@@ -66,20 +71,24 @@ ARMS: dict[str, dict[str, Any]] = {
 
 
 class Beginnings:
-    """What each arm starts from; what arms share is made once."""
+    """What each variant starts from; what variants share is made once."""
 
     def __init__(self, base: Base, corpus: Corpus) -> None:
         self._base, self._corpus = base, corpus
         self._made: dict[str, tuple[PreTrainedModel, VocabularyChange]] = {}
 
-    def __call__(self, name: str, recipe: Recipe) -> tuple[PreTrainedModel, VocabularyChange, Corpus]:
+    def __call__(
+        self, name: str, recipe: Recipe
+    ) -> tuple[PreTrainedModel, VocabularyChange, Corpus]:
         bare = name == NO_TOKENS
         key = f"{bare} {recipe.vocabulary} {recipe.embeddings}"
         if key not in self._made:
             self._made[key] = self._nothing_new() if bare else self._extended(recipe)
         corpus = self._corpus
         if recipe.mixture.english_from == "model":
-            corpus = with_samples(corpus, self._base, recipe, report=lambda line: print(line, file=sys.stderr))
+            corpus = synthesize_english(
+                corpus, self._base, recipe, report=lambda line: print(line, file=sys.stderr)
+            )
         return *self._made[key], corpus
 
     def _extended(self, recipe: Recipe) -> tuple[PreTrainedModel, VocabularyChange]:
@@ -91,18 +100,26 @@ class Beginnings:
             **recipe.vocabulary.arguments(recipe.language),
         )
         method, seed = recipe.embeddings.method, recipe.embeddings.seed
-        given: dict[str, Any] = {"texts": texts[recipe.language], "english": texts["en"], "method": method}
+        given: dict[str, Any] = {
+            "texts": texts[recipe.language],
+            "english": texts["en"],
+            "method": method,
+        }
         return initialise_embeddings(self._base.model, change, seed=seed, **given), change
 
     def _nothing_new(self) -> tuple[PreTrainedModel, VocabularyChange]:
         tokenizer = self._base.tokenizer
         kept = {index: index for index in range(len(tokenizer))}
-        return self._base.model, VocabularyChange(tokenizer=tokenizer, mode="extend", kept=kept, added={}, spelled={})
+        return self._base.model, VocabularyChange(
+            tokenizer=tokenizer, mode="extend", new_to_old=kept, added={}, base_pieces={}
+        )
 
 
 def main() -> None:
-    """Train the arms, print what was found and record it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Train the variants, print what was found and record it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--language", default="hu")
     parser.add_argument("--profile", default="gpu")
     parser.add_argument("--text", type=Path)
@@ -113,7 +130,7 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=10_000_000)
     parser.add_argument("--interpolation", type=float, default=1.0)
     parser.add_argument("--seeds", default="0,1")
-    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--variants", default=",".join(VARIANTS))
     parser.add_argument("--documents", type=int, default=100)
     parser.add_argument("--record", default="")
     chosen = parser.parse_args()
@@ -124,50 +141,68 @@ def main() -> None:
         "training.interpolation": chosen.interpolation,
     }
     with tempfile.TemporaryDirectory() as folder:
-        for knob, path in {"corpus.target": chosen.text, "corpus.english": chosen.english}.items():
+        for option, path in {
+            "corpus.target": chosen.text,
+            "corpus.english": chosen.english,
+        }.items():
             if path:
-                common[knob] = [str(write_sample(path, chosen.megabytes, Path(folder)))]
-        arms = {
-            name: Recipe.profile(chosen.profile, language=chosen.language, overrides=common | ARMS[name])
-            for name in chosen.arms.split(",")
+                common[option] = [str(write_sample(path, chosen.megabytes, Path(folder)))]
+        variants = {
+            name: Recipe.profile(
+                chosen.profile, language=chosen.language, overrides=common | VARIANTS[name]
+            )
+            for name in chosen.variants.split(",")
         }
-        corpus = load_corpus(next(iter(arms.values())).corpus, chosen.language)
+        corpus = load_corpus(next(iter(variants.values())).corpus, chosen.language)
     texts = None
     if chosen.aligned:
-        lines = [Path(path).read_text(encoding="utf-8").splitlines() for path in chosen.aligned.split(",")]
+        lines = [
+            Path(path).read_text(encoding="utf-8").splitlines()
+            for path in chosen.aligned.split(",")
+        ]
         texts = dict(zip(("en", chosen.language), lines, strict=True))
         for code, some in texts.items():
-            shares = find_leaks(corpus.train[code]["text"], dict(enumerate(some)))
-            known = set(shares.index[shares > LEAKED])
+            shares = find_contamination(corpus.train[code]["text"], dict(enumerate(some)))
+            known = set(shares.index[shares > CONTAMINATED])
             if known:
-                print(f"{len(known)} sentences in '{code}' are in the training text and left out", file=sys.stderr)
-                texts = {each: [x for i, x in enumerate(part) if i not in known] for each, part in texts.items()}
-    base = load_base(next(iter(arms.values())).base)
+                print(
+                    f"{len(known)} sentences in '{code}' are in the training text and left out",
+                    file=sys.stderr,
+                )
+                texts = {
+                    each: [x for i, x in enumerate(part) if i not in known]
+                    for each, part in texts.items()
+                }
+    base = load_base(next(iter(variants.values())).base)
     found = sweep(
-        arms,
+        variants,
         corpus,
         Beginnings(base, corpus),
         (base.model, base.tokenizer),
         texts=texts,
         documents=chosen.documents,
         seeds=[int(seed) for seed in chosen.seeds.split(",")],
-        report=lambda line: print(f"{time.monotonic() - began:.0f} s: {line}", file=sys.stderr, flush=True),
+        report=lambda line: print(
+            f"{time.monotonic() - began:.0f} s: {line}", file=sys.stderr, flush=True
+        ),
     )
-    print("| arm | language | bits per byte | against the base |\n|---|---|---|---|")
+    print("| variant | language | bits per byte | against the base |\n|---|---|---|---|")
     for row in found.summary().itertuples():
-        print(f"| {row.arm} | {row.language} | {standing(row)} |")
+        print(f"| {row.variant} | {row.language} | {standing(row)} |")
     print(*found.findings(), sep="\n")
     if chosen.record:
         named = {"target": chosen.text, "english": chosen.english}
         about = {
             "commit": commit(),
             "data": {name: path.name if path else "the profile's" for name, path in named.items()},
-            "measured_on": [Path(path).name for path in chosen.aligned.split(",")] if texts else "held-out documents",
+            "measured_on": [Path(path).name for path in chosen.aligned.split(",")]
+            if texts
+            else "held-out documents",
             "megabytes": chosen.megabytes,
             "seeds": chosen.seeds,
             "hardware": hardware.describe(),
             "seconds": round(time.monotonic() - began),
-            "recipes": {name: _plain(recipe, named) for name, recipe in arms.items()},
+            "recipes": {name: _plain(recipe, named) for name, recipe in variants.items()},
         }
         found.save(REFERENCE / f"sweep-{chosen.language}-{chosen.record}.json", about)
 

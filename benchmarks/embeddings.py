@@ -1,22 +1,27 @@
-"""Ways to start the rows of new tokens: seconds and memory, the model right after, and after a probe of training.
+r"""Ways to start the rows of new tokens: seconds and memory, the model right after, and after a
+probe of training.
 
     python benchmarks/embeddings.py speed --tokens 30000
-    python benchmarks/embeddings.py start --text hu.jsonl.xz --language hu --megabytes 20 --tokens 16000 \
-        --english en.jsonl.xz --aligned flores.en.txt,flores.hu.txt
-    python benchmarks/embeddings.py probe --text hu.jsonl.xz --language hu --megabytes 10 --tokens 8000 \
-        --english en.jsonl.xz --steps 0,50 --seeds 0,1,2 --record hu
+    python benchmarks/embeddings.py start --text hu.jsonl.xz --language hu --megabytes 20 --tokens
+        16000 \ --english en.jsonl.xz --aligned flores.en.txt,flores.hu.txt
+    python benchmarks/embeddings.py probe --text hu.jsonl.xz --language hu --megabytes 10 --tokens
+        8000 \ --english en.jsonl.xz --steps 0,50 --seeds 0,1,2 --record hu
 
-Texts are JSON Lines with the field `text`, as `benchmarks/vocabulary.py` reads them. `start` measures all aligned
-sentences, and compares with public implementations where they are installed: `tokenizer-adapter` (average),
-`mergekit` (tokensurgeon's sub-word mean) and the mean resizing of `transformers`. `probe` trains on the text and
-measures on held-out documents, of which it takes the beginning; without texts, it takes the profile's own. With
-`--record` the result goes to `data/reference/embeddings-NAME.json`.
+Texts are JSON Lines with the field `text`, as `benchmarks/vocabulary.py` reads them. `start`
+measures all aligned
+sentences, and compares with public implementations where they are installed: `tokenizer-adapter`
+(average), `mergekit` (tokensurgeon's sub-word mean) and the mean resizing of `transformers`.
+`probe` trains on the text and measures on held-out documents, of which it takes the beginning;
+without texts, it takes the profile's own. With `--record` the result goes to
+`data/reference/embeddings-NAME.json`.
 
-Measured on 2 cores of AMD EPYC with SmolLM2-135M (tied). 30,000 new tokens, closed-form methods: 0.7 to 1.1 seconds,
-and a peak of 1.5 (multivariate normal 1.8) new matrices over the model's memory.
+Measured on 2 cores of AMD EPYC with SmolLM2-135M (tied). 30,000 new tokens, closed-form methods:
+0.7 to 1.1 seconds, and a peak of 1.5 (multivariate normal 1.8) new matrices over the model's
+memory.
 
-Right after initialisation, 16,000 Hungarian tokens learned on 20 MB (sources as in `benchmarks/vocabulary.py`), bits
-per byte on the first 300 sentences of FLORES-200 dev (CC BY-SA 4.0):
+Right after initialisation, 16,000 Hungarian tokens learned on 20 MB (sources as in
+`benchmarks/vocabulary.py`), bits per byte on the first 300 sentences of FLORES-200 dev (CC BY-SA
+4.0):
 
 | way | hu | en | seconds | hu, 99.9 % of English protected | en, the same |
 |---|---|---|---|---|---|
@@ -30,29 +35,31 @@ per byte on the first 300 sentences of FLORES-200 dev (CC BY-SA 4.0):
 | mergekit, sub-word mean | | | 1.4 | 3.1937 | 1.3228 |
 | transformers, mean resizing | | | 3.1 | 3.7509 | 1.3174 |
 
-mergekit's means are other ones, and better here by accident: of a byte-level vocabulary it encodes the printed form
-of the bytes (`Åĳ` for `ő`), not the text, so that 1,618 of the 16,000 tokens get the pieces of their text (5,888
-where it is told how spaces are marked; the table is without). The others average 6.6 pieces in place of 3.7 and lie
-nearer to the mean of all rows (1.62 away, not 1.93), where they draw less probability from other tokens. `gated` does
-that on purpose.
+mergekit's means are other ones, and better here by accident: of a byte-level vocabulary it encodes
+the printed form of the bytes (`Åĳ` for `ő`), not the text, so that 1,618 of the 16,000 tokens get
+the pieces of their text (5,888 where it is told how spaces are marked; the table is without). The
+others average 6.6 pieces in place of 3.7 and lie nearer to the mean of all rows (1.62 away, not
+1.93), where they draw less probability from other tokens. `gated` does that on purpose.
 
-After 50 steps of 256 tokens, change of bits per byte in % against the sub-word mean, and 95 % interval over 16
-documents (20 in the last column), each averaged over three seeds (one for `focus` and `distilled`):
+After 50 steps of 256 tokens, change of bits per byte in % against the sub-word mean, and 95 %
+interval over 16 documents (20 in the last column), each averaged over three seeds (one for `focus`
+and `distilled`):
 
 | method | hu | en | th | en | hu, cpu profile |
 |---|---|---|---|---|---|
 | random | +22.0 [+20.8, +23.4] | +7.4 [+5.5, +9.7] | +26.8 [+25.5, +28.2] | +11.5 [+9.5, +13.6] | |
-| by length | +12.0 [+9.2, +14.9] | +4.5 [+2.4, +6.7] | +2.2 [+1.1, +3.8] | +5.2 [+4.0, +6.8] | +0.2 [+0.1, +0.3] |
-| gated | -0.1 [-0.5, +0.2] | -1.9 [-2.5, -1.3] | +0.3 [+0.1, +0.5] | +2.7 [+1.9, +3.4] | +0.0 [-0.3, +0.2] |
-| focus | +8.5 [+7.6, +9.5] | -0.3 [-0.9, +0.2] | | | |
+| by length | +12.0 [+9.2, +14.9] | +4.5 [+2.4, +6.7] | +2.2 [+1.1, +3.8] | +5.2 [+4.0, +6.8] | +0.2
+[+0.1, +0.3] | | gated | -0.1 [-0.5, +0.2] | -1.9 [-2.5, -1.3] | +0.3 [+0.1, +0.5] | +2.7 [+1.9,
++3.4] | +0.0 [-0.3, +0.2] | | focus | +8.5 [+7.6, +9.5] | -0.3 [-0.9, +0.2] | | | |
 | distilled | +0.5 [+0.2, +0.8] | -0.6 [-1.1, +0.0] | | | |
 
-At the end of a run of 90 steps of 1,024 tokens (hu, one seed) `gated` stands at +0.2 % [-0.1, +0.5], English at -0.2
-% [-0.5, +0.0]. So no method is better than the mean after training whatever the text, and the mean is the default. An
-earlier run of one seed gave length-weighted means +1.2 % in Hungarian: at this rate and batch one seed says little.
-Right after, random rows stand 3.9 (hu) and 2.0 (th) bits per byte above the mean, and `gated` below it in Hungarian
-alone. `distilled` had its default budget; whether a longer one pays was not measured. `matching_pursuit` needs a
-donor model of the language.
+At the end of a run of 90 steps of 1,024 tokens (hu, one seed) `gated` stands at +0.2 % [-0.1,
++0.5], English at -0.2 % [-0.5, +0.0]. So no method is better than the mean after training whatever
+the text, and the mean is the default. An earlier run of one seed gave length-weighted means +1.2 %
+in Hungarian: at this rate and batch one seed says little. Right after, random rows stand 3.9 (hu)
+and 2.0 (th) bits per byte above the mean, and `gated` below it in Hungarian alone. `distilled` had
+its default budget; whether a longer one pays was not measured. `matching_pursuit` needs a donor
+model of the language.
 """
 
 from __future__ import annotations
@@ -93,7 +100,9 @@ LEARNED = ("focus", "matching_pursuit", "distilled", "gated")  # need text or a 
 def by_tokenizer_adapter(base: Base, change: VocabularyChange) -> PreTrainedModel:
     from tokenizer_adapter import TokenizerAdapter
 
-    return TokenizerAdapter(method="average").adapt_from_pretrained(base.model, change.tokenizer, base.tokenizer)
+    return TokenizerAdapter(method="average").adapt_from_pretrained(
+        base.model, change.tokenizer, base.tokenizer
+    )
 
 
 def by_mergekit(base: Base, change: VocabularyChange) -> PreTrainedModel:
@@ -126,19 +135,24 @@ def made_up_change(tokenizer: Any, tokens: int) -> VocabularyChange:
     """A change of any size: tokens that are spelled by two to six others."""
     size, generator = len(tokenizer), torch.Generator().manual_seed(0)
     lengths = torch.randint(2, 7, (tokens,), generator=generator).tolist()
-    spelled = [tuple(torch.randint(300, size, (length,), generator=generator).tolist()) for length in lengths]
+    spelled = [
+        tuple(torch.randint(300, size, (length,), generator=generator).tolist())
+        for length in lengths
+    ]
     surfaces = ["".join(tokenizer.convert_ids_to_tokens(ids)) for ids in spelled]
     return VocabularyChange(
         tokenizer=tokenizer,
         mode="extend",
-        kept={index: index for index in range(size)},
+        new_to_old={index: index for index in range(size)},
         added={size + place: f"{surface}{place}" for place, surface in enumerate(surfaces)},
-        spelled={size + place: ids for place, ids in enumerate(spelled)},
+        base_pieces={size + place: ids for place, ids in enumerate(spelled)},
     )
 
 
 def measure_speed(method: str, tokens: int) -> dict[str, Any]:
-    """Seconds of making the rows and the model, and the peak of memory over that of the base model."""
+    """Seconds of making the rows and the model, and the peak of memory over that of the base
+    model.
+    """
     base = load_base(Recipe.profile("cpu").base)
     change = made_up_change(base.tokenizer, tokens)
     for parameter in base.model.parameters():
@@ -150,32 +164,57 @@ def measure_speed(method: str, tokens: int) -> dict[str, Any]:
     seconds = time.perf_counter() - begin
     matrix = model.get_input_embeddings().weight
     added = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    return {"seconds": seconds, "added_mb": added, "matrix_mb": matrix.numel() * matrix.element_size() / 2**20}
+    return {
+        "seconds": seconds,
+        "added_mb": added,
+        "matrix_mb": matrix.numel() * matrix.element_size() / 2**20,
+    }
 
 
 def speed(arguments: argparse.Namespace) -> None:
     """Print a table; every measurement has a process of its own."""
-    print("| method | new tokens | seconds | peak memory over the model's, in new matrices |\n|---|---|---|---|")
+    print(
+        "| method | new tokens | seconds | peak memory over the model's, in new matrices |\n|---|---|---|---|"
+    )
     for method in METHODS:
         if method in LEARNED:
             continue
-        command = [sys.executable, __file__, "one", "--method", method, "--tokens", str(arguments.tokens)]
+        command = [
+            sys.executable,
+            __file__,
+            "one",
+            "--method",
+            method,
+            "--tokens",
+            str(arguments.tokens),
+        ]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         one = json.loads(done.stdout.splitlines()[-1])
-        print(f"| {method} | {arguments.tokens:,} | {one['seconds']:.1f} | {one['added_mb'] / one['matrix_mb']:.2f} |")
+        print(
+            f"| {method} | {arguments.tokens:,} | {one['seconds']:.1f} | {one['added_mb'] / one['matrix_mb']:.2f} |"
+        )
 
 
 def start(arguments: argparse.Namespace) -> None:
     """Print bits per byte right after initialisation, for each method and public implementation."""
     base = load_base(Recipe.profile("cpu").base)
-    texts, english = (sample(path, arguments.megabytes) for path in (arguments.text, arguments.english))
+    texts, english = (
+        sample(path, arguments.megabytes) for path in (arguments.text, arguments.english)
+    )
     protect = {"en": arguments.protect} if arguments.protect else {}
-    change = extend_vocabulary(base.tokenizer, texts, tokens=arguments.tokens, others={"en": english}, protect=protect)
-    lines = [Path(path).read_text(encoding="utf-8").splitlines() for path in arguments.aligned.split(",")]
+    change = extend_vocabulary(
+        base.tokenizer, texts, tokens=arguments.tokens, others={"en": english}, protect=protect
+    )
+    lines = [
+        Path(path).read_text(encoding="utf-8").splitlines() for path in arguments.aligned.split(",")
+    ]
     sizes = [sum(len(line.encode()) for line in some) for some in lines]
 
     def row(name: str, model: PreTrainedModel, tokenizer: Any, seconds: float) -> None:
-        values = [document_bits(model, tokenizer, some).sum() / size for some, size in zip(lines, sizes, strict=True)]
+        values = [
+            document_bits(model, tokenizer, some).sum() / size
+            for some, size in zip(lines, sizes, strict=True)
+        ]
         print(f"| {name} | {values[1]:.4f} | {values[0]:.4f} | {seconds:.1f} |", flush=True)
 
     print(f"| way | {arguments.language} | en | seconds |\n|---|---|---|---|")
@@ -184,7 +223,9 @@ def start(arguments: argparse.Namespace) -> None:
     for method in arguments.methods.split(","):
         name, _, untied = method.partition("/")
         given = {"texts": texts, "english": english, "untie": bool(untied)}
-        ways[method] = lambda name=name, given=given: initialise_embeddings(base.model, change, method=name, **given)  # type: ignore[misc]
+        ways[method] = lambda name=name, given=given: initialise_embeddings(
+            base.model, change, method=name, **given
+        )  # type: ignore[misc]
     for public in filter(None, arguments.public.split(",")):
         ways[public] = lambda public=public: PUBLIC[public](base, change)  # type: ignore[misc]
     for name, make in ways.items():
@@ -218,9 +259,14 @@ def probe(arguments: argparse.Namespace) -> None:
         "embeddings.probe_batch_tokens": arguments.batch_tokens,
     }
     with tempfile.TemporaryDirectory() as folder:
-        for knob, path in {"corpus.target": arguments.text, "corpus.english": arguments.english}.items():
+        for option, path in {
+            "corpus.target": arguments.text,
+            "corpus.english": arguments.english,
+        }.items():
             if path:
-                overrides[knob] = [str(write_sample(path, arguments.megabytes, Path(folder), LONGEST))]
+                overrides[option] = [
+                    str(write_sample(path, arguments.megabytes, Path(folder), LONGEST))
+                ]
         recipe = Recipe.profile("cpu", language=arguments.language, overrides=overrides)
         corpus = load_corpus(recipe.corpus, arguments.language)
     base = load_base(recipe.base)
@@ -242,7 +288,9 @@ def probe(arguments: argparse.Namespace) -> None:
         documents=arguments.documents,
         report=lambda line: print(line, file=sys.stderr),
     )
-    print("| method | steps | language | bits per byte | against sub-word mean |\n|---|---|---|---|---|")
+    print(
+        "| method | steps | language | bits per byte | against sub-word mean |\n|---|---|---|---|---|"
+    )
     for one in comparison.summary().itertuples():
         print(f"| {one.method} | {one.steps} | {one.language} | {standing(one)} |")
     print(*comparison.findings(), sep="\n")
@@ -263,7 +311,9 @@ def probe(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run what is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["speed", "one", "start", "probe"])
     parser.add_argument("--text", type=Path)
     parser.add_argument("--english", type=Path)
@@ -273,7 +323,9 @@ def main() -> None:
     parser.add_argument("--protect", type=float, default=0.0)
     parser.add_argument("--aligned", default="")
     parser.add_argument("--method", default="subword_mean")
-    parser.add_argument("--methods", default="random,mean,subword_mean,length_weighted,calibrated,gated")
+    parser.add_argument(
+        "--methods", default="random,mean,subword_mean,length_weighted,calibrated,gated"
+    )
     parser.add_argument("--public", default="")
     parser.add_argument("--steps", default="0,50")
     parser.add_argument("--seeds", default="0")

@@ -1,9 +1,10 @@
-"""Record a finished run as a reference result: its numbers, its figure, and the table in the README.
+"""Record a finished run as a reference result: its numbers, its figure, and the table in the
+README.
 
     python benchmarks/record_reference.py runs/hu-cpu runs/th-cpu
 
-Writes `data/reference/NAME.json` (recipe, hardware, commit, seconds, scores) and `NAME.svg` for each run, and
-the part of `README.md` between the marks `<!-- results -->`.
+Writes `data/reference/NAME.json` (recipe, hardware, commit, seconds, scores) and `NAME.svg` for
+each run, and the part of `README.md` between the marks `<!-- results -->`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import langadapt_utils as la
 from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.fertility import FertilityReport
-from langadapt_utils.intervals import Estimate, percent
+from langadapt_utils.intervals import Interval, percent
 from langadapt_utils.languages import language_name
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.workspace import STAGES, Workspace
@@ -30,7 +31,9 @@ MARK = "<!-- results -->"
 def commit() -> str:
     """The commit of the code at hand, marked `-dirty` where tracked files differ from it."""
     command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        command, cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def record(folder: Path, commit: str) -> None:
@@ -54,25 +57,42 @@ def record(folder: Path, commit: str) -> None:
     path = REFERENCE / f"{run.recipe.name}.json"
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     figure = la.plot_changes(scores).figure
-    figure.savefig(path.with_suffix(".svg"), bbox_inches="tight", facecolor="white", metadata={"Date": None})
+    figure.savefig(
+        path.with_suffix(".svg"), bbox_inches="tight", facecolor="white", metadata={"Date": None}
+    )
 
 
 def readme_section() -> str:
     """What the README says of the recorded results, in Markdown."""
-    recorded = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(REFERENCE.glob("*-cpu.json"))]
-    lines = ["| | " + " | ".join(language_name(one["recipe"]["language"]) for one in recorded) + " |"]
+    recorded = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(REFERENCE.glob("*-cpu.json"))
+    ]
+    lines = [
+        "| | " + " | ".join(language_name(one["recipe"]["language"]) for one in recorded) + " |"
+    ]
     lines.append("|---|" + "---|" * len(recorded))
     for title, cell in ROWS.items():
         lines.append(f"| {title} | " + " | ".join(cell(one) for one in recorded) + " |")
     hardware = recorded[0]["hardware"]
     figures = [f"![{one['findings'][0]}](data/reference/{one['name']}.svg)" for one in recorded[:1]]
-    machine = f"Measured on {hardware['cores']} cores of {hardware['device']}, {hardware['precision']}; "
-    return "\n\n".join([*figures, "\n".join(lines), machine + "brackets hold 95 % intervals over held-out documents."])
+    machine = (
+        f"Measured on {hardware['cores']} cores of {hardware['device']}, {hardware['precision']}; "
+    )
+    return "\n\n".join(
+        [
+            *figures,
+            "\n".join(lines),
+            machine + "brackets hold 95 % intervals over held-out documents.",
+        ]
+    )
 
 
 def _change(one: dict[str, Any], language: str, source: str, column: str = "change") -> str:
-    row = next(r for r in one["bits_per_byte"] if (r["language"], r["source"]) == (language, source))
-    return percent(Estimate(**row[column]))
+    row = next(
+        r for r in one["bits_per_byte"] if (r["language"], r["source"]) == (language, source)
+    )
+    return percent(Interval(**row[column]))
 
 
 def _words(one: dict[str, Any]) -> str:
@@ -94,7 +114,9 @@ ROWS = {
 
 def main() -> None:
     """Record the runs that are named, and bring the README up to date."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", nargs="*", type=Path)
     code = commit()
     for folder in parser.parse_args().runs:

@@ -1,17 +1,21 @@
 """Speed of training, lever by lever, against `transformers.Trainer` with its defaults, in one run.
 
-    python benchmarks/training.py levers [--length 256] [--micro-batch 1024] [--batch 1024] [--rounds 3]
-    python benchmarks/training.py levers --length 1024 --micro-batch 32768 --batch 65536 --teraflops 989   # one H100
-    python benchmarks/training.py scaling
+    python benchmarks/training.py levers [--length 256] [--micro-batch 1024] [--batch 1024]
+    [--rounds 3] python benchmarks/training.py levers --length 1024 --micro-batch 32768 --batch
+    65536 --teraflops 989   # one H100 python benchmarks/training.py scaling
 
-Each measurement is a process of its own, as some levers cannot be taken back; processes take turns and medians are
-compared. Tokens a second are the median over optimiser steps after the first few. Utilisation is 6 operations a
-parameter and token over the peak: that of the GPU's data sheet (`--teraflops`), or of a large matrix product here, now.
+Each measurement is a process of its own, as some levers cannot be taken back; processes take turns
+and medians are compared. Tokens a second are the median over optimiser steps after the first few.
+Utilisation is 6 operations a
+parameter and token over the peak: that of the GPU's data sheet (`--teraflops`), or of a large
+matrix product here, now.
 
-`levers` takes the base model with 8,000 made-up rows more and random tokens in documents of 300. `scaling` takes models
-of several sizes and shows seconds by number of tokens, and what each further token takes.
+`levers` takes the base model with 8,000 made-up rows more and random tokens in documents of 300.
+`scaling` takes models of several sizes and shows seconds by number of tokens, and what each further
+token takes.
 
-Measured on 2 cores of AMD EPYC, torch 2.13, sequences of 256, micro-batches and batches of 1,024 tokens (one round):
+Measured on 2 cores of AMD EPYC, torch 2.13, sequences of 256, micro-batches and batches of 1,024
+tokens (one round):
 
 | way | tokens/s | times the default | utilisation | peak GB |
 |---|---|---|---|---|
@@ -23,12 +27,13 @@ Measured on 2 cores of AMD EPYC, torch 2.13, sequences of 256, micro-batches and
 
 The Trainer's defaults are float32 here. On a GPU nothing was measured yet.
 
-`scaling --rounds 2` on the same machine. Costs grow with tokens as a line does: the steps of one run take the same time
-from the second to the last (0.33 to 0.41 s at 18 M), and what differs between the halves is the machine's noise. With
-parameters they grow a little slower than a line, as small models keep two cores less busy.
+`scaling --rounds 2` on the same machine. Costs grow with tokens as a line does: the steps of one
+run take the same time from the second to the last (0.33 to 0.41 s at 18 M), and what differs
+between the halves is the machine's noise. With parameters they grow a little slower than a line, as
+small models keep two cores less busy.
 
-| parameters | s for 6,144 tokens | for 12,288 | for 24,576 | ms a token, halves | ns a token and 1,000 parameters |
-|---|---|---|---|---|---|
+| parameters | s for 6,144 tokens | for 12,288 | for 24,576 | ms a token, halves | ns a token and
+1,000 parameters | |---|---|---|---|---|---|
 | 18 M | 3.6 | 5.4 | 10.4 | 0.29, 0.41 | 20.9 |
 | 48 M | 6.3 | 10.1 | 20.5 | 0.62, 0.84 | 15.9 |
 | 130 M | 12.9 | 22.7 | 45.1 | 1.60, 1.82 | 13.4 |
@@ -60,7 +65,13 @@ from langadapt_utils.training.mixture import Mixture, Stream
 from langadapt_utils.training.train import train
 
 DEFAULT = "transformers.Trainer, defaults"
-PLAIN = {"precision": "float32", "compile_layers": False, "fused_loss": False, "keep": False, "separate": False}
+PLAIN = {
+    "precision": "float32",
+    "compile_layers": False,
+    "fused_loss": False,
+    "keep": False,
+    "separate": False,
+}
 STEPS = [
     ("langadapt, all off", {}),
     ("+ memory kept", {"keep": True}),
@@ -104,7 +115,9 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     steps = arguments.steps + SKIPPED
     sequences = steps * arguments.batch // arguments.length
     if name == DEFAULT:
-        speeds = default_trainer(model, made_up_mixture(change.size, sequences, arguments.length, False), arguments)
+        speeds = default_trainer(
+            model, made_up_mixture(change.size, sequences, arguments.length, False), arguments
+        )
     else:
         settings = levers()[name]
         if not settings["keep"]:
@@ -113,7 +126,9 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
             batch_tokens=arguments.batch,
             micro_batch_tokens=arguments.micro_batch,
             learning_rate=1e-6,
-            **{knob: settings[knob] for knob in ("precision", "compile_layers", "fused_loss")},
+            **{
+                option: settings[option] for option in ("precision", "compile_layers", "fused_loss")
+            },
         )
         mixture = made_up_mixture(change.size, sequences, arguments.length, settings["separate"])
         with tempfile.TemporaryDirectory() as folder:
@@ -121,8 +136,16 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         speeds = [step["tokens_per_second"] for step in result.steps]
     speed = statistics.median(speeds[SKIPPED:])
     on_gpu = hardware.device().type == "cuda"
-    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    best = arguments.teraflops * 1e12 if arguments.teraflops else hardware.measured_flops(hardware.native_precision())
+    peak = (
+        torch.cuda.max_memory_allocated()
+        if on_gpu
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+    best = (
+        arguments.teraflops * 1e12
+        if arguments.teraflops
+        else hardware.measured_flops(hardware.native_precision())
+    )
     utilisation = 6 * model.num_parameters() * speed / best
     return {"tokens_per_second": speed, "peak_gigabytes": peak / 1e9, "utilisation": utilisation}
 
@@ -163,7 +186,9 @@ def default_trainer(model: Any, mixture: Mixture, arguments: argparse.Namespace)
             report_to="none",
             disable_tqdm=True,
         )
-        Trainer(model=model, args=options, train_dataset=ByLabels(mixture), callbacks=[Clock()]).train()
+        Trainer(
+            model=model, args=options, train_dataset=ByLabels(mixture), callbacks=[Clock()]
+        ).train()
     return speeds
 
 
@@ -171,7 +196,10 @@ def compare(arguments: argparse.Namespace) -> None:
     """Print a table of all ways."""
     ways = [DEFAULT, *levers()]
     results: dict[str, list[dict[str, float]]] = defaultdict(list)
-    sizes = [f"--{name}={getattr(arguments, name.replace('-', '_'))}" for name in ("length", "micro-batch", "batch")]
+    sizes = [
+        f"--{name}={getattr(arguments, name.replace('-', '_'))}"
+        for name in ("length", "micro-batch", "batch")
+    ]
     sizes += [f"--steps={arguments.steps}", f"--teraflops={arguments.teraflops}"]
     for _ in range(arguments.rounds):
         for way in ways:
@@ -182,11 +210,14 @@ def compare(arguments: argparse.Namespace) -> None:
             results[way].append(json.loads(done.stdout.splitlines()[-1]))
             print(f"{way}: {results[way][-1]}", file=sys.stderr)
     machine = hardware.describe()
-    print(f"{machine['device']}, {machine['cores']} cores, torch {machine['torch']}; sequences of {arguments.length}, ")
+    print(
+        f"{machine['device']}, {machine['cores']} cores, torch {machine['torch']}; sequences of {arguments.length}, "
+    )
     print(f"micro-batches of {arguments.micro_batch:,} tokens, batches of {arguments.batch:,}\n")
     print("| way | tokens/s | times the default | utilisation | peak GB |\n|---|---|---|---|---|")
     medians = {
-        way: {key: statistics.median(one[key] for one in found) for key in found[0]} for way, found in results.items()
+        way: {key: statistics.median(one[key] for one in found) for key in found[0]}
+        for way, found in results.items()
     }
     for way, one in medians.items():
         times = one["tokens_per_second"] / medians[DEFAULT]["tokens_per_second"]
@@ -199,7 +230,9 @@ SCALED_STEPS = 6  # optimiser steps of the shortest run
 
 
 def scaling(arguments: argparse.Namespace) -> None:
-    """Print cost by parameters and by tokens: what each further token takes, beside what starting and saving take."""
+    """Print cost by parameters and by tokens: what each further token takes, beside what starting
+    and saving take.
+    """
     steps = [2**power * SCALED_STEPS for power in range(3)]
     tokens = [count * arguments.batch for count in steps]
     print("| parameters |" + "|".join(f" s for {count:,} tokens " for count in tokens), end="|")
@@ -215,24 +248,41 @@ def scaling(arguments: argparse.Namespace) -> None:
             tie_word_embeddings=True,
         )
         model = LlamaForCausalLM(config)
-        recipe = TrainingRecipe(batch_tokens=arguments.batch, micro_batch_tokens=arguments.micro_batch)
+        recipe = TrainingRecipe(
+            batch_tokens=arguments.batch, micro_batch_tokens=arguments.micro_batch
+        )
         found: list[list[float]] = []
         for _ in range(arguments.rounds):
             found.append([])
             for count in tokens:
-                mixture = made_up_mixture(change.size, count // arguments.length, arguments.length, True)
+                mixture = made_up_mixture(
+                    change.size, count // arguments.length, arguments.length, True
+                )
                 with tempfile.TemporaryDirectory() as folder:
                     found[-1].append(train(model, change, mixture, recipe, folder).seconds)
         seconds = [statistics.median(times) for times in zip(*found, strict=True)]
-        first, second = (1e3 * (seconds[i + 1] - seconds[i]) / (tokens[i + 1] - tokens[i]) for i in (0, 1))
-        each = 1e9 * (seconds[2] - seconds[0]) / (tokens[2] - tokens[0]) / (model.num_parameters() / 1e3)
-        print(f"| {model.num_parameters() / 1e6:.0f} M |" + "".join(f" {one:.1f} |" for one in seconds), end="")
+        first, second = (
+            1e3 * (seconds[i + 1] - seconds[i]) / (tokens[i + 1] - tokens[i]) for i in (0, 1)
+        )
+        each = (
+            1e9
+            * (seconds[2] - seconds[0])
+            / (tokens[2] - tokens[0])
+            / (model.num_parameters() / 1e3)
+        )
+        print(
+            f"| {model.num_parameters() / 1e6:.0f} M |"
+            + "".join(f" {one:.1f} |" for one in seconds),
+            end="",
+        )
         print(f" {first:.2f}, {second:.2f} | {each:.1f} |", flush=True)
 
 
 def main() -> None:
     """Run what is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["levers", "scaling", "one"])
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--micro-batch", type=int, default=1_024)

@@ -1,23 +1,27 @@
 """Seconds and peak memory of growing a vocabulary, against what users would pick instead.
 
-    python benchmarks/vocabulary.py --text hu.jsonl.xz --language hu --megabytes 10,100 --tokens 1000,8000,30000
-    python benchmarks/vocabulary.py --text hu.jsonl.xz --language hu --quality en.txt,hu.txt --english en.jsonl.xz
+    python benchmarks/vocabulary.py --text hu.jsonl.xz --language hu --megabytes 10,100 --tokens
+    1000,8000,30000 python benchmarks/vocabulary.py --text hu.jsonl.xz --language hu --quality
+    en.txt,hu.txt --english en.jsonl.xz
 
-The text is JSON Lines with the fields `text` and, where there is one, `source`: sources are sampled evenly, as one
-of them often dominates a file. Every measurement runs in a process of its own and starts with texts in memory. The
-ways compared:
+The text is JSON Lines with the fields `text` and, where there is one, `source`: sources are sampled
+evenly, as one of them often dominates a file. Every measurement runs in a process of its own and
+starts with texts in memory. The ways compared:
 
 * `langadapt`: what `extend_vocabulary` does up to a tokenizer.json on disk;
-* `langadapt-audited`: all of `extend_vocabulary`, with the curve and the audit that no other way has;
-* `python`: continued BPE in plain Python, with counts of pairs kept up to date, written for this comparison;
+* `langadapt-audited`: all of `extend_vocabulary`, with the curve and the audit that no other way
+has;
+* `python`: continued BPE in plain Python, with counts of pairs kept up to date, written for this
+comparison;
 * `scratch`: a new byte-level tokenizer of as many tokens by `tokenizers`, which gives up the base;
 * `bpe-continue`: the package of that name, where it is installed.
 
 `--quality` measures parity, and what English feels, on text that is aligned line by line.
 
-Measured on 2 cores of AMD EPYC with SmolLM2's tokenizer. Hungarian: ELTeC novels, NerKor, ParlaMint-HU, statutes.
-Thai: government news (thaigov), Wikipedia (iapp), constitutions. English: Wikipedia 2018, ELTeC novels. Aligned text:
-FLORES-200 dev (CC BY-SA 4.0). Base parity: Hungarian 2.55, Thai 8.22.
+Measured on 2 cores of AMD EPYC with SmolLM2's tokenizer. Hungarian: ELTeC novels, NerKor,
+ParlaMint-HU, statutes.
+Thai: government news (thaigov), Wikipedia (iapp), constitutions. English: Wikipedia 2018, ELTeC
+novels. Aligned text: FLORES-200 dev (CC BY-SA 4.0). Base parity: Hungarian 2.55, Thai 8.22.
 
 | language | MB | new tokens | way | seconds | peak MB | times langadapt's seconds |
 |---|---|---|---|---|---|---|
@@ -26,7 +30,8 @@ FLORES-200 dev (CC BY-SA 4.0). Base parity: Hungarian 2.55, Thai 8.22.
 | hu | 20 | 16,000 | bpe-continue | 6.0 | 716 | 1.0 |
 | th | 20 | 16,000 | langadapt | 13.7 | 1,193 | 1.0 |
 
-Medians of three, Thai once; another time it was 6.3, 31.0 and 6.1 seconds in Hungarian. All sizes, once each:
+Medians of three, Thai once; another time it was 6.3, 31.0 and 6.1 seconds in Hungarian. All sizes,
+once each:
 
 | language | MB | way | 1,000 tokens | 8,000 | 30,000 | peak MB |
 |---|---|---|---|---|---|---|
@@ -42,13 +47,14 @@ Medians of three, Thai once; another time it was 6.3, 31.0 and 6.1 seconds in Hu
 | hu | 10 | python | 11.2 s | 18.3 s | 24.2 s | 791 |
 | hu | 10 | bpe-continue | 3.1 s | 3.6 s | 4.3 s | 613 |
 
-The last three lines are a run of their own, so that they compare. Where there are not 100 MB of text it comes again
-with other letters, so words repeat less than in text that is read on. `langadapt-audited` takes
-about 1.5 times as long. `bpe-continue` was stopped on the Thai text after more than two minutes. A stream of 1,048 MB
-of Hungarian, each copy of the file with words of its own, took 207 seconds and 1,935 MB at most (8,000 tokens).
+The last three lines are a run of their own, so that they compare. Where there are not 100 MB of
+text it comes again with other letters, so words repeat less than in text that is read on.
+`langadapt-audited` takes about 1.5 times as long. `bpe-continue` was stopped on the Thai text after
+more than two minutes. A stream of 1,048 MB of Hungarian, each copy of the file with words of its
+own, took 207 seconds and 1,935 MB at most (8,000 tokens).
 
-| change (10 MB of text) | parity | English sentences with their ids | English tokens | unreachable | audit |
-|---|---|---|---|---|---|
+| change (10 MB of text) | parity | English sentences with their ids | English tokens | unreachable
+| audit | |---|---|---|---|---|---|
 | hu, extend by 8,000 | 1.3325 | 989 of 997 | -0.030% | 0 | passes |
 | hu, extend by 8,000, 99.9 % of English protected | 1.3610 | 995 of 997 | -0.008% | 0 | passes |
 | hu, replace 5,000 | 1.4211 | 953 of 997 | +0.147% | 0 | passes |
@@ -89,11 +95,17 @@ if TYPE_CHECKING:
 def sample(path: Path, megabytes: float) -> list[str]:
     """Documents of a file, as evenly from its sources as they allow."""
     by_source: dict[str, list[str]] = defaultdict(list)
-    with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as file:
+    with (
+        lzma.open(path, "rt", encoding="utf-8")
+        if path.suffix == ".xz"
+        else path.open(encoding="utf-8") as file
+    ):
         for line in file:
             row = json.loads(line)
             by_source[row.get("source", "")].append(row["text"])
-    sizes = {source: sum(len(text.encode()) for text in texts) for source, texts in by_source.items()}
+    sizes = {
+        source: sum(len(text.encode()) for text in texts) for source, texts in by_source.items()
+    }
     left, chosen = int(megabytes * 1e6), []
     for place, source in enumerate(sorted(sizes, key=sizes.__getitem__)):
         quota = min(sizes[source], left // (len(sizes) - place))
@@ -120,19 +132,29 @@ def with_repaired_pattern(tokenizer: PreTrainedTokenizerFast, texts: list[str]) 
     return spec.with_pre_tokenizer(repair.pre_tokenizer) if repair else spec
 
 
-def by_langadapt(tokenizer: PreTrainedTokenizerFast, texts: list[str], tokens: int, folder: Path) -> None:
+def by_langadapt(
+    tokenizer: PreTrainedTokenizerFast, texts: list[str], tokens: int, folder: Path
+) -> None:
     spec = with_repaired_pattern(tokenizer, texts)
     candidates = learn_tokens(spec, spec.count_words(texts), candidates_for(tokens), 2, 16)
     learned = wanted_tokens(candidates, spec, max_token_length=16, forbid=())[:tokens]
-    Path(folder, "tokenizer.json").write_text(json.dumps(spec.appended(learned).data), encoding="utf-8")
+    Path(folder, "tokenizer.json").write_text(
+        json.dumps(spec.appended(learned).data), encoding="utf-8"
+    )
 
 
-def by_langadapt_audited(tokenizer: PreTrainedTokenizerFast, texts: list[str], tokens: int, folder: Path) -> None:
+def by_langadapt_audited(
+    tokenizer: PreTrainedTokenizerFast, texts: list[str], tokens: int, folder: Path
+) -> None:
     extend_vocabulary(tokenizer, texts, tokens=tokens).save(folder)
 
 
-def by_python(tokenizer: PreTrainedTokenizerFast, texts: list[str], tokens: int, folder: Path) -> None:
-    """Continued BPE as it is written down: count words, then merge the most frequent pair, again and again."""
+def by_python(
+    tokenizer: PreTrainedTokenizerFast, texts: list[str], tokens: int, folder: Path
+) -> None:
+    """Continued BPE as it is written down: count words, then merge the most frequent pair, again
+    and again.
+    """
     spec = with_repaired_pattern(tokenizer, texts)
     cut = spec.whole.pre_tokenizer.pre_tokenize_str
     counts = Counter(word for text in texts for word, _ in cut(text))
@@ -179,24 +201,32 @@ def by_python(tokenizer: PreTrainedTokenizerFast, texts: list[str], tokens: int,
     spec.whole.save(str(folder / "tokenizer.json"))
 
 
-def by_scratch(tokenizer: PreTrainedTokenizerFast, texts: list[str], tokens: int, folder: Path) -> None:
+def by_scratch(
+    tokenizer: PreTrainedTokenizerFast, texts: list[str], tokens: int, folder: Path
+) -> None:
     from tokenizers import Tokenizer, models, trainers
 
     spec = with_repaired_pattern(tokenizer, texts)
     new = Tokenizer(models.BPE())
     new.pre_tokenizer = spec.whole.pre_tokenizer
-    new.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=tokens + 256, show_progress=False))
+    new.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=tokens + 256, show_progress=False)
+    )
     new.save(str(folder / "tokenizer.json"))
 
 
-def by_bpe_continue(tokenizer: PreTrainedTokenizerFast, texts: list[str], tokens: int, folder: Path) -> None:
+def by_bpe_continue(
+    tokenizer: PreTrainedTokenizerFast, texts: list[str], tokens: int, folder: Path
+) -> None:
     from bpe_continue import continue_training
 
     tokenizer = load_tokenizer(fetch_model(BASE_MODEL))
     backend = tokenizer.backend_tokenizer
     if repair := propose_repair(tokenizer, texts):
         backend = Spec.of(tokenizer).with_pre_tokenizer(repair.pre_tokenizer).whole
-    continue_training(backend, texts=texts, vocab_size=len(tokenizer) + tokens).save(str(folder / "tokenizer.json"))
+    continue_training(backend, texts=texts, vocab_size=len(tokenizer) + tokens).save(
+        str(folder / "tokenizer.json")
+    )
 
 
 WAYS: dict[str, Callable[[PreTrainedTokenizerFast, list[str], int, Path], None]] = {
@@ -223,15 +253,28 @@ def measure_here(way: str, path: Path, megabytes: float, tokens: int) -> dict[st
 
 def measure(way: str, path: Path, megabytes: float, tokens: int) -> dict[str, Any]:
     """One measurement, in a fresh process."""
-    command = [sys.executable, __file__, "--one", way, "--text", str(path), "--megabytes", str(megabytes)]
+    command = [
+        sys.executable,
+        __file__,
+        "--one",
+        way,
+        "--text",
+        str(path),
+        "--megabytes",
+        str(megabytes),
+    ]
     done = subprocess.run([*command, "--tokens", str(tokens)], capture_output=True, text=True)
     if done.returncode:
         return {"failed": (done.stderr.strip().splitlines() or ["no reason"])[-1]}
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def timings(path: Path, language: str, sizes: list[float], numbers: list[int], ways: list[str], rounds: int) -> None:
-    print("| language | MB | new tokens | way | seconds (median) | peak MB | times langadapt's seconds |")
+def timings(
+    path: Path, language: str, sizes: list[float], numbers: list[int], ways: list[str], rounds: int
+) -> None:
+    print(
+        "| language | MB | new tokens | way | seconds (median) | peak MB | times langadapt's seconds |"
+    )
     print("|---|---|---|---|---|---|---|")
     for size in sizes:
         for number in numbers:
@@ -242,7 +285,9 @@ def timings(path: Path, language: str, sizes: list[float], numbers: list[int], w
             medians: dict[str, float] = {}
             for way, found in results.items():
                 if any("failed" in one for one in found):
-                    print(f"| {language} | {size:g} | {number:,} | {way} | {found[0].get('failed')} | | |")
+                    print(
+                        f"| {language} | {size:g} | {number:,} | {way} | {found[0].get('failed')} | | |"
+                    )
                     continue
                 medians[way] = sorted(one["seconds"] for one in found)[len(found) // 2]
                 peak = max(one["peak_megabytes"] for one in found)
@@ -253,7 +298,9 @@ def timings(path: Path, language: str, sizes: list[float], numbers: list[int], w
                 )
 
 
-def quality(path: Path, language: str, aligned: list[Path], english: Path, megabytes: float) -> None:
+def quality(
+    path: Path, language: str, aligned: list[Path], english: Path, megabytes: float
+) -> None:
     tokenizer = load_tokenizer(fetch_model(BASE_MODEL))
     texts = sample(path, megabytes)
     lines = {
@@ -261,16 +308,23 @@ def quality(path: Path, language: str, aligned: list[Path], english: Path, megab
         for code, file in zip(("en", language), aligned, strict=True)
     }
     base = [
-        encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch(lines["en"], add_special_tokens=False)
+        encoding.ids
+        for encoding in tokenizer.backend_tokenizer.encode_batch(
+            lines["en"], add_special_tokens=False
+        )
     ]
-    print("| change | parity | English sentences with their ids | English tokens | unreachable | audit |")
+    print(
+        "| change | parity | English sentences with their ids | English tokens | unreachable | audit |"
+    )
     print("|---|---|---|---|---|---|")
     for name, (english_megabytes, options) in QUALITY.items():
         others = {"en": sample(english, english_megabytes)}
         change = extend_vocabulary(tokenizer, texts, others=others, **options)
         backend = change.tokenizer.backend_tokenizer
         encoded = {
-            code: [encoding.ids for encoding in backend.encode_batch(part, add_special_tokens=False)]
+            code: [
+                encoding.ids for encoding in backend.encode_batch(part, add_special_tokens=False)
+            ]
             for code, part in lines.items()
         }
         totals = {code: sum(map(len, ids)) for code, ids in encoded.items()}
@@ -284,27 +338,40 @@ def quality(path: Path, language: str, aligned: list[Path], english: Path, megab
         )
 
 
-# What is changed, and with how many megabytes of English beside it: rare tokens show only in much text.
+# What is changed, and with how many megabytes of English beside it: rare tokens show only in much
+# text.
 QUALITY: dict[str, tuple[int, dict[str, Any]]] = {
     "extend by 8,000": (10, {"tokens": 8_000}),
-    "extend by 8,000, 99.9 % of English protected": (10, {"tokens": 8_000, "protect": {"en": 0.999}}),
+    "extend by 8,000, 99.9 % of English protected": (
+        10,
+        {"tokens": 8_000, "protect": {"en": 0.999}},
+    ),
     "replace 5,000": (30, {"tokens": 5_000, "mode": "replace"}),
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, required=True, help="JSON Lines of the target language, plain or .xz")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--text", type=Path, required=True, help="JSON Lines of the target language, plain or .xz"
+    )
     parser.add_argument("--language", default="hu")
     parser.add_argument("--megabytes", default="10")
     parser.add_argument("--tokens", default="1000,8000,30000")
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quality", help="aligned text of English and of the language: EN.txt,XX.txt")
+    parser.add_argument(
+        "--quality", help="aligned text of English and of the language: EN.txt,XX.txt"
+    )
     parser.add_argument("--english", type=Path, help="JSON Lines of English, for --quality")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    sizes, numbers = [float(s) for s in chosen.megabytes.split(",")], [int(n) for n in chosen.tokens.split(",")]
+    sizes, numbers = (
+        [float(s) for s in chosen.megabytes.split(",")],
+        [int(n) for n in chosen.tokens.split(",")],
+    )
     if chosen.one:
         print(json.dumps(measure_here(chosen.one, chosen.text, sizes[0], numbers[0])))
     elif chosen.quality:

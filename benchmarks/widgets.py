@@ -1,11 +1,13 @@
-"""How long controls take to answer, for a page and a paragraph in each language: they should stay below 100 ms.
+"""How long controls take to answer, for a page and a paragraph in each language: they should stay
+below 100 ms.
 
     python benchmarks/widgets.py [--rounds 20]
 
-Tokens of a paragraph can be opened: its first answer also looks up their neighbours, later ones remember those.
+Tokens of a paragraph can be opened: its first answer also looks up their neighbours, later ones
+remember those.
 
-On two cores of an AMD EPYC no answer took longer than 24 ms for a page; for a paragraph the first took 35 to 84 ms,
-later ones at most 18.
+On two cores of an AMD EPYC no answer took longer than 24 ms for a page; for a paragraph the first
+took 35 to 84 ms, later ones at most 18.
 """
 
 from __future__ import annotations
@@ -22,7 +24,12 @@ from langadapt_utils.models import load_base
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.vocabulary.extend import extend_vocabulary
 from langadapt_utils.vocabulary.sizes import measure_sizes
-from langadapt_utils.vocabulary.views import PAGE, TokenFacts, token_explorer, vocabulary_size_widget
+from langadapt_utils.vocabulary.views import (
+    PAGE,
+    TokenFacts,
+    token_explorer,
+    vocabulary_size_widget,
+)
 
 
 def milliseconds(act: Callable[[], None]) -> float:
@@ -33,10 +40,14 @@ def milliseconds(act: Callable[[], None]) -> float:
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=20)
     rounds = parser.parse_args().rounds
-    print("| control | language | characters | first answer, ms | later, median | slowest |\n|---|---|---|---|---|---|")
+    print(
+        "| control | language | characters | first answer, ms | later, median | slowest |\n|---|---|---|---|---|---|"
+    )
     for language in ("hu", "th"):
         recipe = Recipe.profile("cpu", language=language)
         base, corpus = load_base(recipe.base), load_corpus(recipe.corpus, language)
@@ -48,13 +59,21 @@ def main() -> None:
         for code, length in product(texts, (PAGE, PAGE // 9)):
             page = " ".join(texts[code])
             controls = {
-                "explorer": token_explorer({"base": before, "adapted": after}, {code: "x"}).controls.children[1],
-                "vocabulary": vocabulary_size_widget(sizes, before, after, text="x").controls.children[0],
+                "explorer": token_explorer(
+                    {"base": before, "adapted": after}, {code: "x"}
+                ).controls.children[1],
+                "vocabulary": vocabulary_size_widget(
+                    sizes, before, after, text="x"
+                ).controls.children[0],
             }
             for name, typed in controls.items():
                 texts_typed = [page[: length + more] for more in range(rounds)]
-                first, *later = (milliseconds(partial(setattr, typed, "value", text)) for text in texts_typed)
-                print(f"| {name} | {code} | {length:,} | {first:.0f} | {median(later):.0f} | {max(later):.0f} |")
+                first, *later = (
+                    milliseconds(partial(setattr, typed, "value", text)) for text in texts_typed
+                )
+                print(
+                    f"| {name} | {code} | {length:,} | {first:.0f} | {median(later):.0f} | {max(later):.0f} |"
+                )
 
 
 if __name__ == "__main__":

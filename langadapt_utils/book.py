@@ -16,30 +16,47 @@ from .errors import LangadaptError, WorkspaceError
 from .files import project_folder
 from .workspace import NOTEBOOKS
 
-LINKED = ("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "data/README.md", "langadapt_utils/scores.schema.json")
+LINKED = (
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "data/README.md",
+    "langadapt_utils/scores.schema.json",
+)
 
 
-def build_book(run_folder: Path, site: Path) -> Path:
+def build_book(run_dir: Path, site: Path) -> Path:
     """Render the executed notebooks of a finished run.
 
     Args:
-        run_folder: of the run.
+        run_dir: of the run.
         site: where the site is written; it takes the place of an older one.
 
     Returns:
         The first page.
 
     Raises:
-        WorkspaceError: a notebook was not run, mkdocs is not installed, or a page links to what is not there.
+        WorkspaceError: a notebook was not run, mkdocs is not installed, or a page links to what is
+            not there.
     """
     root = project_folder()
     if not (root / "mkdocs.yml").is_file():
-        raise WorkspaceError(f"{root} is no checkout of langadapt, which the book is built from: clone the repository")
-    if site.exists() and any(site.iterdir()) and not (site / "search" / "search_index.json").is_file():
-        raise WorkspaceError(f"{site} holds other files than a book: choose another folder with --site")
-    executed = [run_folder / "notebooks" / name for name in NOTEBOOKS.values()]
+        raise WorkspaceError(
+            f"{root} is no checkout of langadapt, which the book is built from: clone the repository"
+        )
+    if (
+        site.exists()
+        and any(site.iterdir())
+        and not (site / "search" / "search_index.json").is_file()
+    ):
+        raise WorkspaceError(
+            f"{site} holds other files than a book: choose another folder with --site"
+        )
+    executed = [run_dir / "notebooks" / name for name in NOTEBOOKS.values()]
     if missing := [path for path in executed if not path.is_file()]:
-        raise WorkspaceError(f"{missing[0]} does not exist: run the notebooks first, with `langadapt run`")
+        raise WorkspaceError(
+            f"{missing[0]} does not exist: run the notebooks first, with `langadapt run`"
+        )
     with tempfile.TemporaryDirectory() as folder:
         pages, built = Path(folder) / "pages", Path(folder) / "site"
         figures = (path.relative_to(root) for path in (root / "data" / "reference").glob("*.svg"))
@@ -50,7 +67,16 @@ def build_book(run_folder: Path, site: Path) -> Path:
             _copy_notebook(path, pages / "notebooks" / path.name)
         settings = (root / "mkdocs.yml").read_text(encoding="utf-8")
         (Path(folder) / "mkdocs.yml").write_text(f"docs_dir: pages\n{settings}", encoding="utf-8")
-        command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(built)]
+        command = [
+            sys.executable,
+            "-m",
+            "mkdocs",
+            "build",
+            "--strict",
+            "--quiet",
+            "--site-dir",
+            str(built),
+        ]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         if done.returncode:
             raise WorkspaceError(
@@ -67,7 +93,9 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _copy_notebook(source: Path, target: Path) -> None:
-    """A notebook whose links to the others lead to their pages, which mkdocs does for Markdown files alone."""
+    """A notebook whose links to the others lead to their pages, which mkdocs does for Markdown
+    files alone.
+    """
     text = source.read_text(encoding="utf-8")
     for name in NOTEBOOKS.values():
         text = text.replace(f"({name})", f"({Path(name).stem}.html)")

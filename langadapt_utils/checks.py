@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 
-def expect(claim: str, holds: object, *, hint: str) -> None:
+def check(claim: str, holds: object, *, hint: str) -> None:
     """Print that a claim holds, or stop with a hint why it may not.
 
     Example:
-        >>> expect("no old id moved", True, hint="were merges appended?")
+        >>> check("no old id moved", True, hint="were merges appended?")
         ✓ no old id moved
 
     Raises:
@@ -18,11 +18,12 @@ def expect(claim: str, holds: object, *, hint: str) -> None:
     print(f"✓ {claim}")
 
 
-def attempt(claim: str, answer: object, correct: bool, *, hint: str) -> None:
-    """Say whether a reader's answer to an exercise is right; `None` means not tried, and nothing stops.
+def check_exercise(claim: str, answer: object, correct: bool, *, hint: str) -> None:
+    """Say whether a reader's answer to an exercise is right; `None` means not tried, and nothing
+    stops.
 
     Example:
-        >>> attempt("parity of Thai", None, False, hint="divide the two token counts")
+        >>> check_exercise("parity of Thai", None, False, hint="divide the two token counts")
         … parity of Thai: not tried yet
     """
     if answer is None:

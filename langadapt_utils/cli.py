@@ -13,14 +13,22 @@ from .errors import LangadaptError, RecipeError
 from .recipe import PROFILES, Recipe, parse_override
 from .workspace import STAGES, Workspace, anchored, default_folder, progress_note
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+)
 PLAIN_LINE_SECONDS = 20  # between progress lines where there is no terminal
 
-Stages = Annotated[Optional[list[str]], typer.Argument(help="Stages to run, such as 03; all by default.")]
+Stages = Annotated[
+    Optional[list[str]], typer.Argument(help="Stages to run, such as 03; all by default.")
+]
 Language = Annotated[Optional[str], typer.Option(help="Code of the target language [default: hu].")]
 Profile = Annotated[Optional[str], typer.Option(help=f"{', '.join(PROFILES)} [default: cpu].")]
-RunFolder = Annotated[Optional[Path], typer.Option("--run", help="Run folder [default: runs/LANGUAGE-PROFILE].")]
-Overrides = Annotated[list[str], typer.Option("--parameter", "-p", help="Another value for a knob: NAME=VALUE.")]
+RunFolder = Annotated[
+    Optional[Path], typer.Option("--run", help="Run folder [default: runs/LANGUAGE-PROFILE].")
+]
+Overrides = Annotated[
+    list[str], typer.Option("--parameter", "-p", help="Another value for an option: NAME=VALUE.")
+]
 
 
 @app.callback()
@@ -33,18 +41,22 @@ def run(
     stages: Stages = None,
     language: Language = None,
     profile: Profile = None,
-    run_folder: RunFolder = None,
+    run_dir: RunFolder = None,
     parameter: Overrides = [],  # noqa: B006  typer copies it
 ) -> None:
-    """Run the notebooks; stages that are complete are skipped, a stopped run goes on where it was."""
+    """Run the notebooks; stages that are complete are skipped, a stopped run goes on where it
+    was.
+    """
     from .runner import run_notebooks
 
     chosen = [_stage(name) for name in stages or STAGES]
-    recipe, folder = _recipe(language, profile, run_folder, parameter)
+    recipe, folder = _recipe(language, profile, run_dir, parameter)
     in_order = [stage for stage in STAGES if stage in chosen]
     try:
         with _Display() as display:
-            run = run_notebooks(recipe, folder, stages=in_order, tell=display.tell, progress=display.progress)
+            run = run_notebooks(
+                recipe, folder, stages=in_order, tell=display.tell, progress=display.progress
+            )
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -53,18 +65,20 @@ def run(
 
 
 @app.command()
-def report(run_folder: Annotated[Path, typer.Option("--run", help="Run folder.")]) -> None:
+def report(run_dir: Annotated[Path, typer.Option("--run", help="Run folder.")]) -> None:
     """Write report.html of a finished run again."""
     from .report.report import write_report
 
-    if not (run_folder / "recipe.yaml").is_file():
-        raise RecipeError(f"{run_folder} is not a run folder: it has no recipe.yaml")
-    typer.echo(f"report: {write_report(Workspace(run_folder, Recipe.read(run_folder / 'recipe.yaml')))}")
+    if not (run_dir / "recipe.yaml").is_file():
+        raise RecipeError(f"{run_dir} is not a run folder: it has no recipe.yaml")
+    typer.echo(f"report: {write_report(Workspace(run_dir, Recipe.read(run_dir / 'recipe.yaml')))}")
 
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; the first is what others are compared with.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders; the first is what others are compared with.")
+    ],
 ) -> None:
     """Put finished runs beside each other."""
     from rich.console import Console
@@ -76,7 +90,14 @@ def compare(
     table = Table("run", "language", "text", "before", "after", "change", "against the first")
     for row in compare_runs(runs).itertuples():
         changes = ("" if one is None else percent(one) for one in row[6:8])
-        table.add_row(row.run, row.language, row.source, f"{row.before.value:.3f}", f"{row.after.value:.3f}", *changes)
+        table.add_row(
+            row.run,
+            row.language,
+            row.source,
+            f"{row.before.value:.3f}",
+            f"{row.after.value:.3f}",
+            *changes,
+        )
     Console().print(table)
 
 
@@ -123,7 +144,9 @@ def _print_findings(run: Workspace) -> None:
 
 
 class _Display:
-    """A bar for stages and one for the steps of the running stage; plain lines where there is no terminal."""
+    """A bar for stages and one for the steps of the running stage; plain lines where there is no
+    terminal.
+    """
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -136,7 +159,9 @@ class _Display:
             TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
         ]
-        self._bars = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._bars = Progress(
+            *columns, console=self._console, disable=not self._console.is_terminal
+        )
         self._all = self._bars.add_task("stages", total=len(STAGES), note="")
         self._one = self._bars.add_task("", total=None, note="", visible=False)
         self._told = time.monotonic()

@@ -1,4 +1,6 @@
-"""What a language costs under a tokenizer: tokens per word, character and byte, parity, continued words."""
+"""What a language costs under a tokenizer: tokens per word, character and byte, parity, continued
+words.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +30,12 @@ class FertilityReport:
     """Fertility of tokenizers over languages.
 
     Attributes:
-        table: a row for each tokenizer and language, with the columns `tokens`, `words`, `characters`,
-            `bytes`, `tokens_per_word` (fertility; Ács 2019), `tokens_per_character`, `tokens_per_byte`,
-            `parity` (tokens over those of English for the same sentences; Petrov et al., arXiv 2305.15425;
-            empty where the texts are not translations), `continued_words` (share of words that two or more
-            tokens touch; Rust et al. 2021), `single_token_words` (share that is exactly one token; arXiv
-            2510.09947), `segmenter`.
+        table: a row for each tokenizer and language, with the columns `tokens`, `words`,
+            `characters`, `bytes`, `tokens_per_word` (fertility; Ács 2019), `tokens_per_character`,
+            `tokens_per_byte`, `parity` (tokens over those of English for the same sentences; Petrov
+            et al., arXiv 2305.15425; empty where the texts are not translations), `continued_words`
+            (share of words that two or more tokens touch; Rust et al. 2021), `single_token_words`
+            (share that is exactly one token; arXiv 2510.09947), `segmenter`.
         sentences: how many texts were measured in each language.
     """
 
@@ -42,11 +44,16 @@ class FertilityReport:
 
     def value(self, tokenizer: str, language: str, column: str) -> float:
         """One cell of the table."""
-        return float(self.table.set_index(["tokenizer", "language"]).loc[(tokenizer, language), column])
+        return float(
+            self.table.set_index(["tokenizer", "language"]).loc[(tokenizer, language), column]
+        )
 
     def save(self, path: Path) -> None:
         """Write the report as JSON."""
-        content = {"sentences": self.sentences, "rows": json.loads(self.table.to_json(orient="records"))}
+        content = {
+            "sentences": self.sentences,
+            "rows": json.loads(self.table.to_json(orient="records")),
+        }
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
@@ -59,7 +66,10 @@ class FertilityReport:
 
 
 def measure_fertility(
-    tokenizers: Mapping[str, PreTrainedTokenizerFast], texts: Mapping[str, Sequence[str]], *, parallel: bool = True
+    tokenizers: Mapping[str, PreTrainedTokenizerFast],
+    texts: Mapping[str, Sequence[str]],
+    *,
+    parallel: bool = True,
 ) -> FertilityReport:
     """Measure what texts cost under tokenizers.
 
@@ -91,14 +101,20 @@ def measure_fertility(
     table["continued_words"] = table.continued / table.words
     table["single_token_words"] = 1 - table.continued_words
     english = table[table.language == "en"].set_index("tokenizer").tokens
-    table["parity"] = table.tokens / table.tokenizer.map(english) if parallel and len(english) else float("nan")
+    table["parity"] = (
+        table.tokens / table.tokenizer.map(english) if parallel and len(english) else float("nan")
+    )
     return FertilityReport(table.drop(columns="continued"), min(counts.values()))
 
 
-def _count(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], language: str) -> dict[str, int | str]:
+def _count(
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], language: str
+) -> dict[str, int | str]:
     tokens = words = continued = 0
     for text, encoding in zip(
-        texts, tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False), strict=True
+        texts,
+        tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False),
+        strict=True,
     ):
         spans = word_spans(text, language)
         tokens += len(encoding.ids)
@@ -148,7 +164,9 @@ def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = No
     target = next(code for code in report.table.language if code != "en")
     rows = report.table.iloc[::-1]
     names = [f"{language_name(row.language)}, {row.tokenizer}" for row in rows.itertuples()]
-    bars = ax.barh(names, rows[column], color=[colour_of(code) for code in rows.language], height=0.65)
+    bars = ax.barh(
+        names, rows[column], color=[colour_of(code) for code in rows.language], height=0.65
+    )
     ax.bar_label(bars, fmt="{:.2f}", padding=3)
     ax.set_xlabel(UNITS[column])
     ax.set_xlim(0, max(rows[column]) * 1.15)
@@ -158,12 +176,18 @@ def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = No
     if column == "parity":
         title = f"The same sentences cost {here:.2f} times as many tokens in {language_name(target)} as in English"
     elif column in ("continued_words", "single_token_words"):
-        what = "are cut in two or more tokens" if column == "continued_words" else "are a single token"
-        title = f"{here:.0%} of {language_name(target)} words {what}, {english:.0%} of English words"
+        what = (
+            "are cut in two or more tokens" if column == "continued_words" else "are a single token"
+        )
+        title = (
+            f"{here:.0%} of {language_name(target)} words {what}, {english:.0%} of English words"
+        )
     return finish(ax, title, note=f"{report.sentences} texts a language")
 
 
-def plot_bytes(tokenizer: PreTrainedTokenizerFast, words: Mapping[str, str], *, ax: Axes | None = None) -> Axes:
+def plot_bytes(
+    tokenizer: PreTrainedTokenizerFast, words: Mapping[str, str], *, ax: Axes | None = None
+) -> Axes:
     """Words byte by byte: which bytes are a letter (above) and which are a token (below).
 
     Args:
@@ -178,13 +202,17 @@ def plot_bytes(tokenizer: PreTrainedTokenizerFast, words: Mapping[str, str], *, 
         counts[code] = len(spans)
         for letter in word:
             size = len(letter.encode())
-            box(ax, place, place + size, row, visible_piece(letter.encode()), "#f2f2f2", fontsize=11)
+            box(
+                ax, place, place + size, row, visible_piece(letter.encode()), "#f2f2f2", fontsize=11
+            )
             place += size
         for span, colour in zip(spans, cycle(TOKEN_COLOURS)):
             text = visible_piece(raw[span.start : span.end])
             box(ax, span.start, span.end, row + 0.36, text, colour, fontsize=8)
         counted = f"letters {len(word)}, bytes {len(raw)}, tokens {len(spans)}"
-        ax.text(0, row - 0.08, f"{language_name(code)}: {counted}", fontsize=9, color=colour_of(code))
+        ax.text(
+            0, row - 0.08, f"{language_name(code)}: {counted}", fontsize=9, color=colour_of(code)
+        )
     ax.set_xlim(-0.02, max(len(word.encode()) for word in words.values()) + 0.02)
     ax.set_ylim(len(words) - 0.15, -0.35)
     ax.set_yticks([])

@@ -1,4 +1,6 @@
-"""Folders of the project and of its cache, free space, and files that are written beside and renamed."""
+"""Folders of the project and of its cache, free space, and files that are written beside and
+renamed.
+"""
 
 from __future__ import annotations
 

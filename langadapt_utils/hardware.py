@@ -27,7 +27,9 @@ def device() -> torch.device:
 
 
 def native_precision(asked: str = "auto") -> Precision:
-    """The precision to compute in: what was asked, else bfloat16 where the processor or GPU has it."""
+    """The precision to compute in: what was asked, else bfloat16 where the processor or GPU has
+    it.
+    """
     import torch
 
     if asked == "auto":
@@ -35,13 +37,17 @@ def native_precision(asked: str = "auto") -> Precision:
             has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
             capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-            has_bfloat16 = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+            has_bfloat16 = any(
+                capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")
+            )
         return "bfloat16" if has_bfloat16 else "float32"
     return "bfloat16" if asked == "bfloat16" else "float32"
 
 
 def autocast(precision: Precision, device_type: str) -> AbstractContextManager[Any]:
-    """A context in which matrix products run in this precision on devices of this type (`cpu`, `cuda`)."""
+    """A context in which matrix products run in this precision on devices of this type (`cpu`,
+    `cuda`).
+    """
     import torch
 
     return torch.autocast(device_type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
@@ -51,8 +57,9 @@ def autocast(precision: Precision, device_type: str) -> AbstractContextManager[A
 def keep_freed_memory() -> bool:
     """Let glibc keep large freed blocks instead of returning them to the kernel.
 
-    Training on a CPU frees and allocates the same large tensors at every step; fetching their pages from the
-    kernel each time costs about a third of the speed (`benchmarks/training.py`). Does nothing elsewhere.
+    Training on a CPU frees and allocates the same large tensors at every step; fetching their pages
+    from the kernel each time costs about a third of the speed (`benchmarks/training.py`). Does
+    nothing elsewhere.
 
     Returns:
         Whether the C library took the setting.
@@ -91,7 +98,9 @@ def processor_name() -> str:
 
 def usable_cores() -> int:
     """Cores this process may run on, by its affinity and by the quota of its container."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
     except (OSError, ValueError):
@@ -100,7 +109,9 @@ def usable_cores() -> int:
 
 
 def use_all_cores() -> None:
-    """Let torch compute in as many threads as there are usable cores, unless the environment says how many."""
+    """Let torch compute in as many threads as there are usable cores, unless the environment says
+    how many.
+    """
     import torch
 
     if "OMP_NUM_THREADS" not in os.environ:
@@ -123,14 +134,21 @@ def measured_flops(precision: Precision, seconds: float = 1.5) -> float:
     return best
 
 
-# Share of a large matrix product's speed that training reaches, where it was measured: see benchmarks/training.py.
-EFFICIENCY = {("cpu", "bfloat16"): 0.45, ("cpu", "float32"): 0.7, ("cuda", "bfloat16"): 0.15, ("cuda", "float32"): 0.4}
+# Share of a large matrix product's speed that training reaches, where it was measured: see
+# benchmarks/training.py.
+EFFICIENCY = {
+    ("cpu", "bfloat16"): 0.45,
+    ("cpu", "float32"): 0.7,
+    ("cuda", "bfloat16"): 0.15,
+    ("cuda", "float32"): 0.4,
+}
 
 
-def estimate_seconds(parameters: int, tokens: int, precision: hardware.Precision) -> float:
+def estimate_training_time(parameters: int, tokens: int, precision: hardware.Precision) -> float:
     """How long training on a number of tokens takes here, from the speed of a matrix product.
 
-    Training costs about 6 floating-point operations a parameter and token (Kaplan et al. 2020, arXiv 2001.08361).
+    Training costs about 6 floating-point operations a parameter and token (Kaplan et al. 2020,
+    arXiv 2001.08361).
 
     Args:
         parameters: of the model.

@@ -15,7 +15,13 @@ LETTER_RUN = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 
 def language_name(code: str) -> str:
     """The English name of a language, or its code where langadapt has no example of it."""
-    names = {"en": "English", "hu": "Hungarian", "th": "Thai", NO_LANGUAGE: "No language", ANY_LANGUAGE: "lm-eval"}
+    names = {
+        "en": "English",
+        "hu": "Hungarian",
+        "th": "Thai",
+        NO_LANGUAGE: "No language",
+        ANY_LANGUAGE: "lm-eval",
+    }
     return names.get(code, code)
 
 
@@ -23,7 +29,11 @@ def scripts_of(text: str) -> set[str]:
     """The scripts of the letters in a text, by their Unicode codes, such as Latn and Thai."""
     from fontTools.unicodedata import script
 
-    return {script(character) for character in text if character.isalpha()} - {"Zyyy", "Zinh", "Zzzz"}
+    return {script(character) for character in text if character.isalpha()} - {
+        "Zyyy",
+        "Zinh",
+        "Zzzz",
+    }
 
 
 def letter_runs(text: str) -> Spans:

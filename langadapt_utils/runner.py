@@ -1,4 +1,6 @@
-"""The notebooks in order, headless, through papermill: resumable, with progress, stopping at the first failure."""
+"""The notebooks in order, headless, through papermill: resumable, with progress, stopping at the
+first failure.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,21 @@ from .models import fetch_model, parameter_count
 from .recipe import Recipe
 from .workspace import NOTEBOOKS, STAGES, Workspace, anchored, default_folder
 
-# Disk a run needs at most, in bytes a parameter: checkpoints of weights and two moments, two of the run and of the
-# control and one that is being written; the model before and after training, and the control.
+# Disk a run needs at most, in bytes a parameter: checkpoints of weights and two moments, two of
+# the run and of the control and one that is being written; the model before and after training,
+# and the control.
 DISK_BYTES = 5 * 12 + 3 * 4
-# Seconds beside training: starting kernels, comparing, measuring. Tokens measured cost a third of tokens trained on.
+# Seconds beside training: starting kernels, comparing, measuring. Tokens measured cost a third of
+# tokens trained on.
 OVERHEAD_SECONDS, MEASURED_TOKENS = 300, 250_000
 # What the `parameters` cell of a notebook holds.
-PARAMETERS = {"profile": str, "language": str, "run_folder": str, "overrides": dict, "build_missing": bool}
+PARAMETERS = {
+    "profile": str,
+    "language": str,
+    "run_dir": str,
+    "overrides": dict,
+    "build_missing": bool,
+}
 Tell = Callable[[str], None]
 Progress = Callable[[dict[str, Any]], None]
 
@@ -33,7 +43,7 @@ class StageFailed(LangadaptError):
     """A notebook stopped: its message names the notebook, the cell and the reason."""
 
 
-def begin(stage: str, namespace: Mapping[str, Any]) -> Workspace:
+def open_run(stage: str, namespace: Mapping[str, Any]) -> Workspace:
     """Open the run that a notebook's `parameters` cell describes.
 
     Args:
@@ -46,13 +56,19 @@ def begin(stage: str, namespace: Mapping[str, Any]) -> Workspace:
     """
     for name in _injected(namespace):
         if name not in PARAMETERS:
-            raise RecipeError(f"parameter '{name}' is unknown: a notebook takes {', '.join(PARAMETERS)}")
+            raise RecipeError(
+                f"parameter '{name}' is unknown: a notebook takes {', '.join(PARAMETERS)}"
+            )
     for name, kind in PARAMETERS.items():
         if not isinstance(namespace[name], kind):
-            raise RecipeError(f"parameter {name} cannot be {namespace[name]!r}: it should be a {kind.__name__}")
-    recipe = Recipe.profile(namespace["profile"], language=namespace["language"], overrides=namespace["overrides"])
+            raise RecipeError(
+                f"parameter {name} cannot be {namespace[name]!r}: it should be a {kind.__name__}"
+            )
+    recipe = Recipe.profile(
+        namespace["profile"], language=namespace["language"], overrides=namespace["overrides"]
+    )
     recipe = anchored(recipe, project_folder())
-    folder = namespace["run_folder"]
+    folder = namespace["run_dir"]
     place = project_folder() / folder if folder else default_folder(recipe)
     before = STAGES[: STAGES.index(stage)]
     if namespace["build_missing"] and not all(map(Workspace(place, recipe).is_complete, before)):
@@ -110,23 +126,27 @@ def run_notebooks(
 
 
 def lock_path(folder: Path) -> Path:
-    """The file that a running process locks; it lies in the cache, so that a run folder holds results alone."""
-    path = cache_folder() / "locks" / hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    """The file that a running process locks; it lies in the cache, so that a run folder holds
+    results alone.
+    """
+    path = (
+        cache_folder() / "locks" / hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def expected_time(recipe: Recipe, parameters: int, stages: Sequence[str]) -> str:
     """How long the stages will take on this machine, as a sentence."""
-    from .hardware import estimate_seconds
+    from .hardware import estimate_training_time
 
     precision = hardware.native_precision(recipe.training.precision)
     seconds = OVERHEAD_SECONDS * len(stages) / len(STAGES)
     if "04_training" in stages:
         swept = len(recipe.mixture.sweep) * recipe.mixture.sweep_tokens
-        seconds += estimate_seconds(parameters, recipe.trained_tokens + swept, precision)
+        seconds += estimate_training_time(parameters, recipe.trained_tokens + swept, precision)
     if "05_evaluation" in stages and recipe.profile_name != "smoke":
-        seconds += estimate_seconds(parameters, MEASURED_TOKENS // 3, precision)
+        seconds += estimate_training_time(parameters, MEASURED_TOKENS // 3, precision)
     machine = f"{hardware.usable_cores()} cores of {hardware.processor_name()}"
     if hardware.device().type == "cuda":
         machine = str(hardware.describe()["device"])
@@ -155,8 +175,10 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
                 parameters={
                     "profile": recipe.profile_name,
                     "language": recipe.language,
-                    "run_folder": str(run.folder.absolute()),
-                    "overrides": {knob: value for knob, (value, _) in recipe.differences(profile).items()},
+                    "run_dir": str(run.folder.absolute()),
+                    "overrides": {
+                        option: value for option, (value, _) in recipe.differences(profile).items()
+                    },
                 },
                 cwd=notebook.parent,
                 kernel_name="python3",
@@ -181,7 +203,9 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
 
 
 def _without_widget_state(path: Path) -> None:
-    """Forget the state of controls: without a kernel they would answer nothing, and hide their static twins."""
+    """Forget the state of controls: without a kernel they would answer nothing, and hide their
+    static twins.
+    """
     content = json.loads(path.read_text(encoding="utf-8"))
     content["metadata"].pop("widgets", None)
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")

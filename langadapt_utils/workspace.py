@@ -35,8 +35,9 @@ REPORT, CARD = "report.html", "model/README.md"
 class Workspace:
     """A run folder and its recipe.
 
-    A stage writes into a folder beside its own, which takes its name only when everything is written. Its
-    manifest names the inputs (`key`), so that a stage is done again when recipe, text or version changed.
+    A stage writes into a folder beside its own, which takes its name only when everything is
+    written. Its manifest names the inputs (`key`), so that a stage is done again when recipe, text
+    or version changed.
 
     Args:
         folder: created when missing.
@@ -66,9 +67,11 @@ class Workspace:
                     f"{self.folder} holds a run of another recipe ({name} is {there!r} there, {asked!r} was asked): "
                     "choose another folder with --run, or delete this one"
                 )
-            if before != recipe:  # it goes on with other knobs of speed
+            if before != recipe:  # it goes on with other options of speed
                 write_atomically(path, lambda beside: recipe.write(beside))
-        elif self.folder.exists() and any(not path.name.startswith(".") for path in self.folder.iterdir()):
+        elif self.folder.exists() and any(
+            not path.name.startswith(".") for path in self.folder.iterdir()
+        ):
             raise WorkspaceError(
                 f"{self.folder} is not empty and holds no recipe.yaml: choose another folder with --run"
             )
@@ -83,7 +86,8 @@ class Workspace:
             "recipe": f"{self.recipe.language}, profile {self.recipe.profile_name}, base {self.recipe.base}",
             "machine": f"{machine['device']}, {machine['cores']} cores, {machine['precision']}",
             "this notebook": recorded_time(self._stage, self.recipe.language),
-            "complete": ", ".join(name for name in STAGES if self.is_complete(name)) or "nothing yet",
+            "complete": ", ".join(name for name in STAGES if self.is_complete(name))
+            or "nothing yet",
         }
         left = 'style="text-align:left"'
         cells = "".join(
@@ -124,7 +128,9 @@ class Workspace:
 
     def manifest(self, name: str) -> dict[str, Any]:
         """What a finished stage recorded about itself."""
-        content: dict[str, Any] = json.loads((self.stage(name) / MANIFEST).read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(
+            (self.stage(name) / MANIFEST).read_text(encoding="utf-8")
+        )
         return content
 
     def key(self, name: str) -> str:
@@ -132,7 +138,13 @@ class Workspace:
         from . import __version__
 
         recipe = self.recipe
-        inputs = [name, __version__, recipe.digest, fingerprint(recipe.corpus), base_fingerprint(recipe.base)]
+        inputs = [
+            name,
+            __version__,
+            recipe.digest,
+            fingerprint(recipe.corpus),
+            base_fingerprint(recipe.base),
+        ]
         return hashlib.sha256("\n".join(inputs).encode()).hexdigest()
 
     def partial(self, name: str) -> Path:
@@ -141,10 +153,11 @@ class Workspace:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """A folder to write a stage's results into; it becomes the stage's folder when the block ends well.
+        """A folder to write a stage's results into; it becomes the stage's folder when the block
+        ends well.
 
-        What an interrupted stage left is handed out again when its inputs are the same, so that it can
-        go on from there; anything older is removed.
+        What an interrupted stage left is handed out again when its inputs are the same, so that it
+        can go on from there; anything older is removed.
         """
         partial, key = self.partial(name), self.key(name)
         mark = partial / "key"
@@ -179,7 +192,9 @@ class Workspace:
             file.write(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
 
     def reporter(self, stage: str) -> Callable[[Any], None]:
-        """A function that logs the records of a stage and shows the newest one as a line that keeps its place."""
+        """A function that logs the records of a stage and shows the newest one as a line that keeps
+        its place.
+        """
         from IPython.display import display
 
         handle = display({"text/plain": ""}, raw=True, display_id=True)
@@ -202,11 +217,18 @@ class Workspace:
 
 
 def recorded_time(stage: str, language: str) -> str:
-    """How long a stage took in the recorded run of a language, or of another where that one has none, in words."""
-    found = {path.stem.removesuffix("-cpu"): path for path in (data_folder() / "reference").glob("*-cpu.json")}
+    """How long a stage took in the recorded run of a language, or of another where that one has
+    none, in words.
+    """
+    found = {
+        path.stem.removesuffix("-cpu"): path
+        for path in (data_folder() / "reference").glob("*-cpu.json")
+    }
     if not stage or not found:
         return ""
-    content = json.loads(found.get(language, next(iter(found.values()))).read_text(encoding="utf-8"))
+    content = json.loads(
+        found.get(language, next(iter(found.values()))).read_text(encoding="utf-8")
+    )
     machine, seconds = content["hardware"], content["seconds"][stage]
     took = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
     return f"took {took} on {machine['cores']} cores of {machine['device']} ({content['name']}, recorded)"
@@ -226,13 +248,20 @@ def progress_note(record: Mapping[str, Any]) -> str:
 
 
 def anchored(recipe: Recipe, root: Path) -> Recipe:
-    """The recipe with its local paths made absolute, so that it means the same from any working directory."""
+    """The recipe with its local paths made absolute, so that it means the same from any working
+    directory.
+    """
     corpus = recipe.corpus.model_copy(
-        update={name: [absolute(s, root) for s in getattr(recipe.corpus, name)] for name in ("target", "english")}
+        update={
+            name: [absolute(s, root) for s in getattr(recipe.corpus, name)]
+            for name in ("target", "english")
+        }
         | {"others": [_anchored_other(named, root) for named in recipe.corpus.others]}
     )
     folder = recipe.evaluation.task_folder
-    evaluation = recipe.evaluation.model_copy(update={"task_folder": folder and absolute(folder, root)})
+    evaluation = recipe.evaluation.model_copy(
+        update={"task_folder": folder and absolute(folder, root)}
+    )
     anchored_parts = {"corpus": corpus, "evaluation": evaluation}
     return recipe.model_copy(update={"base": absolute(recipe.base, root), **anchored_parts})
 
@@ -244,9 +273,13 @@ def _anchored_other(named: str, root: Path) -> str:
 
 
 def default_folder(recipe: Recipe) -> Path:
-    """`runs/NAME` in the checkout, or below the current folder where langadapt is installed without one."""
+    """`runs/NAME` in the checkout, or below the current folder where langadapt is installed without
+    one.
+    """
     checkout = project_folder()
-    return (checkout if (checkout / "pyproject.toml").exists() else Path.cwd()) / "runs" / recipe.name
+    return (
+        (checkout if (checkout / "pyproject.toml").exists() else Path.cwd()) / "runs" / recipe.name
+    )
 
 
 def _sizes(folder: Path, below: Path) -> dict[str, int]:
@@ -255,7 +288,9 @@ def _sizes(folder: Path, below: Path) -> dict[str, int]:
 
 
 def _replace(source: Path, target: Path) -> None:
-    """Put a file or folder in the place of another, which is gone only once the new one is there."""
+    """Put a file or folder in the place of another, which is gone only once the new one is
+    there.
+    """
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.is_dir():

@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -37,13 +46,18 @@ def corpora() -> dict[str, Corpus]:
     return {language: load_corpus(BUILT_IN_ONLY, language) for language in ("hu", "th")}
 
 
-def train_tokenizer(texts: list[str], size: int = 600, pattern: str | None = None) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    texts: list[str], size: int = 600, pattern: str | None = None
+) -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.BPE())
     if pattern is None:
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     else:
         backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+            [
+                pre_tokenizers.Split(Regex(pattern), "isolated"),
+                pre_tokenizers.ByteLevel(False, use_regex=False),
+            ]
         )
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -54,18 +68,29 @@ def train_tokenizer(texts: list[str], size: int = 600, pattern: str | None = Non
     )
     backend.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<|endoftext|>", eos_token="<|endoftext|>", chat_template="{{ messages }}"
+        tokenizer_object=backend,
+        bos_token="<|endoftext|>",
+        eos_token="<|endoftext|>",
+        chat_template="{{ messages }}",
     )
 
 
-def sentencepiece_bpe(texts: list[str], size: int = 700, *, metaspace: bool = False) -> PreTrainedTokenizerFast:
-    """BPE with byte fallback: spaces as `▁` by a normaliser, as Gemma, or by a pre-tokenizer, as Mistral."""
+def sentencepiece_bpe(
+    texts: list[str], size: int = 700, *, metaspace: bool = False
+) -> PreTrainedTokenizerFast:
+    """BPE with byte fallback: spaces as `▁` by a normaliser, as Gemma, or by a pre-tokenizer, as
+    Mistral.
+    """
     backend = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     special = ["<unk>", "<s>", "</s>"]
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
     backend.pre_tokenizer = pre_tokenizers.Split(Regex("▁?[^▁]+|▁+"), "isolated")
     trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=[*special, *(f"<0x{b:02X}>" for b in range(256))], show_progress=False
+        vocab_size=size,
+        special_tokens=[*special, *(f"<0x{b:02X}>" for b in range(256))],
+        show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
     spec = json.loads(backend.to_str())
@@ -76,10 +101,19 @@ def sentencepiece_bpe(texts: list[str], size: int = 700, *, metaspace: bool = Fa
         backend.normalizer = normalizers.Sequence([])
         backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     backend.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
     )
-    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
 
 
 def unigram(texts: list[str], size: int = 400) -> PreTrainedTokenizerFast:
@@ -89,10 +123,15 @@ def unigram(texts: list[str], size: int = 400) -> PreTrainedTokenizerFast:
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     backend.decoder = decoders.Metaspace()
     trainer = trainers.UnigramTrainer(
-        vocab_size=size, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
+        vocab_size=size,
+        special_tokens=["<pad>", "</s>", "<unk>"],
+        unk_token="<unk>",
+        show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
-    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    backend.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
     backend.add_special_tokens(["<extra_0>"])
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -113,12 +152,16 @@ def tokenizer(corpora: dict[str, Corpus]) -> PreTrainedTokenizerFast:
 def change(tokenizer: PreTrainedTokenizerFast, corpora: dict[str, Corpus]) -> VocabularyChange:
     """Two hundred Hungarian tokens for the small tokenizer."""
     train = corpora["hu"].train
-    return extend_vocabulary(tokenizer, train["hu"]["text"], tokens=200, others={"en": train["en"]["text"]})
+    return extend_vocabulary(
+        tokenizer, train["hu"]["text"], tokens=200, others={"en": train["en"]["text"]}
+    )
 
 
 @pytest.fixture(scope="session")
 def apart(corpora: dict[str, Corpus]) -> PreTrainedTokenizerFast:
-    """A tokenizer whose special tokens lie outside of the model's vocabulary, as those of Llama 3 and Qwen."""
+    """A tokenizer whose special tokens lie outside of the model's vocabulary, as those of Llama 3
+    and Qwen.
+    """
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -126,21 +169,32 @@ def apart(corpora: dict[str, Corpus]) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(vocab_size=500, initial_alphabet=alphabet, show_progress=False)
     backend.train_from_iterator(corpora["hu"].train["en"]["text"], trainer)
     backend.add_special_tokens(["<|begin|>", "<|end|>"])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|begin|>", eos_token="<|end|>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<|begin|>", eos_token="<|end|>"
+    )
 
 
-SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+SMALL = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
 GROUPED = SMALL | {"num_key_value_heads": 1, "max_position_embeddings": 128}
 
 
 def llama(rows: int, *, tied: bool = True) -> LlamaForCausalLM:
     torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(vocab_size=rows, tie_word_embeddings=tied, **GROUPED)).eval()
+    return LlamaForCausalLM(
+        LlamaConfig(vocab_size=rows, tie_word_embeddings=tied, **GROUPED)
+    ).eval()
 
 
 def gpt2(rows: int) -> GPT2LMHeadModel:
     torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config(vocab_size=rows, n_embd=16, n_layer=2, n_head=2, n_positions=128)).eval()
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=rows, n_embd=16, n_layer=2, n_head=2, n_positions=128)
+    ).eval()
 
 
 @pytest.fixture
@@ -164,7 +218,9 @@ def saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pa
 
 @pytest.fixture(scope="session")
 def scores(
-    tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast, corpora: dict[str, Corpus]
+    tmp_path_factory: pytest.TempPathFactory,
+    tokenizer: PreTrainedTokenizerFast,
+    corpora: dict[str, Corpus],
 ) -> Scores:
     """Two tiny models: one of random weights, one that finds everything equally likely."""
     models = {}
@@ -200,7 +256,9 @@ def write(tmp_path: Path) -> Callable[[str, bytes], Path]:
 
 
 def untraceable(text: str, content: dict[str, Any], pointer: str) -> list[str]:
-    """Numbers of a sentence that do not stand, rounded as there, in a row of `scores.json`, of what it says below."""
+    """Numbers of a sentence that do not stand, rounded as there, in a row of `scores.json`, of what
+    it says below.
+    """
     row: Any = content
     for part in pointer.removeprefix("/").split("/"):
         row = row[int(part)] if isinstance(row, list) else row[part]
@@ -220,7 +278,9 @@ def untraceable(text: str, content: dict[str, Any], pointer: str) -> list[str]:
         digits = len(number.partition(".")[2])
         signed = "+" if number[0] in "+-" else ""  # "fell by" and "rose by" say the sign in words
         shown = {
-            f"{scale * (value if signed else abs(value)):{signed}.{digits}f}" for value in known for scale in (1, 100)
+            f"{scale * (value if signed else abs(value)):{signed}.{digits}f}"
+            for value in known
+            for scale in (1, 100)
         }
         missing += [] if number in shown else [match[0]]
     return missing

@@ -30,7 +30,9 @@ def test_the_card_holds_what_was_measured(change: VocabularyChange, scores: Scor
 
 
 def test_one_document_has_no_interval(change: VocabularyChange, scores: Scores) -> None:
-    alone = dataclasses.replace(scores, documents=scores.documents.groupby(["model", "language"]).head(1))
+    alone = dataclasses.replace(
+        scores, documents=scores.documents.groupby(["model", "language"]).head(1)
+    )
     card = model_card(Recipe.profile("smoke"), change, alone)
     assert TOO_FEW in card and "nan" not in card
 

@@ -20,7 +20,9 @@ from langadapt_utils.workspace import STAGES, Workspace
 
 def langadapt(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from langadapt_utils.cli import entry; entry()", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, **environment})
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
+    )
 
 
 @pytest.mark.parametrize(
@@ -39,12 +41,18 @@ def langadapt(*arguments: str, **environment: str) -> subprocess.CompletedProces
         (["report", "--run", "/no/such/run"], "is not a run folder"),
     ],
 )
-def test_bad_input_is_one_sentence_and_leaves_nothing(arguments: list[str], sentence: str, tmp_path: Path) -> None:
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    arguments: list[str], sentence: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
     extra = ["--run", str(folder)] if arguments[0] == "run" else []
     done = langadapt(*arguments, *extra)
     assert done.returncode == 1
-    assert sentence in done.stderr and done.stderr.startswith("error: ") and len(done.stderr.strip().splitlines()) == 1
+    assert (
+        sentence in done.stderr
+        and done.stderr.startswith("error: ")
+        and len(done.stderr.strip().splitlines()) == 1
+    )
     assert not [path for path in folder.rglob("*") if path.name != "recipe.yaml"]
 
 
@@ -55,7 +63,15 @@ def test_a_wrong_option_is_a_usage_error() -> None:
 
 def test_a_folder_of_another_recipe_is_refused(tmp_path: Path) -> None:
     Workspace(tmp_path / "run", Recipe.profile("smoke"))
-    done = langadapt("run", "--run", str(tmp_path / "run"), "--profile", "smoke", "-p", "mixture.english_share=0.5")
+    done = langadapt(
+        "run",
+        "--run",
+        str(tmp_path / "run"),
+        "--profile",
+        "smoke",
+        "-p",
+        "mixture.english_share=0.5",
+    )
     assert done.returncode == 1 and "holds a run of another recipe" in done.stderr
 
 
@@ -69,7 +85,10 @@ def tiny(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Recipe:
 
 
 def test_a_later_stage_alone_says_what_is_missing(tiny: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(StageFailed, match=r"04_mixture_training\.ipynb stopped in cell .*03_embeddings/manifest\.json"):
+    with pytest.raises(
+        StageFailed,
+        match=r"04_mixture_training\.ipynb stopped in cell .*03_embeddings/manifest\.json",
+    ):
         run_notebooks(tiny, tmp_path / "run", stages=["04_training"])
     assert (tmp_path / "run" / "notebooks" / "04_mixture_training.failed.ipynb").exists()
     assert not (tmp_path / "run" / "04_training").exists()
@@ -79,7 +98,9 @@ def test_more_tokens_than_the_corpus_supports_stops_the_run(tiny: Recipe, tmp_pa
     values = {"base": tiny.base, "corpus.english": "builtin", "vocabulary.tokens": 100_000}
     recipe = Recipe.profile("smoke", overrides=values)
     told: list[str] = []
-    with pytest.raises(StageFailed, match="100000 new tokens were asked, but this text supports only"):
+    with pytest.raises(
+        StageFailed, match="100000 new tokens were asked, but this text supports only"
+    ):
         run_notebooks(recipe, tmp_path / "run", stages=STAGES[:2], tell=told.append)
     assert Workspace(tmp_path / "run", recipe).is_complete("01_fertility")
     assert any(line.startswith("01_fertility: done") for line in told)
@@ -92,9 +113,20 @@ def test_more_tokens_than_the_corpus_supports_stops_the_run(tiny: Recipe, tmp_pa
 def test_a_relative_path_is_found_from_the_notebook(
     tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "finnish.txt").write_text("\n\n".join(f"Tämä on asiakirja numero {i}." for i in range(30)))
+    (tmp_path / "finnish.txt").write_text(
+        "\n\n".join(f"Tämä on asiakirja numero {i}." for i in range(30))
+    )
     monkeypatch.chdir(tmp_path)
-    options = ["--language", "fi", "--profile", "smoke", "--run", "run", "-p", "corpus.english=builtin"]
+    options = [
+        "--language",
+        "fi",
+        "--profile",
+        "smoke",
+        "--run",
+        "run",
+        "-p",
+        "corpus.english=builtin",
+    ]
     done = langadapt("run", "01", *options, "-p", "corpus.target=finnish.txt", "-p", "base=base")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "01_fertility" / "fertility.json").exists()
@@ -113,7 +145,10 @@ def test_a_run_folder_serves_one_process_at_a_time(tiny: Recipe, tmp_path: Path)
     from filelock import FileLock
 
     run = Workspace(tmp_path / "run", tiny)
-    with FileLock(lock_path(run.folder)), pytest.raises(LangadaptError, match="another process is running"):
+    with (
+        FileLock(lock_path(run.folder)),
+        pytest.raises(LangadaptError, match="another process is running"),
+    ):
         run_notebooks(tiny, run.folder)
 
 
@@ -129,4 +164,7 @@ def test_stages_may_be_named_briefly(stages: list[str], tiny: Recipe, tmp_path: 
     assert done.returncode == 0, done.stderr
     records = [path.name for path in (tmp_path / "run").iterdir() if path.name in STAGES]
     assert len(records) == len(stages)
-    assert json.loads((tmp_path / "run" / "01_fertility" / "manifest.json").read_text())["stage"] == "01_fertility"
+    assert (
+        json.loads((tmp_path / "run" / "01_fertility" / "manifest.json").read_text())["stage"]
+        == "01_fertility"
+    )

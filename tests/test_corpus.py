@@ -25,7 +25,9 @@ TWO = "Első bekezdés.\nMég mindig az.\n\nMásodik bekezdés: ทดสอบ.
 LINES = b'{"text": "egy", "domain": "a"}\n{"text": "kett\\u0151", "domain": "b"}\n'
 
 
-def test_the_built_in_corpus_is_held_out_alike_in_every_language(corpora: dict[str, Corpus]) -> None:
+def test_the_built_in_corpus_is_held_out_alike_in_every_language(
+    corpora: dict[str, Corpus],
+) -> None:
     ids = {language: set(corpus.heldout[language]["id"]) for language, corpus in corpora.items()}
     assert ids["hu"] == ids["th"] == set(corpora["hu"].heldout["en"]["id"])
     for corpus in corpora.values():
@@ -61,7 +63,9 @@ def test_another_seed_holds_out_other_documents(corpora: dict[str, Corpus]) -> N
     seed=st.integers(0, 5),
 )
 @settings(deadline=None, max_examples=30)
-def test_a_split_loses_no_document_and_mixes_none(domains: list[str], share: float, seed: int) -> None:
+def test_a_split_loses_no_document_and_mixes_none(
+    domains: list[str], share: float, seed: int
+) -> None:
     rows = [{"id": str(i), "source": "s", "domain": d, "text": "t"} for i, d in enumerate(domains)]
     train, heldout = split_documents(datasets.Dataset.from_list(rows), share, seed)
     assert sorted([*train["id"], *heldout["id"]]) == sorted(str(i) for i in range(len(domains)))
@@ -82,7 +86,9 @@ def test_a_text_file_has_a_document_a_paragraph(compress: object, write: Write) 
     name = {None: "own.txt", gzip: "own.txt.gz", lzma: "own.txt.xz", bz2: "own.txt.bz2"}[compress]
     content = TWO if compress is None else compress.compress(TWO)  # type: ignore[attr-defined]
     documents = read_documents(str(write(name, content)), "hu")
-    assert [text.strip() for text in documents["text"]] == [part.strip() for part in TWO.decode().split("\n\n")]
+    assert [text.strip() for text in documents["text"]] == [
+        part.strip() for part in TWO.decode().split("\n\n")
+    ]
 
 
 def test_jsonl_and_parquet_give_text_and_domain(write: Write, tmp_path: Path) -> None:
@@ -96,7 +102,9 @@ def test_a_folder_is_read_whole(write: Write, tmp_path: Path) -> None:
     write("texts/a.txt", b"one\n")
     write("texts/deep/b.jsonl", LINES)
     write("texts/picture.png", b"\x89PNG")
-    assert sorted(text.strip() for text in read_documents(str(tmp_path / "texts"), "hu")["text"]) == [
+    assert sorted(
+        text.strip() for text in read_documents(str(tmp_path / "texts"), "hu")["text"]
+    ) == [
         "egy",
         "kettő",
         "one",
@@ -115,7 +123,9 @@ def test_a_folder_is_read_whole(write: Write, tmp_path: Path) -> None:
         ("notes.docx", b"PK", "is not text langadapt can read"),
     ],
 )
-def test_text_that_cannot_be_used_is_refused(name: str, content: bytes, sentence: str, write: Write) -> None:
+def test_text_that_cannot_be_used_is_refused(
+    name: str, content: bytes, sentence: str, write: Write
+) -> None:
     with pytest.raises(CorpusError) as error:
         read_documents(str(write(name, content)), "hu")
     assert sentence in str(error.value) and "\n" not in str(error.value)
@@ -160,17 +170,24 @@ def test_a_single_document_cannot_be_split(write: Write) -> None:
 
 
 def test_a_text_that_occurs_twice_is_on_one_side_only(write: Write) -> None:
-    path = write("twice.txt", b"\n\n".join([b"same  text", b"same text", *(b"other %d" % i for i in range(9))]))
+    path = write(
+        "twice.txt",
+        b"\n\n".join([b"same  text", b"same text", *(b"other %d" % i for i in range(9))]),
+    )
     corpus = load_corpus(CorpusRecipe(target=[str(path)], english=[BUILT_IN]), "fi")
     texts = [*corpus.train["fi"]["text"], *corpus.heldout["fi"]["text"]]
     assert len(texts) == 10
     assert corpus.measuring_texts()[1] is False
 
 
-def test_a_hub_data_set_is_loaded_by_name_config_and_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_data_set_is_loaded_by_name_config_and_revision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked = []
 
-    def fake(repository: str, config: str | None, *, split: str, revision: str | None) -> datasets.Dataset:
+    def fake(
+        repository: str, config: str | None, *, split: str, revision: str | None
+    ) -> datasets.Dataset:
         asked.append((repository, config, split, revision))
         return datasets.Dataset.from_dict({"text": ["egy", "kettő"]})
 
@@ -198,9 +215,15 @@ def test_no_more_of_a_hub_data_set_is_read_than_asked(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", ["long.txt", "long.jsonl"])
 def test_the_beginning_of_a_file_is_enough(name: str, write: Write) -> None:
     texts = [f"{number} " + "word " * 200 for number in range(100)]
-    lines = [json.dumps({"text": text}) for text in texts] if name.endswith("jsonl") else [f"{t}\n" for t in texts]
+    lines = (
+        [json.dumps({"text": text}) for text in texts]
+        if name.endswith("jsonl")
+        else [f"{t}\n" for t in texts]
+    )
     path = write(name, "\n".join(lines).encode())
-    some, all_of_it = (list(read_documents(str(path), "hu", max_megabytes=limit)["text"]) for limit in (0.01, 0.0))
+    some, all_of_it = (
+        list(read_documents(str(path), "hu", max_megabytes=limit)["text"]) for limit in (0.01, 0.0)
+    )
     assert 9 <= len(some) <= 11 and some == all_of_it[: len(some)] and len(all_of_it) == 100
 
 
@@ -213,12 +236,16 @@ def test_a_changed_file_changes_the_fingerprint(write: Write) -> None:
     assert fingerprint(recipe) != before
 
 
-def test_a_large_file_is_read_again_only_when_it_changed(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_is_read_again_only_when_it_changed(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every stage asks whether the text is still the same; gigabytes must not be read each time."""
     path = write("large.txt", b"word " * 50_000)
     recipe = CorpusRecipe(target=[str(path)], english=[str(path)])
     read, digest = [], hashlib.file_digest
-    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: (read.append(file.name), digest(file, name))[1])
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda file, name: (read.append(file.name), digest(file, name))[1]
+    )
     before = fingerprint(recipe)
     assert fingerprint(recipe) == before and len(read) == 1
     content = bytearray(path.read_bytes())
@@ -235,7 +262,9 @@ def test_the_evaluation_items_are_whole_and_balanced(language: str) -> None:
     for kind in ("cause", "effect", "completion"):
         labels = [item["label"] for item in choice if item["kind"] == kind]
         assert labels.count(0) == labels.count(1) == 30
-    assert all(item["target"] for item in cloze) and all(item["good"] != item["bad"] for item in pairs)
+    assert all(item["target"] for item in cloze) and all(
+        item["good"] != item["bad"] for item in pairs
+    )
     assert load_items("choice", "fi") == []
 
 
@@ -255,16 +284,24 @@ def test_wikipedia_is_split_by_article() -> None:
     assert json.dumps(train[0])
 
 
-def test_other_languages_are_there_to_be_measured_on_alone(corpora: dict[str, Corpus], write: Write) -> None:
+def test_other_languages_are_there_to_be_measured_on_alone(
+    corpora: dict[str, Corpus], write: Write
+) -> None:
     others = corpora["hu"].others
-    assert set(others) == {"th"} and set(others["th"]["id"]) == set(corpora["hu"].heldout["hu"]["id"])
+    assert set(others) == {"th"} and set(others["th"]["id"]) == set(
+        corpora["hu"].heldout["hu"]["id"]
+    )
     german = write("de.txt", b"Ein Absatz.\n\nNoch einer.")
     corpus = load_corpus(CorpusRecipe(english=[BUILT_IN], others=[f"de:{german}"]), "hu")
-    assert corpus.others["de"]["text"][:] == ["Ein Absatz.", "Noch einer."] and set(corpus.train) == {"hu", "en"}
+    assert corpus.others["de"]["text"][:] == ["Ein Absatz.", "Noch einer."] and set(
+        corpus.train
+    ) == {"hu", "en"}
     before = fingerprint(CorpusRecipe(others=[f"de:{german}"]))
     german.write_text("Ein anderer.", encoding="utf-8")
     assert fingerprint(CorpusRecipe(others=[f"de:{german}"])) != before
-    both = load_corpus(CorpusRecipe(english=[BUILT_IN], others=[f"th:{german}", BUILT_IN]), "hu").others["th"]
+    both = load_corpus(
+        CorpusRecipe(english=[BUILT_IN], others=[f"th:{german}", BUILT_IN]), "hu"
+    ).others["th"]
     assert len(both) == 1 + len(others["th"])
     with pytest.raises(CorpusError, match=r"corpus\.others cannot hold"):
         load_corpus(CorpusRecipe(english=[BUILT_IN], others=[f"hu:{german}"]), "hu")
@@ -274,7 +311,10 @@ def test_other_languages_are_there_to_be_measured_on_alone(corpora: dict[str, Co
 
 
 def test_the_built_in_corpus_is_what_a_recipe_that_names_it_reads() -> None:
-    own, named = built_in_corpus("th"), load_corpus(Recipe.profile("cpu", language="th").corpus, "th")
+    own, named = (
+        built_in_corpus("th"),
+        load_corpus(Recipe.profile("cpu", language="th").corpus, "th"),
+    )
     assert own.measuring_texts() == named.measuring_texts()
     assert list(own.train["th"]["text"]) == list(named.train["th"]["text"])
     assert set(own.train["en"]["source"]) == {"builtin"}

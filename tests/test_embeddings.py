@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from langadapt_utils.corpus.corpus import Corpus
-from langadapt_utils.embeddings.initialise import METHODS, initialise_embeddings, make_rows
+from langadapt_utils.embeddings.initialise import METHODS, initialise_embeddings, new_embeddings
 from langadapt_utils.errors import ModelError
 from langadapt_utils.vocabulary.change import VocabularyChange
 from langadapt_utils.vocabulary.extend import extend_vocabulary, trim_vocabulary
@@ -52,7 +52,11 @@ def llama_of(matrix: torch.Tensor) -> PreTrainedModel:
 def replaced(tokenizer: PreTrainedTokenizerFast, corpora: dict[str, Corpus]) -> VocabularyChange:
     train = corpora["hu"].train
     return extend_vocabulary(
-        tokenizer, train["hu"]["text"], tokens=40, mode="replace", others={"en": train["en"]["text"]}
+        tokenizer,
+        train["hu"]["text"],
+        tokens=40,
+        mode="replace",
+        others={"en": train["en"]["text"]},
     )
 
 
@@ -60,12 +64,18 @@ ARCHITECTURES: dict[str, Callable[[int], PreTrainedModel]] = {
     "llama": lambda rows: llama(rows),
     "llama, untied": lambda rows: llama(rows, tied=False),
     "gpt2": lambda rows: gpt2(rows),
-    "qwen2": lambda rows: Qwen2ForCausalLM(Qwen2Config(vocab_size=rows, tie_word_embeddings=True, **GROUPED)),
+    "qwen2": lambda rows: Qwen2ForCausalLM(
+        Qwen2Config(vocab_size=rows, tie_word_embeddings=True, **GROUPED)
+    ),
     "gemma": lambda rows: GemmaForCausalLM(GemmaConfig(vocab_size=rows, head_dim=8, **GROUPED)),
-    "gemma3": lambda rows: Gemma3ForCausalLM(Gemma3TextConfig(vocab_size=rows, head_dim=8, **GROUPED)),
+    "gemma3": lambda rows: Gemma3ForCausalLM(
+        Gemma3TextConfig(vocab_size=rows, head_dim=8, **GROUPED)
+    ),
     "mistral": lambda rows: MistralForCausalLM(MistralConfig(vocab_size=rows, **GROUPED)),
     "opt": lambda rows: OPTForCausalLM(
-        OPTConfig(vocab_size=rows, hidden_size=16, ffn_dim=32, num_hidden_layers=2, num_attention_heads=2)
+        OPTConfig(
+            vocab_size=rows, hidden_size=16, ffn_dim=32, num_hidden_layers=2, num_attention_heads=2
+        )
     ),
     "opt, narrow rows": lambda rows: OPTForCausalLM(
         OPTConfig(
@@ -77,7 +87,9 @@ ARCHITECTURES: dict[str, Callable[[int], PreTrainedModel]] = {
             word_embed_proj_dim=8,
         )
     ),
-    "gpt-neox": lambda rows: GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=rows, max_position_embeddings=128, **SMALL)),
+    "gpt-neox": lambda rows: GPTNeoXForCausalLM(
+        GPTNeoXConfig(vocab_size=rows, max_position_embeddings=128, **SMALL)
+    ),
 }
 
 
@@ -98,7 +110,7 @@ def test_any_architecture_keeps_what_it_said_and_loads_again(
 ) -> None:
     model, change = architecture(len(tokenizer)), change if mode == "extend" else replaced
     adapted = initialise_embeddings(model, change, method="length_weighted")
-    old = torch.tensor(sorted(change.kept))
+    old = torch.tensor(sorted(change.new_to_old))
     assert torch.equal(rows(adapted)[old], rows(model)[old])
     ids = old[100:130].unsqueeze(0)
     with torch.no_grad():
@@ -114,7 +126,9 @@ def test_any_architecture_keeps_what_it_said_and_loads_again(
 
 @pytest.mark.filterwarnings("ignore:method .* makes different rows")
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("build", [llama, lambda n: llama(n, tied=False), gpt2], ids=["tied", "untied", "gpt2"])
+@pytest.mark.parametrize(
+    "build", [llama, lambda n: llama(n, tied=False), gpt2], ids=["tied", "untied", "gpt2"]
+)
 def test_old_rows_and_old_logits_do_not_change(
     method: str,
     build: Callable[[int], PreTrainedModel],
@@ -127,7 +141,7 @@ def test_old_rows_and_old_logits_do_not_change(
     texts = {"texts": train["hu"]["text"][:20], "english": train["en"]["text"][:20]}
     donor = saved(llama(900), change.tokenizer, tmp_path)
     adapted = initialise_embeddings(model, change, method=method, donor=donor, **texts)
-    old = torch.tensor(sorted(change.kept))
+    old = torch.tensor(sorted(change.new_to_old))
     assert torch.equal(rows(adapted)[old], rows(model)[old])
     ids = torch.tensor([tokenizer(TEXT)["input_ids"]])
     with torch.no_grad():
@@ -137,8 +151,10 @@ def test_old_rows_and_old_logits_do_not_change(
     assert tied == adapted.config.tie_word_embeddings == model.config.tie_word_embeddings
 
 
-def test_rows_made_for_an_untied_head_untie_it(model: PreTrainedModel, change: VocabularyChange) -> None:
-    made = make_rows(model, change, method="mean_in_first_out", untie=True)
+def test_rows_made_for_an_untied_head_untie_it(
+    model: PreTrainedModel, change: VocabularyChange
+) -> None:
+    made = new_embeddings(model, change, method="mean_in_first_out", untie=True)
     adapted = initialise_embeddings(model, change, rows=made)
     new = list(change.added)
     assert made.output is not None and not adapted.config.tie_word_embeddings
@@ -155,13 +171,17 @@ def test_distillation_works_on_any_architecture(
     model, texts = architecture(len(tokenizer)), corpora["hu"].train["hu"]["text"][:20]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "method 'distilled' makes different rows")
-        made = make_rows(model, change, method="distilled", texts=texts)
+        made = new_embeddings(model, change, method="distilled", texts=texts)
     assert made.input.rows_ND.shape == (len(change.added), rows(model).shape[1])
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_for_two_matrices_say_what_they_do_on_one(
-    method: str, model: PreTrainedModel, change: VocabularyChange, corpora: dict[str, Corpus], tmp_path: Path
+    method: str,
+    model: PreTrainedModel,
+    change: VocabularyChange,
+    corpora: dict[str, Corpus],
+    tmp_path: Path,
 ) -> None:
     train = corpora["hu"].train
     given = {"texts": train["hu"]["text"][:20], "english": train["en"]["text"][:20]}
@@ -169,10 +189,14 @@ def test_methods_for_two_matrices_say_what_they_do_on_one(
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         initialise_embeddings(model, change, method=method, **given)  # type: ignore[arg-type]
-    assert METHODS[method].halved == any("one matrix for both (tied)" in str(one.message) for one in told)
+    assert METHODS[method].halved == any(
+        "one matrix for both (tied)" in str(one.message) for one in told
+    )
 
 
-@pytest.mark.parametrize("build", [llama, gpt2, ARCHITECTURES["gemma3"]], ids=["llama", "gpt2", "gemma3"])
+@pytest.mark.parametrize(
+    "build", [llama, gpt2, ARCHITECTURES["gemma3"]], ids=["llama", "gpt2", "gemma3"]
+)
 def test_a_head_that_is_untied_has_rows_of_its_own_and_stays_so(
     build: Callable[[int], PreTrainedModel],
     tokenizer: PreTrainedTokenizerFast,
@@ -181,7 +205,7 @@ def test_a_head_that_is_untied_has_rows_of_its_own_and_stays_so(
 ) -> None:
     model = build(len(tokenizer)).eval()
     adapted = initialise_embeddings(model, change, method="mean_in_first_out", untie=True)
-    index, old = next((new, old) for new, old in change.spelled.items() if len(set(old)) > 1)
+    index, old = next((new, old) for new, old in change.base_pieces.items() if len(set(old)) > 1)
     head = adapted.get_output_embeddings().weight
     assert head is not rows_of(adapted) and not adapted.config.tie_word_embeddings
     assert (head[index] - rows(model)[old[0]]).norm() < 0.02 * head[index].norm()
@@ -191,15 +215,19 @@ def test_a_head_that_is_untied_has_rows_of_its_own_and_stays_so(
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert not again.config.tie_word_embeddings
     with torch.no_grad():
-        kept = torch.tensor(sorted(change.kept))
+        kept = torch.tensor(sorted(change.new_to_old))
         torch.testing.assert_close(adapted(ids).logits[..., kept], model(ids).logits[..., kept])
         assert torch.equal(again(ids).logits, adapted(ids).logits)
         again.get_input_embeddings().weight.zero_()
     assert again.get_output_embeddings().weight.abs().sum() > 0
-    assert model.config.tie_word_embeddings and model.get_output_embeddings().weight is rows_of(model)
+    assert model.config.tie_word_embeddings and model.get_output_embeddings().weight is rows_of(
+        model
+    )
 
 
-def test_rows_are_rounded_up_to_a_multiple(model: PreTrainedModel, change: VocabularyChange, tmp_path: Path) -> None:
+def test_rows_are_rounded_up_to_a_multiple(
+    model: PreTrainedModel, change: VocabularyChange, tmp_path: Path
+) -> None:
     adapted = initialise_embeddings(model, change, multiple_of=64)
     assert len(rows(adapted)) % 64 == 0 and 0 <= len(rows(adapted)) - change.size < 64
     for padding in rows(adapted)[change.size :]:
@@ -213,22 +241,28 @@ def test_a_model_can_be_changed_in_place(model: PreTrainedModel, change: Vocabul
     body = model.model.layers[0].mlp.up_proj.weight
     assert initialise_embeddings(model, change, in_place=True) is model
     assert model.model.layers[0].mlp.up_proj.weight is body
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), copied.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), copied.parameters(), strict=True)
+    )
 
 
-def test_an_untied_head_gets_rows_from_its_own(tokenizer: PreTrainedTokenizerFast, change: VocabularyChange) -> None:
+def test_an_untied_head_gets_rows_from_its_own(
+    tokenizer: PreTrainedTokenizerFast, change: VocabularyChange
+) -> None:
     model = llama(len(tokenizer), tied=False)
     adapted = initialise_embeddings(model, change)
-    index, old = next(iter(change.spelled.items()))
+    index, old = next(iter(change.base_pieces.items()))
     expected = model.lm_head.weight.detach()[list(old)].mean(dim=0)
     torch.testing.assert_close(adapted.lm_head.weight.detach()[index], expected)
 
 
-def test_a_head_with_a_bias_gets_entries_too(tokenizer: PreTrainedTokenizerFast, change: VocabularyChange) -> None:
+def test_a_head_with_a_bias_gets_entries_too(
+    tokenizer: PreTrainedTokenizerFast, change: VocabularyChange
+) -> None:
     model = llama(len(tokenizer), tied=False)
     model.lm_head = torch.nn.Linear(16, len(tokenizer))
     adapted = initialise_embeddings(model, change)
-    index, old = next(iter(change.spelled.items()))
+    index, old = next(iter(change.base_pieces.items()))
     torch.testing.assert_close(adapted.lm_head.bias[index], model.lm_head.bias[list(old)].mean())
     assert torch.equal(adapted.lm_head.bias[: len(tokenizer)], model.lm_head.bias)
 
@@ -238,28 +272,35 @@ def test_padded_rows_are_used_before_the_matrix_grows(
 ) -> None:
     padded = llama(len(tokenizer) + 500)
     with torch.no_grad():
-        rows_of(padded)[len(tokenizer) :] = 1e6  # padding was never trained, so no method may look at it
-    same = make_rows(padded, change, method="calibrated").input.rows_ND
+        rows_of(padded)[len(tokenizer) :] = (
+            1e6  # padding was never trained, so no method may look at it
+        )
+    same = new_embeddings(padded, change, method="calibrated").input.rows_ND
     assert torch.equal(
-        same, make_rows(llama_of(rows(padded)[: len(tokenizer)]), change, method="calibrated").input.rows_ND
+        same,
+        new_embeddings(
+            llama_of(rows(padded)[: len(tokenizer)]), change, method="calibrated"
+        ).input.rows_ND,
     )
     adapted = initialise_embeddings(padded, change)
     assert len(rows(adapted)) == len(tokenizer) + 500
     assert torch.equal(rows(adapted)[change.size :], rows(padded)[change.size :])
 
 
-def test_replaced_rows_are_made_like_added_ones(model: PreTrainedModel, replaced: VocabularyChange) -> None:
+def test_replaced_rows_are_made_like_added_ones(
+    model: PreTrainedModel, replaced: VocabularyChange
+) -> None:
     adapted = initialise_embeddings(model, replaced)
     assert len(rows(adapted)) == len(rows(model))
-    twins = make_rows(model, replaced).input.twins
+    twins = new_embeddings(model, replaced).input.twins
     assert len(twins) < len(replaced.added) / 2
     for place, index in enumerate(replaced.added):
-        expected = rows(model)[list(replaced.spelled[index])].mean(dim=0)
+        expected = rows(model)[list(replaced.base_pieces[index])].mean(dim=0)
         if place in twins:  # told apart by noise
             assert (rows(adapted)[index] - expected).norm() <= 0.0101 * expected.norm()
         else:
             torch.testing.assert_close(rows(adapted)[index], expected)
-    kept = torch.tensor(sorted(replaced.kept))
+    kept = torch.tensor(sorted(replaced.new_to_old))
     assert torch.equal(rows(adapted)[kept], rows(model)[kept])
 
 
@@ -270,15 +311,21 @@ def test_the_given_model_is_not_changed(model: PreTrainedModel, change: Vocabula
     assert model.config.vocab_size == len(rows(model))
 
 
-def test_half_precision_rows_are_computed_in_full(tokenizer: PreTrainedTokenizerFast, change: VocabularyChange) -> None:
+def test_half_precision_rows_are_computed_in_full(
+    tokenizer: PreTrainedTokenizerFast, change: VocabularyChange
+) -> None:
     half = llama(len(tokenizer)).to(torch.bfloat16)
     adapted = initialise_embeddings(half, change)
-    index, old = max(change.spelled.items(), key=lambda item: len(item[1]))
+    index, old = max(change.base_pieces.items(), key=lambda item: len(item[1]))
     assert rows(adapted).dtype == torch.bfloat16
-    assert torch.equal(rows(adapted)[index], rows(half)[list(old)].float().mean(dim=0).to(torch.bfloat16))
+    assert torch.equal(
+        rows(adapted)[index], rows(half)[list(old)].float().mean(dim=0).to(torch.bfloat16)
+    )
 
 
-def test_the_result_loads_in_stock_transformers(model: PreTrainedModel, change: VocabularyChange, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_result_loads_in_stock_transformers(
+    model: PreTrainedModel, change: VocabularyChange, tmp_path
+) -> None:  # type: ignore[no-untyped-def]
     adapted = initialise_embeddings(model, change)
     adapted.save_pretrained(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
@@ -293,8 +340,10 @@ def test_what_cannot_be_is_refused(model: PreTrainedModel, change: VocabularyCha
         initialise_embeddings(llama(100), change)
 
 
-def test_a_change_without_tokens_changes_nothing(model: PreTrainedModel, change: VocabularyChange) -> None:
-    nothing = dataclasses.replace(change, added={}, spelled={})
+def test_a_change_without_tokens_changes_nothing(
+    model: PreTrainedModel, change: VocabularyChange
+) -> None:
+    nothing = dataclasses.replace(change, added={}, base_pieces={})
     assert torch.equal(rows(initialise_embeddings(model, nothing, method="mean")), rows(model))
 
 
@@ -309,8 +358,15 @@ def test_a_trimmed_vocabulary_gives_a_smaller_model_that_says_the_same(
         model.config.eos_token_id = model.generation_config.eos_token_id = both.eos_token_id
         small = initialise_embeddings(model, change)
         assert len(rows(small)) == small.config.vocab_size == change.size < len(rows(model))
-        assert small.config.eos_token_id == change.tokenizer.eos_token_id == small.generation_config.eos_token_id
-        new, old = (torch.tensor(list(ids)) for ids in (change.kept.keys(), change.kept.values()))
+        assert (
+            small.config.eos_token_id
+            == change.tokenizer.eos_token_id
+            == small.generation_config.eos_token_id
+        )
+        new, old = (
+            torch.tensor(list(ids))
+            for ids in (change.new_to_old.keys(), change.new_to_old.values())
+        )
         with torch.no_grad():
             before = model(**both(TEXT, return_tensors="pt")).logits[..., old]
             after = small(**change.tokenizer(TEXT, return_tensors="pt")).logits[..., new]

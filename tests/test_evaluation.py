@@ -33,7 +33,9 @@ def direct_bits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, text
     return -sum(math.log2(probabilities[i, token]) for i, token in enumerate(ids[1:]))
 
 
-def test_bits_are_those_computed_directly(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_bits_are_those_computed_directly(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
     texts = ["A short text.", "", "Egy másik, árvíztűrő szöveg, hosszabb is.", "x"]
     expected = [direct_bits(model, tokenizer, text) for text in texts]
     assert document_bits(model, tokenizer, texts) == pytest.approx(expected, rel=1e-4)
@@ -53,7 +55,9 @@ def test_bits_do_not_depend_on_the_batch(
     window=st.integers(2, 20).map(lambda half: 2 * half),
     context=st.integers(0, 40),
 )
-def test_windows_score_every_token_once_with_context(sizes: list[int], window: int, context: int) -> None:
+def test_windows_score_every_token_once_with_context(
+    sizes: list[int], window: int, context: int
+) -> None:
     ids = list(range(len(sizes)))
     pieces = list(likelihood._windows(0, ids, np.array(sizes), window, context))
     scored = [token for piece in pieces for token in piece.ids[piece.first :]]
@@ -76,7 +80,13 @@ def test_more_context_makes_text_cheaper_for_a_model_that_uses_it(
         return np.zeros(units)
 
     monkeypatch.setattr(likelihood, "_bits", bits)
-    document_bits(llama(len(tokenizer)), tokenizer, ["word and another " * 60], window_tokens=64, context_bytes=50)
+    document_bits(
+        llama(len(tokenizer)),
+        tokenizer,
+        ["word and another " * 60],
+        window_tokens=64,
+        context_bytes=50,
+    )
     longest = max(len(token) for token in tokenizer.get_vocab())
     assert len(seen) > 3 and all(50 <= one < 50 + longest for one in seen)
 
@@ -92,10 +102,14 @@ def test_long_texts_are_read_in_windows(tokenizer: PreTrainedTokenizerFast) -> N
     assert uniform_enough == pytest.approx(bits, rel=0.1)
 
 
-def test_a_continuation_costs_what_it_adds(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_continuation_costs_what_it_adds(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
     context, continuation = "The cat sat", " on the mat."
     cost = continuation_bits(model, tokenizer, [context, ""], [continuation, context])
-    assert cost.sum() == pytest.approx(direct_bits(model, tokenizer, context + continuation), rel=1e-4)
+    assert cost.sum() == pytest.approx(
+        direct_bits(model, tokenizer, context + continuation), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("make", [llama, gpt2])
@@ -123,7 +137,9 @@ def test_a_token_across_the_border_is_scored_with_its_context() -> None:
     assert continuation_bits(model, joining, ["ab"], ["cd"])[0] == pytest.approx(expected, rel=1e-4)
 
 
-def test_bits_per_byte_needs_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_bits_per_byte_needs_text(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
     score = bits_per_byte(model, tokenizer, ["one", "kettő", "สาม"])
     total = sum(direct_bits(model, tokenizer, text) for text in ("one", "kettő", "สาม"))
     assert score.value == pytest.approx(total / (3 + 6 + 9), rel=1e-4) and score.units == 3
@@ -132,7 +148,9 @@ def test_bits_per_byte_needs_text(model: PreTrainedModel, tokenizer: PreTrainedT
             bits_per_byte(model, tokenizer, texts)
 
 
-def test_a_uniform_model_needs_the_logarithm_of_its_vocabulary(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_uniform_model_needs_the_logarithm_of_its_vocabulary(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
     model = llama(len(tokenizer))
     with torch.no_grad():
         model.model.norm.weight.zero_()
@@ -147,9 +165,13 @@ def test_items_are_judged_by_likelihood(
     """A stand-in for the model finds every text with `good` in it likelier."""
     judged: list[tuple[str, str]] = []
 
-    def bits(model: object, tokenizer: object, contexts: list[str], continuations: list[str]) -> np.ndarray:
+    def bits(
+        model: object, tokenizer: object, contexts: list[str], continuations: list[str]
+    ) -> np.ndarray:
         judged.extend(zip(contexts, continuations, strict=True))
-        return np.array([1.0 if "good" in c + t else 50.0 for c, t in zip(contexts, continuations, strict=True)])
+        return np.array(
+            [1.0 if "good" in c + t else 50.0 for c, t in zip(contexts, continuations, strict=True)]
+        )
 
     monkeypatch.setattr(evaluate, "continuation_bits", bits)
     choice = [
@@ -160,14 +182,20 @@ def test_items_are_judged_by_likelihood(
     assert ("good ", "p") in judged and ("p ", "good") in judged
     cloze = [{"context": "c", "target": word} for word in ("good", "b", "c", "d")]
     assert score_items(model, tokenizer, "cloze", cloze, "th") == [True, False, False, False]
-    pairs = [{"good": "a good one", "bad": "a worse one"}, {"good": "a fine one", "bad": "a good one"}]
+    pairs = [
+        {"good": "a good one", "bad": "a worse one"},
+        {"good": "a fine one", "bad": "a good one"},
+    ]
     assert score_items(model, tokenizer, "pairs", pairs, "en") == [True, False]
 
 
 def test_models_are_measured_on_the_same_things(scores: Scores) -> None:
     for table in (scores.documents, scores.items):
         counts = table.groupby(["model", "language"]).size().unstack()
-        assert (counts.loc["base"] == counts.loc["adapted"]).all() and set(counts.columns) >= {"en", "hu"}
+        assert (counts.loc["base"] == counts.loc["adapted"]).all() and set(counts.columns) >= {
+            "en",
+            "hu",
+        }
     assert (
         len(scores.documents) == 2 * (10 + 10 + EvaluationRecipe().other_documents)
         and set(scores.documents.language) == {"en", "hu", "th"}
@@ -194,5 +222,9 @@ def test_an_opening_is_the_beginning(text: str) -> None:
     assert text.startswith(opening(text)) and len(opening(text)) <= 80
 
 
-def test_generation_continues_a_prompt(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    assert generate(model, tokenizer, "The cat", 5) == generate(model, tokenizer, "The cat", 5) != ""
+def test_generation_continues_a_prompt(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    assert (
+        generate(model, tokenizer, "The cat", 5) == generate(model, tokenizer, "The cat", 5) != ""
+    )

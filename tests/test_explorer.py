@@ -32,14 +32,18 @@ def facts(tokenizer: PreTrainedTokenizerFast, change: VocabularyChange) -> dict[
 
 @given(text=st.text(max_size=60))
 @settings(deadline=None, max_examples=40)
-def test_every_token_of_any_text_is_shown_once_in_order(facts: dict[str, TokenFacts], text: str) -> None:
+def test_every_token_of_any_text_is_shown_once_in_order(
+    facts: dict[str, TokenFacts], text: str
+) -> None:
     text = text.encode("utf-8", "ignore").decode()
     html = explore_html(facts, text)
     stretches = lines_of(str(html))
     for line, fact in enumerate(facts.values()):
         shown = [piece for stretch in stretches for piece in stretch[line]]
         assert len(shown) == len(token_spans(fact.tokenizer, text))
-        raw = bytes.fromhex(" ".join(" ".join(stretch[line]) for stretch in lines_of(str(html), BYTES)))
+        raw = bytes.fromhex(
+            " ".join(" ".join(stretch[line]) for stretch in lines_of(str(html), BYTES))
+        )
         assert raw == text.encode()
 
 
@@ -53,9 +57,12 @@ def test_both_lines_of_a_stretch_spell_the_same(facts: dict[str, TokenFacts]) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "seen"), [("ที่", "⟨E0⟩"), ("🙂", "⟨F0⟩"), ("<b>&", "&lt;"), ("a\nb", "⏎"), ("", "0 characters")]
+    ("text", "seen"),
+    [("ที่", "⟨E0⟩"), ("🙂", "⟨F0⟩"), ("<b>&", "&lt;"), ("a\nb", "⏎"), ("", "0 characters")],
 )
-def test_marks_emoji_fragments_and_markup_are_visible(text: str, seen: str, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_marks_emoji_fragments_and_markup_are_visible(
+    text: str, seen: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
     html = str(explore_html({"base": TokenFacts(tokenizer)}, text, language="th"))
     assert seen in html and "<b>&" not in html
 
@@ -70,9 +77,9 @@ def test_a_token_tells_what_it_is_made_of_and_what_is_near(
 ) -> None:
     new = next(iter(change.added))
     told = facts["adapted"].of(new)
-    assert told["id"] == f"{new:,}, new" and " + ".join(change.base_text(i) for i in change.spelled[new]).replace(
-        " + ", "+"
-    ).replace(" ", "␣") == told["was"].replace(" + ", "+")
+    assert told["id"] == f"{new:,}, new" and " + ".join(
+        change.base_text(i) for i in change.base_pieces[new]
+    ).replace(" + ", "+").replace(" ", "␣") == told["was"].replace(" + ", "+")
     assert told["merge"].endswith(")") and "neighbours" not in told
     rows = llama(len(tokenizer)).get_input_embeddings().weight
     near = TokenFacts(tokenizer, rows=rows)
@@ -86,12 +93,19 @@ def test_costs_are_counted(tokenizer: PreTrainedTokenizerFast) -> None:
     html = str(explore_html({"base": TokenFacts(tokenizer)}, text, english=english, price=2.0))
     count, reference = len(token_spans(tokenizer, text)), len(token_spans(tokenizer, english))
     assert f"{len(text)} characters, {len(text.encode())} bytes" in html and "<td" in html
-    assert f"{count / reference:.2f} times English" in html and f"{count / len(text) * 1800 * 2 / 1e6:.4f}" in html
+    assert (
+        f"{count / reference:.2f} times English" in html
+        and f"{count / len(text) * 1800 * 2 / 1e6:.4f}" in html
+    )
 
 
 def test_long_texts_are_cut_and_said_to_be(facts: dict[str, TokenFacts]) -> None:
     html = str(explore_html(facts, "word " * LONGEST))
-    assert f"Only the first {LONGEST:,} characters" in html and f"more than {OPENED}" in html and "<details" not in html
+    assert (
+        f"Only the first {LONGEST:,} characters" in html
+        and f"more than {OPENED}" in html
+        and "<details" not in html
+    )
 
 
 def test_a_unigram_tokenizer_has_no_merges(corpora: dict[str, Corpus]) -> None:
@@ -104,8 +118,8 @@ def test_neighbours_of_new_tokens_under_each_method(
 ) -> None:
     old = torch.nn.functional.one_hot(torch.arange(len(tokenizer))).float()
     tokens = list(change.added)[:3]
-    rows = torch.stack([old[list(change.spelled[new])].mean(dim=0) for new in change.added])
+    rows = torch.stack([old[list(change.base_pieces[new])].mean(dim=0) for new in change.added])
     table = neighbour_table({"mean": rows, "other": rows.flip(0)}, old, change, tokens=tokens)
     assert table.token.tolist() == [change.text(new) for new in tokens] * 2
-    pieces = {change.base_text(old_id) for old_id in change.spelled[tokens[0]]}
+    pieces = {change.base_text(old_id) for old_id in change.base_pieces[tokens[0]]}
     assert pieces <= set(table.neighbours[0])

@@ -18,29 +18,48 @@ from langadapt_utils.languages import word_spans
 def letters() -> PreTrainedTokenizerFast:
     """A tokenizer that knows the word `cat` whole and every other character by itself."""
     backend = Tokenizer(
-        models.BPE({"c": 0, "a": 1, "t": 2, "ca": 3, "cat": 4, "s": 5, " ": 6, "é": 7}, [("c", "a"), ("ca", "t")])
+        models.BPE(
+            {"c": 0, "a": 1, "t": 2, "ca": 3, "cat": 4, "s": 5, " ": 6, "é": 7},
+            [("c", "a"), ("ca", "t")],
+        )
     )
     return PreTrainedTokenizerFast(tokenizer_object=backend)
 
 
 def test_every_column_is_what_it_says(letters: PreTrainedTokenizerFast) -> None:
-    report = measure_fertility({"base": letters}, {"en": ["cat cats", "cat"], "hu": ["és ta", "cat"]})
+    report = measure_fertility(
+        {"base": letters}, {"en": ["cat cats", "cat"], "hu": ["és ta", "cat"]}
+    )
     english, hungarian = (report.table.set_index("language").loc[code] for code in ("en", "hu"))
     assert (english.tokens, english.words, english.characters, english.bytes) == (5, 3, 11, 11)
-    assert (hungarian.tokens, hungarian.words, hungarian.characters, hungarian.bytes) == (6, 3, 8, 9)
+    assert (hungarian.tokens, hungarian.words, hungarian.characters, hungarian.bytes) == (
+        6,
+        3,
+        8,
+        9,
+    )
     assert english.tokens_per_word == pytest.approx(5 / 3)
-    assert hungarian.tokens_per_character == pytest.approx(6 / 8) and hungarian.tokens_per_byte == pytest.approx(6 / 9)
+    assert hungarian.tokens_per_character == pytest.approx(
+        6 / 8
+    ) and hungarian.tokens_per_byte == pytest.approx(6 / 9)
     assert (english.parity, hungarian.parity) == (1, pytest.approx(6 / 5))
-    assert (english.continued_words, english.single_token_words) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+    assert (english.continued_words, english.single_token_words) == (
+        pytest.approx(1 / 3),
+        pytest.approx(2 / 3),
+    )
     assert (hungarian.continued_words, report.sentences) == (pytest.approx(2 / 3), 2)
 
 
 def test_without_translations_there_is_no_parity(letters: PreTrainedTokenizerFast) -> None:
-    report = measure_fertility({"base": letters}, {"en": ["cat"], "fi": ["cat", "cat"]}, parallel=False)
+    report = measure_fertility(
+        {"base": letters}, {"en": ["cat"], "fi": ["cat", "cat"]}, parallel=False
+    )
     assert all(math.isnan(value) for value in report.table.parity)
 
 
-@pytest.mark.parametrize("texts", [{"en": ["cat"], "hu": []}, {"en": ["cat"], "hu": ["cat", "cat"]}])
+@pytest.mark.parametrize(
+    "texts", [{"en": ["cat"], "hu": []}, {"en": ["cat"], "hu": ["cat", "cat"]}]
+)
 def test_texts_that_cannot_be_compared_are_refused(
     texts: dict[str, list[str]], letters: PreTrainedTokenizerFast
 ) -> None:
@@ -58,7 +77,13 @@ def test_a_report_is_read_back_the_same(letters: PreTrainedTokenizerFast, tmp_pa
 
 def test_thai_words_are_found_without_spaces() -> None:
     text = "แมวกินปลา 2 ตัว"
-    assert [text[start:end] for start, end in word_spans(text, "th")] == ["แมว", "กิน", "ปลา", "2", "ตัว"]
+    assert [text[start:end] for start, end in word_spans(text, "th")] == [
+        "แมว",
+        "กิน",
+        "ปลา",
+        "2",
+        "ตัว",
+    ]
 
 
 def test_marks_belong_to_their_word() -> None:
@@ -81,4 +106,6 @@ def test_touching_tokens_are_counted_like_overlaps(words: list[int], tokens: lis
         return [(end - length, end) for end, length in zip(ends, lengths, strict=True)]
 
     left, right = spans(words)[::2], spans(tokens)
-    assert tokens_touching(left, right) == [sum(a < end and start < b for a, b in right) for start, end in left]
+    assert tokens_touching(left, right) == [
+        sum(a < end and start < b for a, b in right) for start, end in left
+    ]

@@ -11,7 +11,7 @@ from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.corpus.items import OPTIONS, PATTERNS, pattern_items
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.evaluation.evaluate import score_items
-from langadapt_utils.evaluation.forgetting import divergence, weight_drift
+from langadapt_utils.evaluation.forgetting import kl_divergence, weight_drift
 from langadapt_utils.evaluation.views import plot_drift
 from langadapt_utils.models import Base
 from langadapt_utils.tokens import document_start
@@ -45,27 +45,39 @@ def test_a_pattern_has_one_right_answer_among_different_ones(kind: str) -> None:
 
 @pytest.mark.base
 def test_the_base_model_follows_patterns(base: Base) -> None:
-    right = {kind: score_items(base.model, base.tokenizer, kind, pattern_items(kind, 12), "zxx") for kind in PATTERNS}
+    right = {
+        kind: score_items(base.model, base.tokenizer, kind, pattern_items(kind, 12), "zxx")
+        for kind in PATTERNS
+    }
     assert sum(right["copying"]) >= 11 and sum(right["mapping"]) >= 7
 
 
 def test_nothing_diverges_from_itself(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, change: VocabularyChange, corpora: dict[str, Corpus]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    change: VocabularyChange,
+    corpora: dict[str, Corpus],
 ) -> None:
-    """New rows do not count: the same model with any new rows has the same distribution over the old tokens."""
+    """New rows do not count: the same model with any new rows has the same distribution over the
+    old tokens.
+    """
     texts = corpora["hu"].parallel["en"].tolist()[:40]
-    table = divergence(model, initialise_embeddings(model, change, method="random"), change, tokenizer, texts)
+    table = kl_divergence(
+        model, initialise_embeddings(model, change, method="random"), change, tokenizer, texts
+    )
     assert len(table) >= 3 and np.allclose(table.bits, 0, atol=1e-4)
 
 
-def test_divergence_is_that_of_the_definition(tokenizer: PreTrainedTokenizerFast, change: VocabularyChange) -> None:
+def test_divergence_is_that_of_the_definition(
+    tokenizer: PreTrainedTokenizerFast, change: VocabularyChange
+) -> None:
     one, other = llama(len(tokenizer)), llama(len(tokenizer))
     with torch.no_grad():
         for model, scale in ((one, 20.0), (other, 40.0)):
             model.model.norm.weight.fill_(scale)
     adapted = initialise_embeddings(other, change)
     text = "The old bridge"
-    table = divergence(one, adapted, change, tokenizer, [text])
+    table = kl_divergence(one, adapted, change, tokenizer, [text])
     ids = torch.tensor([[document_start(tokenizer), *tokenizer(text)["input_ids"]]])
     with torch.no_grad():
         p, q = (model(ids).logits[0, 1:].softmax(dim=-1) for model in (one, other))
@@ -78,13 +90,19 @@ def test_texts_that_are_cut_differently_are_left_out(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, change: VocabularyChange
 ) -> None:
     hungarian = change.text(next(iter(change.added))) * 3
-    table = divergence(
-        model, initialise_embeddings(model, change), change, tokenizer, ["The old bridge", hungarian, ""]
+    table = kl_divergence(
+        model,
+        initialise_embeddings(model, change),
+        change,
+        tokenizer,
+        ["The old bridge", hungarian, ""],
     )
     assert table.text.tolist() == [0]
 
 
-def test_drift_is_the_share_of_its_length_that_a_part_moved(model: PreTrainedModel, change: VocabularyChange) -> None:
+def test_drift_is_the_share_of_its_length_that_a_part_moved(
+    model: PreTrainedModel, change: VocabularyChange
+) -> None:
     start = initialise_embeddings(model, change)
     end = copy.deepcopy(start)
     with torch.no_grad():
@@ -94,5 +112,11 @@ def test_drift_is_the_share_of_its_length_that_a_part_moved(model: PreTrainedMod
         end.get_input_embeddings().weight[list(change.added)] += 5.0
     table = weight_drift(model, end, change).set_index(["layer", "part"]).drift
     assert table[1, "mlp"] == pytest.approx(0.1, rel=1e-4)
-    assert "most in mlp (layer 1)" in plot_drift(weight_drift(model, end, change)).get_title(loc="left")
-    assert (table.drop((1, "mlp")) == 0).all() and (-1, "embed_tokens") in table and (0, "self_attn") in table
+    assert "most in mlp (layer 1)" in plot_drift(weight_drift(model, end, change)).get_title(
+        loc="left"
+    )
+    assert (
+        (table.drop((1, "mlp")) == 0).all()
+        and (-1, "embed_tokens") in table
+        and (0, "self_attn") in table
+    )

@@ -33,7 +33,9 @@ def tiny(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Base:
 def test_tasks_of_lm_eval_stand_beside_the_built_in_items(tiny: Base, scores: Scores) -> None:
     """The same items by the other way of scoring: the same answers, but for ties of rounding."""
     names = ["langadapt_hu", "langadapt_copying"]
-    both = with_tasks(scores, {"base": tiny, "adapted": tiny}, EvaluationRecipe(items=ITEMS, tasks=names))
+    both = with_tasks(
+        scores, {"base": tiny, "adapted": tiny}, EvaluationRecipe(items=ITEMS, tasks=names)
+    )
     tasks = both.items[both.items.language == "und"]
     kinds = ["choice_cause", "choice_next", "cloze", "pairs"]
     assert set(tasks.kind) == {"langadapt_copying", *(f"langadapt_{kind}_hu" for kind in kinds)}
@@ -57,9 +59,17 @@ def test_bits_per_byte_are_those_of_lm_eval(tiny: Base) -> None:
     from lm_eval.api.metrics import bits_per_byte
     from lm_eval.models.huggingface import HFLM
 
-    texts = ["A short text.", "Egy másik, árvíztűrő szöveg, hosszabb is.", "ข้อความ", "Once more, with some words " * 3]
+    texts = [
+        "A short text.",
+        "Egy másik, árvíztűrő szöveg, hosszabb is.",
+        "ข้อความ",
+        "Once more, with some words " * 3,
+    ]
     model = HFLM(
-        pretrained=tiny.model, tokenizer=tiny.tokenizer, prefix_token_id=document_start(tiny.tokenizer), batch_size=2
+        pretrained=tiny.model,
+        tokenizer=tiny.tokenizer,
+        prefix_token_id=document_start(tiny.tokenizer),
+        batch_size=2,
     )
     asked = [Instance("loglikelihood_rolling", {}, (text,), i) for i, text in enumerate(texts)]
     sizes = [len(text.encode()) for text in texts]
@@ -88,7 +98,13 @@ def test_lm_eval_finds_every_task() -> None:
 ROWS = {
     "HuCOLA": ({"Sent_id": "dev_0", "Sent": "Esik az eső.", "Label": "1"}, "igen"),
     "HuCoPA": (
-        {"question": "cause", "premise": "Esik.", "choice1": "Nyár van.", "choice2": "Felhős az ég.", "label": "2"},
+        {
+            "question": "cause",
+            "premise": "Esik.",
+            "choice1": "Nyár van.",
+            "choice2": "Felhős az ég.",
+            "label": "2",
+        },
         "felhős az ég.",
     ),
     "HuRTE": ({"premise": "Esik az eső.", "hypothesis": "Süt a nap.", "label": 0}, "nem"),
@@ -109,12 +125,24 @@ def test_hulu_is_read_from_downloads(name: str, tmp_path: Path) -> None:
 
 
 def test_thai_exams_are_read_from_downloads(tmp_path: Path) -> None:
-    row = {"question": "ข้อใดถูก", "a": "หนึ่ง", "b": "สอง", "c": "สาม", "d": "สี่", "e": "", "answer": "c"}
+    row = {
+        "question": "ข้อใดถูก",
+        "a": "หนึ่ง",
+        "b": "สอง",
+        "c": "สาม",
+        "d": "สี่",
+        "e": "",
+        "answer": "c",
+    }
     (tmp_path / "tonet").mkdir()
     (tmp_path / "tonet" / "ponet_test.jsonl").write_text('{"question": "another exam"}')
     (tmp_path / "onet_test.jsonl").write_text(json.dumps(row), encoding="utf-8")
     (item,) = thai_exam("onet", str(tmp_path))["test"]
-    assert item["choices"] == ["a", "b", "c", "d"] and item["label"] == 2 and "b. สอง" in item["context"]
+    assert (
+        item["choices"] == ["a", "b", "c", "d"]
+        and item["label"] == 2
+        and "b. สอง" in item["context"]
+    )
 
 
 def test_what_cannot_be_measured_is_said(

@@ -6,12 +6,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langadapt_utils.intervals import Estimate, plain, ratio, relative_change, restored, sign, wilson
+from langadapt_utils.intervals import (
+    Interval,
+    plain,
+    ratio,
+    relative_change,
+    restored,
+    sign,
+    wilson,
+)
 
 
 @pytest.mark.parametrize("documents", [12, 40, 200])
 def test_intervals_cover_the_truth_as_often_as_they_say(documents: int) -> None:
-    """Documents as those of the built-in text: sizes and difficulty vary, and so does the change between models."""
+    """Documents as those of the built-in text: sizes and difficulty vary, and so does the change
+    between models.
+    """
     generator, truth, times = np.random.default_rng(documents), 2.0, 1_500
     covered = {"ratio": 0, "change": 0}
     for _ in range(times):
@@ -37,9 +47,14 @@ def test_a_paired_change_is_sharper_than_its_parts() -> None:
 
 
 def test_wilson_intervals_are_the_published_ones() -> None:
-    """The interval of 15 successes in 20 trials, from the formula of Wilson 1927 by hand: 0.531 to 0.888."""
+    """The interval of 15 successes in 20 trials, from the formula of Wilson 1927 by hand: 0.531 to
+    0.888.
+    """
     estimate = wilson(15, 20)
-    assert (estimate.low, estimate.high) == (pytest.approx(0.531, abs=1e-3), pytest.approx(0.888, abs=1e-3))
+    assert (estimate.low, estimate.high) == (
+        pytest.approx(0.531, abs=1e-3),
+        pytest.approx(0.888, abs=1e-3),
+    )
     assert wilson(0, 10).low == pytest.approx(0) and wilson(10, 10).high == pytest.approx(1)
 
 
@@ -56,14 +71,20 @@ def test_wilson_intervals_cover_the_truth_as_often_as_they_say() -> None:
     generator, times = np.random.default_rng(0), 4_000
     for share, items in ((0.5, 40), (0.7, 100), (0.9, 100)):
         right = generator.binomial(items, share, size=times)
-        covered = sum(one.low <= share <= one.high for one in (wilson(int(count), items) for count in right))
+        covered = sum(
+            one.low <= share <= one.high for one in (wilson(int(count), items) for count in right)
+        )
         assert 0.92 <= covered / times <= 0.98
 
 
 @pytest.mark.parametrize("units", [1, 4])
 def test_few_units_have_no_interval(units: int) -> None:
     estimate = ratio(np.full(units, 3.0), np.full(units, 2.0), resamples=100)
-    assert (estimate.value, estimate.units) == (1.5, units) and math.isnan(estimate.low) and sign(estimate) == 0
+    assert (
+        (estimate.value, estimate.units) == (1.5, units)
+        and math.isnan(estimate.low)
+        and sign(estimate) == 0
+    )
     assert ratio(np.full(5, 3.0), np.full(5, 2.0), resamples=100).low == 1.5
 
 
@@ -75,10 +96,17 @@ def test_resamples_without_a_ratio_are_left_out() -> None:
 
 
 def test_a_table_is_restored_from_plain_data() -> None:
-    table = pd.DataFrame([{"arm": "a", "score": Estimate(1.0, 0.5, 2.0, 7), "n": 3, "none": None}])
+    table = pd.DataFrame(
+        [{"variant": "a", "score": Interval(1.0, 0.5, 2.0, 7), "n": 3, "none": None}]
+    )
     assert plain(table) == [
-        {"arm": "a", "score": {"value": 1.0, "low": 0.5, "high": 2.0, "units": 7}, "n": 3, "none": None}
+        {
+            "variant": "a",
+            "score": {"value": 1.0, "low": 0.5, "high": 2.0, "units": 7},
+            "n": 3,
+            "none": None,
+        }
     ]
     assert restored(plain(table)).iloc[0].to_dict() == table.iloc[0].to_dict()
-    alone = plain(pd.DataFrame([{"score": Estimate(1.0, math.nan, math.nan, 1)}]))
+    alone = plain(pd.DataFrame([{"score": Interval(1.0, math.nan, math.nan, 1)}]))
     assert alone[0]["score"]["low"] is None and math.isnan(restored(alone).score[0].low)

@@ -39,12 +39,18 @@ Prepare = Callable[..., Path]
 
 
 @pytest.fixture
-def prepare(tmp_path: Path, tokenizer: PreTrainedTokenizerFast, change: VocabularyChange) -> Prepare:
+def prepare(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, change: VocabularyChange
+) -> Prepare:
     """Make a run folder whose first three stages are complete."""
     base = saved(llama(len(tokenizer)), tokenizer, tmp_path / "base")
 
-    def prepare_run(name: str, **knobs: Any) -> Path:
-        overrides = {**SMALL, "base": str(base.folder), **{key.replace("__", "."): v for key, v in knobs.items()}}
+    def prepare_run(name: str, **options: Any) -> Path:
+        overrides = {
+            **SMALL,
+            "base": str(base.folder),
+            **{key.replace("__", "."): v for key, v in options.items()},
+        }
         run = Workspace(tmp_path / name, Recipe.profile("smoke", overrides=overrides))
         with run.writing("02_vocabulary") as folder:
             change.save(folder)
@@ -55,10 +61,14 @@ def prepare(tmp_path: Path, tokenizer: PreTrainedTokenizerFast, change: Vocabula
     return prepare_run
 
 
-def start(folder: Path, launcher: Sequence[str] = (), *, named: str = "--run") -> subprocess.Popen[str]:
+def start(
+    folder: Path, launcher: Sequence[str] = (), *, named: str = "--run"
+) -> subprocess.Popen[str]:
     command = [sys.executable, *launcher, *MODULE, *filter(None, [named]), str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> str:
@@ -68,19 +78,30 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def losses(folder: Path) -> list[dict[str, float]]:
-    return [step["bits_per_byte"] for step in json.loads((folder / "04_training" / "steps.json").read_text())]
+    return [
+        step["bits_per_byte"]
+        for step in json.loads((folder / "04_training" / "steps.json").read_text())
+    ]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return dict(AutoModelForCausalLM.from_pretrained(folder / "model").named_parameters())
 
 
-ACCELERATE = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--main_process_port=0"]
+ACCELERATE = [
+    "-m",
+    "accelerate.commands.launch",
+    "--cpu",
+    "--num_processes=2",
+    "--main_process_port=0",
+]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
 @pytest.mark.parametrize(("launcher", "named"), [(ACCELERATE, "--run"), (TORCHRUN, "")])
-def test_two_processes_learn_what_one_does(launcher: list[str], named: str, prepare: Prepare) -> None:
+def test_two_processes_learn_what_one_does(
+    launcher: list[str], named: str, prepare: Prepare
+) -> None:
     one, two = prepare("one"), prepare("two", training__checkpoint_minutes=1e-6)
     finish(start(one))
     out = finish(start(two, launcher, named=named))
@@ -94,8 +115,8 @@ def test_two_processes_learn_what_one_does(launcher: list[str], named: str, prep
 
 
 def test_a_process_that_is_killed_again_and_again_loses_nothing(prepare: Prepare) -> None:
-    knobs = {"training__budget_tokens": 25_600, "training__checkpoint_minutes": 1e-6}
-    whole, killed = prepare("whole", **knobs), prepare("killed", **knobs)
+    options = {"training__budget_tokens": 25_600, "training__checkpoint_minutes": 1e-6}
+    whole, killed = prepare("whole", **options), prepare("killed", **options)
     finish(start(whole))
     chance, partial = random.Random(0), killed / ".04_training.partial"
     log, seen = killed / "log.jsonl", 0
@@ -109,7 +130,9 @@ def test_a_process_that_is_killed_again_and_again_loses_nothing(prepare: Prepare
         process.send_signal(signal.SIGKILL)
         process.communicate()
         checkpoints = list((partial / "checkpoints").glob("checkpoint-*"))
-        assert 1 <= len(checkpoints) <= 3 and all((path / "trainer_state.json").exists() for path in checkpoints)
+        assert 1 <= len(checkpoints) <= 3 and all(
+            (path / "trainer_state.json").exists() for path in checkpoints
+        )
     finish(start(killed))
     assert losses(killed) == losses(whole) and len(losses(whole)) == 100
     assert all(torch.equal(weights(killed)[name], value) for name, value in weights(whole).items())

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langadapt_utils.corpus import contamination
-from langadapt_utils.corpus.contamination import check_leaks, find_leaks
+from langadapt_utils.corpus.contamination import check_contamination, find_contamination
 from langadapt_utils.corpus.corpus import Corpus, load_corpus
 from langadapt_utils.corpus.items import load_items
 from langadapt_utils.errors import CorpusError
@@ -16,7 +16,9 @@ from langadapt_utils.recipe import CorpusRecipe
 
 def plainly(trained: list[str], test: str, gram: int) -> float:
     """The plain reference: sets of strings."""
-    seen = {text[i : i + gram] for text in map(normal, trained) for i in range(len(text) - gram + 1)}
+    seen = {
+        text[i : i + gram] for text in map(normal, trained) for i in range(len(text) - gram + 1)
+    }
     grams = [normal(test)[i : i + gram] for i in range(len(normal(test)) - gram + 1)]
     if grams:
         return sum(one in seen for one in grams) / len(grams)
@@ -32,23 +34,25 @@ WORDS = st.text(alphabet="ab ñกิ\u0301😀\n", max_size=60)
 
 
 @given(st.lists(WORDS, max_size=5), WORDS, st.integers(1, 12), st.integers(1, 100))
-def test_shares_are_those_of_sets_of_strings(trained: list[str], test: str, gram: int, at_once: int) -> None:
+def test_shares_are_those_of_sets_of_strings(
+    trained: list[str], test: str, gram: int, at_once: int
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(contamination, "AT_ONCE", at_once)
-        found = find_leaks(trained, {"test": test}, gram=gram)["test"]
+        found = find_contamination(trained, {"test": test}, gram=gram)["test"]
     assert found == pytest.approx(plainly(trained, test, gram), nan_ok=True)
 
 
 @given(st.text(max_size=200))
 def test_any_text_may_be_checked(text: str) -> None:
-    share = find_leaks([text], {"same": text}, gram=5)["same"]
+    share = find_contamination([text], {"same": text}, gram=5)["same"]
     assert share == 1 or (np.isnan(share) and len(normal(text)) < 1)
 
 
 def test_copies_are_found_behind_other_spaces_and_case() -> None:
     test = "The ferry left before dawn, and nobody on the quay could say who had untied it, or why."
     others = {"copy": test, "other": test[::-1], "short": "The ferry"}  # too short to say anything
-    found = find_leaks(["Preface.  " + test.upper().replace(" ", "\n")], others)
+    found = find_contamination(["Preface.  " + test.upper().replace(" ", "\n")], others)
     assert found["copy"] == 1 and found["other"] == 0 and np.isnan(found["short"])
 
 
@@ -60,42 +64,52 @@ def with_training_text(corpus: Corpus, language: str, text: str) -> Corpus:
 
 def test_the_built_in_corpus_has_no_leak(corpora: dict[str, Corpus]) -> None:
     for language, corpus in corpora.items():
-        table = check_leaks(corpus)
-        assert set(table.language) == {"en", language} and (table.largest_share.dropna() < 0.5).all()
+        table = check_contamination(corpus)
+        assert (
+            set(table.language) == {"en", language} and (table.largest_share.dropna() < 0.5).all()
+        )
         assert {"held-out documents", "items: cloze"} <= set(table.measured_on)
 
 
 def test_a_held_out_document_in_the_training_text_is_named(corpora: dict[str, Corpus]) -> None:
     held = corpora["hu"].heldout["hu"][3]
-    leaking = with_training_text(corpora["hu"], "hu", f"Egy új gyűjtemény. {held['text'].upper()} Vége.")
-    with pytest.raises(CorpusError, match=f"'{held['id']}' of the held-out documents in 'hu' is in the training text"):
-        check_leaks(leaking)
+    leaking = with_training_text(
+        corpora["hu"], "hu", f"Egy új gyűjtemény. {held['text'].upper()} Vége."
+    )
+    with pytest.raises(
+        CorpusError,
+        match=f"'{held['id']}' of the held-out documents in 'hu' is in the training text",
+    ):
+        check_contamination(leaking)
 
 
 def test_an_item_in_the_training_text_is_named(corpora: dict[str, Corpus]) -> None:
     item = max(load_items("cloze", "th"), key=lambda item: len(item["context"]))
     leaking = with_training_text(corpora["th"], "th", f"{item['context']} {item['target']}")
     with pytest.raises(CorpusError, match=f"'{item['id']}' of the items: cloze in 'th'"):
-        check_leaks(leaking)
+        check_contamination(leaking)
 
 
 def test_a_short_item_is_looked_for_whole(corpora: dict[str, Corpus]) -> None:
     item = min(load_items("pairs", "th"), key=lambda item: len(item["good"]))
     assert len(item["good"]) < contamination.GRAM
     with pytest.raises(CorpusError, match=f"'{item['id']}' of the items: pairs in 'th'"):
-        check_leaks(with_training_text(corpora["th"], "th", f"ก่อน {item['good']} หลัง"))
+        check_contamination(with_training_text(corpora["th"], "th", f"ก่อน {item['good']} หลัง"))
 
 
-def test_leaks_of_ones_own_text_stop_or_are_left_out(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_leaks_of_ones_own_text_stop_or_are_left_out(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     path = tmp_path_factory.mktemp("text") / "mine.txt"
     texts = [
-        f"Document {i}. " + f"Number {i} tells of {i * i} things that happened in year {i}. " * 3 for i in range(40)
+        f"Document {i}. " + f"Number {i} tells of {i * i} things that happened in year {i}. " * 3
+        for i in range(40)
     ]
     texts += [text.upper() for text in texts[:20]]  # so that copies are on both sides of the split
     path.write_text("\n\n".join(texts), encoding="utf-8")
     recipe = CorpusRecipe(target=[str(path)], english=["builtin"])
-    with pytest.raises(CorpusError, match=r"or set corpus\.leaks=drop"):
-        check_leaks(load_corpus(recipe, "hu"))
-    dropped = load_corpus(recipe.model_copy(update={"leaks": "drop"}), "hu")
-    check_leaks(dropped)
+    with pytest.raises(CorpusError, match=r"or set corpus\.contamination=drop"):
+        check_contamination(load_corpus(recipe, "hu"))
+    dropped = load_corpus(recipe.model_copy(update={"contamination": "drop"}), "hu")
+    check_contamination(dropped)
     assert 0 < len(dropped.heldout["hu"]) < len(load_corpus(recipe, "hu").heldout["hu"])

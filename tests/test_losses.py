@@ -6,13 +6,27 @@ import pytest
 import torch
 from conftest import GROUPED, SMALL, gpt2, llama
 from torch.nn.functional import cross_entropy
-from transformers import Gemma2Config, Gemma2ForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    PreTrainedModel,
+)
 
-from langadapt_utils.training.losses import compile_layers, fuse_loss, language_losses, shifted_targets, undo_speedups
+from langadapt_utils.training.losses import (
+    compile_layers,
+    fuse_loss,
+    language_losses,
+    shifted_targets,
+    undo_speedups,
+)
 
 IDS = torch.randint(0, 300, (4, 24), generator=torch.Generator().manual_seed(0))
 # Documents of 10 and 14 tokens, of 24, of 1, 3 and 20, of 24.
-POSITIONS = torch.stack([torch.cat([torch.arange(n) for n in parts]) for parts in ([10, 14], [24], [1, 3, 20], [24])])
+POSITIONS = torch.stack(
+    [torch.cat([torch.arange(n) for n in parts]) for parts in ([10, 14], [24], [1, 3, 20], [24])]
+)
 
 
 def gpt_neox(rows: int) -> PreTrainedModel:
@@ -23,7 +37,9 @@ def gpt_neox(rows: int) -> PreTrainedModel:
 def gemma2(rows: int) -> PreTrainedModel:
     """A model that squashes its logits."""
     torch.manual_seed(0)
-    config = Gemma2Config(vocab_size=rows, head_dim=8, final_logit_softcapping=0.01, pad_token_id=0, **GROUPED)
+    config = Gemma2Config(
+        vocab_size=rows, head_dim=8, final_logit_softcapping=0.01, pad_token_id=0, **GROUPED
+    )
     return Gemma2ForCausalLM(config).eval()
 
 
@@ -66,7 +82,9 @@ class PlainFused:
     def __init__(self, **options: Any) -> None:
         assert options == {"ignore_index": -100, "reduction": "sum"}
 
-    def __call__(self, weight: torch.Tensor, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self, weight: torch.Tensor, hidden: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
         return cross_entropy(hidden @ weight.T, targets, reduction="sum")
 
 
@@ -112,6 +130,8 @@ def test_no_fused_loss_without_the_package(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_every_layer_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__)
+    )
     assert compile_layers(llama(300)) and compiled == ["LlamaDecoderLayer"] * 2
     assert not compile_layers(torch.nn.Linear(2, 2))  # type: ignore[arg-type]

@@ -14,11 +14,19 @@ from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils.vocabulary import merges
 from langadapt_utils.vocabulary.extend import extend_vocabulary
-from langadapt_utils.vocabulary.merges import SEPARATOR, count_words, learn_merges, thin, token_counts
+from langadapt_utils.vocabulary.merges import (
+    SEPARATOR,
+    count_words,
+    learn_merges,
+    thin,
+    token_counts,
+)
 from langadapt_utils.vocabulary.tokenizer_json import Spec
 
 
-@given(texts=st.lists(st.text(max_size=30) | st.text("ab 1.\n\t\u0301\x00 ", max_size=20), max_size=8))
+@given(
+    texts=st.lists(st.text(max_size=30) | st.text("ab 1.\n\t\u0301\x00 ", max_size=20), max_size=8)
+)
 @settings(deadline=None)
 def test_word_counts_are_those_of_the_pre_tokenizer(texts: list[str]) -> None:
     cutter = Tokenizer(models.BPE())
@@ -34,7 +42,9 @@ def test_word_counts_are_those_of_the_pre_tokenizer(texts: list[str]) -> None:
 
 def test_a_tokenizer_whose_words_cross_spaces_is_counted_right() -> None:
     cutter = Tokenizer(models.BPE())
-    cutter.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    cutter.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
     assert count_words(cutter, ["a b", "a b", "c"]) == {"▁a▁b": 2, "▁c": 1}
 
 
@@ -44,7 +54,10 @@ def test_a_spec_counts_the_words_of_its_tokenizer(pattern: str, prefix: bool) ->
     tokenizer = train_tokenizer(["some English text"], size=270, pattern=PATTERNS[pattern])
     if pattern == "gpt2":
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=prefix)]
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=prefix),
+            ]
         )
     spec, pre_tokenizer = Spec.of(tokenizer), tokenizer.backend_tokenizer.pre_tokenizer
 
@@ -85,7 +98,9 @@ def test_memory_is_bounded_by_distinct_words(
 
 
 def test_merges_are_those_of_plain_continued_bpe() -> None:
-    """Against byte-pair encoding written out: the most frequent pair of neighbours, again and again."""
+    """Against byte-pair encoding written out: the most frequent pair of neighbours, again and
+    again.
+    """
     base = train_tokenizer(["the cat sat"] * 5, size=262)
     words = {"Ġszép": 50, "Ġszépen": 20, "Ġházban": 30, "Ġház": 44, "Ġcat": 7}
     spec = Spec.of(base)
@@ -113,7 +128,10 @@ def test_rare_pairs_and_boundaries_are_not_merged() -> None:
     words = {"Ġszép": 5, "Ġház": 2}
     ids = spec.bare.encode("z").ids
     assert learn_merges(spec.bare, words, 50, min_frequency=6) == []
-    free, bound = learn_merges(spec.bare, words, 50), learn_merges(spec.bare, words, 50, boundaries=ids)
+    free, bound = (
+        learn_merges(spec.bare, words, 50),
+        learn_merges(spec.bare, words, 50, boundaries=ids),
+    )
     assert any("z" in merge.left + merge.right for merge in free if merge)
     assert bound and not any("z" in merge.left + merge.right for merge in bound if merge)
 
@@ -134,7 +152,9 @@ def test_tokens_made_otherwise_stand_where_they_save_as_much_as_merges_do(
         before = [merge.applied for merge in ranked[:place] if merge]
         after = [merge.applied for merge in ranked[place:] if merge]
         if limit:
-            assert all(applied <= saved for applied in after) and all(applied > saved for applied in before)
+            assert all(applied <= saved for applied in after) and all(
+                applied > saved for applied in before
+            )
     assert limit or places == [0, 1, 2, 3]
 
 
@@ -142,7 +162,9 @@ def test_no_token_is_made_of_more_base_tokens_than_allowed() -> None:
     spec = Spec.of(train_tokenizer(["the cat sat"] * 5, size=262))
     word = "Ġkőszívű"
     for longest in (2, 3, 5):
-        learned = [merge for merge in learn_merges(spec.bare, {word: 9}, 50, longest=longest) if merge]
+        learned = [
+            merge for merge in learn_merges(spec.bare, {word: 9}, 50, longest=longest) if merge
+        ]
         sizes = [len(spec.bare.encode(merge.left + merge.right).ids) for merge in learned]
         assert max(sizes) <= longest and len(sizes) > 1
 
@@ -157,12 +179,16 @@ def test_a_word_that_holds_the_separator_is_counted_right() -> None:
 def test_one_very_long_word_is_learned_and_encoded(tokenizer: PreTrainedTokenizerFast) -> None:
     text = "őűáé" * 250_000  # 2 MB without a space
     change = extend_vocabulary(tokenizer, [text], tokens=8)
-    assert not change.unreachable and [check.claim for check in change.audit if not check.passed] == []
+    assert (
+        not change.unreachable and [check.claim for check in change.audit if not check.passed] == []
+    )
     ids = change.tokenizer(text[:40_000], add_special_tokens=False)["input_ids"]
     assert len(ids) < 40_000 / 3 and change.tokenizer.decode(ids) == text[:40_000]
 
 
-def test_private_use_characters_in_the_text_are_learned_as_any_other(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_private_use_characters_in_the_text_are_learned_as_any_other(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
     text = "\U00010000\U00010001 \ue000\ue001 \U000f0000 \x00\x00 \uffff\n"
     change = extend_vocabulary(tokenizer, [text * 20], tokens=12)
     assert change.tokenizer.decode(change.tokenizer(text)["input_ids"]) == text

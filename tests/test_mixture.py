@@ -19,7 +19,9 @@ RECIPE = MixtureRecipe(sequence_length=32)
 
 
 @given(st.integers(1, 400), st.floats(0, 1), st.sampled_from(["constant", "early", "annealed"]))
-def test_every_stretch_has_the_english_of_its_schedule(sequences: int, share: float, schedule: Schedule) -> None:
+def test_every_stretch_has_the_english_of_its_schedule(
+    sequences: int, share: float, schedule: Schedule
+) -> None:
     english = english_shares(sequences, MixtureRecipe(english_share=share, schedule=schedule))
     order = interleave({"en": english, "hu": 1 - english})
     assert len(order) == sequences
@@ -54,7 +56,9 @@ def test_every_optimiser_step_has_the_exact_share(share: float) -> None:
     assert {order[i : i + 8].count("en") for i in range(0, 80, 8)} == {round(8 * share)}
 
 
-@pytest.mark.parametrize(("share", "languages"), [(0.0, {"hu"}), (1.0, {"en"}), (0.25, {"hu", "en"})])
+@pytest.mark.parametrize(
+    ("share", "languages"), [(0.0, {"hu"}), (1.0, {"en"}), (0.25, {"hu", "en"})]
+)
 def test_the_share_may_be_anything_from_0_to_1(
     share: float, languages: set[str], corpora: dict[str, Corpus], change: VocabularyChange
 ) -> None:
@@ -65,10 +69,14 @@ def test_the_share_may_be_anything_from_0_to_1(
     assert sum(mixture[i]["is_english"] for i in range(100)) == round(100 * share)
 
 
-def test_sequences_are_the_training_documents_end_to_end(corpora: dict[str, Corpus], change: VocabularyChange) -> None:
+def test_sequences_are_the_training_documents_end_to_end(
+    corpora: dict[str, Corpus], change: VocabularyChange
+) -> None:
     mixture = mix(corpora["hu"], change.tokenizer, RECIPE, budget_tokens=32_000)
     start = document_start(change.tokenizer)
-    stream = np.concatenate([mixture[i]["input_ids"] for i in range(len(mixture)) if not mixture[i]["is_english"]])
+    stream = np.concatenate(
+        [mixture[i]["input_ids"] for i in range(len(mixture)) if not mixture[i]["is_english"]]
+    )
     documents = np.split(stream, np.flatnonzero(stream == start))
     assert len(documents[0]) == 0
     train = set(corpora["hu"].train["hu"]["text"])
@@ -79,21 +87,30 @@ def test_sequences_are_the_training_documents_end_to_end(corpora: dict[str, Corp
 def test_held_out_text_is_never_seen(corpora: dict[str, Corpus], change: VocabularyChange) -> None:
     corpus = corpora["hu"]
     mixture = mix(corpus, change.tokenizer, RECIPE, budget_tokens=150_000)
-    seen = change.tokenizer.decode(np.concatenate([mixture[i]["input_ids"] for i in range(len(mixture))]))
+    seen = change.tokenizer.decode(
+        np.concatenate([mixture[i]["input_ids"] for i in range(len(mixture))])
+    )
     sentences = [s for code in ("en", "hu") for s in corpus.parallel[code] if len(s) > 40]
     assert len(sentences) > 500 and not [s for s in sentences if s in seen]
 
 
-def test_passes_say_how_often_a_text_is_seen(corpora: dict[str, Corpus], change: VocabularyChange) -> None:
+def test_passes_say_how_often_a_text_is_seen(
+    corpora: dict[str, Corpus], change: VocabularyChange
+) -> None:
     texts = list(corpora["hu"].train["hu"]["text"])
     size = sum(len(ids) + 1 for ids in change.tokenizer(texts)["input_ids"])
     mixture = mix(
-        corpora["hu"], change.tokenizer, MixtureRecipe(sequence_length=32, english_share=0), budget_tokens=3 * size
+        corpora["hu"],
+        change.tokenizer,
+        MixtureRecipe(sequence_length=32, english_share=0),
+        budget_tokens=3 * size,
     )
     assert mixture.passes["hu"] == pytest.approx(3, abs=0.02)
 
 
-def test_each_sequence_knows_its_bytes(corpora: dict[str, Corpus], change: VocabularyChange) -> None:
+def test_each_sequence_knows_its_bytes(
+    corpora: dict[str, Corpus], change: VocabularyChange
+) -> None:
     mixture = mix(corpora["hu"], change.tokenizer, RECIPE, budget_tokens=640)
     vocabulary = {index: token for token, index in change.tokenizer.get_vocab().items()}
     for i in range(len(mixture)):
@@ -108,20 +125,31 @@ def ids(mixture: Mixture) -> list[list[int]]:
 
 def test_the_order_follows_the_seed(corpora: dict[str, Corpus], change: VocabularyChange) -> None:
     one, two, other = (
-        mix(corpora["hu"], change.tokenizer, MixtureRecipe(sequence_length=32, seed=seed), budget_tokens=640)
+        mix(
+            corpora["hu"],
+            change.tokenizer,
+            MixtureRecipe(sequence_length=32, seed=seed),
+            budget_tokens=640,
+        )
         for seed in (0, 0, 1)
     )
     assert ids(one) == ids(two) != ids(other)
 
 
-def test_positions_begin_anew_in_every_document(corpora: dict[str, Corpus], change: VocabularyChange) -> None:
-    mixture = mix(corpora["hu"], change.tokenizer, MixtureRecipe(sequence_length=128), budget_tokens=64_000)
+def test_positions_begin_anew_in_every_document(
+    corpora: dict[str, Corpus], change: VocabularyChange
+) -> None:
+    mixture = mix(
+        corpora["hu"], change.tokenizer, MixtureRecipe(sequence_length=128), budget_tokens=64_000
+    )
     start = document_start(change.tokenizer)
     for i in range(len(mixture)):
         tokens, positions = mixture[i]["input_ids"], mixture[i]["position_ids"]
         begins = np.flatnonzero(positions == 0)
         assert begins[0] == 0 and set(begins[1:]) == set(np.flatnonzero(tokens == start)) - {0}
-        assert np.array_equal(positions, np.arange(128) - np.repeat(begins, np.diff([*begins, 128])))
+        assert np.array_equal(
+            positions, np.arange(128) - np.repeat(begins, np.diff([*begins, 128]))
+        )
 
 
 def test_each_pass_has_every_document_once_in_an_order_of_its_own(
@@ -133,20 +161,30 @@ def test_each_pass_has_every_document_once_in_an_order_of_its_own(
     size = sum(len(ids) + 1 for ids in change.tokenizer(list(texts["text"]))["input_ids"])
     mixture = mix(corpus, change.tokenizer, recipe, budget_tokens=3 * size)
     stream, start = np.concatenate(ids(mixture)), document_start(change.tokenizer)
-    documents = [change.tokenizer.decode(part[1:]) for part in np.split(stream, np.flatnonzero(stream == start))[1:]]
+    documents = [
+        change.tokenizer.decode(part[1:])
+        for part in np.split(stream, np.flatnonzero(stream == start))[1:]
+    ]
     passes = [documents[begin : begin + 12] for begin in (0, 12)]
-    assert sorted(passes[0]) == sorted(passes[1]) == sorted(texts["text"]) and passes[0] != passes[1]
+    assert (
+        sorted(passes[0]) == sorted(passes[1]) == sorted(texts["text"]) and passes[0] != passes[1]
+    )
 
 
 def test_text_is_encoded_once_and_found_again(
-    corpora: dict[str, Corpus], change: VocabularyChange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpora: dict[str, Corpus],
+    change: VocabularyChange,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LANGADAPT_CACHE", str(tmp_path))
     monkeypatch.setattr("langadapt_utils.training.mixture.SHARD_CHARACTERS", 20_000)
     monkeypatch.setattr("langadapt_utils.training.mixture.ENCODED_AT_ONCE", 7)
     first = mix(corpora["hu"], change.tokenizer, RECIPE, budget_tokens=32_000)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
-    assert len(files) > 4 and all(isinstance(shard, np.memmap) for shard in first.streams["hu"].shards)
+    assert len(files) > 4 and all(
+        isinstance(shard, np.memmap) for shard in first.streams["hu"].shards
+    )
     again = mix(corpora["hu"], change.tokenizer, RECIPE, budget_tokens=32_000)
     assert ids(again) == ids(first)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")} == files
@@ -162,36 +200,50 @@ def test_no_more_is_encoded_than_the_run_needs(
     mixture = mix(corpora["hu"], change.tokenizer, RECIPE, budget_tokens=3_200)
     stream = mixture.streams["hu"]
     assert len(stream.order) < stream.documents / 2
-    size = sum(len(ids) + 1 for ids in change.tokenizer(list(corpora["hu"].train["hu"]["text"]))["input_ids"])
+    size = sum(
+        len(ids) + 1
+        for ids in change.tokenizer(list(corpora["hu"].train["hu"]["text"]))["input_ids"]
+    )
     assert mixture.passes["hu"] == pytest.approx(mixture.order.count("hu") * 32 / size, rel=0.3)
 
 
 def test_temperature_levels_sources(corpora: dict[str, Corpus], change: VocabularyChange) -> None:
     documents = corpora["hu"].train["hu"]
     rows = [{**documents[i], "source": "small" if i < 10 else "large"} for i in range(110)]
-    corpus = dataclasses.replace(corpora["hu"], train=corpora["hu"].train | {"hu": Dataset.from_list(rows)})
+    corpus = dataclasses.replace(
+        corpora["hu"], train=corpora["hu"].train | {"hu": Dataset.from_list(rows)}
+    )
     shares = {}
     for temperature in (1.0, 2.0, 1e9):
         recipe = MixtureRecipe(sequence_length=32, english_share=0.2, temperature=temperature)
         mixture = mix(corpus, change.tokenizer, recipe, budget_tokens=32_000)
         assert mixture.share("en") == pytest.approx(0.2, abs=0.002)
         shares[temperature] = mixture.order.count("hu: small") / len(mixture)
-    sizes = [sum(len(row["text"].encode()) for row in rows if row["source"] == name) for name in ("small", "large")]
+    sizes = [
+        sum(len(row["text"].encode()) for row in rows if row["source"] == name)
+        for name in ("small", "large")
+    ]
     root = [size**0.5 for size in sizes]
     assert shares[1.0] == 0 and shares[2.0] == pytest.approx(0.8 * root[0] / sum(root), abs=0.01)
     assert shares[1e9] == pytest.approx(0.4, abs=0.01)
     assert mixture.passes["hu: small"] > 3 * mixture.passes["hu: large"]
 
 
-def test_a_budget_below_one_sequence_is_refused(corpora: dict[str, Corpus], change: VocabularyChange) -> None:
+def test_a_budget_below_one_sequence_is_refused(
+    corpora: dict[str, Corpus], change: VocabularyChange
+) -> None:
     with pytest.raises(CorpusError, match="less than one sequence"):
         mix(corpora["hu"], change.tokenizer, RECIPE, budget_tokens=10)
 
 
-def test_a_tokenizer_without_a_start_is_refused(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_a_tokenizer_without_a_start_is_refused(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     bare = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, bos_token=None)
     assert document_start(bare) == tokenizer.convert_tokens_to_ids("<|endoftext|>")
     from tokenizers import Tokenizer, models
 
     with pytest.raises(CorpusError, match="neither a BOS nor an EOS"):
-        document_start(PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({"a": 0}, []))))
+        document_start(
+            PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({"a": 0}, [])))
+        )

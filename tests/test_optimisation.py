@@ -15,7 +15,9 @@ def step(optimizer: torch.optim.Optimizer, *pairs: tuple[torch.nn.Parameter, tor
 
 
 @pytest.mark.parametrize("chunk", [2**22, 3])
-def test_rows_learn_at_their_own_rates_like_separate_parameters(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_learn_at_their_own_rates_like_separate_parameters(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The plain reference: old rows and new rows as two parameters in two groups of AdamW."""
     monkeypatch.setattr("langadapt_utils.training.optimizer.CHUNK", chunk)
     torch.manual_seed(0)
@@ -25,7 +27,10 @@ def test_rows_learn_at_their_own_rates_like_separate_parameters(chunk: int, monk
     rates = torch.full((6, 1), 0.1)
     rates[NEW] = 5.0
     one = RowAdamW(
-        [{"params": [body], "weight_decay": 0.2}, {"params": [together], "rows": True, "weight_decay": 0.0}],
+        [
+            {"params": [body], "weight_decay": 0.2},
+            {"params": [together], "rows": True, "weight_decay": 0.0},
+        ],
         rates,
         lr=0.01,
         betas=(0.9, 0.95),
@@ -85,7 +90,9 @@ def test_a_step_copies_no_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = torch.nn.Parameter(torch.randn(10_000, 10))
     optimizer = RowAdamW([{"params": [matrix], "rows": True}], torch.ones(10_000, 1), lr=0.1)
     step(optimizer, (matrix, torch.randn(10_000, 10)))
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
         optimizer.step()
     operations = [event for event in profile.key_averages() if event.key.startswith("aten::")]
     largest = max(event.self_cpu_memory_usage / event.count for event in operations)
@@ -102,7 +109,9 @@ def _shard_and_step(rank: int, folder: Path) -> None:
     model = torch.nn.Embedding(7, 3)  # halves of 4 and 3 rows
     rates_V1 = torch.arange(7.0)[:, None]
     fully_shard(model, mesh=torch.distributed.device_mesh.init_device_mesh("cpu", (2,)))
-    optimizer = RowAdamW([{"params": [model.weight], "rows": True, "weight_decay": 0.0}], rates_V1, lr=0.1)
+    optimizer = RowAdamW(
+        [{"params": [model.weight], "rows": True, "weight_decay": 0.0}], rates_V1, lr=0.1
+    )
     for _ in range(3):
         model(torch.arange(7)).square().sum().backward()
         optimizer.step()
@@ -119,7 +128,9 @@ def test_rows_that_are_spread_over_processes_learn_at_their_rates(tmp_path: Path
     torch.manual_seed(0)
     model = torch.nn.Embedding(7, 3)
     optimizer = RowAdamW(
-        [{"params": [model.weight], "rows": True, "weight_decay": 0.0}], torch.arange(7.0)[:, None], lr=0.1
+        [{"params": [model.weight], "rows": True, "weight_decay": 0.0}],
+        torch.arange(7.0)[:, None],
+        lr=0.1,
     )
     for _ in range(3):
         optimizer.zero_grad()

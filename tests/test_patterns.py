@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from langadapt_utils.vocabulary.extend import extend_vocabulary
 from langadapt_utils.vocabulary.patterns import find_cuts, join_to_letters, propose_repair
 
-# Word patterns as published with each model; None is the one built into the byte-level pre-tokenizer (GPT-2).
+# Word patterns as published with each model; None is the one built into the byte-level pre-
+# tokenizer (GPT-2).
 PATTERNS = {
     "gpt2": None,
     "llama3": (
@@ -36,9 +37,13 @@ SCRIPTS = {
 }
 
 
-def with_pattern(name: str, cache: dict[str, PreTrainedTokenizerFast] = {}) -> PreTrainedTokenizerFast:  # noqa: B006
+def with_pattern(
+    name: str, cache: dict[str, PreTrainedTokenizerFast] = {}
+) -> PreTrainedTokenizerFast:
     if name not in cache:
-        cache[name] = train_tokenizer(["some English text, don't mind"], size=270, pattern=PATTERNS[name])
+        cache[name] = train_tokenizer(
+            ["some English text, don't mind"], size=270, pattern=PATTERNS[name]
+        )
     return cache[name]
 
 
@@ -63,13 +68,16 @@ def test_repair_keeps_clusters_whole(pattern: str, script: str) -> None:
 def test_repair_cuts_text_as_before_where_no_mark_follows_a_letter(pattern: str) -> None:
     tokenizer = with_pattern(pattern)
     before = tokenizer.backend_tokenizer.pre_tokenizer
-    after = extend_vocabulary(tokenizer, ["กึ่ กึ่ กึ่"], tokens=1).tokenizer.backend_tokenizer.pre_tokenizer
+    after = extend_vocabulary(
+        tokenizer, ["กึ่ กึ่ กึ่"], tokens=1
+    ).tokenizer.backend_tokenizer.pre_tokenizer
 
     @given(text=st.text(max_size=60) | st.text("ab ก ❤️👩🏽\u200d🚀'12,\n\u0301\ufe0f", max_size=20))
     @settings(deadline=None)
     def holds(text: str) -> None:
         follows = any(
-            unicodedata.category(b)[0] == "M" and unicodedata.category(a)[0] in "LM" for a, b in pairwise(text)
+            unicodedata.category(b)[0] == "M" and unicodedata.category(a)[0] in "LM"
+            for a, b in pairwise(text)
         )
         if not follows:
             assert pieces(before, text) == pieces(after, text)
@@ -106,7 +114,10 @@ def test_a_prefix_space_survives_repair() -> None:
     change = extend_vocabulary(tokenizer, [SCRIPTS["thai"]] * 5, tokens=3)
     assert not find_cuts(change.tokenizer, [SCRIPTS["thai"]])[0] and change.repaired
     for text in ("some text", " some text", "", "  x", "a\nb"):
-        assert tokenizer.backend_tokenizer.encode(text).ids == change.tokenizer.backend_tokenizer.encode(text).ids
+        assert (
+            tokenizer.backend_tokenizer.encode(text).ids
+            == change.tokenizer.backend_tokenizer.encode(text).ids
+        )
 
 
 def test_patterns_are_rewritten_by_the_least() -> None:
@@ -130,5 +141,7 @@ def test_a_rewritten_pattern_is_understood_by_the_library() -> None:
     for pattern in PATTERNS.values():
         if pattern:
             backend = Tokenizer(models.BPE())
-            backend.pre_tokenizer = pre_tokenizers.Split(Regex(join_to_letters(pattern)), "isolated")
+            backend.pre_tokenizer = pre_tokenizers.Split(
+                Regex(join_to_letters(pattern)), "isolated"
+            )
             assert pieces(backend.pre_tokenizer, "a กึ่ 12")[:2] == ["a", " กึ่"]

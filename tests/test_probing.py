@@ -17,7 +17,9 @@ from langadapt_utils.vocabulary.change import VocabularyChange
 
 
 def comparison(levels: dict[tuple[str, int], float], documents: int = 30) -> Comparison:
-    """Documents whose bits scatter by a tenth around a level for each method and number of steps."""
+    """Documents whose bits scatter by a tenth around a level for each method and number of
+    steps.
+    """
     scatter = np.random.default_rng(0).normal(1, 0.1, documents)
     rows = [
         [method, 0, steps, language, index, level * scatter[index] * 1000, 1000]
@@ -43,7 +45,10 @@ REVERSED = {
 
 def test_where_rankings_disagree_the_findings_say_so() -> None:
     said = comparison(REVERSED)
-    assert sorted(said.reversals(0, 50)) == [("focus", "calibrated"), ("subword_mean", "calibrated")]
+    assert sorted(said.reversals(0, 50)) == [
+        ("focus", "calibrated"),
+        ("subword_mean", "calibrated"),
+    ]
     text = " ".join(said.findings())
     assert "Hungarian after 50 steps: calibrated is lowest (2.3" in text
     assert "beyond doubt better than subword_mean: none" in said.findings()[0]
@@ -52,20 +57,32 @@ def test_where_rankings_disagree_the_findings_say_so() -> None:
 
 
 def test_what_is_equal_is_not_ranked() -> None:
-    equal = comparison({(method, steps): 2.0 for method in ("subword_mean", "mean") for steps in (0, 50)})
+    equal = comparison(
+        {(method, steps): 2.0 for method in ("subword_mean", "mean") for steps in (0, 50)}
+    )
     *ranked, caution = equal.findings()
     assert equal.reversals(0, 50) == [] and all("none" in sentence for sentence in ranked)
     assert caution.startswith("One seed")
 
 
 def test_the_summary_pairs_documents() -> None:
-    row = comparison(REVERSED).summary().set_index(["method", "steps", "language"]).loc[("calibrated", 50, "hu")]
+    row = (
+        comparison(REVERSED)
+        .summary()
+        .set_index(["method", "steps", "language"])
+        .loc[("calibrated", 50, "hu")]
+    )
     assert row.bits_per_byte.value == pytest.approx(2.4, rel=0.05) and row.bits_per_byte.units == 30
-    assert row.change.value == pytest.approx(2.4 / 2.5 - 1) and row.change.high - row.change.low < 1e-9
+    assert (
+        row.change.value == pytest.approx(2.4 / 2.5 - 1) and row.change.high - row.change.low < 1e-9
+    )
 
 
 def test_methods_are_trained_on_the_same_data_and_measured_on_held_out_text(
-    tokenizer: PreTrainedTokenizerFast, change: VocabularyChange, corpora: dict[str, Corpus], tmp_path: Path
+    tokenizer: PreTrainedTokenizerFast,
+    change: VocabularyChange,
+    corpora: dict[str, Corpus],
+    tmp_path: Path,
 ) -> None:
     base = saved(llama(len(tokenizer)), tokenizer, tmp_path / "base")
     overrides = {
@@ -75,9 +92,18 @@ def test_methods_are_trained_on_the_same_data_and_measured_on_held_out_text(
         "training.learning_rate": 0.01,
     }
     recipe = Recipe.profile("smoke", overrides=overrides)
-    ways = {"subword_mean": {}, "again": {}, "untied": {"untie": True}, "random": {"method": "random"}}
-    said = compare_methods(base, change, corpora["hu"], recipe, methods=ways, steps=(0, 8), seeds=(0, 1), documents=3)
-    bits = said.table.pivot_table(index=["method", "steps", "seed", "language"], columns="document", values="bits")
+    ways = {
+        "subword_mean": {},
+        "again": {},
+        "untied": {"untie": True},
+        "random": {"method": "random"},
+    }
+    said = compare_methods(
+        base, change, corpora["hu"], recipe, methods=ways, steps=(0, 8), seeds=(0, 1), documents=3
+    )
+    bits = said.table.pivot_table(
+        index=["method", "steps", "seed", "language"], columns="document", values="bits"
+    )
     assert len(said.table) == (1 + 4 * 2) * 2 * 2 * 3
     pd.testing.assert_frame_equal(bits.loc["subword_mean"], bits.loc["again"])
     before, after = (bits.loc[("subword_mean", steps)].sum(axis=1) for steps in (0, 8))

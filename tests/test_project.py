@@ -63,7 +63,9 @@ LINE = {module: number for number, line in enumerate(LAYERS) for module in line.
 
 def imports(path: Path) -> set[str]:
     nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    return {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 1} - {""}
+    return {
+        node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 1
+    } - {""}
 
 
 def test_every_module_has_its_place_and_imports_only_downwards() -> None:
@@ -75,9 +77,7 @@ def test_every_module_has_its_place_and_imports_only_downwards() -> None:
 
 
 def test_the_import_is_light_and_every_name_is_there() -> None:
-    code = (
-        "import sys, langadapt_utils; print(sorted({'torch', 'transformers', 'pandas', 'datasets'} & set(sys.modules)))"
-    )
+    code = "import sys, langadapt_utils; print(sorted({'torch', 'transformers', 'pandas', 'datasets'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     for name in la.__all__:
@@ -94,11 +94,17 @@ def requirements() -> dict[str, Requirement]:
 def test_conda_users_get_the_same_packages() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
-    named = {Requirement(line).name.lower(): Requirement(line) for line in pip if not line.startswith("--")}
+    named = {
+        Requirement(line).name.lower(): Requirement(line)
+        for line in pip
+        if not line.startswith("--")
+    }
     assert named == requirements()
     assert "--constraint constraints.txt" in pip and "--editable ." in pip
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    python = next(entry for entry in environment["dependencies"] if str(entry).startswith("python "))
+    python = next(
+        entry for entry in environment["dependencies"] if str(entry).startswith("python ")
+    )
     assert python.removeprefix("python ") == project["requires-python"]
 
 
@@ -106,15 +112,29 @@ def test_every_dependency_is_pinned_within_its_range() -> None:
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line]
     pins = {Requirement(line).name.lower(): line.partition("==")[2] for line in lines}
     assert all(pins.values()) and pins["torch"] == "2.13.0"
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    wanted = [*requirements().values(), *(Requirement(line) for lines in extras.values() for line in lines)]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    wanted = [
+        *requirements().values(),
+        *(Requirement(line) for lines in extras.values() for line in lines),
+    ]
     for requirement in wanted:
         if requirement.name != "langadapt":
             assert requirement.specifier.contains(pins[requirement.name.lower()]), requirement
 
 
 def test_the_packages_of_the_design_are_there() -> None:
-    wanted = {"jupyterlab", "torch", "transformers", "tokenizers", "datasets", "matplotlib", "ipywidgets", "papermill"}
+    wanted = {
+        "jupyterlab",
+        "torch",
+        "transformers",
+        "tokenizers",
+        "datasets",
+        "matplotlib",
+        "ipywidgets",
+        "papermill",
+    }
     assert wanted <= set(requirements())
 
 
@@ -131,7 +151,9 @@ def test_a_notebook_in_git_is_clean(name: str) -> None:
 @pytest.mark.parametrize("name", NOTEBOOKS.values())
 def test_a_notebook_tells_its_story(name: str) -> None:
     notebook = json.loads((ROOT / "notebooks" / name).read_text(encoding="utf-8"))
-    prose = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    prose = "\n".join(
+        "".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"
+    )
     assert re.match(r"# .*\?", prose)
     for section in (
         "## The idea in a few lines",
@@ -143,7 +165,9 @@ def test_a_notebook_tells_its_story(name: str) -> None:
         "## In short",
         "does not show",
     ):
-        assert section in prose or (section == "## The idea in a few lines" and "The idea" in prose), section
+        assert section in prose or (
+            section == "## The idea in a few lines" and "The idea" in prose
+        ), section
     links = re.findall(r"\]\((\d\d_[a-z_]+\.ipynb)\)", prose)
     assert links and all((ROOT / "notebooks" / link).exists() for link in links)
 

@@ -27,7 +27,9 @@ def test_a_make_command_is_a_target(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("langadapt run")])
-def test_a_langadapt_command_is_understood(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_langadapt_command_is_understood(
+    command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     asked: list[tuple[Recipe, list[str]]] = []
 
     def fake(recipe: Recipe, folder: Path, *, stages: list[str], **_: object) -> Workspace:
@@ -41,8 +43,10 @@ def test_a_langadapt_command_is_understood(command: str, monkeypatch: pytest.Mon
     for option, value in re.findall(r"(--language|--profile|-p) (\S+)", command):
         if option == "-p":
             name, _, wanted = value.partition("=")
-            section, _, knob = name.rpartition(".")
-            found = getattr(getattr(recipe, section), knob) if section else getattr(recipe, knob)
+            section, _, option = name.rpartition(".")
+            found = (
+                getattr(getattr(recipe, section), option) if section else getattr(recipe, option)
+            )
             found = found[0] if isinstance(found, list) else str(found)
             assert found in (wanted, str(Path.cwd() / wanted))
         else:
@@ -51,15 +55,22 @@ def test_a_langadapt_command_is_understood(command: str, monkeypatch: pytest.Mon
 
 
 def test_the_python_example_runs(
-    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    overrides = {"base": str(tiny_folder), "corpus.english": "builtin", "training.budget_tokens": 2_048}
+    overrides = {
+        "base": str(tiny_folder),
+        "corpus.english": "builtin",
+        "training.budget_tokens": 2_048,
+    }
     tiny = Recipe.profile("smoke", overrides=overrides)
     monkeypatch.setattr(Recipe, "profile", lambda name, language: tiny)
     monkeypatch.chdir(tmp_path)
     example = next(block for block in BLOCKS if "import langadapt_utils as la" in block)
     exec(compile(example.replace("1_000", "100"), "README.md", "exec"), {})
-    assert "Estimate(value=" in capsys.readouterr().out
+    assert "Interval(value=" in capsys.readouterr().out
 
 
 def test_the_estimate_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

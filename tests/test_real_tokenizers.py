@@ -1,4 +1,6 @@
-"""Published tokenizers of each family grow by the same rules; they come from wheels on the package index."""
+"""Published tokenizers of each family grow by the same rules; they come from wheels on the package
+index.
+"""
 
 import json
 from pathlib import Path
@@ -60,7 +62,11 @@ def mistral(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("language", ["hu", "th"])
 @pytest.mark.parametrize("write", [gpt2, deepseek, mistral])
 def test_a_published_tokenizer_learns_a_language(
-    write: object, language: str, corpora: dict[str, Corpus], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write: object,
+    language: str,
+    corpora: dict[str, Corpus],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, wheel in WHEELS.items():
         monkeypatch.setitem(sources.WHEELS, name, wheel)
@@ -68,17 +74,28 @@ def test_a_published_tokenizer_learns_a_language(
     base: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(str(tmp_path))
     train, heldout = corpora[language].train, corpora[language].heldout
     english = {"en": list(train["en"]["text"])}
-    saves = [check for check in lint_tokenizer(base, english["en"]) if "saved and loaded" in check.claim]
+    saves = [
+        check for check in lint_tokenizer(base, english["en"]) if "saved and loaded" in check.claim
+    ]
     assert saves[0].passed
 
-    change = extend_vocabulary(base, train[language]["text"], tokens=300, others=english, protect={"en": 0.995})
+    change = extend_vocabulary(
+        base, train[language]["text"], tokens=300, others=english, protect={"en": 0.995}
+    )
     assert [f"{check.claim}: {check.detail}" for check in change.audit if not check.passed] == []
     texts = list(heldout[language]["text"])
     before, after = (sum(map(len, t(texts)["input_ids"])) for t in (base, change.tokenizer))
     assert after < 0.95 * before
     change.save(tmp_path / "grown")
-    stock, plain = load_tokenizer(tmp_path / "grown"), Tokenizer.from_file(str(tmp_path / "grown" / "tokenizer.json"))
+    stock, plain = (
+        load_tokenizer(tmp_path / "grown"),
+        Tokenizer.from_file(str(tmp_path / "grown" / "tokenizer.json")),
+    )
     for text in texts[:5]:
-        assert stock(text)["input_ids"] == change.tokenizer(text)["input_ids"] == plain.encode(text).ids
+        assert (
+            stock(text)["input_ids"]
+            == change.tokenizer(text)["input_ids"]
+            == plain.encode(text).ids
+        )
         assert stock.decode(stock(text, add_special_tokens=False)["input_ids"]) == text
     assert json.dumps(Spec.of(stock).special) == json.dumps(Spec.of(base).special)

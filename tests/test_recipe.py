@@ -26,22 +26,41 @@ def test_a_written_recipe_is_read_back_the_same(name: str, tmp_path: Path) -> No
             {"mixture.english_shar": 0.1},
             "parameter 'mixture.english_shar' is unknown: did you mean mixture.english_share?",
         ),
-        ({"mixture.english_share": 1.2}, "mixture.english_share cannot be 1.2: it should be less than or equal to 1"),
-        ({"vocabulary.tokens": "many"}, "vocabulary.tokens cannot be 'many': it should be a valid integer"),
-        ({"vocabulary.tokens": 2.5}, "vocabulary.tokens cannot be 2.5: it should be a valid integer"),
-        ({"vocabulary.mode": "swap"}, "vocabulary.mode cannot be 'swap': it should be 'extend' or 'replace'"),
+        (
+            {"mixture.english_share": 1.2},
+            "mixture.english_share cannot be 1.2: it should be less than or equal to 1",
+        ),
+        (
+            {"vocabulary.tokens": "many"},
+            "vocabulary.tokens cannot be 'many': it should be a valid integer",
+        ),
+        (
+            {"vocabulary.tokens": 2.5},
+            "vocabulary.tokens cannot be 2.5: it should be a valid integer",
+        ),
+        (
+            {"vocabulary.mode": "swap"},
+            "vocabulary.mode cannot be 'swap': it should be 'extend' or 'replace'",
+        ),
         ({"embeddings.method": "magic"}, "embeddings.method cannot be 'magic'"),
-        ({"training.learning_rate": 0}, "training.learning_rate cannot be 0.0: it should be greater than 0"),
+        (
+            {"training.learning_rate": 0},
+            "training.learning_rate cannot be 0.0: it should be greater than 0",
+        ),
         ({"language": "th"}, "parameter 'language' is unknown"),
     ],
 )
-def test_a_wrong_knob_is_refused_in_one_sentence(overrides: dict[str, object], sentence: str) -> None:
+def test_a_wrong_knob_is_refused_in_one_sentence(
+    overrides: dict[str, object], sentence: str
+) -> None:
     with pytest.raises(RecipeError) as error:
         Recipe.profile("cpu", overrides=overrides)
     assert sentence in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("profile", "language"), [("cpuu", "hu"), ("cpu", "Hungarian"), ("cpu", "en"), ("cpu", "no ")])
+@pytest.mark.parametrize(
+    ("profile", "language"), [("cpuu", "hu"), ("cpu", "Hungarian"), ("cpu", "en"), ("cpu", "no ")]
+)
 def test_unknown_profile_or_language_is_refused(profile: str, language: str) -> None:
     with pytest.raises(RecipeError):
         Recipe.profile(profile, language=language)
@@ -50,7 +69,10 @@ def test_unknown_profile_or_language_is_refused(profile: str, language: str) -> 
 @given(st.floats(allow_nan=True, allow_infinity=True))
 def test_an_english_share_is_between_0_and_1(share: float) -> None:
     if 0 <= share <= 1:
-        assert Recipe.profile("cpu", overrides={"mixture.english_share": share}).mixture.english_share == share
+        assert (
+            Recipe.profile("cpu", overrides={"mixture.english_share": share}).mixture.english_share
+            == share
+        )
     else:
         with pytest.raises(RecipeError, match=r"mixture\.english_share"):
             Recipe.profile("cpu", overrides={"mixture.english_share": share})
@@ -67,7 +89,9 @@ def test_an_english_share_is_between_0_and_1(share: float) -> None:
 def test_numbers_may_be_written_as_people_write_them(text: str, value: float) -> None:
     name, parsed = parse_override(text)
     assert (
-        dict(Recipe.profile("cpu", overrides={name: parsed}))[name.split(".")[0]].model_dump()[name.split(".")[1]]
+        dict(Recipe.profile("cpu", overrides={name: parsed}))[name.split(".")[0]].model_dump()[
+            name.split(".")[1]
+        ]
         == value
     )
 
@@ -92,11 +116,16 @@ def test_the_name_of_a_run_says_when_knobs_differ() -> None:
 
 def test_every_method_that_a_recipe_may_name_exists() -> None:
     for method in METHODS:
-        assert Recipe.profile("cpu", overrides={"embeddings.method": method}).embeddings.method == method
+        assert (
+            Recipe.profile("cpu", overrides={"embeddings.method": method}).embeddings.method
+            == method
+        )
     assert set(get_args(MethodName)) == set(METHODS)
 
 
-@pytest.mark.parametrize("content", ["[1, 2]", "a: [", "profile_name: cpu\nlanguage: hu\nsurprise: 1"])
+@pytest.mark.parametrize(
+    "content", ["[1, 2]", "a: [", "profile_name: cpu\nlanguage: hu\nsurprise: 1"]
+)
 def test_a_broken_recipe_file_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(content)
     with pytest.raises(RecipeError):
@@ -109,7 +138,9 @@ def test_the_vocabulary_knobs_become_arguments() -> None:
     arguments = recipe.vocabulary.arguments("th")
     assert arguments["forbid"] == ["digits", "mixed_scripts"] and arguments["segment"] == "th"
     assert arguments["protect"] == {"en": recipe.vocabulary.protect_english}
-    plain = Recipe.profile("cpu", overrides={"vocabulary.protect_english": 0, "vocabulary.forbid": ""})
+    plain = Recipe.profile(
+        "cpu", overrides={"vocabulary.protect_english": 0, "vocabulary.forbid": ""}
+    )
     arguments = plain.vocabulary.arguments("hu")
     assert arguments["protect"] == {} and arguments["forbid"] == [] and arguments["segment"] is None
     with pytest.raises(RecipeError, match=r"vocabulary\.forbid\.0 cannot be 'emoji'"):

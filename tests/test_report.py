@@ -21,10 +21,16 @@ def test_runs_are_compared_on_the_same_documents(tmp_path: Path) -> None:
         ]
         folder = tmp_path / name
         folder.mkdir()
-        Scores(["base", "adapted"], "hu", pd.DataFrame(rows), pd.DataFrame(), [], 200).save(folder / "scores.json")
+        Scores(["base", "adapted"], "hu", pd.DataFrame(rows), pd.DataFrame(), [], 200).save(
+            folder / "scores.json"
+        )
         return folder
 
-    first, second, other = finished("first", 250.0), finished("second", 200.0), finished("other", 200.0, documents=9)
+    first, second, other = (
+        finished("first", 250.0),
+        finished("second", 200.0),
+        finished("other", 200.0, documents=9),
+    )
     table = compare_runs([first, second, other])
     assert [one is None for one in table.against_first] == [True, True, False, False, True, True]
     expected = sum(200.0 + i for i in range(20)) / sum(250.0 + i for i in range(20)) - 1

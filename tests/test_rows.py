@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from langadapt_utils.corpus.corpus import Corpus
-from langadapt_utils.embeddings.initialise import METHODS, initialise_embeddings, make_rows
+from langadapt_utils.embeddings.initialise import METHODS, initialise_embeddings, new_embeddings
 from langadapt_utils.embeddings.learned import pursue, sparsemax
 from langadapt_utils.embeddings.methods import characters
 from langadapt_utils.errors import ModelError
@@ -22,7 +22,9 @@ from langadapt_utils.languages import scripts_of
 from langadapt_utils.tokens import surface_bytes
 from langadapt_utils.vocabulary.change import VocabularyChange
 
-CLOSED = [name for name in METHODS if name not in ("focus", "matching_pursuit", "distilled", "gated")]
+CLOSED = [
+    name for name in METHODS if name not in ("focus", "matching_pursuit", "distilled", "gated")
+]
 
 
 def matrix(model: PreTrainedModel) -> torch.Tensor:
@@ -43,12 +45,14 @@ def whole_mean(old: torch.Tensor, change: VocabularyChange, new: int) -> torch.T
 
 
 def pieces_mean(old: torch.Tensor, change: VocabularyChange, new: int) -> torch.Tensor:
-    return sum(old[i] for i in change.spelled[new]) / len(change.spelled[new])  # type: ignore[return-value]
+    return sum(old[i] for i in change.base_pieces[new]) / len(change.base_pieces[new])  # type: ignore[return-value]
 
 
 def by_length(old: torch.Tensor, change: VocabularyChange, new: int) -> torch.Tensor:
-    lengths = [characters(base_bytes(change, i)) for i in change.spelled[new]]
-    return sum(old[i] * n for i, n in zip(change.spelled[new], lengths, strict=True)) / sum(lengths)  # type: ignore[return-value]
+    lengths = [characters(base_bytes(change, i)) for i in change.base_pieces[new]]
+    return sum(old[i] * n for i, n in zip(change.base_pieces[new], lengths, strict=True)) / sum(
+        lengths
+    )  # type: ignore[return-value]
 
 
 def as_long_as_its_script(old: torch.Tensor, change: VocabularyChange, new: int) -> torch.Tensor:
@@ -56,7 +60,7 @@ def as_long_as_its_script(old: torch.Tensor, change: VocabularyChange, new: int)
         return min(scripts_of(raw.decode("utf-8", "ignore")), default="")
 
     special = change.tokenizer.added_tokens_decoder
-    of_old = {i: "" if i in special else script(base_bytes(change, i)) for i in change.kept}
+    of_old = {i: "" if i in special else script(base_bytes(change, i)) for i in change.new_to_old}
     mine = script(surface_bytes(change.added[new]))
     same = [i for i, other in of_old.items() if other == mine]
     norms = [old[i].norm() for i in (same if len(same) >= 20 else range(len(old)))]
@@ -70,8 +74,8 @@ BY_HAND: dict[str, Callable[[torch.Tensor, VocabularyChange, int], torch.Tensor]
     "subword_mean": pieces_mean,
     "length_weighted": by_length,
     "calibrated": as_long_as_its_script,
-    "first_piece": lambda old, change, new: old[change.spelled[new][0]],
-    "last_piece": lambda old, change, new: old[change.spelled[new][-1]],
+    "first_piece": lambda old, change, new: old[change.base_pieces[new][0]],
+    "last_piece": lambda old, change, new: old[change.base_pieces[new][-1]],
 }
 BY_HAND_OUT = BY_HAND | {
     "mean_in_first_out": BY_HAND["first_piece"],
@@ -89,7 +93,7 @@ def test_rows_are_those_computed_by_hand(
     method: str, tokenizer: PreTrainedTokenizerFast, change: VocabularyChange
 ) -> None:
     model = llama(len(tokenizer), tied=False)
-    made = make_rows(model, change, method=method)
+    made = new_embeddings(model, change, method=method)
     assert made.output is not None
     for side, hand, old in (
         (made.input, BY_HAND[method], matrix(model)),
@@ -104,7 +108,7 @@ def test_rows_are_those_computed_by_hand(
 
 @pytest.mark.parametrize("method", ["subword_mean", "length_weighted", "calibrated"])
 def test_most_rows_are_exact(method: str, model: PreTrainedModel, change: VocabularyChange) -> None:
-    made = make_rows(model, change, method=method).input.rows_ND
+    made = new_embeddings(model, change, method=method).input.rows_ND
     expected = torch.stack([BY_HAND[method](matrix(model), change, new) for new in change.added])
     assert ((made - expected).abs().amax(dim=1) < 1e-6).float().mean() > 0.9
 
@@ -112,7 +116,9 @@ def test_most_rows_are_exact(method: str, model: PreTrainedModel, change: Vocabu
 def test_random_rows_have_the_spread_of_old_ones_and_follow_the_seed(
     model: PreTrainedModel, change: VocabularyChange
 ) -> None:
-    one, two, other = (make_rows(model, change, method="random", seed=s).input.rows_ND for s in (0, 0, 1))
+    one, two, other = (
+        new_embeddings(model, change, method="random", seed=s).input.rows_ND for s in (0, 0, 1)
+    )
     assert torch.equal(one, two) and not torch.equal(one, other)
     assert one.std().item() == pytest.approx(matrix(model).std().item(), rel=0.05)
     assert one.mean().item() == pytest.approx(matrix(model).mean().item(), abs=0.01)
@@ -122,7 +128,7 @@ def test_multivariate_normal_rows_spread_as_those_of_transformers(
     tokenizer: PreTrainedTokenizerFast, change: VocabularyChange
 ) -> None:
     model, theirs = (llama(len(tokenizer)) for _ in range(2))
-    mine = make_rows(model, change, method="multivariate_normal").input.rows_ND
+    mine = new_embeddings(model, change, method="multivariate_normal").input.rows_ND
     torch.manual_seed(0)
     theirs.resize_token_embeddings(change.size, mean_resizing=True)
     other = matrix(theirs)[list(change.added)]
@@ -130,37 +136,49 @@ def test_multivariate_normal_rows_spread_as_those_of_transformers(
     assert mine.std(dim=0).mean().item() == pytest.approx(other.std(dim=0).mean().item(), rel=0.15)
 
 
-@pytest.mark.parametrize("method", ["subword_mean", "length_weighted", "calibrated", "first_piece", "focus"])
+@pytest.mark.parametrize(
+    "method", ["subword_mean", "length_weighted", "calibrated", "first_piece", "focus"]
+)
 def test_the_origin_of_a_row_rebuilds_it(
     method: str, model: PreTrainedModel, change: VocabularyChange, corpora: dict[str, Corpus]
 ) -> None:
-    made = make_rows(model, change, method=method, texts=corpora["hu"].train["hu"]["text"])
+    made = new_embeddings(model, change, method=method, texts=corpora["hu"].train["hu"]["text"])
     exact = 0
     for place, new in enumerate(change.added):
-        origin = made.origin(new)
+        origin = made.provenance(new)
         assert set(origin.side) == {"input"} and origin.token.str.len().min() > 0
-        rebuilt = sum(matrix(model)[old] * weight for old, weight in zip(origin.id, origin.weight, strict=True))
+        rebuilt = sum(
+            matrix(model)[old] * weight
+            for old, weight in zip(origin.id, origin.weight, strict=True)
+        )
         error = (made.input.rows_ND[place] - rebuilt).norm() / rebuilt.norm()
         assert error <= (0.0101 if "noise" in origin.note[0] else 1e-5)
         exact += int(error < 1e-5)
     assert exact > 100 or method == "first_piece"
 
 
-def test_origins_of_drawn_rows_are_told_in_words(model: PreTrainedModel, change: VocabularyChange) -> None:
+def test_origins_of_drawn_rows_are_told_in_words(
+    model: PreTrainedModel, change: VocabularyChange
+) -> None:
     new = next(iter(change.added))
-    origin = make_rows(model, change, method="random").origin(new)
+    origin = new_embeddings(model, change, method="random").provenance(new)
     assert len(origin) == 1 and origin.note[0].startswith("drawn") and origin.id[0] is None
     with pytest.raises(ModelError, match="0 is not the id of a new token"):
-        make_rows(model, change).origin(0)
+        new_embeddings(model, change).provenance(0)
 
 
-@given(scores=st.lists(st.lists(st.floats(-3, 3, width=32), min_size=4, max_size=4), min_size=1, max_size=5))
+@given(
+    scores=st.lists(
+        st.lists(st.floats(-3, 3, width=32), min_size=4, max_size=4), min_size=1, max_size=5
+    )
+)
 def test_sparsemax_is_the_nearest_point_of_the_simplex(scores: list[list[float]]) -> None:
     given_BO = torch.tensor(scores)
     weights_BO = sparsemax(given_BO)
     assert (weights_BO >= 0).all()
     torch.testing.assert_close(weights_BO.sum(dim=1), torch.ones(len(scores)))
-    # No point of the simplex is nearer: the gradient of the distance does not fall towards any corner.
+    # No point of the simplex is nearer: the gradient of the distance does not fall towards
+    # any corner.
     slope_BO = weights_BO - given_BO
     lowest_B = slope_BO.min(dim=1).values
     torch.testing.assert_close((slope_BO * weights_BO).sum(dim=1), lowest_B, atol=1e-4, rtol=1e-4)
@@ -170,16 +188,18 @@ def test_focus_mixes_old_tokens_that_the_text_shows(
     model: PreTrainedModel, change: VocabularyChange, corpora: dict[str, Corpus]
 ) -> None:
     texts = corpora["hu"].train["hu"]["text"]
-    made, again = (make_rows(model, change, method="focus", texts=texts) for _ in range(2))
+    made, again = (new_embeddings(model, change, method="focus", texts=texts) for _ in range(2))
     assert torch.equal(made.input.rows_ND, again.input.rows_ND)
     weights = made.input.weights_NV.to_dense()  # type: ignore[union-attr]
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(len(weights)), atol=1e-4, rtol=0)
     shown = {i for ids in change.tokenizer(list(texts))["input_ids"] for i in ids}
-    assert set(weights.sum(dim=0).nonzero().flatten().tolist()) <= shown & set(change.kept.values())
+    assert set(weights.sum(dim=0).nonzero().flatten().tolist()) <= shown & set(
+        change.new_to_old.values()
+    )
     with pytest.raises(ModelError, match="'focus' learns from text"):
-        make_rows(model, change, method="focus")
+        new_embeddings(model, change, method="focus")
     with pytest.raises(ModelError, match="no old token that its 1 texts show at least 10 times"):
-        make_rows(model, change, method="focus", texts=["egy"])
+        new_embeddings(model, change, method="focus", texts=["egy"])
 
 
 def test_pursuit_finds_the_anchors_a_target_was_made_of() -> None:
@@ -189,36 +209,49 @@ def test_pursuit_finds_the_anchors_a_target_was_made_of() -> None:
     for row in truth:
         row[torch.randperm(40)[:3]] = torch.tensor([2.0, -1.5, 1.0])
     chosen, weights = pursue(truth @ anchors, anchors, most=5)
-    torch.testing.assert_close(torch.zeros(6, 40).scatter(1, chosen, weights), truth, atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        torch.zeros(6, 40).scatter(1, chosen, weights), truth, atol=1e-3, rtol=0
+    )
 
 
 def test_matching_pursuit_carries_mixtures_over_from_a_donor(
     model: PreTrainedModel, change: VocabularyChange, tmp_path: Path
 ) -> None:
-    """The donor holds the model's space turned round; what it knows of a new token must come back."""
+    """The donor holds the model's space turned round; what it knows of a new token must come
+    back.
+    """
     torch.manual_seed(0)
     truth, donor = 0.02 * torch.randn(len(change.added), 16), llama(change.size)
     turn, _ = torch.linalg.qr(torch.randn(16, 16))
     with torch.no_grad():
-        matrix(donor)[list(change.kept)] = matrix(model)[list(change.kept.values())] @ turn
+        matrix(donor)[list(change.new_to_old)] = (
+            matrix(model)[list(change.new_to_old.values())] @ turn
+        )
         matrix(donor)[list(change.added)] = truth @ turn
-    made = make_rows(model, change, method="matching_pursuit", donor=saved(donor, change.tokenizer, tmp_path))
+    made = new_embeddings(
+        model, change, method="matching_pursuit", donor=saved(donor, change.tokenizer, tmp_path)
+    )
     torch.testing.assert_close(made.input.rows_ND, truth, atol=1e-4, rtol=1e-3)
     assert made.input.weights_NV.to_dense().count_nonzero(dim=1).max() <= 16  # type: ignore[union-attr]
     with pytest.raises(ModelError, match="give it as `donor`"):
-        make_rows(model, change, method="matching_pursuit")
+        new_embeddings(model, change, method="matching_pursuit")
 
 
-def hidden_error(model: PreTrainedModel, rows: torch.Tensor, change: VocabularyChange, texts: list[str]) -> float:
-    """How far hidden states at the end of texts are from those of the base model, which reads the pieces."""
+def hidden_error(
+    model: PreTrainedModel, rows: torch.Tensor, change: VocabularyChange, texts: list[str]
+) -> float:
+    """How far hidden states at the end of texts are from those of the base model, which reads the
+    pieces.
+    """
     made = dataclasses.replace(
-        make_rows(model, change), input=dataclasses.replace(make_rows(model, change).input, rows_ND=rows)
+        new_embeddings(model, change),
+        input=dataclasses.replace(new_embeddings(model, change).input, rows_ND=rows),
     )
     adapted = initialise_embeddings(model, change, rows=made)
     errors = []
     for text in texts:
         ids = change.tokenizer(text)["input_ids"][:40]
-        old = [o for i in ids for o in (change.spelled.get(i) or (i,))][:120]
+        old = [o for i in ids for o in (change.base_pieces.get(i) or (i,))][:120]
         with torch.no_grad():
             after = adapted.model(torch.tensor([ids])).last_hidden_state[0, -1]
             before = model.model(torch.tensor([old])).last_hidden_state[0, -1]
@@ -230,19 +263,23 @@ def test_distilled_rows_bring_hidden_states_nearer_to_those_of_the_pieces(
     model: PreTrainedModel, change: VocabularyChange, corpora: dict[str, Corpus]
 ) -> None:
     texts = corpora["hu"].train["hu"]["text"]
-    mean, learned = (make_rows(model, change, method=m, texts=texts) for m in ("subword_mean", "distilled"))
+    mean, learned = (
+        new_embeddings(model, change, method=m, texts=texts) for m in ("subword_mean", "distilled")
+    )
     heldout = corpora["hu"].heldout["hu"]["text"][:30]
     errors = [hidden_error(model, made.input.rows_ND, change, heldout) for made in (mean, learned)]
     assert errors[1] < errors[0]
     with pytest.raises(ModelError, match="'distilled' learns from text"):
-        make_rows(model, change, method="distilled")
+        new_embeddings(model, change, method="distilled")
     with pytest.raises(ModelError, match="found no new token"):
-        make_rows(model, change, method="distilled", texts=["the"])
+        new_embeddings(model, change, method="distilled", texts=["the"])
 
 
-def new_token_odds(model: PreTrainedModel, rows: torch.Tensor, change: VocabularyChange, texts: list[str]) -> float:
+def new_token_odds(
+    model: PreTrainedModel, rows: torch.Tensor, change: VocabularyChange, texts: list[str]
+) -> float:
     """The mean probability, in logarithms, of there being a new token next or not, as there is."""
-    made = make_rows(model, change)
+    made = new_embeddings(model, change)
     made = dataclasses.replace(made, input=dataclasses.replace(made.input, rows_ND=rows))
     adapted = initialise_embeddings(model, change, rows=made)
     scores = []
@@ -261,29 +298,36 @@ def test_gated_rows_are_written_where_they_are_due(
     heldout, given = corpora["hu"].heldout, both(corpora)
     with torch.no_grad():
         matrix(model)[:] *= 20  # so that contexts differ in a model that was never trained
-    mean, gate = (make_rows(model, change, method=m, **given).input.rows_ND for m in ("length_weighted", "gated"))  # type: ignore[arg-type]
+    mean, gate = (
+        new_embeddings(model, change, method=m, **given).input.rows_ND
+        for m in ("length_weighted", "gated")
+    )  # type: ignore[arg-type]
     moved = gate - mean
     shared = moved.median(dim=0).values
-    assert ((moved - shared).norm(dim=1) < 0.02 * mean.norm(dim=1).max()).all() and shared.norm() > 0
+    assert (
+        (moved - shared).norm(dim=1) < 0.02 * mean.norm(dim=1).max()
+    ).all() and shared.norm() > 0
     for language in ("hu", "en"):
         texts = list(heldout[language]["text"])
         before, after = (new_token_odds(model, rows, change, texts) for rows in (mean, gate))
         assert after > before, language
     for missing in ("texts", "english"):
         with pytest.raises(ModelError, match="of the target language and of English"):
-            make_rows(model, change, method="gated", **given | {missing: None})  # type: ignore[arg-type]
+            new_embeddings(model, change, method="gated", **given | {missing: None})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("fault", "value"), [("not finite", float("nan")), ("zero", 0.0)])
 def test_broken_rows_are_errors_that_name_the_token(
     fault: str, value: float, model: PreTrainedModel, change: VocabularyChange
 ) -> None:
-    new, old = next((new, old) for new, old in change.spelled.items() if len(set(old)) == len(old))
+    new, old = next(
+        (new, old) for new, old in change.base_pieces.items() if len(set(old)) == len(old)
+    )
     with torch.no_grad():
         matrix(model)[list(old)] = value
     with pytest.raises(ModelError, match=f"is {fault}") as raised:
-        make_rows(model, change)
-    spoilt = [n for n, ids in change.spelled.items() if set(ids) & set(old)]
+        new_embeddings(model, change)
+    spoilt = [n for n, ids in change.base_pieces.items() if set(ids) & set(old)]
     assert any(repr(change.text(n)) in str(raised.value) for n in spoilt) and new in spoilt
 
 
@@ -301,14 +345,16 @@ def test_no_two_rows_are_the_same(
     donor = saved(llama(change.size), change.tokenizer, tmp_path)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "method '.*' makes different rows")
-        made = make_rows(model, change, method=method, donor=donor, **both(corpora))  # type: ignore[arg-type]
+        made = new_embeddings(model, change, method=method, donor=donor, **both(corpora))  # type: ignore[arg-type]
     rows = torch.cat([matrix(model), made.input.rows_ND.to(dtype)])
     assert len(torch.unique(rows, dim=0)) == len(rows)
 
 
-def test_rows_that_cannot_be_told_apart_are_an_error(model: PreTrainedModel, change: VocabularyChange) -> None:
+def test_rows_that_cannot_be_told_apart_are_an_error(
+    model: PreTrainedModel, change: VocabularyChange
+) -> None:
     tiny = llama(len(matrix(model))).to(torch.bfloat16)
     with torch.no_grad():
         matrix(tiny)[:] = 2.0**-126 * torch.randint(1, 3, (len(matrix(tiny)), 1))
     with pytest.raises(ModelError, match="is the same as that of another token"):
-        make_rows(tiny, change)
+        new_embeddings(tiny, change)

@@ -11,17 +11,27 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.evaluation.evaluate import evaluate
 from langadapt_utils.evaluation.scores import Scores
-from langadapt_utils.intervals import Estimate, sign
+from langadapt_utils.intervals import Interval, sign
 from langadapt_utils.recipe import EvaluationRecipe
 
 UNDECIDED = "no difference that this test can tell."
-SCHEMA = json.loads((resources.files("langadapt_utils") / "scores.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads(
+    (resources.files("langadapt_utils") / "scores.schema.json").read_text(encoding="utf-8")
+)
 
 
-def rows_of(bits: dict[str, float], documents: int = 20, language: str = "en") -> list[dict[str, object]]:
+def rows_of(
+    bits: dict[str, float], documents: int = 20, language: str = "en"
+) -> list[dict[str, object]]:
     """Documents of one language that cost each model about as many bits."""
     return [
-        {"model": model, "language": language, "source": "builtin", "domain": f"d{i % 3}", "id": str(i)}
+        {
+            "model": model,
+            "language": language,
+            "source": "builtin",
+            "domain": f"d{i % 3}",
+            "id": str(i),
+        }
         | {"bits": value * (1 + i / 100), "bytes": 100}
         for model, value in bits.items()
         for i in range(documents)
@@ -33,19 +43,28 @@ def test_findings_follow_from_the_tests(scores: Scores) -> None:
     assert all(sign(change) == -1 for change in table.change)
     findings = [finding.text for finding in scores.findings()]
     assert len(findings) == 3 + 2 * 3 + 3 + 1 + 1
-    assert all("fell by" in sentence and sentence.endswith(": better.") for sentence in findings[:3])
+    assert all(
+        "fell by" in sentence and sentence.endswith(": better.") for sentence in findings[:3]
+    )
     unchanged = Scores(["base", "base"], "hu", scores.documents, scores.items, [], 200)
-    assert all("no difference that this test can tell" in str(finding) for finding in unchanged.findings()[:-1])
+    assert all(
+        "no difference that this test can tell" in str(finding)
+        for finding in unchanged.findings()[:-1]
+    )
 
 
 def test_every_number_of_a_finding_stands_where_it_says(scores: Scores, tmp_path: Path) -> None:
     scores.save(tmp_path / "scores.json")
     content = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
-    assert [finding["text"] for finding in content["findings"]] == [finding.text for finding in scores.findings()]
+    assert [finding["text"] for finding in content["findings"]] == [
+        finding.text for finding in scores.findings()
+    ]
     for finding in content["findings"]:
         assert not untraceable(finding["text"], content, finding["source"]), finding
     wrong = content["findings"][0]["text"].replace("from 10.", "from 12.")
-    assert wrong != content["findings"][0]["text"] and untraceable(wrong, content, "/bits_per_byte/0")
+    assert wrong != content["findings"][0]["text"] and untraceable(
+        wrong, content, "/bits_per_byte/0"
+    )
 
 
 def test_what_is_saved_is_what_the_schema_says(scores: Scores, tmp_path: Path) -> None:
@@ -61,11 +80,17 @@ def test_what_is_saved_is_what_the_schema_says(scores: Scores, tmp_path: Path) -
 def test_english_is_compared_with_the_control_too(tmp_path: Path) -> None:
     rows = rows_of({"base": 300.0, "control": 250.0, "adapted": 275.0})
     rows += rows_of({"base": 500.0, "adapted": 400.0}, language="hu")
-    scores = Scores(["base", "control", "adapted"], "hu", pd.DataFrame(rows), pd.DataFrame(), [], 200)
+    scores = Scores(
+        ["base", "control", "adapted"], "hu", pd.DataFrame(rows), pd.DataFrame(), [], 200
+    )
     english, hungarian = scores.bits_per_byte().itertuples()
     assert english.against_control.value == pytest.approx(0.1) and hungarian.against_control is None
     findings = [finding.text for finding in scores.findings()]
-    assert findings[0].endswith(": better.") and findings[1].endswith(": worse.") and "control" in findings[1]
+    assert (
+        findings[0].endswith(": better.")
+        and findings[1].endswith(": worse.")
+        and "control" in findings[1]
+    )
     assert scores.comparisons()["count"] == 3
     scores.save(tmp_path / "scores.json")
     jsonschema.validate(json.loads((tmp_path / "scores.json").read_text()), SCHEMA)
@@ -73,7 +98,12 @@ def test_english_is_compared_with_the_control_too(tmp_path: Path) -> None:
 
 def test_one_document_says_nothing_of_others(tmp_path: Path) -> None:
     scores = Scores(
-        ["base", "adapted"], "hu", pd.DataFrame(rows_of({"base": 3.0, "adapted": 1.0}, 1)), pd.DataFrame(), [], 200
+        ["base", "adapted"],
+        "hu",
+        pd.DataFrame(rows_of({"base": 3.0, "adapted": 1.0}, 1)),
+        pd.DataFrame(),
+        [],
+        200,
     )
     assert scores.findings()[0].text.endswith("no difference that this test can tell.")
     scores.save(tmp_path / "scores.json")
@@ -82,7 +112,14 @@ def test_one_document_says_nothing_of_others(tmp_path: Path) -> None:
 
 def test_what_was_retained_is_measured_above_chance() -> None:
     rows = [
-        {"model": model, "language": "en", "kind": kind, "id": f"{kind}{i}", "correct": i < right, "chance": 0.5}
+        {
+            "model": model,
+            "language": "en",
+            "kind": kind,
+            "id": f"{kind}{i}",
+            "correct": i < right,
+            "chance": 0.5,
+        }
         for kind, before, after in (("choice", 90, 70), ("pairs", 55, 50))
         for model, right in (("base", before), ("adapted", after))
         for i in range(100)
@@ -91,11 +128,18 @@ def test_what_was_retained_is_measured_above_chance() -> None:
     table = scores.accuracy().set_index("kind")
     assert table.retained["choice"].value == pytest.approx(0.5) and table.retained["pairs"] is None
     transfer = scores.backward_transfer()
-    assert transfer and transfer.value == pytest.approx(-0.125) and transfer.low < -0.125 < transfer.high < 0
+    assert (
+        transfer
+        and transfer.value == pytest.approx(-0.125)
+        and transfer.low < -0.125 < transfer.high < 0
+    )
 
 
 def test_a_model_compared_with_itself_is_never_told_apart(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, corpora: dict[str, Corpus], tmp_path: Path
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    corpora: dict[str, Corpus],
+    tmp_path: Path,
 ) -> None:
     same = saved(model, tokenizer, tmp_path / "same")
     recipe = EvaluationRecipe(documents=6, items=8, resamples=200, new_tokens=4)
@@ -117,4 +161,4 @@ def test_scores_are_read_back_the_same(scores: Scores, tmp_path: Path) -> None:
 def test_domains_add_up_to_the_whole(scores: Scores) -> None:
     by_domain = scores.bits_per_byte(by=("language", "domain"))
     assert sum(estimate.units for estimate in by_domain.before) == len(scores.documents) / 2
-    assert isinstance(by_domain.change.iloc[0], Estimate)
+    assert isinstance(by_domain.change.iloc[0], Interval)

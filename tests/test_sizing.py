@@ -26,7 +26,9 @@ def token_counts_of(texts: list[str], spec: Spec) -> Counter[str]:
 
 
 @pytest.mark.parametrize("mode", ["extend", "replace"])
-@pytest.mark.parametrize("build", [train_tokenizer, sentencepiece_bpe, unigram], ids=["bytes", "pieces", "unigram"])
+@pytest.mark.parametrize(
+    "build", [train_tokenizer, sentencepiece_bpe, unigram], ids=["bytes", "pieces", "unigram"]
+)
 def test_one_run_tells_what_smaller_ones_would_give(
     build: Callable[[list[str]], PreTrainedTokenizerFast], mode: str, corpora: dict[str, Corpus]
 ) -> None:
@@ -40,7 +42,9 @@ def test_one_run_tells_what_smaller_ones_would_give(
 
     change = extend_vocabulary(base, texts, tokens=40, **options)  # type: ignore[arg-type]
     specs = (Spec.of(base), Spec.of(change.tokenizer))
-    told = tokens_by_number(*specs, change.added, change.spelled, partial(token_counts_of, heldout))
+    told = tokens_by_number(
+        *specs, change.added, change.base_pieces, partial(token_counts_of, heldout)
+    )
     if mode == "extend":
         assert told[0] == count(base)
     assert told[40] == count(change.tokenizer)
@@ -72,12 +76,20 @@ def test_costs_are_those_of_the_model(
     assert table.parity[0] == pytest.approx(
         table.tokens[0] / sum(len(tokenizer(s)["input_ids"]) for s in sentences["en"])
     )
-    assert table.speed[100] == pytest.approx(table.tokens[0] / table.tokens[100] / table.compute_per_token[100])
+    assert table.speed[100] == pytest.approx(
+        table.tokens[0] / table.tokens[100] / table.compute_per_token[100]
+    )
     assert 0 < sizes.knee < 100 and sizes.at(sizes.knee).saved > 0.5 * table.saved.max()
 
     title = la.plot_sizes(sizes).get_title(loc="left").replace("\n", " ")
-    assert title.startswith(f"100 new tokens save {table.saved.max():.0%}") and f"{sizes.knee:,}" in title
+    assert (
+        title.startswith(f"100 new tokens save {table.saved.max():.0%}")
+        and f"{sizes.knee:,}" in title
+    )
     slider, answer = vocabulary_size_widget(sizes).controls.children
     assert f"{sizes.knee:,} new tokens" in answer.value
     slider.value = 100
-    assert "<b>100 new tokens</b>: Hungarian takes" in answer.value and f"{table.saved[100]:.0%}" in answer.value
+    assert (
+        "<b>100 new tokens</b>: Hungarian takes" in answer.value
+        and f"{table.saved[100]:.0%}" in answer.value
+    )

@@ -36,7 +36,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def left_behind(cache: Path) -> list[str]:
-    return sorted(path.name for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return sorted(
+        path.name for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"
+    )
 
 
 def test_no_network_says_what_was_needed_and_how_to_provide_it(cache: Path) -> None:
@@ -60,7 +62,9 @@ def test_a_wheel_with_another_checksum_is_refused(cache: Path) -> None:
         fetch_wheel("thing==1.0")
 
 
-def test_an_interrupted_download_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_download_leaves_nothing(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def half_way(requirement: str, folder: Path, final: Path) -> None:
         (folder / final.name).write_bytes(CONTENT[:5])
         raise KeyboardInterrupt
@@ -71,7 +75,9 @@ def test_an_interrupted_download_leaves_nothing(cache: Path, monkeypatch: pytest
     assert left_behind(cache) == []
 
 
-def test_an_interrupted_conversion_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_conversion_leaves_nothing(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import zipfile
 
     archive = cache / "archive.whl"
@@ -107,7 +113,10 @@ def test_two_processes_may_ask_at_once(cache: Path, tmp_path: Path) -> None:
         "assert sources.fetch_wheel('thing==1.0').read_bytes() == content\n"
     )
     command = [sys.executable, str(script)]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) for _ in range(2)]
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
+        for _ in range(2)
+    ]
     printed = "".join(process.communicate(timeout=120)[0] for process in both)
     assert [process.returncode for process in both] == [0, 0]
     assert printed.count("downloading") == 1
@@ -157,7 +166,9 @@ def test_a_hub_model_is_found_by_name_and_revision(tiny_folder: Path, tmp_path: 
         "    print(load_base(name).model.num_parameters())\n"
     )
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == 2
 
@@ -170,8 +181,12 @@ def test_a_hub_model_that_cannot_be_fetched_is_one_sentence(tmp_path: Path) -> N
         "except SourceError as error:\n    print(error)\n"
     )
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
-    assert "cannot fetch hub:org/absent" in done.stdout and len(done.stdout.strip().splitlines()) == 1
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (
+        "cannot fetch hub:org/absent" in done.stdout and len(done.stdout.strip().splitlines()) == 1
+    )
 
 
 @pytest.mark.base

@@ -17,8 +17,8 @@ from langadapt_utils.experiments.comparison import (
     BEFORE,
     COLUMNS,
     Sweep,
-    dial,
-    english_share_arms,
+    english_share_variants,
+    interpolation_sweep,
     recorded_sweeps,
     sweep,
 )
@@ -42,40 +42,66 @@ RECIPE = Recipe.profile(
 
 
 def test_arms_differ_in_their_share_alone() -> None:
-    arms = english_share_arms(RECIPE)
-    assert list(arms) == ["0% English", "50% English", "100% English"]
-    for share, arm in zip([0.0, 0.5, 1.0], arms.values(), strict=True):
-        assert set(RECIPE.differences(arm)) <= {"mixture.english_share", "training.budget_tokens"}
-        assert arm.mixture.english_share == share and arm.training.budget_tokens == 12_288
+    variants = english_share_variants(RECIPE)
+    assert list(variants) == ["0% English", "50% English", "100% English"]
+    for share, variant in zip([0.0, 0.5, 1.0], variants.values(), strict=True):
+        assert set(RECIPE.differences(variant)) <= {
+            "mixture.english_share",
+            "training.budget_tokens",
+        }
+        assert variant.mixture.english_share == share and variant.training.budget_tokens == 12_288
 
 
 @pytest.fixture(scope="module")
-def found(corpora: dict[str, Corpus], change: VocabularyChange, tokenizer: PreTrainedTokenizerFast) -> Sweep:
+def found(
+    corpora: dict[str, Corpus], change: VocabularyChange, tokenizer: PreTrainedTokenizerFast
+) -> Sweep:
     base = llama(len(tokenizer))
     start = initialise_embeddings(base, change)
     corpus = corpora["hu"]
-    arms = english_share_arms(RECIPE)
+    variants = english_share_variants(RECIPE)
     return sweep(
-        arms, corpus, lambda name, recipe: (start, change, corpus), (base, tokenizer), documents=4, seeds=(0, 1)
+        variants,
+        corpus,
+        lambda name, recipe: (start, change, corpus),
+        (base, tokenizer),
+        documents=4,
+        seeds=(0, 1),
     )
 
 
 def test_each_language_learns_most_where_there_is_most_of_it(found: Sweep) -> None:
-    bits = found.summary().set_index(["arm", "language"]).bits_per_byte.map(lambda estimate: estimate.value)
+    bits = (
+        found.summary()
+        .set_index(["variant", "language"])
+        .bits_per_byte.map(lambda estimate: estimate.value)
+    )
     assert bits["0% English", "hu"] < bits["50% English", "hu"] < bits["100% English", "hu"]
     assert bits["100% English", "en"] < bits["50% English", "en"] < bits["0% English", "en"]
 
 
 def test_seeds_and_documents_are_all_there(found: Sweep) -> None:
-    sizes = found.table[found.table.arm != BEFORE].groupby(["arm", "seed", "language"]).size()
+    sizes = (
+        found.table[found.table.variant != BEFORE].groupby(["variant", "seed", "language"]).size()
+    )
     assert len(sizes) == 3 * 2 * 2 and set(sizes) == {4}
-    assert found.table[found.table.arm != BEFORE].groupby(["arm", "document", "language"]).bits.nunique().max() == 2
+    assert (
+        found.table[found.table.variant != BEFORE]
+        .groupby(["variant", "document", "language"])
+        .bits.nunique()
+        .max()
+        == 2
+    )
 
 
 def table(rows: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
-    columns = ["arm", "seed", "language", "document", "bits", "bytes"]
+    columns = ["variant", "seed", "language", "document", "bits", "bytes"]
     return pd.DataFrame(
-        [[arm, 0, code, i, value, 100] for (arm, code), values in rows.items() for i, value in enumerate(values)],
+        [
+            [variant, 0, code, i, value, 100]
+            for (variant, code), values in rows.items()
+            for i, value in enumerate(values)
+        ],
         columns=columns,
     )
 
@@ -99,8 +125,8 @@ def test_findings_follow_the_tests() -> None:
 def test_the_front_has_what_nothing_beats_in_both() -> None:
     bits = {"a": (1.0, 5.0), "b": (2.0, 2.0), "c": (3.0, 1.0), "d": (2.5, 3.0), BEFORE: (6.0, 1.0)}
     rows = {
-        (arm, code): [100 * value] * 3
-        for arm, pair in bits.items()
+        (variant, code): [100 * value] * 3
+        for variant, pair in bits.items()
         for code, value in zip(("hu", "en"), pair, strict=True)
     }
     assert Sweep("hu", table(rows)).front() == ["a", "b", "c"]
@@ -115,23 +141,35 @@ def test_the_dial_goes_from_the_start_to_the_adapted_model(
     with torch.no_grad():
         for parameter in end.parameters():
             parameter.mul_(1.5)
-    recipe = EvaluationRecipe(dial=[0.0, 0.5, 1.0], dial_documents=3)
-    turned = dial(start, end, change, (base, tokenizer), corpora["hu"], recipe)
+    recipe = EvaluationRecipe(interpolation_points=[0.0, 0.5, 1.0], interpolation_documents=3)
+    turned = interpolation_sweep(start, end, change, (base, tokenizer), corpora["hu"], recipe)
     texts = corpora["hu"].heldout["hu"].shuffle(seed=0)["text"][:3]
     table = turned.table[turned.table.language == "hu"]
-    for arm, model in (("0% of the way", start), ("100% of the way", end)):
+    for variant, model in (("0% of the way", start), ("100% of the way", end)):
         expected = document_bits(model, change.tokenizer, texts)
-        assert table[table.arm == arm].bits.tolist() == pytest.approx(expected.tolist(), rel=1e-3)
+        assert table[table.variant == variant].bits.tolist() == pytest.approx(
+            expected.tolist(), rel=1e-3
+        )
     bundles = {"base": (base, tokenizer), "adapted": (end, change.tokenizer)}
     held = {code: corpora["hu"].heldout[code] for code in ("hu", "en")}
     documents = [
-        {"model": name, "language": code, "source": "s", "domain": "d", "id": row["id"], "bits": bits, "bytes": 1}
+        {
+            "model": name,
+            "language": code,
+            "source": "s",
+            "domain": "d",
+            "id": row["id"],
+            "bits": bits,
+            "bytes": 1,
+        }
         for name, (model, cutter) in bundles.items()
         for code, part in held.items()
         for row, bits in zip(part, document_bits(model, cutter, part["text"][:]), strict=True)
     ]
     scores = Scores(["base", "adapted"], "hu", pd.DataFrame(documents), pd.DataFrame(), [], 100)
-    again = dial(start, end, change, (base, tokenizer), corpora["hu"], recipe, scores=scores)
+    again = interpolation_sweep(
+        start, end, change, (base, tokenizer), corpora["hu"], recipe, scores=scores
+    )
     assert again.table.bits.tolist() == pytest.approx(turned.table.bits.tolist(), rel=1e-3)
     assert (again.table.bytes == 1).sum() == 2 * 2 * 3  # taken from the scores, not measured again
     slider, answer = sweep_widget(turned).controls.children
@@ -140,45 +178,67 @@ def test_the_dial_goes_from_the_start_to_the_adapted_model(
     assert "<b>50% of the way</b>: Hungarian " in answer.value and "bits per byte" in answer.value
 
 
-def test_a_sweep_is_drawn_and_recorded(found: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_is_drawn_and_recorded(
+    found: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "reference").mkdir()
     found.save(tmp_path / "reference" / "sweep-hu-mine.json", {"commit": "abc", "seconds": 3})
     monkeypatch.setattr("langadapt_utils.sweeping.data_folder", lambda: tmp_path)
     recorded = recorded_sweeps("hu")
-    assert list(recorded) == ["mine"] and recorded["mine"]["commit"] == "abc" and not recorded_sweeps("th")
+    assert (
+        list(recorded) == ["mine"]
+        and recorded["mine"]["commit"] == "abc"
+        and not recorded_sweeps("th")
+    )
     assert len(recorded["mine"]["summary"]) == len(found.summary())
     ax = plot_sweep(found, recorded)
     texts = [text.get_text().partition(",")[0] for text in ax.texts]
-    assert all(texts.count(arm) == 2 for arm in set(found.table.arm)) and "mine" in ax.get_xlabel()
+    assert (
+        all(texts.count(variant) == 2 for variant in set(found.table.variant))
+        and "mine" in ax.get_xlabel()
+    )
     twice = plot_sweep(found, recorded | {"other": recorded["mine"]})
-    assert {f"{arm} (other)" for arm in set(found.table.arm)} <= {text.get_text() for text in twice.texts}
+    assert {f"{variant} (other)" for variant in set(found.table.variant)} <= {
+        text.get_text() for text in twice.texts
+    }
     assert ax.get_title(loc="left").replace("\n", " ") == " ".join(found.findings()[:2])
     sentences = sweep_sentences(found, recorded)
-    arms = set(found.table.arm) - {"before"}
-    assert set(sentences) == arms | {f"{arm} (mine)" for arm in arms}
+    variants = set(found.table.variant) - {"before"}
+    assert set(sentences) == variants | {f"{variant} (mine)" for variant in variants}
 
 
 def test_the_knee_and_arms_from_elsewhere() -> None:
     pairs = {BEFORE: (4.0, 4.0), "a": (1.0, 3.0), "b": (1.2, 1.2), "c": (3.0, 1.0)}
     rows = {
-        (arm, code): [value * 8 for _ in range(6)]
-        for arm, pair in pairs.items()
+        (variant, code): [value * 8 for _ in range(6)]
+        for variant, pair in pairs.items()
         for code, value in zip(("hu", "en"), pair, strict=True)
     }
     sweep = Sweep("hu", table(rows))
-    assert sweep.knee() == "b" and Sweep("hu", sweep.table[sweep.table.arm != "b"]).knee() is None
-    renamed = Sweep("hu", sweep.table[sweep.table.arm == "a"].assign(arm="d"))
-    both = sweep.with_arms(renamed)
-    assert set(both.table.arm) == {BEFORE, "a", "b", "c", "d"}
+    assert (
+        sweep.knee() == "b" and Sweep("hu", sweep.table[sweep.table.variant != "b"]).knee() is None
+    )
+    renamed = Sweep("hu", sweep.table[sweep.table.variant == "a"].assign(variant="d"))
+    both = sweep.with_variants(renamed)
+    assert set(both.table.variant) == {BEFORE, "a", "b", "c", "d"}
     others = Sweep("hu", renamed.table.assign(bytes=99))
-    assert sweep.with_arms(others) is sweep
-    assert {"b, knee", "c, chosen"} <= {text.get_text() for text in plot_sweep(sweep, chosen="c").texts}
+    assert sweep.with_variants(others) is sweep
+    assert {"b, knee", "c, chosen"} <= {
+        text.get_text() for text in plot_sweep(sweep, chosen="c").texts
+    }
 
 
 def test_no_label_of_the_recorded_sweep_covers_another() -> None:
     content = recorded_sweeps("hu")["cpu-40k"]
-    values = {(row["arm"], row["language"]): row["bits_per_byte"]["value"] for row in content["summary"]}
-    rows = [[arm, 0, code, i, 8 * value, 8] for (arm, code), value in values.items() for i in range(6)]
+    values = {
+        (row["variant"], row["language"]): row["bits_per_byte"]["value"]
+        for row in content["summary"]
+    }
+    rows = [
+        [variant, 0, code, i, 8 * value, 8]
+        for (variant, code), value in values.items()
+        for i in range(6)
+    ]
     ax = plot_sweep(Sweep("hu", pd.DataFrame(rows, columns=COLUMNS)))
     ax.figure.canvas.draw()
     boxes = {text.get_text(): text.get_window_extent() for text in ax.texts if text.get_text()}

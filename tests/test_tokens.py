@@ -4,7 +4,14 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from langadapt_utils.tokens import byte_alphabet, byte_lengths, bytes_as_text, readable, surface_bytes, token_spans
+from langadapt_utils.tokens import (
+    byte_alphabet,
+    byte_lengths,
+    bytes_as_text,
+    readable,
+    surface_bytes,
+    token_spans,
+)
 
 TEXT = st.text(max_size=60)
 
@@ -37,7 +44,12 @@ def test_spans_of_a_word_level_tokenizer_tile_the_text_too() -> None:
 
 @given(text=TEXT)
 def test_whole_characters_are_readable_as_they_are(text: str) -> None:
-    surface = "".join(letter for byte in text.encode() for letter, value in byte_alphabet().items() if value == byte)
+    surface = "".join(
+        letter
+        for byte in text.encode()
+        for letter, value in byte_alphabet().items()
+        if value == byte
+    )
     assert surface_bytes(surface) == text.encode() and bytes_as_text(surface_bytes(surface)) == text
 
 

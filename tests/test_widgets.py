@@ -17,7 +17,9 @@ SAMPLES = {"hu": "A régi híd előtt", "en": "In front of the old bridge"}
 
 @pytest.fixture
 def explorer(tokenizer: PreTrainedTokenizerFast, change: VocabularyChange) -> Interactive:
-    return token_explorer({"base": TokenFacts(tokenizer), "adapted": TokenFacts(change.tokenizer, change)}, SAMPLES)
+    return token_explorer(
+        {"base": TokenFacts(tokenizer), "adapted": TokenFacts(change.tokenizer, change)}, SAMPLES
+    )
 
 
 def test_the_explorer_follows_what_is_picked_and_typed(
@@ -38,7 +40,9 @@ def test_the_explorer_follows_what_is_picked_and_typed(
 
 
 def test_texts_that_are_no_translations_have_no_parity(tokenizer: PreTrainedTokenizerFast) -> None:
-    *_, answer = token_explorer({"base": TokenFacts(tokenizer)}, SAMPLES, parallel=False).controls.children
+    *_, answer = token_explorer(
+        {"base": TokenFacts(tokenizer)}, SAMPLES, parallel=False
+    ).controls.children
     assert "times English" not in answer.value
 
 
@@ -68,7 +72,9 @@ def test_the_slider_counts_the_readers_own_sentence(
     table = table.assign(parity=1.0, saved=0.5, megabytes=1.0, compute_per_token=1.0, speed=1.0)
     sizes = VocabularySizes(table, numbers[-1], "hu", 3)
     base, adapted = TokenFacts(tokenizer), TokenFacts(change.tokenizer, change)
-    typed, slider, answer = vocabulary_size_widget(sizes, base, adapted, text=SAMPLES["hu"]).controls.children
+    typed, slider, answer = vocabulary_size_widget(
+        sizes, base, adapted, text=SAMPLES["hu"]
+    ).controls.children
     before, after = (len(token_spans(one, SAMPLES["hu"])) for one in (tokenizer, change.tokenizer))
     assert f"<b>{after} tokens</b> instead of {before}" in answer.value and after < before
     slider.value = 0
@@ -81,7 +87,11 @@ def test_the_slider_counts_the_readers_own_sentence(
 
 def test_neighbours_are_shown_by_method() -> None:
     table = pd.DataFrame(
-        [[" szép", "mean", [" sz", "ép"]], [" szép", "random", ["q", "<"]], ["ház", "mean", ["h", "á"]]],
+        [
+            [" szép", "mean", [" sz", "ép"]],
+            [" szép", "random", ["q", "<"]],
+            ["ház", "mean", ["h", "á"]],
+        ],
         columns=["token", "method", "neighbours"],
     )
     chosen, answer = neighbours_widget(table).controls.children

@@ -7,7 +7,7 @@ import pytest
 from langadapt_utils import workspace
 from langadapt_utils.errors import CorpusError, RecipeError, WorkspaceError
 from langadapt_utils.recipe import Recipe
-from langadapt_utils.runner import begin
+from langadapt_utils.runner import open_run
 from langadapt_utils.workspace import STAGES, Workspace, anchored, progress_note
 
 RECIPE = Recipe.profile("smoke", overrides={"corpus.english": "builtin"})
@@ -33,7 +33,9 @@ def test_a_finished_stage_is_complete_and_publishes(run: Workspace) -> None:
     assert (run.folder / "model" / "weights.txt").read_text() == "result"
     assert {path.name for path in run.folder.iterdir()} == {"recipe.yaml", STAGES[0], "model"}
     manifest = run.manifest(STAGES[0])
-    assert manifest["files"] == {f"{STAGES[0]}/result.txt": 6} and manifest["hardware"]["cores"] >= 1
+    assert (
+        manifest["files"] == {f"{STAGES[0]}/result.txt": 6} and manifest["hardware"]["cores"] >= 1
+    )
 
 
 def test_a_stage_that_fails_leaves_the_old_result_alone(run: Workspace) -> None:
@@ -59,7 +61,9 @@ def test_an_interrupted_stage_gets_its_folder_back(run: Workspace) -> None:
         assert (folder / "checkpoint").read_text() == "half-way"
 
 
-def test_what_other_inputs_left_behind_is_not_gone_on_with(run: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_other_inputs_left_behind_is_not_gone_on_with(
+    run: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(KeyboardInterrupt), run.writing(STAGES[3]) as folder:
         (folder / "checkpoint").write_text("half-way")
         raise KeyboardInterrupt
@@ -84,8 +88,12 @@ def test_a_damaged_or_outdated_stage_is_not_complete(
     assert not run.is_complete(STAGES[0])
 
 
-def test_local_paths_mean_the_same_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = Recipe.profile("cpu", overrides={"corpus.target": "builtin,hub:a/b,own.txt", "base": "model"})
+def test_local_paths_mean_the_same_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe.profile(
+        "cpu", overrides={"corpus.target": "builtin,hub:a/b,own.txt", "base": "model"}
+    )
     fixed = anchored(recipe, tmp_path)
     assert fixed.corpus.target == ["builtin", "hub:a/b", str(tmp_path / "own.txt")]
     assert fixed.base == str(tmp_path / "model") and fixed.corpus.english == recipe.corpus.english
@@ -113,14 +121,20 @@ def test_a_lost_report_does_not_undo_a_stage(run: Workspace) -> None:
 
 
 def test_a_missing_stage_is_named_with_the_command_that_makes_it(run: Workspace) -> None:
-    with pytest.raises(WorkspaceError, match=r"02_vocabulary_extension\.ipynb, or `langadapt run 02"):
+    with pytest.raises(
+        WorkspaceError, match=r"02_vocabulary_extension\.ipynb, or `langadapt run 02"
+    ):
         run.stage("02_vocabulary")
 
 
 def test_a_folder_of_another_recipe_is_refused_and_untouched(run: Workspace) -> None:
     before = (run.folder / "recipe.yaml").read_bytes()
-    other = Recipe.profile("smoke", overrides={"corpus.english": "builtin", "mixture.english_share": 0.5})
-    with pytest.raises(WorkspaceError, match=r"mixture\.english_share is 0\.25 there, 0\.5 was asked"):
+    other = Recipe.profile(
+        "smoke", overrides={"corpus.english": "builtin", "mixture.english_share": 0.5}
+    )
+    with pytest.raises(
+        WorkspaceError, match=r"mixture\.english_share is 0\.25 there, 0\.5 was asked"
+    ):
         Workspace(run.folder, other)
     assert (run.folder / "recipe.yaml").read_bytes() == before
 
@@ -145,15 +159,22 @@ def test_too_little_disk_is_said(run: Workspace) -> None:
 
 
 def parameters(tmp_path: Path, **changed: object) -> dict[str, object]:
-    values = {"profile": "smoke", "language": "hu", "run_folder": str(tmp_path / "run"), "overrides": {}}
+    values = {
+        "profile": "smoke",
+        "language": "hu",
+        "run_dir": str(tmp_path / "run"),
+        "overrides": {},
+    }
     return {**values, "build_missing": False, **changed}
 
 
 def test_a_notebook_opens_the_run_of_its_parameters(tmp_path: Path) -> None:
-    run = begin("01_fertility", parameters(tmp_path, overrides={"vocabulary.tokens": 9}))
+    run = open_run("01_fertility", parameters(tmp_path, overrides={"vocabulary.tokens": 9}))
     assert run.recipe.vocabulary.tokens == 9 and run.folder == tmp_path / "run"
     assert str(run.folder) in run._repr_html_()
-    assert re.search(r"took \d+ (seconds|minutes) on 2 cores of .* \(hu-cpu, recorded\)", run._repr_html_())
+    assert re.search(
+        r"took \d+ (seconds|minutes) on 2 cores of .* \(hu-cpu, recorded\)", run._repr_html_()
+    )
     assert "recorded" not in Workspace(run.folder, run.recipe)._repr_html_()
 
 
@@ -166,14 +187,16 @@ def test_a_notebook_opens_the_run_of_its_parameters(tmp_path: Path) -> None:
         ({"In": ["", "# Parameters\nlangauge = 'th'\n"]}, "parameter 'langauge' is unknown"),
     ],
 )
-def test_a_notebook_refuses_wrong_parameters(changed: dict[str, object], sentence: str, tmp_path: Path) -> None:
+def test_a_notebook_refuses_wrong_parameters(
+    changed: dict[str, object], sentence: str, tmp_path: Path
+) -> None:
     with pytest.raises(RecipeError, match=sentence):
-        begin("01_fertility", parameters(tmp_path, **changed))
+        open_run("01_fertility", parameters(tmp_path, **changed))
 
 
 def test_a_notebook_needs_the_stage_before(tmp_path: Path) -> None:
     with pytest.raises(WorkspaceError, match=r"stage 01_fertility .* is needed first"):
-        begin("02_vocabulary", parameters(tmp_path))
+        open_run("02_vocabulary", parameters(tmp_path))
 
 
 def test_the_log_has_a_record_a_line(run: Workspace) -> None:
@@ -186,17 +209,27 @@ def test_the_log_has_a_record_a_line(run: Workspace) -> None:
 def test_knobs_of_speed_may_change_on_the_way(tmp_path: Path) -> None:
     first = Recipe.profile("smoke")
     Workspace(tmp_path / "run", first)
-    other = Recipe.profile("smoke", overrides={"training.micro_batch_tokens": 64, "training.fused_loss": False})
+    other = Recipe.profile(
+        "smoke", overrides={"training.micro_batch_tokens": 64, "training.fused_loss": False}
+    )
     assert other.digest == first.digest
     Workspace(tmp_path / "run", other)
     assert Recipe.read(tmp_path / "run" / "recipe.yaml") == other
     with pytest.raises(WorkspaceError, match=r"another recipe \(training\.learning_rate"):
-        Workspace(tmp_path / "run", Recipe.profile("smoke", overrides={"training.learning_rate": 1e-5}))
+        Workspace(
+            tmp_path / "run", Recipe.profile("smoke", overrides={"training.learning_rate": 1e-5})
+        )
 
 
 def test_progress_is_told_in_words() -> None:
     bits = {"target": 2.5, "en": 0.875}
-    record = {"step": 5, "steps": 10, "tokens_per_second": 4702.0, "seconds_left": 61, "bits_per_byte": bits}
+    record = {
+        "step": 5,
+        "steps": 10,
+        "tokens_per_second": 4702.0,
+        "seconds_left": 61,
+        "bits_per_byte": bits,
+    }
     note = progress_note(record)
     assert "step 5 of 10, 4,702 tokens/s, 1:01 left; bits per byte: target 2.50, en 0.88" in note
     assert note.count("█") == note.count("░")

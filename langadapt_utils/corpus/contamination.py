@@ -1,7 +1,8 @@
 """Whether text that is measured on was trained on: long n-grams of characters that both have.
 
-A document may be copied into another corpus with other spaces or letters in another case; its long n-grams still show
-it, as in Brown et al. 2020, arXiv 2005.14165, appendix C. Characters, not words, because Thai has no spaces.
+A document may be copied into another corpus with other spaces or letters in another case; its long
+n-grams still show it, as in Brown et al. 2020, arXiv 2005.14165, appendix C. Characters, not words,
+because Thai has no spaces.
 """
 
 from __future__ import annotations
@@ -24,19 +25,23 @@ if TYPE_CHECKING:
     Hashes = npt.NDArray[np.uint64]
 
 GRAM = 50  # characters, about nine English words
-LEAKED = 0.5  # of a text's n-grams: more is a copy, less may be a quotation or a phrase of the trade
+CONTAMINATED = (
+    0.5  # of a text's n-grams: more is a copy, less may be a quotation or a phrase of the trade
+)
 AT_ONCE = 2_000_000  # characters of training text that are hashed at once
 FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2^64
 INVERSE = np.uint64(pow(int(FACTOR), -1, 2**64))
 
 
-def find_leaks(trained: Iterable[str], tests: Mapping[Any, str], *, gram: int = GRAM) -> pd.Series:
+def find_contamination(
+    trained: Iterable[str], tests: Mapping[Any, str], *, gram: int = GRAM
+) -> pd.Series:
     """The share of each test text's n-grams that occur in training text.
 
     Args:
         trained: texts that were, or will be, trained on; read once, in little memory.
-        tests: texts to measure on, by name. Those shorter than an n-gram are looked for whole (1 or 0), those of less
-            than a fifth of one are not (NaN).
+        tests: texts to measure on, by name. Those shorter than an n-gram are looked for whole (1 or
+            0), those of less than a fifth of one are not (NaN).
         gram: n, in characters; runs of whitespace count as one, case does not count.
 
     Returns:
@@ -44,7 +49,7 @@ def find_leaks(trained: Iterable[str], tests: Mapping[Any, str], *, gram: int = 
 
     Example:
         >>> story = "Once upon a time there was a language that nobody wrote down but everybody sang."
-        >>> find_leaks(["A preface. " + story.upper()], {"story": story, "other": story[::-1]}).to_dict()
+        >>> find_contamination(["A preface. " + story.upper()], {"story": story, "other": story[::-1]}).to_dict()
         {'story': 1.0, 'other': 0.0}
     """
     import pandas as pd
@@ -70,18 +75,19 @@ def find_leaks(trained: Iterable[str], tests: Mapping[Any, str], *, gram: int = 
     return pd.Series(shares, dtype=float).sort_values(ascending=False, kind="stable")
 
 
-def check_leaks(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFrame:
+def check_contamination(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFrame:
     """Make sure that nothing that the run measures on is among what it learns from.
 
-    The vocabulary and the model learn from `corpus.train`; held-out documents and the built-in items measure.
+    The vocabulary and the model learn from `corpus.train`; held-out documents and the built-in
+    items measure.
 
     Args:
         corpus: to be checked.
         documents: of each source, as many as `evaluate` takes.
 
     Returns:
-        A row for each kind of test text: `tests`, how many, and `largest_share` of n-grams that any of them shares with
-        training text.
+        A row for each kind of test text: `tests`, how many, and `largest_share` of n-grams that any
+        of them shares with training text.
 
     Raises:
         CorpusError: a test text is in the training text.
@@ -92,14 +98,20 @@ def check_leaks(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFrame:
     for code in ("en", corpus.language):
         held = at_most_of_each_source(corpus.heldout[code], documents)
         tests = [("held-out documents", row["id"], row["text"]) for row in held]
-        tests += [(f"items: {kind}", *item) for kind in ITEM_KINDS for item in item_texts(kind, code).items()]
-        shares = find_leaks(corpus.train[code]["text"], {place: text for place, (*_, text) in enumerate(tests)})
-        for place, share in shares[shares > LEAKED].items():
+        tests += [
+            (f"items: {kind}", *item)
+            for kind in ITEM_KINDS
+            for item in item_texts(kind, code).items()
+        ]
+        shares = find_contamination(
+            corpus.train[code]["text"], {place: text for place, (*_, text) in enumerate(tests)}
+        )
+        for place, share in shares[shares > CONTAMINATED].items():
             kind, name, _ = tests[place]
             raise CorpusError(
                 f"'{name}' of the {kind} in '{code}' is in the training text too ({share:.0%} of its n-grams of {GRAM} "
-                f"characters; {(shares > LEAKED).sum()} such texts in all): remove it from one of them, or set "
-                "corpus.leaks=drop, which does not measure on held-out documents like it"
+                f"characters; {(shares > CONTAMINATED).sum()} such texts in all): remove it from one of them, or set "
+                "corpus.contamination=drop, which does not measure on held-out documents like it"
             )
         for kind in dict.fromkeys(kind for kind, *_ in tests):
             here = [place for place, (other, *_) in enumerate(tests) if other == kind]
@@ -126,7 +138,9 @@ def _joined(texts: Iterable[str]) -> Iterable[str]:
 
 def _hashes(text: str, gram: int) -> Hashes:
     """A hash of every n-gram: a polynomial modulo 2^64, from differences of running sums."""
-    letters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
+    letters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(
+        np.uint64
+    )
     if len(letters) < gram:
         return np.zeros(0, dtype=np.uint64)
     letters = (letters + np.uint64(1)) * np.uint64(0xBF58476D1CE4E5B9)

@@ -14,8 +14,14 @@ from typing import TYPE_CHECKING
 from ..errors import CorpusError
 from ..recipe import BUILT_IN, CorpusRecipe
 from ..sources import built_in_languages
-from .contamination import LEAKED, find_leaks
-from .documents import built_in_documents, built_in_rows, concatenate, read_documents, without_repeats
+from .contamination import CONTAMINATED, find_contamination
+from .documents import (
+    built_in_documents,
+    built_in_rows,
+    concatenate,
+    read_documents,
+    without_repeats,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,18 +35,25 @@ class Corpus:
     """Documents per language, split into what is trained on and what is held out.
 
     Every data set has the columns `id`, `source`, `domain` and `text`; a row is a document. The two
-    languages of `parallel` share their document ids, and a document is held out in all languages or in none.
+    languages of `parallel` share their document ids, and a document is held out in all languages or
+    in none.
     """
 
     language: str
     train: dict[str, Dataset]
     heldout: dict[str, Dataset]
-    parallel: pd.DataFrame  # held-out sentences: columns `id`, `domain` and one a language; may be empty
-    read_others: Callable[[], dict[str, Dataset]] = dict  # languages that are only measured, by code
+    parallel: (
+        pd.DataFrame
+    )  # held-out sentences: columns `id`, `domain` and one a language; may be empty
+    read_others: Callable[[], dict[str, Dataset]] = (
+        dict  # languages that are only measured, by code
+    )
 
     @cached_property
     def others(self) -> dict[str, Dataset]:
-        """Documents in languages that are only measured, by code; read when they are first asked for."""
+        """Documents in languages that are only measured, by code; read when they are first asked
+        for.
+        """
         return self.read_others()
 
     def summary(self) -> pd.DataFrame:
@@ -59,7 +72,9 @@ class Corpus:
         return table
 
     def measuring_texts(self) -> tuple[dict[str, list[str]], bool]:
-        """Held-out text of English and the target language, and whether it is parallel line by line."""
+        """Held-out text of English and the target language, and whether it is parallel line by
+        line.
+        """
         languages = ["en", self.language]
         if len(self.parallel):
             return {code: self.parallel[code].tolist() for code in languages}, True
@@ -79,18 +94,26 @@ def load_corpus(recipe: CorpusRecipe, language: str) -> Corpus:
     train, heldout = {}, {}
     for code, sources in ((language, recipe.target), ("en", recipe.english)):
         if not sources:
-            raise CorpusError(f"no source is named for text in '{code}', which is needed at least to measure on")
-        parts = [read_documents(source, code, max_megabytes=recipe.max_megabytes) for source in sources]
+            raise CorpusError(
+                f"no source is named for text in '{code}', which is needed at least to measure on"
+            )
+        parts = [
+            read_documents(source, code, max_megabytes=recipe.max_megabytes) for source in sources
+        ]
         documents = without_repeats(concatenate(parts))
         train[code], heldout[code] = split_documents(documents, recipe.heldout_share, recipe.seed)
-        if recipe.leaks == "drop":
-            heldout[code] = _without_leaks(train[code], heldout[code], code)
+        if recipe.contamination == "drop":
+            heldout[code] = _without_contamination(train[code], heldout[code], code)
     held_ids = set(heldout[language]["id"]) & set(heldout["en"]["id"])
     parallel = _parallel_sentences(["en", language], held_ids)
     for named in recipe.others:
         if named.startswith(f"{language}:"):
-            raise CorpusError(f"corpus.others cannot hold '{named}': that is the target language; name another one")
-    others = partial(_other_languages, recipe, language, set(heldout[language]["id"]) | set(heldout["en"]["id"]))
+            raise CorpusError(
+                f"corpus.others cannot hold '{named}': that is the target language; name another one"
+            )
+    others = partial(
+        _other_languages, recipe, language, set(heldout[language]["id"]) | set(heldout["en"]["id"])
+    )
     return Corpus(language, train, heldout, parallel, others)
 
 
@@ -104,7 +127,9 @@ def built_in_corpus(language: str) -> Corpus:
 
 
 def _other_languages(recipe: CorpusRecipe, language: str, heldout: set[str]) -> dict[str, Dataset]:
-    """Documents in languages other than English and the target; of the built-in ones, those that are held out there."""
+    """Documents in languages other than English and the target; of the built-in ones, those that
+    are held out there.
+    """
     found: dict[str, list[Dataset]] = defaultdict(list)
     for named in recipe.others:
         code, _, source = named.partition(":")
@@ -120,10 +145,11 @@ def _other_languages(recipe: CorpusRecipe, language: str, heldout: set[str]) -> 
 
 
 def split_documents(documents: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Hold out `share` of the documents of every domain of every source, rounded up; small domains are pooled.
+    """Hold out `share` of the documents of every domain of every source, rounded up; small domains
+    are pooled.
 
-    The choice depends on the seed and on the document ids alone, so that translations of a document land
-    on the same side.
+    The choice depends on the seed and on the document ids alone, so that translations of a document
+    land on the same side.
     """
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
     keys = list(zip(documents["source"], documents["domain"], strict=True))
@@ -135,7 +161,9 @@ def split_documents(documents: Dataset, share: float, seed: int) -> tuple[Datase
     heldout: set[int] = set()
     for key in sorted(groups):
         order = sorted(groups[key], key=lambda index: str(ids[index]))
-        random.Random(f"{seed} {(Path(key[0]).name, key[1])}").shuffle(order)  # wherever the file lies
+        random.Random(f"{seed} {(Path(key[0]).name, key[1])}").shuffle(
+            order
+        )  # wherever the file lies
         heldout.update(order[: math.ceil(share * len(order))])
     if len(heldout) == len(documents):
         raise CorpusError(
@@ -146,12 +174,16 @@ def split_documents(documents: Dataset, share: float, seed: int) -> tuple[Datase
     return documents.select(rest), documents.select(sorted(heldout))
 
 
-def _without_leaks(train: Dataset, heldout: Dataset, language: str) -> Dataset:
+def _without_contamination(train: Dataset, heldout: Dataset, language: str) -> Dataset:
     """Held-out documents that are not, in great part, in the training text too."""
-    shares = find_leaks(train["text"], dict(enumerate(heldout["text"])))
-    kept = heldout.select(sorted(index for index, share in shares.items() if not share > LEAKED))
+    shares = find_contamination(train["text"], dict(enumerate(heldout["text"])))
+    kept = heldout.select(
+        sorted(index for index, share in shares.items() if not share > CONTAMINATED)
+    )
     if len(kept) == 0:
-        raise CorpusError(f"every held-out document in '{language}' is in the training text too: give other text")
+        raise CorpusError(
+            f"every held-out document in '{language}' is in the training text too: give other text"
+        )
     return kept
 
 

@@ -24,11 +24,13 @@ def read_documents(source: str, language: str, *, max_megabytes: float = 0.0) ->
     """Read the documents of one source.
 
     Args:
-        source: `builtin`, `pip:…`, `hub:ORG/NAME[:CONFIG][@REV]`, a `.txt` (documents separated by blank
-            lines), `.jsonl` or `.parquet` file (field `text`), also compressed, or a folder of such files.
+        source: `builtin`, `pip:…`, `hub:ORG/NAME[:CONFIG][@REV]`, a `.txt` (documents separated by
+            blank lines), `.jsonl` or `.parquet` file (field `text`), also compressed, or a folder
+            of such files.
         language: which language to take where the source holds several.
-        max_megabytes: read documents from the beginning until they are this much text, and no further (streaming, so
-            that no more of a large data set of the hub is downloaded); 0 for all.
+        max_megabytes: read documents from the beginning until they are this much text, and no
+            further (streaming, so that no more of a large data set of the hub is downloaded); 0 for
+            all.
 
     Raises:
         CorpusError: nothing to read there, or not as UTF-8.
@@ -61,7 +63,12 @@ def built_in_rows() -> list[dict[str, Any]]:
 def built_in_documents(language: str) -> Dataset:
     """Return the built-in documents in one language."""
     rows = [
-        {"id": row["id"], "source": BUILT_IN, "domain": row["domain"], "text": " ".join(row[language])}
+        {
+            "id": row["id"],
+            "source": BUILT_IN,
+            "domain": row["domain"],
+            "text": " ".join(row[language]),
+        }
         for row in built_in_rows()
         if isinstance(row.get(language), list)
     ]
@@ -132,15 +139,22 @@ def _read_file(path: Path, source: str, max_megabytes: float) -> Dataset:
     except CorpusError:
         raise
     except Exception as error:  # the readers raise many kinds
-        if any(isinstance(cause, UnicodeDecodeError) for cause in (error, error.__cause__, error.__context__)):
+        if any(
+            isinstance(cause, UnicodeDecodeError)
+            for cause in (error, error.__cause__, error.__context__)
+        ):
             raise CorpusError(
                 f"corpus file {path} is not UTF-8: convert it, for example with `iconv -t UTF-8`"
             ) from error
-        raise CorpusError(f"cannot read corpus file {path}: {_first_line(error.__cause__ or error)}") from error
+        raise CorpusError(
+            f"cannot read corpus file {path}: {_first_line(error.__cause__ or error)}"
+        ) from error
 
 
 def _with_columns(loaded: Dataset, source: str, name: str) -> Dataset:
-    """Keep the text, and the domain where there is one; drop empty documents. Ids are `name` and the row."""
+    """Keep the text, and the domain where there is one; drop empty documents. Ids are `name` and
+    the row.
+    """
     from datasets import Value
 
     if "text" not in loaded.column_names:
@@ -149,9 +163,19 @@ def _with_columns(loaded: Dataset, source: str, name: str) -> Dataset:
         )
     rows = len(loaded)
     ids = [f"{name}-{index}" for index in range(rows)]
-    domains = [str(domain) for domain in loaded["domain"]] if "domain" in loaded.column_names else ["text"] * rows
-    kept = loaded.select_columns(["text"]).add_column("id", ids).add_column("source", [source] * rows)
-    kept = kept.add_column("domain", domains).select_columns(list(COLUMNS)).cast_column("text", Value("string"))
+    domains = (
+        [str(domain) for domain in loaded["domain"]]
+        if "domain" in loaded.column_names
+        else ["text"] * rows
+    )
+    kept = (
+        loaded.select_columns(["text"]).add_column("id", ids).add_column("source", [source] * rows)
+    )
+    kept = (
+        kept.add_column("domain", domains)
+        .select_columns(list(COLUMNS))
+        .cast_column("text", Value("string"))
+    )
     kept = kept.select([index for index, text in enumerate(kept["text"]) if text and text.strip()])
     if len(kept) == 0:
         raise CorpusError(f"{name} has no text in it: every document is empty")

@@ -29,11 +29,15 @@ def load_items(kind: str, language: str) -> list[dict[str, Any]]:
         if kind == "pairs" and row["lang"] == language:
             items.append(row)
         elif isinstance(row.get(language), dict):
-            items.append({**{k: v for k, v in row.items() if not isinstance(v, dict)}, **row[language]})
+            items.append(
+                {**{k: v for k, v in row.items() if not isinstance(v, dict)}, **row[language]}
+            )
     return items
 
 
-def item_options(kind: str, items: Sequence[dict[str, Any]], place: int, language: str) -> list[tuple[str, str]]:
+def item_options(
+    kind: str, items: Sequence[dict[str, Any]], place: int, language: str
+) -> list[tuple[str, str]]:
     """What a model chooses from in an evaluation item: pairs of context and continuation.
 
     Args:
@@ -56,18 +60,22 @@ def item_options(kind: str, items: Sequence[dict[str, Any]], place: int, languag
 
 
 def kind_name(kind: str) -> str:
-    """What a kind of items is called in figures and sentences; a task of lm-eval has a name of its own."""
+    """What a kind of items is called in figures and sentences; a task of lm-eval has a name of its
+    own.
+    """
     return KIND_NAMES.get(kind, kind)
 
 
 def pattern_items(kind: str, count: int, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Items that need no language, only what stands before: numbers to be copied, looked up or counted on.
+    """Items that need no language, only what stands before: numbers to be copied, looked up or
+    counted on.
 
-    Learning from context can collapse while perplexity looks healthy: Elhady et al. 2025, arXiv 2506.00288.
+    Learning from context can collapse while perplexity looks healthy: Elhady et al. 2025, arXiv
+    2506.00288.
 
     Args:
-        kind: `copying` (a list of numbers that comes a third time), `mapping` (pairs, shown twice, one of which is
-            asked) or `counting` (equal steps).
+        kind: `copying` (a list of numbers that comes a third time), `mapping` (pairs, shown twice,
+            one of which is asked) or `counting` (equal steps).
         count: how many.
         seed: of the numbers; the same items for every model.
 
@@ -82,7 +90,9 @@ def item_texts(kind: str, language: str) -> dict[str, str]:
     """The text of each built-in item: what is shown and what is scored."""
     parts = ("premise", "context", "target", "good")
     return {
-        item["id"]: " ".join([*(item[part] for part in parts if part in item), *item.get("choices", ())])
+        item["id"]: " ".join(
+            [*(item[part] for part in parts if part in item), *item.get("choices", ())]
+        )
         for item in load_items(kind, language)
     }
 
@@ -103,7 +113,13 @@ def _pattern(kind: str, draw: random.Random) -> dict[str, Any]:
         step, first = draw.randint(1, 9), draw.randint(10, 45)
         context = " ".join(str(first + step * place) for place in range(6))
         right = first + step * 6
-        wrong = draw.sample([n for n in range(right - 9, right + 10) if 10 <= n < 100 and n != right], OPTIONS - 1)
+        wrong = draw.sample(
+            [n for n in range(right - 9, right + 10) if 10 <= n < 100 and n != right], OPTIONS - 1
+        )
     options = [right, *wrong]
     draw.shuffle(options)
-    return {"context": context, "options": [f" {number}" for number in options], "label": options.index(right)}
+    return {
+        "context": context,
+        "options": [f" {number}" for number in options],
+        "label": options.index(right),
+    }

@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-# From the colour-blind-safe palette of Okabe and Ito, the orange darkened until it can be read as text (WCAG AA).
+# From the colour-blind-safe palette of Okabe and Ito, the orange darkened until it can be read as
+# text (WCAG AA).
 ENGLISH, TARGET, GREY = "#0072B2", "#BD5200", "#6e6e6e"
 
 
 def new_axes(rows: int = 6) -> Axes:
-    """Axes of a figure that pyplot does not know, so that a notebook shows it only where `show` is called."""
+    """Axes of a figure that pyplot does not know, so that a notebook shows it only where `show` is
+    called.
+    """
     from matplotlib.figure import Figure
 
     ax: Axes = Figure(figsize=(7, max(2.2, 1.2 + 0.38 * rows))).subplots()
@@ -36,9 +39,16 @@ def _fonts() -> list[str]:
 
 
 def dots_with_intervals(
-    ax: Axes, names: Sequence[str], rows: pd.DataFrame, *, percent: bool = False, target: str | None = None
+    ax: Axes,
+    names: Sequence[str],
+    rows: pd.DataFrame,
+    *,
+    percent: bool = False,
+    target: str | None = None,
 ) -> None:
-    """A dot with its interval a row; the numbers stand beside it. Other languages than the two are grey."""
+    """A dot with its interval a row; the numbers stand beside it. Other languages than the two are
+    grey.
+    """
     for place, (estimate, code) in enumerate(zip(rows.bits_per_byte, rows.language, strict=True)):
         colour = colour_of(code) if target in (None, code) or code == "en" else GREY
         ax.plot([estimate.low, estimate.high], [place] * 2, color=colour, linewidth=2)
@@ -52,13 +62,26 @@ def dots_with_intervals(
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:+.0%}")
 
 
-def box(ax: Axes, left: float, right: float, top: float, text: str, colour: str, *, fontsize: float) -> None:
+def box(
+    ax: Axes, left: float, right: float, top: float, text: str, colour: str, *, fontsize: float
+) -> None:
     """A box with text in it, a third of a row high."""
-    ax.barh(top, right - left, height=0.32, left=left, align="edge", color=colour, edgecolor=GREY, linewidth=0.8)
+    ax.barh(
+        top,
+        right - left,
+        height=0.32,
+        left=left,
+        align="edge",
+        color=colour,
+        edgecolor=GREY,
+        linewidth=0.8,
+    )
     ax.text((left + right) / 2, top + 0.16, text, ha="center", va="center", fontsize=fontsize)
 
 
-def beside(ax: Axes, text: str, x: float, y: float, points: tuple[float, float], **style: Any) -> None:
+def beside(
+    ax: Axes, text: str, x: float, y: float, points: tuple[float, float], **style: Any
+) -> None:
     """Write a text at an offset in points from a place in the figure."""
     ax.annotate(text, (x, y), xytext=points, textcoords="offset points", **style)
 

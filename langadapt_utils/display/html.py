@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from ..intervals import Estimate, with_ends
+from ..intervals import Interval, with_ends
 from ..languages import RIGHT_TO_LEFT
 from ..tokens import bytes_as_text, token_spans
 
@@ -39,8 +39,8 @@ def show(ax: Axes, *, alt: str = "", caption: str = "") -> Html:
 
     Args:
         ax: of the figure.
-        alt: what a reader who cannot see it must know; by default its title, which states the finding, and
-            what its axes show.
+        alt: what a reader who cannot see it must know; by default its title, which states the
+            finding, and what its axes show.
         caption: shown below.
     """
     figure, buffer = ax.figure.get_figure(root=True), io.BytesIO()
@@ -58,7 +58,7 @@ def table_html(table: pd.DataFrame, *, caption: str = "", digits: int = 2) -> Ht
     """A data frame as an HTML table; estimates with their intervals."""
 
     def cell(value: Any) -> str:
-        if isinstance(value, Estimate):
+        if isinstance(value, Interval):
             number, _, ends = with_ends(value).partition(" ")
             return f"{number} <small>{ends}</small>"
         if value is None:
@@ -70,7 +70,9 @@ def table_html(table: pd.DataFrame, *, caption: str = "", digits: int = 2) -> Ht
         return f"{value:,}" if isinstance(value, int) else escape(str(value))
 
     left = 'style="text-align:left"'  # Jupyter's own style sets everything to the right
-    head = "".join(f"<th {left}>{escape(str(name).replace('_', ' '))}</th>" for name in table.columns)
+    head = "".join(
+        f"<th {left}>{escape(str(name).replace('_', ' '))}</th>" for name in table.columns
+    )
     rows = "".join(
         "<tr>" + "".join(f"<td {left}>{cell(value)}</td>" for value in row) + "</tr>"
         for row in table.itertuples(index=False, name=None)
@@ -79,8 +81,11 @@ def table_html(table: pd.DataFrame, *, caption: str = "", digits: int = 2) -> Ht
     return Html(f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
 
 
-def tokens_html(tokenizer: PreTrainedTokenizerFast, text: str, *, language: str, label: str = "") -> Html:
-    """A text with its tokens coloured in turn; bytes that are no character by themselves stand as ⟨E0⟩.
+def tokens_html(
+    tokenizer: PreTrainedTokenizerFast, text: str, *, language: str, label: str = ""
+) -> Html:
+    """A text with its tokens coloured in turn; bytes that are no character by themselves stand as
+    ⟨E0⟩.
 
     Args:
         tokenizer: what cuts the text.
@@ -92,15 +97,16 @@ def tokens_html(tokenizer: PreTrainedTokenizerFast, text: str, *, language: str,
     spans = token_spans(tokenizer, text)
     for index, span in enumerate(spans):
         shown = escape(visible_piece(raw[span.start : span.end]))
-        style = (
-            f"background:{TOKEN_COLOURS[index % len(TOKEN_COLOURS)]};color:#111;border-left:1px solid #777;padding:1px"
-        )
+        style = f"background:{TOKEN_COLOURS[index % len(TOKEN_COLOURS)]};color:#111;border-left:1px solid #777;padding:1px"
         pieces.append(f'<span style="{style}" title="token {span.id}">{shown}</span>')
     return _paragraph("".join(pieces), language, label, f"{len(spans)} tokens", line_height=2)
 
 
-def cuts_html(tokenizer: PreTrainedTokenizerFast, text: str, *, language: str, label: str = "") -> Html:
-    """A text as its word pattern cuts it, before any merge; a combining mark cut off its letter stands on a red ◌.
+def cuts_html(
+    tokenizer: PreTrainedTokenizerFast, text: str, *, language: str, label: str = ""
+) -> Html:
+    """A text as its word pattern cuts it, before any merge; a combining mark cut off its letter
+    stands on a red ◌.
 
     Args:
         tokenizer: whose pre-tokenizer cuts the text.
@@ -109,7 +115,11 @@ def cuts_html(tokenizer: PreTrainedTokenizerFast, text: str, *, language: str, l
         label: stands before it, with the number of pieces.
     """
     pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
-    spans = [span for _, span in pre_tokenizer.pre_tokenize_str(text)] if pre_tokenizer else [(0, len(text))]
+    spans = (
+        [span for _, span in pre_tokenizer.pre_tokenize_str(text)]
+        if pre_tokenizer
+        else [(0, len(text))]
+    )
     pieces, torn = [], 0
     for start, end in spans:
         piece = text[start:end]
@@ -137,7 +147,8 @@ def shown_spaces(text: str) -> str:
 
 
 def visible_piece(piece: bytes) -> str:
-    """The bytes of a token as text: spaces and line ends visible, a combining mark at the front on a ◌.
+    """The bytes of a token as text: spaces and line ends visible, a combining mark at the front on
+    a ◌.
 
     Example:
         >>> visible_piece(" a\\n".encode()), visible_piece("ั".encode())

@@ -1,7 +1,7 @@
 """Controls for notebooks, each with a static twin.
 
-The twin is plain HTML that stands where no kernel answers: on GitHub, in a notebook run by papermill, on a static page.
-A control that lives hides it.
+The twin is plain HTML that stands where no kernel answers: on GitHub, in a notebook run by
+papermill, on a static page. A control that lives hides it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ TWIN_LINES = 8  # of a slider's answers, that its static twin shows
 
 @dataclass(frozen=True)
 class Interactive:
-    """Controls and what stands in their place where there is no kernel; Jupyter shows the one or the other.
+    """Controls and what stands in their place where there is no kernel; Jupyter shows the one or
+    the other.
 
     Attributes:
         controls: the live widget.
@@ -48,9 +49,15 @@ def new_slider(name: str, options: Sequence[Any], value: Any) -> Widget:
 
 
 def interactive(
-    controls: Sequence[Widget], answer: Callable[[], str], twin: str, *, observed: Sequence[Widget] | None = None
+    controls: Sequence[Widget],
+    answer: Callable[[], str],
+    twin: str,
+    *,
+    observed: Sequence[Widget] | None = None,
 ) -> Interactive:
-    """Controls above their answer, which is made anew when one of them, or of those to be observed, changes."""
+    """Controls above their answer, which is made anew when one of them, or of those to be observed,
+    changes.
+    """
     import ipywidgets as widgets
 
     name = f"la-twin-{hashlib.sha256(twin.encode('utf-8', 'replace')).hexdigest()[:12]}"
@@ -60,7 +67,9 @@ def interactive(
         try:
             return hidden + answer()
         except Exception as error:  # there is no cell here that could fail
-            return f'{hidden}<p role="alert"><b>{type(error).__name__}</b>: {escape(str(error))}</p>'
+            return (
+                f'{hidden}<p role="alert"><b>{type(error).__name__}</b>: {escape(str(error))}</p>'
+            )
 
     below = widgets.HTML(made())
     for control in controls if observed is None else observed:

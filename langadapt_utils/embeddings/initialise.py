@@ -21,7 +21,7 @@ from ..vocabulary.change import VocabularyChange
 from .learned import distilled, focus, gated, matching_pursuit
 from .methods import (
     Method,
-    NewRows,
+    NewEmbeddings,
     Request,
     Rule,
     calibrated,
@@ -61,7 +61,7 @@ NOISE = 1e-2  # added to a row that would be the same as another one, as a share
 
 
 @dataclass(frozen=True)
-class InitialRows:
+class InitialEmbeddings:
     """The rows that a method made for the new tokens of a model, and where they came from.
 
     Attributes:
@@ -73,18 +73,18 @@ class InitialRows:
 
     method: str
     change: VocabularyChange
-    input: NewRows
-    output: NewRows | None
+    input: NewEmbeddings
+    output: NewEmbeddings | None
 
-    def origin(self, token: int) -> pd.DataFrame:
+    def provenance(self, token: int) -> pd.DataFrame:
         """Where the rows of a new token came from.
 
         Args:
             token: its new id.
 
         Returns:
-            One line a part: `side` (input or output), `id` and `token` of the base, `weight`, and a `note` in words.
-            Rows that were drawn or learned have a note alone.
+            One line a part: `side` (input or output), `id` and `token` of the base, `weight`, and a
+            `note` in words. Rows that were drawn or learned have a note alone.
 
         Raises:
             ModelError: the token is not a new one.
@@ -98,17 +98,23 @@ class InitialRows:
         for side, made in {"input": self.input, "output": self.output}.items():
             if made is None:
                 continue
-            note = f"{made.note}; told from another row by a little noise" if place in made.twins else made.note
+            note = (
+                f"{made.note}; told from another row by a little noise"
+                if place in made.twins
+                else made.note
+            )
             if made.weights_NV is None:
                 lines.append([side, None, None, None, note])
                 continue
             weights = made.weights_NV[place].coalesce()
             parts = zip(weights.indices()[0].tolist(), weights.values().tolist(), strict=True)
-            lines += [[side, old, self.change.base_text(old), weight, note] for old, weight in parts]
+            lines += [
+                [side, old, self.change.base_text(old), weight, note] for old, weight in parts
+            ]
         return pd.DataFrame(lines, columns=["side", "id", "token", "weight", "note"])
 
 
-def make_rows(
+def new_embeddings(
     model: PreTrainedModel,
     change: VocabularyChange,
     *,
@@ -118,7 +124,7 @@ def make_rows(
     english: Sequence[str] | None = None,
     donor: Base | None = None,
     untie: bool = False,
-) -> InitialRows:
+) -> InitialEmbeddings:
     """Make the rows of new tokens without touching the model.
 
     Args:
@@ -132,14 +138,14 @@ def make_rows(
         untie: make output rows too where the model has one matrix for reading and writing.
 
     Raises:
-        ModelError: the method is unknown or lacks what it needs, the tokenizer is not the model's, or a row is not
-            finite, zero, or cannot be told from another one.
+        ModelError: the method is unknown or lacks what it needs, the tokenizer is not the model's,
+            or a row is not finite, zero, or cannot be told from another one.
     """
     if method not in METHODS:
         raise ModelError(f"embedding method '{method}' is unknown: use one of {', '.join(METHODS)}")
     rule = METHODS[method]
     matrix, head = model.get_input_embeddings().weight, model.get_output_embeddings()
-    highest = max(*change.kept.values(), *change.removed)
+    highest = max(*change.new_to_old.values(), *change.removed)
     if highest >= len(matrix):
         raise ModelError(
             f"the tokenizer has ids up to {highest}, the model only {len(matrix)} rows: give the model and the "
@@ -156,12 +162,14 @@ def make_rows(
 
     reading = rule.input if two else rule.tied or rule.input
 
-    def made(make: Rule, weight: torch.Tensor) -> NewRows:
+    def made(make: Rule, weight: torch.Tensor) -> NewEmbeddings:
         # Rows beyond the tokenizer only pad the matrix: they were never trained.
         known_VD = weight.detach()[: highest + 1].float().cpu()
         return _told_apart(make(known_VD, request), weight.detach(), request)
 
-    return InitialRows(method, change, made(reading, matrix), made(rule.output, head.weight) if two else None)
+    return InitialEmbeddings(
+        method, change, made(reading, matrix), made(rule.output, head.weight) if two else None
+    )
 
 
 def initialise_embeddings(
@@ -173,15 +181,16 @@ def initialise_embeddings(
     texts: Sequence[str] | None = None,
     english: Sequence[str] | None = None,
     donor: Base | None = None,
-    rows: InitialRows | None = None,
+    rows: InitialEmbeddings | None = None,
     untie: bool = False,
     multiple_of: int = 1,
     in_place: bool = False,
 ) -> PreTrainedModel:
-    """Give a copy of a model rows for the tokens of a changed vocabulary; the given model stays as it is.
+    """Give a copy of a model rows for the tokens of a changed vocabulary; the given model stays as
+    it is.
 
-    Old rows are kept bit by bit; a padded matrix keeps its extra rows until new tokens need them. A trimmed vocabulary
-    gives a smaller model. Biases of a head get the mean of the pieces' biases.
+    Old rows are kept bit by bit; a padded matrix keeps its extra rows until new tokens need them. A
+    trimmed vocabulary gives a smaller model. Biases of a head get the mean of the pieces' biases.
 
     Args:
         model: a causal language model whose tokenizer was changed.
@@ -191,21 +200,31 @@ def initialise_embeddings(
         texts: text of the target language, for `focus`, `distilled` and `gated`.
         english: text of English, for `gated`.
         donor: a model that knows the new tokens, for `matching_pursuit`.
-        rows: what `make_rows` made, in place of `method`; the head is untied if they were made for that.
+        rows: what `new_embeddings` made, in place of `method`; the head is untied if they were made
+            for that.
         untie: give the head a matrix of its own.
         multiple_of: round the number of rows up; the rows beyond the tokenizer are the mean of all.
         in_place: change the given model itself, which spares a copy of its body.
 
     Raises:
-        ModelError: what `make_rows` refuses.
+        ModelError: what `new_embeddings` refuses.
     """
     if rows is None:
-        rows = make_rows(
-            model, change, method=method, seed=seed, texts=texts, english=english, donor=donor, untie=untie
+        rows = new_embeddings(
+            model,
+            change,
+            method=method,
+            seed=seed,
+            texts=texts,
+            english=english,
+            donor=donor,
+            untie=untie,
         )
     old_head = model.get_output_embeddings()
     old_bias = getattr(old_head, "bias", None)
-    old_VD = model.get_input_embeddings().weight.detach()  # the parameter may change, what this holds does not
+    old_VD = (
+        model.get_input_embeddings().weight.detach()
+    )  # the parameter may change, what this holds does not
     old_head_VD = None if old_head is None else old_head.weight.detach()
     old_bias_V = None if old_bias is None else old_bias.detach().clone()
     size = change.size if change.mode == "trim" else max(change.size, len(old_VD))
@@ -216,7 +235,7 @@ def initialise_embeddings(
     if size != len(old_VD):
         result.resize_token_embeddings(size, mean_resizing=False)
     if change.mode == "trim":
-        _renumber_special_tokens(result, {old: new for new, old in change.kept.items()})
+        _renumber_special_tokens(result, {old: new for new, old in change.new_to_old.items()})
     head = result.get_output_embeddings()
     with torch.no_grad():
         _fill(result.get_input_embeddings().weight, old_VD, rows.input.rows_ND, change)
@@ -235,9 +254,17 @@ def _tied(model: PreTrainedModel) -> bool:
 
 
 def _copy(model: PreTrainedModel, *, share_matrices: bool) -> PreTrainedModel:
-    """A copy of a model; its matrices of rows share their memory with the model's if they are to be replaced."""
-    matrices = [m.weight for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None]
-    views = {id(weight): torch.nn.Parameter(weight.detach(), weight.requires_grad) for weight in matrices}
+    """A copy of a model; its matrices of rows share their memory with the model's if they are to be
+    replaced.
+    """
+    matrices = [
+        m.weight
+        for m in (model.get_input_embeddings(), model.get_output_embeddings())
+        if m is not None
+    ]
+    views = {
+        id(weight): torch.nn.Parameter(weight.detach(), weight.requires_grad) for weight in matrices
+    }
     return copy.deepcopy(model, dict(views) if share_matrices else None)
 
 
@@ -249,9 +276,11 @@ def _untie(model: PreTrainedModel) -> None:
     model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=False)
 
 
-def _fill(new: torch.Tensor, old: torch.Tensor, rows_ND: torch.Tensor, change: VocabularyChange) -> None:
+def _fill(
+    new: torch.Tensor, old: torch.Tensor, rows_ND: torch.Tensor, change: VocabularyChange
+) -> None:
     if change.mode == "trim":
-        new[list(change.kept.keys())] = old[list(change.kept.values())]
+        new[list(change.new_to_old.keys())] = old[list(change.new_to_old.values())]
     else:
         new[: len(old)] = old  # under the same ids, and rows beyond the tokenizer too
     if len(padding := new[max(change.size, 0 if change.mode == "trim" else len(old)) :]):
@@ -259,11 +288,12 @@ def _fill(new: torch.Tensor, old: torch.Tensor, rows_ND: torch.Tensor, change: V
     new[list(change.added)] = rows_ND.to(new.device, new.dtype)
 
 
-def _told_apart(made: NewRows, old: torch.Tensor, request: Request) -> NewRows:
-    """Rows that are finite, not zero, and of which no two are the same once they have the model's precision.
+def _told_apart(made: NewEmbeddings, old: torch.Tensor, request: Request) -> NewEmbeddings:
+    """Rows that are finite, not zero, and of which no two are the same once they have the model's
+    precision.
 
-    Tokens of the same pieces in another order have the same mean, and some methods give many tokens one row: those get
-    a little noise.
+    Tokens of the same pieces in another order have the same mean, and some methods give many tokens
+    one row: those get a little noise.
     """
     rows_ND = made.rows_ND.contiguous()  # methods hand over rows of their own, or one row for all
     added = list(request.change.added)
@@ -273,8 +303,10 @@ def _told_apart(made: NewRows, old: torch.Tensor, request: Request) -> NewRows:
     }.items():
         if bad_N.any():
             name = request.change.text(added[int(bad_N.nonzero()[0])])
-            raise ModelError(f"the row made for {name!r} is {fault}: look at the model's rows, or use another method")
-    kept = _fingerprints(old)[list(request.change.kept.values())]
+            raise ModelError(
+                f"the row made for {name!r} is {fault}: look at the model's rows, or use another method"
+            )
+    kept = _fingerprints(old)[list(request.change.new_to_old.values())]
     twins = _repeated(kept, rows_ND.to(old.dtype))
     generator = request.generator()
     for block in torch.split(twins, 1_024):
@@ -282,12 +314,16 @@ def _told_apart(made: NewRows, old: torch.Tensor, request: Request) -> NewRows:
         rows_ND[block] += NOISE * noise * rows_ND[block].norm(dim=1, keepdim=True)
     if len(twins) and len(still := _repeated(kept, rows_ND.to(old.dtype))):
         name = request.change.text(added[int(still[0])])
-        raise ModelError(f"the row made for {name!r} is the same as that of another token: use another method")
+        raise ModelError(
+            f"the row made for {name!r} is the same as that of another token: use another method"
+        )
     return dataclasses.replace(made, rows_ND=rows_ND, twins=frozenset(twins.tolist()))
 
 
 def _repeated(kept: npt.NDArray[np.uint64], new: torch.Tensor) -> torch.Tensor:
-    """Indices of new rows that an old row, of which the fingerprint is given, or a new one before them equals."""
+    """Indices of new rows that an old row, of which the fingerprint is given, or a new one before
+    them equals.
+    """
     prints = np.concatenate([kept, _fingerprints(new)])
     _, first, groups = np.unique(prints, return_index=True, return_inverse=True)
     places = np.arange(len(kept), len(prints))
@@ -295,9 +331,15 @@ def _repeated(kept: npt.NDArray[np.uint64], new: torch.Tensor) -> torch.Tensor:
 
 
 def _fingerprints(matrix: torch.Tensor) -> npt.NDArray[np.uint64]:
-    """A number for each row: the same for rows of the same bits, and else different but for a freak of chance."""
-    factors = np.random.default_rng(0).integers(1, 2**63, size=matrix.shape[1] * matrix.itemsize // 2, dtype=np.uint64)
-    blocks = (block.cpu().contiguous().view(torch.int16).numpy() for block in torch.split(matrix, 1_024))
+    """A number for each row: the same for rows of the same bits, and else different but for a freak
+    of chance.
+    """
+    factors = np.random.default_rng(0).integers(
+        1, 2**63, size=matrix.shape[1] * matrix.itemsize // 2, dtype=np.uint64
+    )
+    blocks = (
+        block.cpu().contiguous().view(torch.int16).numpy() for block in torch.split(matrix, 1_024)
+    )
     return np.concatenate([block.astype(np.uint64) @ factors for block in blocks])
 
 

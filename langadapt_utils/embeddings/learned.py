@@ -1,8 +1,8 @@
 """Methods that look beyond a token's pieces: at how text uses it, or at what the model makes of it.
 
-Axes: B sequences or tokens at a time, S tokens of the student, T tokens of the teacher, P places in the texts, V rows
-of the old vocabulary, N new tokens, O tokens that both sides know, D dimensions, E dimensions of the other space,
-K tokens of a mixture.
+Axes: B sequences or tokens at a time, S tokens of the student, T tokens of the teacher, P places in
+the texts, V rows of the old vocabulary, N new tokens, O tokens that both sides know, D dimensions,
+E dimensions of the other space, K tokens of a mixture.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ from .. import hardware
 from ..errors import ModelError
 from ..models import longest_context
 from ..tokens import document_start, vocabulary_bytes
-from .methods import NewRows, Request, length_weighted, mixed, subword_mean
+from .methods import NewEmbeddings, Request, length_weighted, mixed, subword_mean
 
 CHARACTERS = 4  # of a token, about
 
 
 class Reader:
-    """The body of a base model, which reads ids of the adapted tokenizer with any rows for the new ones.
+    """The body of a base model, which reads ids of the adapted tokenizer with any rows for the new
+    ones.
 
-    Ids are translated to places first: an old token's place is its old id, a new one's comes after all old rows.
+    Ids are translated to places first: an old token's place is its old id, a new one's comes after
+    all old rows.
 
     Attributes:
         first_new: the lowest place of a new token.
@@ -39,14 +41,21 @@ class Reader:
     """
 
     def __init__(self, request: Request) -> None:
-        self._body = copy.deepcopy(request.model.base_model).to(hardware.device()).eval().requires_grad_(False)
+        self._body = (
+            copy.deepcopy(request.model.base_model)
+            .to(hardware.device())
+            .eval()
+            .requires_grad_(False)
+        )
         matrix = self._body.get_input_embeddings().weight
-        self._name = next(name for name, parameter in self._body.named_parameters() if parameter is matrix)
+        self._name = next(
+            name for name, parameter in self._body.named_parameters() if parameter is matrix
+        )
         self._old_VD = matrix.detach()
         self.first_new = len(self._old_VD)
         self.longest = longest_context(request.model)
         new = {token: self.first_new + place for place, token in enumerate(request.change.added)}
-        self._places = request.change.kept | new
+        self._places = request.change.new_to_old | new
         self.device = self._old_VD.device
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -61,13 +70,16 @@ class Reader:
         """The last hidden states, of shape (B, S, D), with the given rows for new tokens."""
         matrix = torch.cat([self._old_VD, rows_ND.to(self._old_VD.device, self._old_VD.dtype)])
         with self.autocast():
-            read = torch.func.functional_call(self._body, {self._name: matrix}, (places_BS.to(matrix.device),))
+            read = torch.func.functional_call(
+                self._body, {self._name: matrix}, (places_BS.to(matrix.device),)
+            )
         states_BSD: torch.Tensor = read.last_hidden_state
         return states_BSD
 
 
 def snippets(request: Request, texts: Sequence[str], length: int) -> Iterator[list[int]]:
-    """Runs of ids of the adapted tokenizer from all over some texts, each after the start of a document.
+    """Runs of ids of the adapted tokenizer from all over some texts, each after the start of a
+    document.
 
     Args:
         request: gives the tokenizer, and the seed of their order.
@@ -93,34 +105,48 @@ BUCKETS = 200_000  # of fastText's character n-grams; tokens are short, and ther
 ANCHORS = 64  # of a mixture, as in the paper
 BLOCK = 256  # new tokens at a time
 
-Mixture = tuple[torch.Tensor, torch.Tensor]  # places (2, entries) and values (entries,) of a sparse matrix
+Mixture = tuple[
+    torch.Tensor, torch.Tensor
+]  # places (2, entries) and values (entries,) of a sparse matrix
 
 
-def focus(old_VD: torch.Tensor, request: Request) -> NewRows:
+def focus(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
     """Mixtures of old rows, weighted by how alike tokens are used in text of the target language.
 
-    Likeness is the cosine of fastText embeddings trained on the text in the new tokens; the weights are its sparsemax
-    over the kept tokens that the text shows.
+    Likeness is the cosine of fastText embeddings trained on the text in the new tokens; the weights
+    are its sparsemax over the kept tokens that the text shows.
 
     Source: FOCUS, Dobler and de Melo 2023, arXiv 2305.14481.
 
     Raises:
         ModelError: no text was given, it is too short, or the package gensim is missing.
     """
-    return mixed(old_VD, *request.once(_likeness), len(request.change.added), "mixture of old tokens used like it")
+    return mixed(
+        old_VD,
+        *request.once(_likeness),
+        len(request.change.added),
+        "mixture of old tokens used like it",
+    )
 
 
-def matching_pursuit(old_VD: torch.Tensor, request: Request) -> NewRows:
-    """Mixtures of old rows with the weights that rebuild a token's row in a donor model from the same tokens.
+def matching_pursuit(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
+    """Mixtures of old rows with the weights that rebuild a token's row in a donor model from the
+    same tokens.
 
-    The tokens that both models know are the anchors. A token that the donor lacks has the mean of its pieces there.
+    The tokens that both models know are the anchors. A token that the donor lacks has the mean of
+    its pieces there.
 
     Source: Goddard and Fernandes Neto 2025, arXiv 2506.06607.
 
     Raises:
         ModelError: no donor was given, or it shares no token with the model.
     """
-    return mixed(old_VD, *request.once(_rebuilt), len(request.change.added), "mixture that rebuilds it in the donor")
+    return mixed(
+        old_VD,
+        *request.once(_rebuilt),
+        len(request.change.added),
+        "mixture that rebuilds it in the donor",
+    )
 
 
 def sparsemax(scores_BO: torch.Tensor) -> torch.Tensor:
@@ -135,8 +161,11 @@ def sparsemax(scores_BO: torch.Tensor) -> torch.Tensor:
     return (scores_BO - excess_BO.gather(1, support_B1 - 1) / support_B1).clamp(min=0)
 
 
-def pursue(target_BE: torch.Tensor, anchors_OE: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rebuild each target from a few anchors: add the anchor most like what is left over, fit anew, and again.
+def pursue(
+    target_BE: torch.Tensor, anchors_OE: torch.Tensor, most: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rebuild each target from a few anchors: add the anchor most like what is left over, fit anew,
+    and again.
 
     Args:
         target_BE: what to rebuild.
@@ -164,18 +193,24 @@ def pursue(target_BE: torch.Tensor, anchors_OE: torch.Tensor, most: int) -> tupl
 
 def _likeness(request: Request) -> Mixture:
     if not request.texts:
-        raise ModelError("method 'focus' learns from text of the target language: give some as `texts`")
+        raise ModelError(
+            "method 'focus' learns from text of the target language: give some as `texts`"
+        )
     try:
         from gensim.models import FastText
     except ImportError as error:
-        raise ModelError("method 'focus' needs the package gensim: pip install 'langadapt[focus]'") from error
+        raise ModelError(
+            "method 'focus' needs the package gensim: pip install 'langadapt[focus]'"
+        ) from error
     change = request.change
     names = {index: surface for surface, index in change.tokenizer.get_vocab().items()}
     encoded = change.tokenizer(list(request.texts), add_special_tokens=False)["input_ids"]
     sentences = [[names[index] for index in ids] for ids in encoded]
-    fasttext = FastText(vector_size=DIMENSIONS, min_count=RARE, bucket=BUCKETS, workers=1, seed=request.seed)
+    fasttext = FastText(
+        vector_size=DIMENSIONS, min_count=RARE, bucket=BUCKETS, workers=1, seed=request.seed
+    )
     fasttext.build_vocab(sentences)
-    kept = ((old, names[new]) for new, old in change.kept.items() if new in names)
+    kept = ((old, names[new]) for new, old in change.new_to_old.items() if new in names)
     shown = [(old, name) for old, name in kept if name in fasttext.wv.key_to_index]
     if not shown:
         raise ModelError(
@@ -184,27 +219,44 @@ def _likeness(request: Request) -> Mixture:
         )
     fasttext.train(sentences, total_examples=len(sentences), epochs=EPOCHS)
     old_OE = normalize(torch.from_numpy(np.stack([fasttext.wv[name] for _, name in shown])), dim=1)
-    new_NE = normalize(torch.from_numpy(np.stack([fasttext.wv[surface] for surface in change.added.values()])), dim=1)
+    new_NE = normalize(
+        torch.from_numpy(np.stack([fasttext.wv[surface] for surface in change.added.values()])),
+        dim=1,
+    )
     weights_NO = torch.cat(
         [sparsemax(new_BE @ old_OE.T).to_sparse() for new_BE in torch.split(new_NE, BLOCK)]
     ).coalesce()
     rows, columns = weights_NO.indices()
-    return torch.stack([rows, torch.tensor([old for old, _ in shown])[columns]]), weights_NO.values()
+    return torch.stack(
+        [rows, torch.tensor([old for old, _ in shown])[columns]]
+    ), weights_NO.values()
 
 
 def _rebuilt(request: Request) -> Mixture:
     if request.donor is None:
-        raise ModelError("method 'matching_pursuit' needs a model that knows the new tokens: give it as `donor`")
+        raise ModelError(
+            "method 'matching_pursuit' needs a model that knows the new tokens: give it as `donor`"
+        )
     donor, change = request.donor, request.change
     ids = {raw: index for index, raw in vocabulary_bytes(donor.tokenizer).items()}
-    shared = [(old, ids[raw]) for new, old in change.kept.items() if (raw := request.bytes_of.get(new)) in ids]
+    shared = [
+        (old, ids[raw])
+        for new, old in change.new_to_old.items()
+        if (raw := request.bytes_of.get(new)) in ids
+    ]
     if not shared:
-        raise ModelError("the donor shares no token with the model: give another one, or use method 'subword_mean'")
+        raise ModelError(
+            "the donor shares no token with the model: give another one, or use method 'subword_mean'"
+        )
     donor_VE = donor.model.get_input_embeddings().weight.detach().float()
 
     def spelled(raw: bytes) -> list[int]:
         text = raw.decode("utf-8", "replace")
-        return [ids[raw]] if raw in ids else donor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return (
+            [ids[raw]]
+            if raw in ids
+            else donor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        )
 
     pieces = [spelled(request.bytes_of[new]) for new in change.added]
     target_NE = torch.stack([donor_VE[places].mean(dim=0) for places in pieces])
@@ -212,7 +264,9 @@ def _rebuilt(request: Request) -> Mixture:
     found = [pursue(target_BE, anchors_OE, ANCHORS) for target_BE in torch.split(target_NE, BLOCK)]
     chosen_NK, weights_NK = (torch.cat(parts) for parts in zip(*found, strict=True))
     rows = torch.arange(len(chosen_NK)).repeat_interleave(chosen_NK.shape[1])
-    return torch.stack([rows, torch.tensor([old for old, _ in shared])[chosen_NK.flatten()]]), weights_NK.flatten()
+    return torch.stack(
+        [rows, torch.tensor([old for old, _ in shared])[chosen_NK.flatten()]]
+    ), weights_NK.flatten()
 
 
 TAUGHT_LENGTH = 50  # tokens of a snippet, as in the paper
@@ -222,13 +276,13 @@ TAUGHT_BATCH = 16  # snippets of a step
 RATE = 3e-2  # of Adam, as a multiple of the usual size of an entry
 
 
-def distilled(old_VD: torch.Tensor, request: Request) -> NewRows:
+def distilled(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
     """Sub-word means, trained so that hidden states after a new token are those after its pieces.
 
-    The base model reads snippets of text in old tokens (teacher) and in new ones (student); only the new rows learn,
-    by the mean squared error of the last hidden states where a token of the student ends. Other than in the paper, a
-    snippet shows all its new tokens at once, which teaches more rows with the same computation. Tokens that no
-    snippet shows keep the mean.
+    The base model reads snippets of text in old tokens (teacher) and in new ones (student); only
+    the new rows learn, by the mean squared error of the last hidden states where a token of the
+    student ends. Other than in the paper, a snippet shows all its new tokens at once, which teaches
+    more rows with the same computation. Tokens that no snippet shows keep the mean.
 
     Source: token distillation, Dobler et al. 2025, arXiv 2505.20133.
 
@@ -237,12 +291,18 @@ def distilled(old_VD: torch.Tensor, request: Request) -> NewRows:
     """
     start = subword_mean(old_VD, request)
     if not request.texts:
-        raise ModelError("method 'distilled' learns from text of the target language: give some as `texts`")
+        raise ModelError(
+            "method 'distilled' learns from text of the target language: give some as `texts`"
+        )
     shown = list(_showing(request))
     if not shown:
-        raise ModelError("method 'distilled' found no new token in the texts: give text of the target language")
+        raise ModelError(
+            "method 'distilled' found no new token in the texts: give text of the target language"
+        )
     rows_ND = _trained(start.rows_ND, request, shown)
-    return NewRows(rows_ND, None, "learned from the mean of its pieces, so that hidden states agree")
+    return NewEmbeddings(
+        rows_ND, None, "learned from the mean of its pieces, so that hidden states agree"
+    )
 
 
 def _showing(request: Request) -> Iterator[list[int]]:
@@ -279,14 +339,17 @@ def _trained(rows_ND: torch.Tensor, request: Request, shown: list[list[int]]) ->
 
 
 def _aligned(batch: list[list[int]], request: Request, reader: Reader) -> tuple[torch.Tensor, ...]:
-    """What teacher and student read, where each of the student's tokens ends for the teacher, and what counts.
+    """What teacher and student read, where each of the student's tokens ends for the teacher, and
+    what counts.
 
     What counts begins with the first new token.
     """
     change = request.change
     teacher, student, ends, taught = [], [], [], []
     for snippet in batch:
-        spelled = [change.spelled.get(index) or (change.kept[index],) for index in snippet]
+        spelled = [
+            change.base_pieces.get(index) or (change.new_to_old[index],) for index in snippet
+        ]
         end_S = np.cumsum([len(ids) for ids in spelled]) - 1
         size = int(np.searchsorted(end_S, reader.longest))
         teacher.append(torch.tensor([old for ids in spelled[:size] for old in ids]))
@@ -303,16 +366,18 @@ GUARD = 16.0  # how much more a place in English weighs than one in the target l
 PENALTY = 1.0  # on the square of the vector's length, in lengths of a usual row
 
 
-def gated(old_VD: torch.Tensor, request: Request) -> NewRows:
-    """Length-weighted means, all moved by one vector, so that the model writes new tokens where they are due.
+def gated(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
+    """Length-weighted means, all moved by one vector, so that the model writes new tokens where
+    they are due.
 
-    A mean of rows scores fairly well in any context: right after initialisation, new tokens draw probability in
-    English, and too much of it in the target language. One vector added to all new rows multiplies their odds by
-    what it says of the context. It is found by logistic regression: is the next token a new one, given the last
-    hidden state? The start of a text says nothing of its language yet, and is left to English.
+    A mean of rows scores fairly well in any context: right after initialisation, new tokens draw
+    probability in English, and too much of it in the target language. One vector added to all new
+    rows multiplies their odds by what it says of the context. It is found by logistic regression:
+    is the next token a new one, given the last hidden state? The start of a text says nothing of
+    its language yet, and is left to English.
 
-    The method is this project's own; it answers the remark of Hewitt 2021 that new rows disturb the softmax. A tied
-    model reads with the moved rows too; an untied one reads with the means.
+    The method is this project's own; it answers the remark of Hewitt 2021 that new rows disturb the
+    softmax. A tied model reads with the moved rows too; an untied one reads with the means.
 
     Raises:
         ModelError: text of the target language or of English is missing.
@@ -337,25 +402,35 @@ def gated(old_VD: torch.Tensor, request: Request) -> NewRows:
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     note = "mean of its pieces, moved by a vector that all new rows share"
-    return NewRows(averaged.rows_ND + shared_D.detach(), averaged.weights_NV, note)
+    return NewEmbeddings(averaged.rows_ND + shared_D.detach(), averaged.weights_NV, note)
 
 
 def _observed(
     old_VD: torch.Tensor, new_ND: torch.Tensor, request: Request
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of places in texts: last hidden state, log-odds of a new token so far, whether one comes next, and weight."""
+    """Of places in texts: last hidden state, log-odds of a new token so far, whether one comes
+    next, and weight.
+    """
     reader = Reader(request)
-    read_ND = length_weighted(request.model.get_input_embeddings().weight.detach().float().cpu(), request).rows_ND
+    read_ND = length_weighted(
+        request.model.get_input_embeddings().weight.detach().float().cpu(), request
+    ).rows_ND
     old, new = old_VD.to(reader.device), new_ND.to(reader.device)
     observed = []
     for texts, begin, weight in ((request.texts, 1, 1.0), (request.english, 0, GUARD)):
-        shown = list(islice(snippets(request, texts or (), min(GATED_LENGTH, reader.longest)), SNIPPETS))
+        shown = list(
+            islice(snippets(request, texts or (), min(GATED_LENGTH, reader.longest)), SNIPPETS)
+        )
         for at in range(0, len(shown), GATED_BATCH):
             batch = [reader.places(ids) for ids in shown[at : at + GATED_BATCH]]
             with torch.no_grad(), reader.autocast():
                 states_BSD = reader.states(padded(batch), read_ND)
-                new_BS, old_BS = ((states_BSD @ rows.T).float().logsumexp(dim=2) for rows in (new, old))
-            for ids, states, odds in zip(batch, states_BSD.float().cpu(), (new_BS - old_BS).cpu(), strict=True):
+                new_BS, old_BS = (
+                    (states_BSD @ rows.T).float().logsumexp(dim=2) for rows in (new, old)
+                )
+            for ids, states, odds in zip(
+                batch, states_BSD.float().cpu(), (new_BS - old_BS).cpu(), strict=True
+            ):
                 places = slice(begin, len(ids) - 1)
                 due = (ids[begin + 1 :] >= reader.first_new).float()
                 observed.append((states[places], odds[places], due, torch.full_like(due, weight)))

@@ -23,12 +23,17 @@ if TYPE_CHECKING:
 
 
 def neighbour_table(
-    methods: Mapping[str, torch.Tensor], old: torch.Tensor, change: VocabularyChange, *, tokens: Sequence[int]
+    methods: Mapping[str, torch.Tensor],
+    old: torch.Tensor,
+    change: VocabularyChange,
+    *,
+    tokens: Sequence[int],
 ) -> pd.DataFrame:
     """The old tokens whose rows are nearest to those of new tokens, by cosine, under each method.
 
     Args:
-        methods: rows of new tokens in the order of `change.added`, of shape (new tokens, dimensions), by method.
+        methods: rows of new tokens in the order of `change.added`, of shape (new tokens,
+            dimensions), by method.
         old: rows of the base, of shape (old tokens, dimensions).
         change: of the vocabulary.
         tokens: new ids to look at.
@@ -37,11 +42,15 @@ def neighbour_table(
         A row a token and method: `token`, `method`, `neighbours`.
     """
     places = {new: place for place, new in enumerate(change.added)}
-    known = torch.tensor(sorted({*change.kept.values(), *change.removed}))  # other rows only pad the matrix
+    known = torch.tensor(
+        sorted({*change.new_to_old.values(), *change.removed})
+    )  # other rows only pad the matrix
     directions = torch.nn.functional.normalize(old[known].float(), dim=1)
     rows = []
     for method, matrix in methods.items():
-        chosen = torch.nn.functional.normalize(matrix[[places[new] for new in tokens]].float(), dim=1)
+        chosen = torch.nn.functional.normalize(
+            matrix[[places[new] for new in tokens]].float(), dim=1
+        )
         near = known[(chosen @ directions.T).topk(NEIGHBOURS, dim=1).indices].tolist()
         for new, found in zip(tokens, near, strict=True):
             rows.append([change.text(new), method, [change.base_text(index) for index in found]])
@@ -57,7 +66,9 @@ def neighbours_widget(table: pd.DataFrame) -> Interactive:
     import ipywidgets as widgets
 
     tokens = list(dict.fromkeys(table.token))
-    chosen = widgets.Dropdown(options=[(shown_spaces(token), token) for token in tokens], description="new token")
+    chosen = widgets.Dropdown(
+        options=[(shown_spaces(token), token) for token in tokens], description="new token"
+    )
 
     def say(token: str) -> str:
         lines = "".join(
@@ -67,7 +78,9 @@ def neighbours_widget(table: pd.DataFrame) -> Interactive:
         )
         return f"<b>{escape(shown_spaces(token))}</b><table>{lines}</table>"
 
-    return interactive([chosen], lambda: say(chosen.value), "".join(say(token) for token in evenly_spread(tokens)))
+    return interactive(
+        [chosen], lambda: say(chosen.value), "".join(say(token) for token in evenly_spread(tokens))
+    )
 
 
 def plot_norms(rows: Mapping[str, torch.Tensor], *, ax: Axes | None = None) -> Axes:
@@ -100,8 +113,11 @@ def plot_norms(rows: Mapping[str, torch.Tensor], *, ax: Axes | None = None) -> A
     )
 
 
-def plot_map(rows: Mapping[str, torch.Tensor], *, most: int = 3_000, ax: Axes | None = None) -> Axes:
-    """A map of rows in two dimensions: the two directions in which the first set of them varies most (PCA).
+def plot_map(
+    rows: Mapping[str, torch.Tensor], *, most: int = 3_000, ax: Axes | None = None
+) -> Axes:
+    """A map of rows in two dimensions: the two directions in which the first set of them varies
+    most (PCA).
 
     Args:
         rows: matrices of shape (rows, dimensions) by name; the first spans the map.
@@ -121,9 +137,16 @@ def plot_map(rows: Mapping[str, torch.Tensor], *, most: int = 3_000, ax: Axes | 
         points = (rows[name].float() - centre_D) @ axes_D2
         spread[name] = points.std(dim=0).mean().item()
         shown = points[:: max(1, len(points) // most)]
-        ax.plot(*shown.T, marker, color=colour, markersize=3, alpha=0.35, label=name.replace("_", " "))
+        ax.plot(
+            *shown.T, marker, color=colour, markersize=3, alpha=0.35, label=name.replace("_", " ")
+        )
     ax.set_xlabel("first direction")
     ax.set_ylabel("second direction")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=3)
-    shares = ", ".join(f"{name.replace('_', ' ')} {spread[name] / spread[reference]:.0%}" for name in others)
-    return finish(ax, f"How far new rows spread on the map of the old ones, as a share of their spread: {shares}")
+    shares = ", ".join(
+        f"{name.replace('_', ' ')} {spread[name] / spread[reference]:.0%}" for name in others
+    )
+    return finish(
+        ax,
+        f"How far new rows spread on the map of the old ones, as a share of their spread: {shares}",
+    )

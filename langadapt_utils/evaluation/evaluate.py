@@ -13,7 +13,15 @@ import torch
 from .. import hardware
 from ..corpus.corpus import Corpus
 from ..corpus.documents import at_most_of_each_source
-from ..corpus.items import CLOZE_OPTIONS, ITEM_KINDS, OPTIONS, PATTERNS, item_options, load_items, pattern_items
+from ..corpus.items import (
+    CLOZE_OPTIONS,
+    ITEM_KINDS,
+    OPTIONS,
+    PATTERNS,
+    item_options,
+    load_items,
+    pattern_items,
+)
 from ..languages import NO_LANGUAGE, language_name, scripts_of
 from ..models import Base
 from ..recipe import EvaluationRecipe
@@ -24,7 +32,12 @@ from .scores import CONTROL, Scores
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-CHANCE = {"choice": 1 / 2, "cloze": 1 / CLOZE_OPTIONS, "pairs": 1 / 2, **dict.fromkeys(PATTERNS, 1 / OPTIONS)}
+CHANCE = {
+    "choice": 1 / 2,
+    "cloze": 1 / CLOZE_OPTIONS,
+    "pairs": 1 / 2,
+    **dict.fromkeys(PATTERNS, 1 / OPTIONS),
+}
 BEGINNING = 400  # characters of documents in other languages than English and the target
 SAMPLES = 2  # prompts of each language
 
@@ -41,17 +54,20 @@ def score_items(
     Args:
         model: to be asked.
         tokenizer: the model's.
-        kind: `choice`: the likelier of two stories, the choice read before its premise where it is the
-            cause (bits per byte of what comes second); `cloze`: the last word against those of three other
-            items (bits per byte of the word); `pairs`: the grammatical sentence against the other (bits);
-            `copying`, `mapping` and `counting`: the number that the context asks for (bits).
+        kind: `choice`: the likelier of two stories, the choice read before its premise where it is
+            the cause (bits per byte of what comes second); `cloze`: the last word against those of
+            three other items (bits per byte of the word); `pairs`: the grammatical sentence against
+            the other (bits); `copying`, `mapping` and `counting`: the number that the context asks
+            for (bits).
         items: as `load_items` gives them.
         language: Thai writes no space between the parts.
     """
     options = [item_options(kind, items, place, language) for place in range(len(items))]
     answers = [item.get("label", 0) for item in items]
     flat = [option for group in options for option in group]
-    bits = continuation_bits(model, tokenizer, [context for context, _ in flat], [text for _, text in flat])
+    bits = continuation_bits(
+        model, tokenizer, [context for context, _ in flat], [text for _, text in flat]
+    )
     if kind in ("choice", "cloze"):
         bits = bits / np.array([len(text.encode()) for _, text in flat])
     width = len(options[0])
@@ -68,25 +84,37 @@ def evaluate(
     """Measure models on the same held-out documents, evaluation items and prompts.
 
     Args:
-        models: by name, the base first and the adapted model last. One between them named `control` is measured on
-            English documents alone.
+        models: by name, the base first and the adapted model last. One between them named `control`
+            is measured on English documents alone.
         corpus: its `heldout` part is used, and the beginnings of some documents of `others`.
         recipe: how much of it.
         report: called with what is being measured.
     """
     documents, items, samples = [], [], []
-    read = {code: at_most_of_each_source(part, recipe.documents) for code, part in corpus.heldout.items()}
+    read = {
+        code: at_most_of_each_source(part, recipe.documents)
+        for code, part in corpus.heldout.items()
+    }
     for code, part in corpus.others.items():
         rows = at_most_of_each_source(part, recipe.other_documents)
         read[code] = [row | {"text": row["text"][:BEGINNING]} for row in rows]
-    asked = [(code, kind, load_items(kind, code)[: recipe.items]) for code in corpus.heldout for kind in ITEM_KINDS]
-    asked += [(NO_LANGUAGE, kind, pattern_items(kind, math.ceil(recipe.items / len(PATTERNS)))) for kind in PATTERNS]
+    asked = [
+        (code, kind, load_items(kind, code)[: recipe.items])
+        for code in corpus.heldout
+        for kind in ITEM_KINDS
+    ]
+    asked += [
+        (NO_LANGUAGE, kind, pattern_items(kind, math.ceil(recipe.items / len(PATTERNS))))
+        for kind in PATTERNS
+    ]
     asked = [(code, kind, chosen) for code, kind, chosen in asked if chosen]
     for name, bundle in models.items():
         model, tokenizer = bundle.model.to(hardware.device()), bundle.tokenizer
         for language in ["en"] if name == CONTROL else read:
             report(f"{name}: {language_name(language)} documents")
-            documents += _document_rows(name, model, tokenizer, read[language], language, recipe.window_tokens)
+            documents += _document_rows(
+                name, model, tokenizer, read[language], language, recipe.window_tokens
+            )
         for language, kind, chosen in [] if name == CONTROL else asked:
             report(f"{name}: {language_name(language)} {kind} items")
             items += _answers(name, model, tokenizer, kind, chosen, language)
@@ -99,7 +127,12 @@ def evaluate(
                 samples.append(sample | text_quality(text, like=row["text"]))
         model.to("cpu")
     return Scores(
-        list(models), corpus.language, pd.DataFrame(documents), pd.DataFrame(items), samples, recipe.resamples
+        list(models),
+        corpus.language,
+        pd.DataFrame(documents),
+        pd.DataFrame(items),
+        samples,
+        recipe.resamples,
     )
 
 
@@ -111,9 +144,17 @@ def _document_rows(
     language: str,
     window_tokens: int,
 ) -> list[dict[str, Any]]:
-    bits = document_bits(model, tokenizer, [row["text"] for row in rows], window_tokens=window_tokens)
+    bits = document_bits(
+        model, tokenizer, [row["text"] for row in rows], window_tokens=window_tokens
+    )
     return [
-        {"model": name, "language": language, "source": row["source"], "domain": row["domain"], "id": row["id"]}
+        {
+            "model": name,
+            "language": language,
+            "source": row["source"],
+            "domain": row["domain"],
+            "id": row["id"],
+        }
         | {"bits": float(b), "bytes": len(row["text"].encode())}
         for row, b in zip(rows, bits, strict=True)
     ]
@@ -135,7 +176,9 @@ def _answers(
     ]
 
 
-def generate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompt: str, new_tokens: int) -> str:
+def generate(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompt: str, new_tokens: int
+) -> str:
     """Continue a prompt greedily, without repeating three tokens in a row."""
     ids = [document_start(tokenizer), *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
     inputs = torch.tensor([ids], device=model.device)
@@ -159,13 +202,16 @@ def text_quality(text: str, *, like: str) -> dict[str, float]:
         like: text in the language it should be in.
 
     Returns:
-        `right_script`: of its letters, those in a script that `like` has; `repeated`: of its runs of 8 characters,
-        those that were there before; `undecodable`: of its characters, those that stand for bytes that are no text.
+        `right_script`: of its letters, those in a script that `like` has; `repeated`: of its runs
+        of 8 characters, those that were there before; `undecodable`: of its characters, those that
+        stand for bytes that are no text.
     """
     scripts, letters = scripts_of(like), [letter for letter in text if letter.isalpha()]
     runs = [text[begin : begin + 8] for begin in range(len(text) - 7)]
     return {
-        "right_script": sum(scripts_of(letter) <= scripts for letter in letters) / len(letters) if letters else 0.0,
+        "right_script": sum(scripts_of(letter) <= scripts for letter in letters) / len(letters)
+        if letters
+        else 0.0,
         "repeated": 1 - len(set(runs)) / len(runs) if runs else 0.0,
         "undecodable": text.count("\ufffd") / len(text) if text else 0.0,
     }

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LAYER = re.compile(r"\.(\d+)\.")
 
 
-def divergence(
+def kl_divergence(
     base: PreTrainedModel,
     adapted: PreTrainedModel,
     change: VocabularyChange,
@@ -34,10 +34,12 @@ def divergence(
     *,
     tokens: int = 256,
 ) -> pd.DataFrame:
-    """How far the next-token distributions of the adapted model are from those of the base, over shared tokens.
+    """How far the next-token distributions of the adapted model are from those of the base, over
+    shared tokens.
 
-    The Kullback-Leibler divergence from the base's distribution to the adapted model's, after both are cut to the
-    tokens that both have. Texts that the two tokenizers cut differently are left out.
+    The Kullback-Leibler divergence from the base's distribution to the adapted model's, after both
+    are cut to the tokens that both have. Texts that the two tokenizers cut differently are left
+    out.
 
     Args:
         base: the base model.
@@ -48,27 +50,45 @@ def divergence(
         tokens: of each text, at most.
 
     Returns:
-        A row a text that both cut alike: `text`, its place; `bits`, summed over its places; `tokens`, how many.
+        A row a text that both cut alike: `text`, its place; `bits`, summed over its places;
+            `tokens`, how many.
     """
-    new = torch.tensor(sorted(change.kept), device=base.device)
-    old = torch.tensor([change.kept[index] for index in sorted(change.kept)], device=base.device)
-    renamed = {before: after for after, before in change.kept.items()}
+    new = torch.tensor(sorted(change.new_to_old), device=base.device)
+    old = torch.tensor(
+        [change.new_to_old[index] for index in sorted(change.new_to_old)], device=base.device
+    )
+    renamed = {before: after for after, before in change.new_to_old.items()}
     precision, rows = hardware.native_precision(), []
     for place, text in enumerate(texts):
-        ids = [document_start(base_tokenizer), *base_tokenizer(text, add_special_tokens=False)["input_ids"]][:tokens]
+        ids = [
+            document_start(base_tokenizer),
+            *base_tokenizer(text, add_special_tokens=False)["input_ids"],
+        ][:tokens]
         other = change.tokenizer(text, add_special_tokens=False)["input_ids"]
         other = [document_start(change.tokenizer), *other][:tokens]
         if other != [renamed.get(index) for index in ids] or len(ids) < 2:
             continue
         with torch.no_grad(), hardware.autocast(precision, base.device.type):
-            before_TV = base(torch.tensor([ids], device=base.device)).logits[0, :, old].float().log_softmax(dim=-1)
-            after_TV = adapted(torch.tensor([other], device=base.device)).logits[0, :, new].float().log_softmax(dim=-1)
+            before_TV = (
+                base(torch.tensor([ids], device=base.device))
+                .logits[0, :, old]
+                .float()
+                .log_softmax(dim=-1)
+            )
+            after_TV = (
+                adapted(torch.tensor([other], device=base.device))
+                .logits[0, :, new]
+                .float()
+                .log_softmax(dim=-1)
+            )
         nats = (before_TV.exp() * (before_TV - after_TV)).sum(dim=-1)[1:].sum().item()
         rows.append([place, nats / np.log(2), len(ids) - 1])
     return pd.DataFrame(rows, columns=["text", "bits", "tokens"])
 
 
-def weight_drift(start: PreTrainedModel, end: PreTrainedModel, change: VocabularyChange) -> pd.DataFrame:
+def weight_drift(
+    start: PreTrainedModel, end: PreTrainedModel, change: VocabularyChange
+) -> pd.DataFrame:
     """How far weights moved, as a share of their length, by layer and part.
 
     Args:
@@ -77,10 +97,13 @@ def weight_drift(start: PreTrainedModel, end: PreTrainedModel, change: Vocabular
         change: says which embedding rows the base has too; new rows do not count.
 
     Returns:
-        A row a part of a layer: `layer` (-1 outside of the layers), `part`, `drift` (norm of the difference over the
-        norm before).
+        A row a part of a layer: `layer` (-1 outside of the layers), `part`, `drift` (norm of the
+        difference over the norm before).
     """
-    new, old = sorted(change.kept), [change.kept[index] for index in sorted(change.kept)]
+    new, old = (
+        sorted(change.new_to_old),
+        [change.new_to_old[index] for index in sorted(change.new_to_old)],
+    )
     before = dict(start.named_parameters())
     squares: dict[tuple[int, str], list[float]] = {}
     for name, value in end.named_parameters():
@@ -94,19 +117,26 @@ def weight_drift(start: PreTrainedModel, end: PreTrainedModel, change: Vocabular
         sums = squares.setdefault((int(found.group(1)) if found else -1, part), [0.0, 0.0])
         sums[0] += (b - a).square().sum().item()
         sums[1] += a.square().sum().item()
-    rows = [[layer, part, (moved / size) ** 0.5 if size else 0.0] for (layer, part), (moved, size) in squares.items()]
-    return pd.DataFrame(rows, columns=["layer", "part", "drift"]).sort_values(["layer", "part"], ignore_index=True)
+    rows = [
+        [layer, part, (moved / size) ** 0.5 if size else 0.0]
+        for (layer, part), (moved, size) in squares.items()
+    ]
+    return pd.DataFrame(rows, columns=["layer", "part", "drift"]).sort_values(
+        ["layer", "part"], ignore_index=True
+    )
 
 
 PROMPT = 400  # characters of a request
 ROUNDS = 3  # of each measurement; the median counts
 
 
-def measure_gains(models: Mapping[str, Base], texts: Sequence[str], *, new_tokens: int = 32) -> pd.DataFrame:
+def measure_gains(
+    models: Mapping[str, Base], texts: Sequence[str], *, new_tokens: int = 32
+) -> pd.DataFrame:
     """Characters per second and per token, before and after.
 
-    Speed is that of greedy generation with a cache after a request of 400 characters; models take turns, and the median
-    of three rounds counts.
+    Speed is that of greedy generation with a cache after a request of 400 characters; models take
+    turns, and the median of three rounds counts.
 
     Args:
         models: by name, the base first.
@@ -114,9 +144,10 @@ def measure_gains(models: Mapping[str, Base], texts: Sequence[str], *, new_token
         new_tokens: to generate.
 
     Returns:
-        A row a model: `characters_per_token`; `tokens_of_a_request`, of 400 characters; `context_in_characters`;
-        `tokens_per_second` and `characters_per_second` of generation; `seconds_per_million_characters`;
-        `megabytes`, of weights in bfloat16; `cache_megabytes_per_million_characters`, of keys and values in bfloat16.
+        A row a model: `characters_per_token`; `tokens_of_a_request`, of 400 characters;
+        `context_in_characters`; `tokens_per_second` and `characters_per_second` of generation;
+        `seconds_per_million_characters`; `megabytes`, of weights in bfloat16;
+        `cache_megabytes_per_million_characters`, of keys and values in bfloat16.
     """
     characters = sum(map(len, texts))
     seconds: dict[str, list[float]] = {name: [] for name in models}
@@ -125,7 +156,9 @@ def measure_gains(models: Mapping[str, Base], texts: Sequence[str], *, new_token
             seconds[name].append(_generation_seconds(bundle, texts[0][:PROMPT], new_tokens))
     rows = []
     for name, bundle in models.items():
-        each = characters / sum(map(len, bundle.tokenizer(list(texts), add_special_tokens=False)["input_ids"]))
+        each = characters / sum(
+            map(len, bundle.tokenizer(list(texts), add_special_tokens=False)["input_ids"])
+        )
         speed = new_tokens / sorted(seconds[name])[ROUNDS // 2]
         rows.append(
             {
@@ -148,13 +181,22 @@ def _cache_bytes(model: PreTrainedModel) -> int:
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return int(2 * 2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * width)
+    return int(
+        2
+        * 2
+        * config.num_hidden_layers
+        * (getattr(config, "num_key_value_heads", None) or heads)
+        * width
+    )
 
 
 def _generation_seconds(bundle: Base, prompt: str, new_tokens: int) -> float:
     """How long it takes to write a number of tokens after a prompt that has been read."""
     model = bundle.model.to(hardware.device())
-    ids = [document_start(bundle.tokenizer), *bundle.tokenizer(prompt, add_special_tokens=False)["input_ids"]]
+    ids = [
+        document_start(bundle.tokenizer),
+        *bundle.tokenizer(prompt, add_special_tokens=False)["input_ids"],
+    ]
     ids_BT = torch.tensor([ids[-longest_context(model) + new_tokens + 1 :]], device=model.device)
     with torch.no_grad(), hardware.autocast(hardware.native_precision(), model.device.type):
         output = model(ids_BT, use_cache=True)

@@ -1,7 +1,8 @@
-"""Tasks of the Language Model Evaluation Harness (lm-eval), beside the built-in items and in the same tables.
+"""Tasks of the Language Model Evaluation Harness (lm-eval), beside the built-in items and in the
+same tables.
 
-`data/tasks` holds tasks that lm-eval finds with `--include_path`: the built-in items, HuLU and the Thai exams. Their
-data come from the functions below, as rows with `context`, `choices` and `label`.
+`data/tasks` holds tasks that lm-eval finds with `--include_path`: the built-in items, HuLU and the
+Thai exams. Their data come from the functions below, as rows with `context`, `choices` and `label`.
 """
 
 from __future__ import annotations
@@ -54,7 +55,10 @@ def with_tasks(scores: Scores, models: Mapping[str, Base], recipe: EvaluationRec
     """
     manager = _task_manager(recipe)
     rows = [
-        row for name, bundle in models.items() if name != CONTROL for row in _answers(name, bundle, recipe, manager)
+        row
+        for name, bundle in models.items()
+        if name != CONTROL
+        for row in _answers(name, bundle, recipe, manager)
     ]
     items = pd.concat([scores.items, pd.DataFrame(rows)], ignore_index=True)
     return dataclasses.replace(scores, items=items)
@@ -65,7 +69,9 @@ def _task_manager(recipe: EvaluationRecipe) -> TaskManager:
     try:
         from lm_eval.tasks import TaskManager
     except ImportError as error:
-        raise ModelError("evaluation.tasks needs lm-eval: pip install 'langadapt[harness]'") from error
+        raise ModelError(
+            "evaluation.tasks needs lm-eval: pip install 'langadapt[harness]'"
+        ) from error
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # not how each task was read
     manager = TaskManager(include_path=str(task_folder()), metadata={"folder": recipe.task_folder})
     for task in recipe.tasks:
@@ -76,7 +82,9 @@ def _task_manager(recipe: EvaluationRecipe) -> TaskManager:
     return manager
 
 
-def _answers(name: str, bundle: Base, recipe: EvaluationRecipe, manager: TaskManager) -> list[dict[str, Any]]:
+def _answers(
+    name: str, bundle: Base, recipe: EvaluationRecipe, manager: TaskManager
+) -> list[dict[str, Any]]:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
@@ -89,14 +97,21 @@ def _answers(name: str, bundle: Base, recipe: EvaluationRecipe, manager: TaskMan
         mixed_precision_dtype=precision if precision == "bfloat16" else None,
     )
     found = simple_evaluate(
-        model, tasks=list(recipe.tasks), task_manager=manager, limit=recipe.items, bootstrap_iters=0, log_samples=True
+        model,
+        tasks=list(recipe.tasks),
+        task_manager=manager,
+        limit=recipe.items,
+        bootstrap_iters=0,
+        log_samples=True,
     )
     bundle.model.to("cpu")
     rows = []
     for task, samples in found["samples"].items():
         metric = next((metric for metric in ACCURACY if metric in samples[0]), None)
         if metric is None or any(sample[metric] not in (0, 1) for sample in samples):
-            raise RecipeError(f"evaluation.tasks cannot hold '{task}': it does not say of each item if it is right")
+            raise RecipeError(
+                f"evaluation.tasks cannot hold '{task}': it does not say of each item if it is right"
+            )
         rows += [
             {"model": name, "language": ANY_LANGUAGE, "kind": task, "id": str(sample["doc_id"])}
             | {"correct": bool(sample[metric]), "chance": _chance(len(sample["filtered_resps"]))}
@@ -106,12 +121,16 @@ def _answers(name: str, bundle: Base, recipe: EvaluationRecipe, manager: TaskMan
 
 
 def _chance(options: int) -> float:
-    """Of an item with so many options; where the answer is not one of several, nothing is right by chance."""
+    """Of an item with so many options; where the answer is not one of several, nothing is right by
+    chance.
+    """
     return 1 / options if options > 1 else 0.0
 
 
 def built_in(kind: str, language: str, **metadata: Any) -> dict[str, Dataset]:
-    """The built-in items of a kind for lm-eval: `choice_cause`, `choice_next`, `cloze`, `pairs` or a pattern."""
+    """The built-in items of a kind for lm-eval: `choice_cause`, `choice_next`, `cloze`, `pairs` or
+    a pattern.
+    """
     kind, _, part = kind.partition("_")
     items = pattern_items(kind, PATTERN_ITEMS) if kind in PATTERNS else load_items(kind, language)
     rows: list[dict[str, Any]] = []
@@ -121,26 +140,40 @@ def built_in(kind: str, language: str, **metadata: Any) -> dict[str, Dataset]:
         options, label = item_options(kind, items, place, language), item.get("label", 0)
         contexts, continuations = zip(*options, strict=True)
         if part == "cause":
-            row: dict[str, Any] = {"contexts": [one.rstrip() for one in contexts], "continuation": continuations[0]}
+            row: dict[str, Any] = {
+                "contexts": [one.rstrip() for one in contexts],
+                "continuation": continuations[0],
+            }
         else:
-            row = {"context": contexts[0].rstrip(), "choices": [one.lstrip() for one in continuations]}
+            row = {
+                "context": contexts[0].rstrip(),
+                "choices": [one.lstrip() for one in continuations],
+            }
         rows.append({**row, "label": label})
     return _test(rows)
 
 
 def hulu(name: str, folder: str = "", **metadata: Any) -> dict[str, Dataset]:
-    """A task of HuLU (Ligeti-Nagy et al. 2024) as likelihoods of short Hungarian answers, on its validation part.
+    """A task of HuLU (Ligeti-Nagy et al. 2024) as likelihoods of short Hungarian answers, on its
+    validation part.
 
     Args:
         name: HuCOLA, HuCoPA, HuRTE, HuSST, HuWNLI or HuCB.
         folder: that holds `NAME/*validation*` or `*dev*` files; empty: NYTK/NAME of the hub.
         metadata: what else lm-eval hands over.
     """
-    return _test([HULU[name](row) for row in _rows(name, folder, f"NYTK/{name}", None, ("validation", "dev"))])
+    return _test(
+        [
+            HULU[name](row)
+            for row in _rows(name, folder, f"NYTK/{name}", None, ("validation", "dev"))
+        ]
+    )
 
 
 def thai_exam(name: str, folder: str = "", **metadata: Any) -> dict[str, Dataset]:
-    """One of the Thai exams of scb10x/thai_exam: onet, ic, tgat, tpat1 or a_level; the letter is to be named."""
+    """One of the Thai exams of scb10x/thai_exam: onet, ic, tgat, tpat1 or a_level; the letter is to
+    be named.
+    """
     rows = _rows(name, folder, "scb10x/thai_exam", name, ("test",))
     return _test([_exam_question(row) for row in rows])
 
@@ -151,7 +184,9 @@ def _test(rows: Sequence[Mapping[str, Any]]) -> dict[str, Dataset]:
     return {"test": Dataset.from_list([dict(row) for row in rows])}
 
 
-def _rows(name: str, folder: str, repository: str, config: str | None, parts: Sequence[str]) -> list[dict[str, Any]]:
+def _rows(
+    name: str, folder: str, repository: str, config: str | None, parts: Sequence[str]
+) -> list[dict[str, Any]]:
     """The rows of one part of a data set, from files below a folder or from the hub."""
     from datasets import load_dataset
 
@@ -168,10 +203,14 @@ def _rows(name: str, folder: str, repository: str, config: str | None, parts: Se
         and any(part in path.stem.lower() for part in parts)
     ]
     if not files:
-        raise RecipeError(f"evaluation.task_folder {folder} has no file of {name} whose name says {' or '.join(parts)}")
+        raise RecipeError(
+            f"evaluation.task_folder {folder} has no file of {name} whose name says {' or '.join(parts)}"
+        )
     kind = {".jsonl": "json", ".tsv": "csv"}.get(files[0].suffix, files[0].suffix.lstrip("."))
     options = {"sep": "\t"} if files[0].suffix == ".tsv" else {}
-    return list(load_dataset(kind, data_files=[str(path) for path in files], split="train", **options))
+    return list(
+        load_dataset(kind, data_files=[str(path) for path in files], split="train", **options)
+    )
 
 
 def _field(row: Mapping[str, Any], *names: str) -> Any:
@@ -186,7 +225,11 @@ def _field(row: Mapping[str, Any], *names: str) -> Any:
 
 def _acceptable(row: Mapping[str, Any]) -> dict[str, Any]:
     context = f"{_field(row, 'Sent', 'sentence')}\nHelyes ez a mondat?"
-    return {"context": context, "choices": ["nem", "igen"], "label": int(_field(row, "Label", "label"))}
+    return {
+        "context": context,
+        "choices": ["nem", "igen"],
+        "label": int(_field(row, "Label", "label")),
+    }
 
 
 def _plausible(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,14 +245,23 @@ def _sentiment(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _entailed(row: Mapping[str, Any]) -> dict[str, Any]:
-    premise, hypothesis = _field(row, "premise", "sentence1"), _field(row, "hypothesis", "sentence2")
+    premise, hypothesis = (
+        _field(row, "premise", "sentence1"),
+        _field(row, "hypothesis", "sentence2"),
+    )
     context = f"{premise}\nKövetkezik ebből, hogy: {hypothesis}\nVálasz:"
-    return {"context": context, "choices": ["nem", "igen"], "label": int(_field(row, "label", "Label"))}
+    return {
+        "context": context,
+        "choices": ["nem", "igen"],
+        "label": int(_field(row, "label", "Label")),
+    }
 
 
 def _committed(row: Mapping[str, Any]) -> dict[str, Any]:
     answers = {"contradiction": "hamis", "neutral": "bizonytalan", "entailment": "igaz"}
-    context = f"{_field(row, 'premise', 'Premise')}\n{_field(row, 'hypothesis', 'Hypothesis')}\nIgaz ez?"
+    context = (
+        f"{_field(row, 'premise', 'Premise')}\n{_field(row, 'hypothesis', 'Hypothesis')}\nIgaz ez?"
+    )
     return _one_of(context, answers, row)
 
 

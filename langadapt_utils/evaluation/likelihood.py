@@ -17,7 +17,7 @@ import torch
 
 from .. import hardware
 from ..errors import CorpusError
-from ..intervals import Estimate, ratio
+from ..intervals import Interval, ratio
 from ..models import longest_context
 from ..tokens import byte_lengths, document_start
 
@@ -49,9 +49,11 @@ def document_bits(
 ) -> Numbers:
     """Negative log-likelihood of each text in bits, every byte of it scored once.
 
-    The start of a document stands before each text and is not scored. A text longer than the window is read in windows
-    that overlap, so that what is scored always has context: from the beginning of the text, or `context_bytes`
-    bytes, which are the same for every tokenizer, or half a window where that is less.
+    The start of a document stands before each text and is not scored. A text longer than the window
+    is read in windows
+    that overlap, so that what is scored always has context: from the beginning of the text, or
+    `context_bytes` bytes, which are the same for every tokenizer, or half a window where that is
+    less.
     """
     start, sizes = document_start(tokenizer), byte_lengths(tokenizer)
     encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
@@ -65,15 +67,22 @@ def document_bits(
 
 
 def continuation_bits(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, contexts: Sequence[str], continuations: Sequence[str]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    contexts: Sequence[str],
+    continuations: Sequence[str],
 ) -> Numbers:
     """Negative log-likelihood in bits of each continuation after its context.
 
-    The two are encoded together, as running text, and the tokens of the continuation are scored. Where a token lies
-    across the border, as where there are no spaces, it is the bits of both together less those of the context alone.
+    The two are encoded together, as running text, and the tokens of the continuation are scored.
+    Where a token lies across the border, as where there are no spaces, it is the bits of both
+    together less those of the context alone.
     """
     start = document_start(tokenizer)
-    whole = [context + continuation for context, continuation in zip(contexts, continuations, strict=True)]
+    whole = [
+        context + continuation
+        for context, continuation in zip(contexts, continuations, strict=True)
+    ]
     encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
     pieces, across = [], []
     for unit, (ids, offsets, context) in enumerate(
@@ -89,7 +98,9 @@ def continuation_bits(
     if across:
         alone = sorted({contexts[unit] for unit in across})
         encoded = tokenizer(alone, add_special_tokens=False)["input_ids"]
-        spent = _bits(model, [_Piece(unit, [start, *ids], 1) for unit, ids in enumerate(encoded)], len(alone))
+        spent = _bits(
+            model, [_Piece(unit, [start, *ids], 1) for unit, ids in enumerate(encoded)], len(alone)
+        )
         bits[across] -= [spent[alone.index(contexts[unit])] for unit in across]
     return bits
 
@@ -115,39 +126,56 @@ def _bits(model: PreTrainedModel, pieces: Sequence[_Piece], units: int) -> Numbe
     for batch in _batches_by_length(pieces):
         width = max(len(piece.ids) for piece in batch)
         # Padding on the right is invisible to a causal model, so that no mask is needed.
-        ids_BT = torch.tensor([piece.ids + [0] * (width - len(piece.ids)) for piece in batch], device=model.device)
-        # Where only the ends are scored, as in evaluation items, logits of the beginnings are not made.
+        ids_BT = torch.tensor(
+            [piece.ids + [0] * (width - len(piece.ids)) for piece in batch], device=model.device
+        )
+        # Where only the ends are scored, as in evaluation items, logits of the beginnings
+        # are not made.
         begin = min(piece.first for piece in batch) - 1 if can_skip else 0
         options = {"logits_to_keep": width - begin} if can_skip else {}
         with torch.no_grad(), hardware.autocast(precision, model.device.type):
             logits_BTV = model(input_ids=ids_BT, use_cache=False, **options).logits
         for row, piece in enumerate(batch):
             targets = ids_BT[row, piece.first : len(piece.ids)]
-            logits_TV = logits_BTV[row, piece.first - 1 - begin : len(piece.ids) - 1 - begin].float()
+            logits_TV = logits_BTV[
+                row, piece.first - 1 - begin : len(piece.ids) - 1 - begin
+            ].float()
             loss = torch.nn.functional.cross_entropy(logits_TV, targets, reduction="sum")
             totals[piece.unit] += loss.item() / math.log(2)
     return totals
 
 
 def _bits_after_contexts(model: PreTrainedModel, pieces: Sequence[_Piece]) -> Numbers:
-    """Bits of the scored ends of pieces; a beginning that equally many of them share is read once."""
+    """Bits of the scored ends of pieces; a beginning that equally many of them share is read
+    once.
+    """
     groups: dict[tuple[int, ...], list[_Piece]] = defaultdict(list)
     for piece in pieces:
         groups[tuple(piece.ids[: piece.first])].append(piece)
     sizes = {len(group) for group in groups.values()}
     needed = {"position_ids", "past_key_values", "logits_to_keep"}
-    shared = sizes != {1} and len(sizes) == 1 and min(map(len, groups)) > 1  # more than the start of a document
+    shared = (
+        sizes != {1} and len(sizes) == 1 and min(map(len, groups)) > 1
+    )  # more than the start of a document
     if not (shared and needed <= inspect.signature(model.forward).parameters.keys()):
         return _bits(model, pieces, len(pieces))
     members, totals = list(groups.values()), np.zeros(len(pieces))
-    for batch in _batches_by_length([_Piece(place, list(ids), 1) for place, ids in enumerate(groups)]):
+    for batch in _batches_by_length(
+        [_Piece(place, list(ids), 1) for place, ids in enumerate(groups)]
+    ):
         ends = [piece for context in batch for piece in members[context.unit]]
-        totals[[piece.unit for piece in ends]] = _bits_of_ends(model, [context.ids for context in batch], ends)
+        totals[[piece.unit for piece in ends]] = _bits_of_ends(
+            model, [context.ids for context in batch], ends
+        )
     return totals
 
 
-def _bits_of_ends(model: PreTrainedModel, contexts: Sequence[list[int]], ends: Sequence[_Piece]) -> Numbers:
-    """Bits of the ends of pieces, as many after each context, from keys and values of the contexts."""
+def _bits_of_ends(
+    model: PreTrainedModel, contexts: Sequence[list[int]], ends: Sequence[_Piece]
+) -> Numbers:
+    """Bits of the ends of pieces, as many after each context, from keys and values of the
+    contexts.
+    """
     device, each = model.device, len(ends) // len(contexts)
     sizes_B = torch.tensor([len(ids) for ids in contexts])
     width, begin = int(sizes_B.max()), int(sizes_B.min()) - 1
@@ -157,13 +185,18 @@ def _bits_of_ends(model: PreTrainedModel, contexts: Sequence[list[int]], ends: S
     longest = max(map(len, scored))
     targets_ET = torch.tensor([ids + [0] * (longest - len(ids)) for ids in scored], device=device)
     with torch.no_grad(), hardware.autocast(hardware.native_precision(), device.type):
-        read = model(ids_BT, attention_mask=mask_BT.to(device), use_cache=True, logits_to_keep=width - begin)
+        read = model(
+            ids_BT, attention_mask=mask_BT.to(device), use_cache=True, logits_to_keep=width - begin
+        )
         last_BV = read.logits[torch.arange(len(contexts)), sizes_B - 1 - begin]
         logits_ETV = last_BV.repeat_interleave(each, dim=0)[:, None]
         if longest > 1:
             read.past_key_values.batch_repeat_interleave(each)
             sizes_E = sizes_B.repeat_interleave(each)
-            seen_ET = torch.cat([mask_BT.repeat_interleave(each, dim=0), torch.ones(len(ends), longest - 1).long()], 1)
+            seen_ET = torch.cat(
+                [mask_BT.repeat_interleave(each, dim=0), torch.ones(len(ends), longest - 1).long()],
+                1,
+            )
             rest = model(
                 targets_ET[:, :-1],
                 attention_mask=seen_ET.to(device),
@@ -171,7 +204,9 @@ def _bits_of_ends(model: PreTrainedModel, contexts: Sequence[list[int]], ends: S
                 past_key_values=read.past_key_values,
             )
             logits_ETV = torch.cat([logits_ETV, rest.logits], dim=1)
-    losses_ET = torch.nn.functional.cross_entropy(logits_ETV.float().transpose(1, 2), targets_ET, reduction="none")
+    losses_ET = torch.nn.functional.cross_entropy(
+        logits_ETV.float().transpose(1, 2), targets_ET, reduction="none"
+    )
     counted_ET = torch.arange(longest) < torch.tensor([len(ids) for ids in scored])[:, None]
     bits: Numbers = (losses_ET.cpu().double() * counted_ET).sum(dim=1).numpy() / math.log(2)
     return bits
@@ -195,11 +230,12 @@ def bits_per_byte(
     *,
     window_tokens: int = 1_024,
     resamples: int = 2_000,
-) -> Estimate:
-    """Total negative log-likelihood of texts in bits over their UTF-8 bytes, with a 95 % interval over texts.
+) -> Interval:
+    """Total negative log-likelihood of texts in bits over their UTF-8 bytes, with a 95 % interval
+    over texts.
 
-    The bytes are the same for every tokenizer, so that models with different vocabularies can be compared;
-    never compare it across languages.
+    The bytes are the same for every tokenizer, so that models with different vocabularies can be
+    compared; never compare it across languages.
 
     Raises:
         CorpusError: there is no text.

@@ -12,7 +12,17 @@ import numpy as np
 import pandas as pd
 
 from ..corpus.items import kind_name
-from ..intervals import CONFIDENCE, FEWEST, Estimate, plain, plain_cell, ratio, relative_change, sign, wilson
+from ..intervals import (
+    CONFIDENCE,
+    FEWEST,
+    Interval,
+    plain,
+    plain_cell,
+    ratio,
+    relative_change,
+    sign,
+    wilson,
+)
 from ..languages import language_name
 from ..sources import source_name
 
@@ -46,12 +56,14 @@ class Scores:
     Attributes:
         models: names, the base first and the adapted model last.
         target: code of the target language.
-        documents: a row for each model and held-out document, with `language`, `source`, `domain`, `id`,
-            `bits`, `bytes`. A model named `control` is measured on English alone.
-        items: a row for each model and evaluation item, with `language`, `kind`, `id`, `correct`, `chance`.
+        documents: a row for each model and held-out document, with `language`, `source`, `domain`,
+            `id`, `bits`, `bytes`. A model named `control` is measured on English alone.
+        items: a row for each model and evaluation item, with `language`, `kind`, `id`, `correct`,
+            `chance`.
         samples: `model`, `language`, `prompt`, `text`, and what `text_quality` counts.
         resamples: of every bootstrap.
-        more: other tables by name, as records, such as `divergence`, `drift`, `gains`, `dial`.
+        more: other tables by name, as records, such as `kl_divergence`, `drift`, `gains`,
+            `interpolation`.
     """
 
     models: list[str]
@@ -63,14 +75,18 @@ class Scores:
     more: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def bits_per_byte(self, by: Sequence[str] = ("language", "source")) -> pd.DataFrame:
-        """Bits per byte of the first and the last model, and the change between them, each as an `Estimate`.
+        """Bits per byte of the first and the last model, and the change between them, each as an
+        `Interval`.
 
-        `against_control` is the change from the control to the last model, where the control was measured.
+        `against_control` is the change from the control to the last model, where the control was
+        measured.
         """
         rows = []
         for key, group in self.documents.groupby(list(by), sort=False):
             wide = group.pivot(index=["source", "id"], columns="model", values=["bits", "bytes"])
-            before, after = (wide["bits"][name].to_numpy() for name in (self.models[0], self.models[-1]))
+            before, after = (
+                wide["bits"][name].to_numpy() for name in (self.models[0], self.models[-1])
+            )
             sizes = wide["bytes"][self.models[0]].to_numpy()
             control = wide["bits"][CONTROL].to_numpy() if CONTROL in wide["bits"] else None
             rows.append(
@@ -83,28 +99,39 @@ class Scores:
         return pd.DataFrame(rows)
 
     def accuracy(self) -> pd.DataFrame:
-        """Accuracy of the first and the last model, the difference, and what was retained, each as an `Estimate`.
+        """Accuracy of the first and the last model, the difference, and what was retained, each as
+        an `Interval`.
 
-        `retained` is the share of what the first model could do beyond chance; None where it could do nothing beyond
-        doubt, or items are few.
+        `retained` is the share of what the first model could do beyond chance; None where it could
+        do nothing beyond doubt, or items are few.
         """
         rows = []
-        for (language, kind), group in self.items.groupby(["language", "kind"], sort=False) if len(self.items) else []:
+        for (language, kind), group in (
+            self.items.groupby(["language", "kind"], sort=False) if len(self.items) else []
+        ):
             wide = group.pivot(index="id", columns="model", values="correct").astype(float)
             chance = float(group.chance.mean())
             before, after = wide[self.models[0]].to_numpy(), wide[self.models[-1]].to_numpy()
             rows.append(
                 {"language": language, "kind": kind, "chance": chance}
-                | {"before": wilson(int(before.sum()), len(before)), "after": wilson(int(after.sum()), len(after))}
+                | {
+                    "before": wilson(int(before.sum()), len(before)),
+                    "after": wilson(int(after.sum()), len(after)),
+                }
                 | {"change": ratio(after - before, np.ones(len(before)), resamples=self.resamples)}
             )
             able = rows[-1]["before"].low > chance and len(before) >= ENOUGH
             above = [numbers - chance for numbers in (after, before)]
-            rows[-1]["retained"] = ratio(above[0], above[1], resamples=self.resamples) if able else None
-        return pd.DataFrame(rows, columns=["language", "kind", "chance", "before", "after", "change", "retained"])
+            rows[-1]["retained"] = (
+                ratio(above[0], above[1], resamples=self.resamples) if able else None
+            )
+        return pd.DataFrame(
+            rows, columns=["language", "kind", "chance", "before", "after", "change", "retained"]
+        )
 
-    def backward_transfer(self) -> Estimate | None:
-        """How much accuracy in English changed on average over kinds of items, each counting the same.
+    def backward_transfer(self) -> Interval | None:
+        """How much accuracy in English changed on average over kinds of items, each counting the
+        same.
 
         None where there are no English items. Source: Lopez-Paz & Ranzato 2017, arXiv 1706.08840.
         """
@@ -117,7 +144,9 @@ class Scores:
         return ratio(weights * change, weights, resamples=self.resamples)
 
     def comparisons(self) -> dict[str, float]:
-        """How many before/after comparisons are made, how many are beyond doubt, and how many would be by chance."""
+        """How many before/after comparisons are made, how many are beyond doubt, and how many would
+        be by chance.
+        """
         return _comparisons(self.bits_per_byte(), self.accuracy())
 
     def findings(self) -> list[Finding]:
@@ -125,7 +154,9 @@ class Scores:
         return _findings(self.bits_per_byte(), self.accuracy(), self.backward_transfer())
 
     def save(self, path: Path) -> None:
-        """Write the scores as JSON: every document and item, and the tables made from them (`scores.schema.json`)."""
+        """Write the scores as JSON: every document and item, and the tables made from them
+        (`scores.schema.json`).
+        """
         bits, accuracy, transfer = self.bits_per_byte(), self.accuracy(), self.backward_transfer()
         content = {
             "schema": SCHEMA,
@@ -143,7 +174,9 @@ class Scores:
             "samples": self.samples,
             "more": self.more,
         }
-        path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+        path.write_text(
+            json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8"
+        )
 
     @classmethod
     def load(cls, path: Path) -> Scores:
@@ -153,14 +186,18 @@ class Scores:
         rest = (content[name] for name in ("samples", "resamples", "more"))
         return cls(content["models"], content["target"], documents, items, *rest)
 
-    def _change(self, before: Any, after: Any) -> Estimate | None:
+    def _change(self, before: Any, after: Any) -> Interval | None:
         if before is None or np.isnan(before).any():
             return None
         return relative_change(before, after, resamples=self.resamples)
 
 
 def _comparisons(bits: pd.DataFrame, accuracy: pd.DataFrame) -> dict[str, float]:
-    changes = [*bits.change, *accuracy.change, *(change for change in bits.against_control if change)]
+    changes = [
+        *bits.change,
+        *accuracy.change,
+        *(change for change in bits.against_control if change),
+    ]
     return {
         "count": len(changes),
         "beyond_doubt": sum(sign(change) != 0 for change in changes),
@@ -168,7 +205,9 @@ def _comparisons(bits: pd.DataFrame, accuracy: pd.DataFrame) -> dict[str, float]
     }
 
 
-def _findings(bits: pd.DataFrame, accuracy: pd.DataFrame, transfer: Estimate | None) -> list[Finding]:
+def _findings(
+    bits: pd.DataFrame, accuracy: pd.DataFrame, transfer: Interval | None
+) -> list[Finding]:
     found = []
     for place, row in enumerate(bits.itertuples()):
         where = f"/bits_per_byte/{place}"
@@ -195,18 +234,18 @@ def _findings(bits: pd.DataFrame, accuracy: pd.DataFrame, transfer: Estimate | N
     return [*found, Finding(said, "/comparisons")]
 
 
-def _percent(change: Estimate, note: str = "") -> str:
+def _percent(change: Interval, note: str = "") -> str:
     """A relative change in words."""
     moved = "fell" if change.value < 0 else "rose"
     return f"{moved} by {abs(change.value):.1%} ({_interval(change, '{:+.1%}')}{note})"
 
 
-def _points(change: Estimate) -> str:
+def _points(change: Interval) -> str:
     """A difference of two shares in words."""
     return f"{100 * change.value:+.1f} points, {_interval(change, '{:+.1f}', scale=100)}"
 
 
-def _interval(change: Estimate, form: str, scale: float = 1.0) -> str:
+def _interval(change: Interval, form: str, scale: float = 1.0) -> str:
     if change.units < FEWEST:
         return "too few for an interval"
     return f"95 % interval {form.format(scale * change.low)} to {form.format(scale * change.high)}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..corpus.items import kind_name
 from ..display.figures import GREY, colour_of, dots_with_intervals, finish, new_axes
-from ..intervals import Estimate, percent, sign
+from ..intervals import Interval, percent, sign
 from ..languages import language_name
 from ..sources import source_name
 from .scores import Scores
@@ -36,7 +36,10 @@ def plot_drift(drift: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_ylim(0, None)
     most = drift.loc[drift.drift.idxmax()]
     where = f"layer {most.layer:.0f}" if most.layer >= 0 else "outside of the layers"
-    return finish(ax, f"Weights moved by {drift.drift.median():.1%} in the middle, most in {most.part} ({where})")
+    return finish(
+        ax,
+        f"Weights moved by {drift.drift.median():.1%} in the middle, most in {most.part} ({where})",
+    )
 
 
 def plot_changes(scores: Scores, *, ax: Axes | None = None) -> Axes:
@@ -44,14 +47,18 @@ def plot_changes(scores: Scores, *, ax: Axes | None = None) -> Axes:
     table = scores.bits_per_byte()
     ax = ax or new_axes(rows=len(table))
     rows = table.iloc[::-1].rename(columns={"change": "bits_per_byte"})
-    names = [f"{language_name(row.language)}\n{source_name(row.source)}" for row in rows.itertuples()]
+    names = [
+        f"{language_name(row.language)}\n{source_name(row.source)}" for row in rows.itertuples()
+    ]
     dots_with_intervals(ax, names, rows, percent=True, target=scores.target)
     ax.axvline(0, color=GREY, linewidth=1)
     ax.set_xlabel("change of bits per byte (95 % interval; left is better)")
     gain = table[table.language == scores.target].iloc[0].change
     english = table[table.language == "en"]
     worst = max(english.change, key=lambda change: change.value)
-    return finish(ax, f"{language_name(scores.target)} {_moved(gain)}, English at worst {_moved(worst)}")
+    return finish(
+        ax, f"{language_name(scores.target)} {_moved(gain)}, English at worst {_moved(worst)}"
+    )
 
 
 def plot_domains(scores: Scores, *, ax: Axes | None = None) -> Axes:
@@ -61,7 +68,10 @@ def plot_domains(scores: Scores, *, ax: Axes | None = None) -> Axes:
     rows = rows.iloc[sorted(range(len(rows)), key=lambda i: -rows.bits_per_byte.iloc[i].value)]
     ax = ax or new_axes(rows=len(rows))
     dots_with_intervals(
-        ax, [f"{row.domain} ({row.bits_per_byte.units})" for row in rows.itertuples()], rows, percent=True
+        ax,
+        [f"{row.domain} ({row.bits_per_byte.units})" for row in rows.itertuples()],
+        rows,
+        percent=True,
     )
     ax.axvline(0, color=GREY, linewidth=1)
     ax.set_xlabel("change of bits per byte (95 % interval; left is better)")
@@ -84,7 +94,12 @@ def plot_accuracy(scores: Scores, *, ax: Axes | None = None) -> Axes:
         (-0.15, "after", "s", scores.models[-1]),
     ):
         for place, (estimate, code) in enumerate(zip(table[column], table.language, strict=True)):
-            ax.plot([estimate.low, estimate.high], [place + offset] * 2, color=colour_of(code), linewidth=1.5)
+            ax.plot(
+                [estimate.low, estimate.high],
+                [place + offset] * 2,
+                color=colour_of(code),
+                linewidth=1.5,
+            )
             filled = colour_of(code) if column == "after" else "white"
             ax.plot(
                 estimate.value,
@@ -96,7 +111,11 @@ def plot_accuracy(scores: Scores, *, ax: Axes | None = None) -> Axes:
             )
     for place, chance in enumerate(table.chance):
         ax.plot(
-            [chance] * 2, [place - 0.4, place + 0.4], color=GREY, linestyle=":", label="chance" if not place else None
+            [chance] * 2,
+            [place - 0.4, place + 0.4],
+            color=GREY,
+            linestyle=":",
+            label="chance" if not place else None,
         )
     ax.set_yticks(range(len(names)), names)
     ax.set_xlim(0, 1)
@@ -108,11 +127,13 @@ def plot_accuracy(scores: Scores, *, ax: Axes | None = None) -> Axes:
         if sign(row.change)
     ]
     title = (
-        f"Accuracy changed beyond doubt on: {', '.join(moved)}" if moved else "No change in accuracy is beyond doubt"
+        f"Accuracy changed beyond doubt on: {', '.join(moved)}"
+        if moved
+        else "No change in accuracy is beyond doubt"
     )
     return finish(ax, title)
 
 
-def _moved(change: Estimate) -> str:
+def _moved(change: Interval) -> str:
     direction = "falls" if change.value < 0 else "rises"
     return f"{direction} by {percent(change).lstrip('+-')}"

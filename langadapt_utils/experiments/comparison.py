@@ -1,7 +1,8 @@
 """Several ways on the same documents: methods of embeddings, recipes, points between two models.
 
-The loss before training can rank methods wrongly (arXiv 2608.03494), so each way is trained on the same data in the
-same order, with several seeds where there is time, and differences are tested on the same documents.
+The loss before training can rank methods wrongly (arXiv 2608.03494), so each way is trained on the
+same data in the same order, with several seeds where there is time, and differences are tested on
+the same documents.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ..evaluation.likelihood import document_bits
 from ..evaluation.scores import Scores
 from ..files import data_folder
 from ..hardware import device
-from ..intervals import Estimate, knee, plain, ratio, relative_change, sign
+from ..intervals import Interval, knee, plain, ratio, relative_change, sign
 from ..languages import language_name
 from ..recipe import EvaluationRecipe, Recipe
 from ..training.mixture import mix
@@ -35,12 +36,20 @@ if TYPE_CHECKING:
     from ..models import Base
 
 RESAMPLES = 2_000
-MEASURED = ["language", "document", "bits", "bytes"]  # what stands in a row of `document_rows` after its labels
+MEASURED = [
+    "language",
+    "document",
+    "bits",
+    "bytes",
+]  # what stands in a row of `document_rows` after its labels
 
 
 def heldout_texts(corpus: Corpus, documents: int) -> dict[str, Sequence[str]]:
     """Some held-out documents of the target language and of English."""
-    return {code: corpus.heldout[code].shuffle(seed=0)["text"][:documents] for code in (corpus.language, "en")}
+    return {
+        code: corpus.heldout[code].shuffle(seed=0)["text"][:documents]
+        for code in (corpus.language, "en")
+    }
 
 
 def document_rows(
@@ -56,7 +65,11 @@ def document_rows(
         [*labels, code, index, float(value), len(text.encode())]
         for code, lines in texts.items()
         for index, (value, text) in enumerate(
-            zip(document_bits(model, tokenizer, lines, window_tokens=window_tokens), lines, strict=True)
+            zip(
+                document_bits(model, tokenizer, lines, window_tokens=window_tokens),
+                lines,
+                strict=True,
+            )
         )
     ]
     model.to("cpu")
@@ -64,14 +77,20 @@ def document_rows(
 
 
 def bits_by(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Bits of each document of one language, averaged over seeds: a row for each value of a column of labels."""
+    """Bits of each document of one language, averaged over seeds: a row for each value of a column
+    of labels.
+    """
     return table.pivot_table(index=name, columns="document", values="bits", sort=False)
 
 
-def compared(table: pd.DataFrame, name: str, reference: str) -> Iterator[tuple[str, Estimate, Estimate | None]]:
-    """Bits per byte for each value of a column of labels, and the change against the one that is the reference.
+def compared(
+    table: pd.DataFrame, name: str, reference: str
+) -> Iterator[tuple[str, Interval, Interval | None]]:
+    """Bits per byte for each value of a column of labels, and the change against the one that is
+    the reference.
 
-    Intervals are over documents. The table holds one language; where it has no reference, there are no changes.
+    Intervals are over documents. The table holds one language; where it has no reference, there are
+    no changes.
     """
     bits = bits_by(table, name)
     sizes = table.groupby("document")["bytes"].first().loc[bits.columns].to_numpy(dtype=float)
@@ -92,15 +111,16 @@ class Comparison:
 
     Attributes:
         target: the target language.
-        table: one row a document and measurement: `method`, `seed`, `steps`, `language`, `document`, `bits`, `bytes`.
-            The method `base model` is the model before any change.
+        table: one row a document and measurement: `method`, `seed`, `steps`, `language`,
+            `document`, `bits`, `bytes`. The method `base model` is the model before any change.
     """
 
     target: str
     table: pd.DataFrame
 
     def summary(self) -> pd.DataFrame:
-        """Bits per byte by method, steps and language, and the change against the sub-word mean at the same steps.
+        """Bits per byte by method, steps and language, and the change against the sub-word mean at
+        the same steps.
 
         Intervals are over documents; a document's bits are averaged over seeds first.
         """
@@ -108,7 +128,9 @@ class Comparison:
         for (language, steps), group in self.table.groupby(["language", "steps"], sort=False):
             for method, score, change in compared(group, "method", REFERENCE):
                 rows.append([method, steps, language, score, None if method == BASE else change])
-        return pd.DataFrame(rows, columns=["method", "steps", "language", "bits_per_byte", "change"])
+        return pd.DataFrame(
+            rows, columns=["method", "steps", "language", "bits_per_byte", "change"]
+        )
 
     def findings(self) -> list[str]:
         """What can be said of the target language, from the outcome of the tests."""
@@ -117,9 +139,13 @@ class Comparison:
         here = table[(table.language == self.target) & (table.method != BASE)]
         sentences = []
         for steps in sorted(here.steps.unique()):
-            ranked = sorted(here[here.steps == steps].itertuples(), key=lambda row: row.bits_per_byte.value)
+            ranked = sorted(
+                here[here.steps == steps].itertuples(), key=lambda row: row.bits_per_byte.value
+            )
             when = f"after {steps} steps" if steps else "before training"
-            better = [row.method for row in ranked if row.change is not None and sign(row.change) < 0]
+            better = [
+                row.method for row in ranked if row.change is not None and sign(row.change) < 0
+            ]
             sentences.append(
                 f"{name} {when}: {ranked[0].method} is lowest ({ranked[0].bits_per_byte.value:.3f} bits per byte); "
                 f"beyond doubt better than {REFERENCE}: {', '.join(better) or 'none'}."
@@ -132,20 +158,29 @@ class Comparison:
                 )
         seeds = self.table[self.table.method != BASE].seed.nunique()
         if last and seeds == 1:
-            sentences.append("One seed: the intervals leave out what another order of the training text would change.")
+            sentences.append(
+                "One seed: the intervals leave out what another order of the training text would change."
+            )
         return sentences
 
     def reversals(self, early: int, late: int) -> list[tuple[str, str]]:
         """Pairs of methods of which the first is better early and worse late, both beyond doubt."""
         found = []
         bits = {
-            steps: bits_by(self.table[(self.table.language == self.target) & (self.table.steps == steps)], "method")
+            steps: bits_by(
+                self.table[(self.table.language == self.target) & (self.table.steps == steps)],
+                "method",
+            )
             for steps in (early, late)
         }
         methods = [m for m in bits[early].index if m != BASE and m in bits[late].index]
         for one, other in combinations(methods, 2):
             signs = {
-                steps: sign(relative_change(rows.loc[one].to_numpy(), rows.loc[other].to_numpy(), resamples=RESAMPLES))
+                steps: sign(
+                    relative_change(
+                        rows.loc[one].to_numpy(), rows.loc[other].to_numpy(), resamples=RESAMPLES
+                    )
+                )
                 for steps, rows in bits.items()
             }
             if signs[early] * signs[late] < 0:
@@ -154,7 +189,11 @@ class Comparison:
 
     def save(self, path: Path) -> None:
         """Write findings, summary and the bits of every document as JSON."""
-        content = {"target": self.target, "findings": self.findings(), "summary": plain(self.summary())}
+        content = {
+            "target": self.target,
+            "findings": self.findings(),
+            "summary": plain(self.summary()),
+        }
         content["documents"] = plain(self.table)
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -165,7 +204,9 @@ def recorded(name: str) -> dict[str, Any]:
     Args:
         name: of a file in `data/reference`, such as `embeddings-hu`.
     """
-    content: dict[str, Any] = json.loads((data_folder() / "reference" / f"{name}.json").read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(
+        (data_folder() / "reference" / f"{name}.json").read_text(encoding="utf-8")
+    )
     return content
 
 
@@ -181,18 +222,21 @@ def compare_methods(
     documents: int = 12,
     report: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
-    """Start new rows by several methods, and measure each before training and after some steps of it.
+    """Start new rows by several methods, and measure each before training and after some steps of
+    it.
 
-    A seed decides what is drawn and the order of the training text, which is the same for all methods.
+    A seed decides what is drawn and the order of the training text, which is the same for all
+    methods.
 
     Args:
         base: the model and its tokenizer.
         change: the change of the vocabulary.
         corpus: `train` is trained on, `heldout` measured on.
         recipe: mixture, rates and window; a step has `embeddings.probe_batch_tokens` tokens.
-        methods: names in `METHODS`, or keyword arguments for `initialise_embeddings` by any name; without, those of the
-            recipe.
-        steps: how many optimiser steps; 0 is right after. Each number is a run of its own, with its own schedule.
+        methods: names in `METHODS`, or keyword arguments for `initialise_embeddings` by any name;
+            without, those of the recipe.
+        steps: how many optimiser steps; 0 is right after. Each number is a run of its own, with its
+            own schedule.
         seeds: of the runs.
         documents: held-out documents of each language.
         report: called with a line on progress.
@@ -210,30 +254,37 @@ def compare_methods(
         for number in filter(None, steps):
             budget = number * settings.probe_batch_tokens
             mixtures[number] = mix(
-                corpus, change.tokenizer, recipe.mixture.model_copy(update={"seed": seed}), budget_tokens=budget
+                corpus,
+                change.tokenizer,
+                recipe.mixture.model_copy(update={"seed": seed}),
+                budget_tokens=budget,
             )
         for name, way in ways.items():
             report(f"{name}, seed {seed}")
-            given = {"texts": corpus.train[target]["text"], "english": corpus.train["en"]["text"], "seed": seed}
+            given = {
+                "texts": corpus.train[target]["text"],
+                "english": corpus.train["en"]["text"],
+                "seed": seed,
+            }
             start = initialise_embeddings(base.model, change, **given | dict(way))
             for number in steps:
                 model = start
                 if number:
-                    knobs = {
+                    options = {
                         "batch_tokens": settings.probe_batch_tokens,
                         "micro_batch_tokens": settings.probe_batch_tokens,
                         "interpolation": 1.0,
                         "seed": seed,
                     }
                     with tempfile.TemporaryDirectory() as folder:
-                        training = recipe.training.model_copy(update=knobs)
+                        training = recipe.training.model_copy(update=options)
                         model = train(start, change, mixtures[number], training, folder).model
                 rows += document_rows(model, change.tokenizer, texts, window, name, seed, number)
     return Comparison(target, pd.DataFrame(rows, columns=["method", "seed", "steps", *MEASURED]))
 
 
 BEFORE = "before"
-COLUMNS = ["arm", "seed", *MEASURED]
+COLUMNS = ["variant", "seed", *MEASURED]
 Start = Callable[[str, Recipe], tuple["PreTrainedModel", VocabularyChange, Corpus]]
 
 
@@ -243,75 +294,110 @@ class Sweep:
 
     Attributes:
         target: the target language.
-        table: one row a document and measurement: `arm`, `seed`, `language`, `document`, `bits`, `bytes`. The arm
-            `before` is what all are compared with.
+        table: one row a document and measurement: `variant`, `seed`, `language`, `document`,
+            `bits`, `bytes`. The variant `before` is what all are compared with.
     """
 
     target: str
     table: pd.DataFrame
 
     def summary(self) -> pd.DataFrame:
-        """Bits per byte by arm and language, and the change against before.
+        """Bits per byte by variant and language, and the change against before.
 
         Intervals are over documents; a document's bits are averaged over seeds first.
         """
         rows = []
         for language, group in self.table.groupby("language", sort=False):
-            rows += [[arm, language, score, change] for arm, score, change in compared(group, "arm", BEFORE)]
-        return pd.DataFrame(rows, columns=["arm", "language", "bits_per_byte", "change"])
+            rows += [
+                [variant, language, score, change]
+                for variant, score, change in compared(group, "variant", BEFORE)
+            ]
+        return pd.DataFrame(rows, columns=["variant", "language", "bits_per_byte", "change"])
 
     def findings(self) -> list[str]:
         """What can be said, from the outcome of the tests."""
         table = self.summary()
-        arms = table[table.arm != BEFORE]
-        best = min(arms[arms.language == self.target].itertuples(), key=lambda row: row.bits_per_byte.value)
-        english = arms[arms.language == "en"]
-        said = {which: [row.arm for row in english.itertuples() if sign(row.change) == which] for which in (1, 0, -1)}
-        words = {1: "worse than before", 0: "not beyond doubt other than before", -1: "better than before"}
+        variants = table[table.variant != BEFORE]
+        best = min(
+            variants[variants.language == self.target].itertuples(),
+            key=lambda row: row.bits_per_byte.value,
+        )
+        english = variants[variants.language == "en"]
+        said = {
+            which: [row.variant for row in english.itertuples() if sign(row.change) == which]
+            for which in (1, 0, -1)
+        }
+        words = {
+            1: "worse than before",
+            0: "not beyond doubt other than before",
+            -1: "better than before",
+        }
         return [
-            f"{language_name(self.target)} is lowest with {best.arm}: {best.bits_per_byte.value:.3f} bits per byte.",
-            *(f"English is {words[which]} with {', '.join(names)}." for which, names in said.items() if names),
+            f"{language_name(self.target)} is lowest with {best.variant}: {best.bits_per_byte.value:.3f} bits per byte.",
+            *(
+                f"English is {words[which]} with {', '.join(names)}."
+                for which, names in said.items()
+                if names
+            ),
         ]
 
     def front(self) -> list[str]:
-        """Arms that no other beats in both languages at once (the Pareto front), the best in the target first."""
+        """Arms that no other beats in both languages at once (the Pareto front), the best in the
+        target first.
+        """
         values = self._values()
         best = [
-            arm
-            for arm, row in values.iterrows()
+            variant
+            for variant, row in values.iterrows()
             if not ((values <= row).all(axis=1) & (values < row).any(axis=1)).any()
         ]
-        return sorted(best, key=lambda arm: float(values.loc[arm, self.target]))
+        return sorted(best, key=lambda variant: float(values.loc[variant, self.target]))
 
     def knee(self) -> str | None:
-        """The arm of the front from which on more of one language begins to cost most of the other, if there is one."""
+        """The variant of the front from which on more of one language begins to cost most of the
+        other, if there is one.
+        """
         front = self.front()
         if len(front) < 3:
             return None
         values = self._values().loc[front]
         return front[knee(values[self.target], values["en"])]
 
-    def with_arms(self, other: Sweep) -> Sweep:
-        """This sweep and the arms of another that was measured on the same documents, or this one alone."""
-        arms = other.table[other.table.arm != BEFORE]
-        size, document = self.table.groupby(["language", "document"])["bytes"].first(), ["language", "document"]
-        if not size.equals(arms.groupby(document)["bytes"].first()):
+    def with_variants(self, other: Sweep) -> Sweep:
+        """This sweep and the variants of another that was measured on the same documents, or this
+        one alone.
+        """
+        variants = other.table[other.table.variant != BEFORE]
+        size, document = (
+            self.table.groupby(["language", "document"])["bytes"].first(),
+            ["language", "document"],
+        )
+        if not size.equals(variants.groupby(document)["bytes"].first()):
             return self
-        return replace(self, table=pd.concat([self.table, arms], ignore_index=True))
+        return replace(self, table=pd.concat([self.table, variants], ignore_index=True))
 
     def _values(self) -> pd.DataFrame:
-        """Bits per byte, of shape (arms, languages)."""
-        sums = self.table.groupby(["arm", "language"], sort=False)[["bits", "bytes"]].sum()
+        """Bits per byte, of shape (variants, languages)."""
+        sums = self.table.groupby(["variant", "language"], sort=False)[["bits", "bytes"]].sum()
         return (sums.bits / sums.bytes).unstack()
 
     def save(self, path: Path, about: Mapping[str, Any]) -> None:
-        """Write summary, findings and what they came from (recipes, data, hardware, commit, seconds) as JSON."""
-        content = {"target": self.target, **about, "findings": self.findings(), "summary": plain(self.summary())}
+        """Write summary, findings and what they came from (recipes, data, hardware, commit,
+        seconds) as JSON.
+        """
+        content = {
+            "target": self.target,
+            **about,
+            "findings": self.findings(),
+            "summary": plain(self.summary()),
+        }
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def recorded_sweeps(language: str) -> dict[str, dict[str, Any]]:
-    """Sweeps in a language that were recorded with the project, by name: recipes, hardware, commit, summary."""
+    """Sweeps in a language that were recorded with the project, by name: recipes, hardware, commit,
+    summary.
+    """
     folder = data_folder() / "reference"
     return {
         path.stem.removeprefix(f"sweep-{language}-"): json.loads(path.read_text(encoding="utf-8"))
@@ -319,18 +405,23 @@ def recorded_sweeps(language: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def english_share_arms(recipe: Recipe) -> dict[str, Recipe]:
-    """Short runs of a recipe with other shares of English, by name; a share of 1 is the control without the target."""
+def english_share_variants(recipe: Recipe) -> dict[str, Recipe]:
+    """Short runs of a recipe with other shares of English, by name; a share of 1 is the control
+    without the target.
+    """
     training = recipe.training.model_copy(update={"budget_tokens": recipe.mixture.sweep_tokens})
     return {
         f"{share:.0%} English": recipe.model_copy(
-            update={"training": training, "mixture": recipe.mixture.model_copy(update={"english_share": share})}
+            update={
+                "training": training,
+                "mixture": recipe.mixture.model_copy(update={"english_share": share}),
+            }
         )
         for share in recipe.mixture.sweep
     }
 
 
-def dial(
+def interpolation_sweep(
     start: PreTrainedModel,
     end: PreTrainedModel,
     change: VocabularyChange,
@@ -340,9 +431,11 @@ def dial(
     *,
     scores: Scores | None = None,
 ) -> Sweep:
-    """The target language against English on the way from the start to the adapted model, without training.
+    """The target language against English on the way from the start to the adapted model, without
+    training.
 
-    At the start, rows of new tokens are what initialisation made of them; all others are the base's.
+    At the start, rows of new tokens are what initialisation made of them; all others are the
+    base's.
 
     Args:
         start: the base model with new rows, before training.
@@ -351,42 +444,56 @@ def dial(
         before: the base model and its tokenizer, which all points are compared with.
         corpus: whose `heldout` is measured on.
         recipe: points of the way, documents, windows.
-        scores: of the base and the adapted model on documents of this corpus, which are not measured again.
+        scores: of the base and the adapted model on documents of this corpus, which are not
+            measured again.
 
     Source: WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903.
     """
-    texts, window = heldout_texts(corpus, recipe.dial_documents), recipe.window_tokens
-    known = [_rows_known(scores, place, corpus, recipe) for place in (0, -1)] if scores else [None, None]
+    texts, window = heldout_texts(corpus, recipe.interpolation_documents), recipe.window_tokens
+    known = (
+        [_rows_known(scores, place, corpus, recipe) for place in (0, -1)]
+        if scores
+        else [None, None]
+    )
     rows = _labelled(BEFORE, known[0]) or document_rows(*before, texts, window, BEFORE, 0)
-    for share in recipe.dial:
-        arm = f"{share:.0%} of the way"
+    for share in recipe.interpolation_points:
+        variant = f"{share:.0%} of the way"
         if share == 1 and known[1]:
-            rows += _labelled(arm, known[1])
+            rows += _labelled(variant, known[1])
         else:
             model = interpolate(start, end, share)
-            rows += document_rows(model, change.tokenizer, texts, window, arm, 0)
+            rows += document_rows(model, change.tokenizer, texts, window, variant, 0)
     return Sweep(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
 
 
-def _rows_known(scores: Scores, place: int, corpus: Corpus, recipe: EvaluationRecipe) -> list[list[Any]] | None:
-    """The rows of the dial's documents under the first (0) or last (-1) model of scores, if all of them are there."""
-    mine = scores.documents[scores.documents.model == scores.models[place]].set_index(["language", "id"])
+def _rows_known(
+    scores: Scores, place: int, corpus: Corpus, recipe: EvaluationRecipe
+) -> list[list[Any]] | None:
+    """The rows of the dial's documents under the first (0) or last (-1) model of scores, if all of
+    them are there.
+    """
+    mine = scores.documents[scores.documents.model == scores.models[place]].set_index(
+        ["language", "id"]
+    )
     rows = []
     for code in (corpus.language, "en"):
-        ids = corpus.heldout[code].shuffle(seed=0)["id"][: recipe.dial_documents]
+        ids = corpus.heldout[code].shuffle(seed=0)["id"][: recipe.interpolation_documents]
         if not all((code, name) in mine.index for name in ids) or mine.index.has_duplicates:
             return None
         found = mine.loc[[(code, name) for name in ids]]
-        rows += [[code, index, *pair] for index, pair in enumerate(zip(found.bits, found.bytes, strict=True))]
+        rows += [
+            [code, index, *pair]
+            for index, pair in enumerate(zip(found.bits, found.bytes, strict=True))
+        ]
     return rows
 
 
-def _labelled(arm: str, rows: Sequence[list[Any]] | None) -> list[list[Any]]:
-    return [[arm, 0, *row] for row in rows or ()]
+def _labelled(variant: str, rows: Sequence[list[Any]] | None) -> list[list[Any]]:
+    return [[variant, 0, *row] for row in rows or ()]
 
 
 def sweep(
-    arms: Mapping[str, Recipe],
+    variants: Mapping[str, Recipe],
     corpus: Corpus,
     start: Start,
     before: tuple[PreTrainedModel, PreTrainedTokenizerFast],
@@ -396,13 +503,13 @@ def sweep(
     seeds: Sequence[int] = (0,),
     report: Callable[[str], None] = lambda line: None,
 ) -> Sweep:
-    """Train every arm from its start and measure all on the same documents.
+    """Train every variant from its start and measure all on the same documents.
 
     Args:
-        arms: recipes by name.
+        variants: recipes by name.
         corpus: whose `heldout` is measured on.
-        start: gives what an arm starts from, by its name and recipe: the model with rows for new tokens, the change of
-            the vocabulary, and the corpus whose `train` is trained on.
+        start: gives what a variant starts from, by its name and recipe: the model with rows for new
+            tokens, the change of the vocabulary, and the corpus whose `train` is trained on.
         before: the model and tokenizer that all are compared with.
         texts: to measure on, by language; held-out documents where not given.
         documents: how many of those.
@@ -410,10 +517,10 @@ def sweep(
         report: called with a line on progress.
     """
     texts = texts or heldout_texts(corpus, documents)
-    window = next(iter(arms.values())).evaluation.window_tokens
+    window = next(iter(variants.values())).evaluation.window_tokens
     rows = document_rows(*before, texts, window, BEFORE, 0)
     for seed in seeds:
-        for name, recipe in arms.items():
+        for name, recipe in variants.items():
             report(f"{name}, seed {seed}")
             model, change, trained_on = start(name, recipe)
             mixture = mix(
@@ -423,7 +530,9 @@ def sweep(
                 budget_tokens=recipe.training.budget_tokens,
             )
             with tempfile.TemporaryDirectory() as folder:
-                settings = recipe.training.model_copy(update={"seed": seed, "report_to": []})  # a tracker has one run
+                settings = recipe.training.model_copy(
+                    update={"seed": seed, "report_to": []}
+                )  # a tracker has one run
                 trained = train(model, change, mixture, settings, folder)
             rows += document_rows(trained.model, change.tokenizer, texts, window, name, seed)
     return Sweep(corpus.language, pd.DataFrame(rows, columns=COLUMNS))

@@ -1,4 +1,6 @@
-"""The report of a run: one self-contained HTML file made from what the stages wrote, and the model card."""
+"""The report of a run: one self-contained HTML file made from what the stages wrote, and the model
+card.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
 MORE = {
     "fertility": "Tokens on held-out text, before and after",
     "gains": "What the user gains, measured on this machine (medians of three rounds)",
-    "dial": "On the way from the start to the adapted model, and short runs with other shares of English",
-    "divergence": "How far next tokens in English are from the base's: bits, and over how many tokens",
+    "interpolation": "On the way from the start to the adapted model, and short runs with other shares of English",
+    "kl_divergence": "How far next tokens in English are from the base's: bits, and over how many tokens",
     "drift": "How far weights moved, as a share of their length",
     "audit": "Audit of the vocabulary",
 }
@@ -56,7 +58,9 @@ def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | N
             run.stage(STAGES[-1])
         scores = Scores.load(run.folder / "scores.json")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, "."), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader(__package__, "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters["html"] = lambda piece: jinja2.utils.markupsafe.Markup(str(piece))
     change = VocabularyChange.load(run.stage("02_vocabulary"))
@@ -69,8 +73,8 @@ def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | N
 
 
 def stage_tables(run: Workspace) -> dict[str, list[dict[str, Any]]]:
-    """What the report says of the first four stages, as tables for `Scores.more`: `fertility`, `vocabulary`, `audit`
-    and `training`.
+    """What the report says of the first four stages, as tables for `Scores.more`: `fertility`,
+    `vocabulary`, `audit` and `training`.
     """
     change = VocabularyChange.load(run.stage("02_vocabulary"))
     fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
@@ -91,8 +95,9 @@ def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
         folders: of finished runs.
 
     Returns:
-        A row a run, language and source: `run`, `language`, `source`, `before`, `after`, `change` against the run's own
-        base, and `against_first` of the adapted models (None where documents differ), each an `Estimate`.
+        A row a run, language and source: `run`, `language`, `source`, `before`, `after`, `change`
+        against the run's own base, and `against_first` of the adapted models (None where documents
+        differ), each an `Interval`.
 
     Raises:
         WorkspaceError: a folder holds no finished run.
@@ -100,17 +105,26 @@ def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
     rows, first = [], None
     for folder in folders:
         if not (folder / "scores.json").is_file():
-            raise WorkspaceError(f"{folder} holds no finished run: it has no scores.json; run `langadapt run` first")
+            raise WorkspaceError(
+                f"{folder} holds no finished run: it has no scores.json; run `langadapt run` first"
+            )
         scores = Scores.load(folder / "scores.json")
         documents = scores.documents[scores.documents.model == scores.models[-1]]
         first = documents if first is None else first
         for row in scores.bits_per_byte().itertuples():
-            mine = (some[(some.language == row.language) & (some.source == row.source)] for some in (documents, first))
+            mine = (
+                some[(some.language == row.language) & (some.source == row.source)]
+                for some in (documents, first)
+            )
             here, there = (some.set_index("id").sort_index() for some in mine)
             against = None
             if documents is not first and here.bytes.equals(there.bytes):
-                against = relative_change(there.bits.to_numpy(), here.bits.to_numpy(), resamples=scores.resamples)
-            rows.append([folder.name, row.language, row.source, row.before, row.after, row.change, against])
+                against = relative_change(
+                    there.bits.to_numpy(), here.bits.to_numpy(), resamples=scores.resamples
+                )
+            rows.append(
+                [folder.name, row.language, row.source, row.before, row.after, row.change, against]
+            )
     columns = ["run", "language", "source", "before", "after", "change", "against_first"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -123,7 +137,9 @@ def _content(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[s
         "language": language,
         "findings": scores.findings(),
         "figures": [(source, show(ax)) for source, ax in _figures(run, scores, change).items()],
-        "bits_table": table_html(_named(scores.bits_per_byte()), caption="Bits per byte on held-out documents"),
+        "bits_table": table_html(
+            _named(scores.bits_per_byte()), caption="Bits per byte on held-out documents"
+        ),
         "accuracy_table": table_html(_named(scores.accuracy()), caption="Evaluation items")
         if len(scores.items)
         else "",
@@ -132,7 +148,9 @@ def _content(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[s
             for name, caption in MORE.items()
             if name in scores.more
         },
-        "samples": [sample | {"name": language_name(sample["language"])} for sample in scores.samples],
+        "samples": [
+            sample | {"name": language_name(sample["language"])} for sample in scores.samples
+        ],
         "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
         "hardware": manifests["04_training"]["hardware"],
         "minutes": sum(manifest["seconds"] for manifest in manifests.values()) / 60,
@@ -153,14 +171,18 @@ def _figures(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[s
 
 
 def _steps(run: Workspace) -> list[dict[str, Any]]:
-    steps: list[dict[str, Any]] = json.loads((run.stage("04_training") / "steps.json").read_text(encoding="utf-8"))
+    steps: list[dict[str, Any]] = json.loads(
+        (run.stage("04_training") / "steps.json").read_text(encoding="utf-8")
+    )
     return steps
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
     """A table with names for codes, and columns that hold nothing left out."""
     names = {"language": language_name, "source": source_name, "kind": kind_name}
-    named = table.assign(**{column: table[column].map(name) for column, name in names.items() if column in table})
+    named = table.assign(
+        **{column: table[column].map(name) for column, name in names.items() if column in table}
+    )
     return named.loc[:, [column for column in named if named[column].notna().any()]]
 
 
@@ -224,7 +246,9 @@ def _metadata(recipe: Recipe, scores: Scores | None) -> str:
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["langadapt"],
-        base_model=recipe.base.removeprefix(HUB).partition("@")[0] if recipe.base.startswith(HUB) else None,
+        base_model=recipe.base.removeprefix(HUB).partition("@")[0]
+        if recipe.base.startswith(HUB)
+        else None,
         model_name=f"{language_name(recipe.language)} adaptation of {recipe.base}",
         eval_results=results or None,
     )
@@ -237,6 +261,10 @@ def _results(scores: Scores | None) -> str:
     lines = ["| text | bits per byte before | after | change |", "|---|---|---|---|"]
     for row in scores.bits_per_byte().itertuples():
         text = f"{language_name(row.language)}, {source_name(row.source)}"
-        lines.append(f"| {text} | {with_ends(row.before)} | {with_ends(row.after)} | {percent(row.change)} |")
+        lines.append(
+            f"| {text} | {with_ends(row.before)} | {with_ends(row.after)} | {percent(row.change)} |"
+        )
     found = "\n".join(f"* {finding}" for finding in scores.findings())
-    return "\n".join(lines) + f"\n\nBrackets hold 95 % intervals over held-out documents.\n\n{found}"
+    return (
+        "\n".join(lines) + f"\n\nBrackets hold 95 % intervals over held-out documents.\n\n{found}"
+    )

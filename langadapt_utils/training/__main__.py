@@ -28,11 +28,15 @@ PRINT_SECONDS = 5
 
 
 def main() -> None:
-    """Do stage 4 of a run whose first three stages are complete, in as many processes as were started."""
+    """Do stage 4 of a run whose first three stages are complete, in as many processes as were
+    started.
+    """
     from accelerate import PartialState
 
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, help="the run folder; torchrun keeps --run to itself")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, help="the run folder; torchrun keeps --run to itself"
+    )
     parser.add_argument("--run", type=Path, help="the same")
     chosen = parser.parse_args()
     if not (folder := chosen.run or chosen.folder):
@@ -61,7 +65,9 @@ def _train_stage(folder: Path, state: PartialState) -> None:
     with state.main_process_first():  # it fills the cache, the others read it
         mixture = mixture_of(recipe, change, report=lambda line: report({"doing": line}))
     with ExitStack() as stack:
-        place = stack.enter_context(run.writing(STAGE)) if state.is_main_process else run.partial(STAGE)
+        place = (
+            stack.enter_context(run.writing(STAGE)) if state.is_main_process else run.partial(STAGE)
+        )
         state.wait_for_everyone()
         result = train(start, change, mixture, recipe.training, place / CHECKPOINTS, report=report)
         control = train_control(start, change, mixture, recipe, place, report=report)
@@ -77,7 +83,9 @@ def _printer(run: Workspace) -> Report:
     def report(record: Record) -> None:
         nonlocal printed
         run.log({"stage": STAGE, **record})
-        if time.monotonic() - printed > PRINT_SECONDS or record.get("step") == record.get("steps", 0):
+        if time.monotonic() - printed > PRINT_SECONDS or record.get("step") == record.get(
+            "steps", 0
+        ):
             printed = time.monotonic()
             print(progress_note(record), flush=True)
 

@@ -10,14 +10,16 @@ GPUS_OF_A_MACHINE = 8
 
 
 @dataclass(frozen=True)
-class Needs:
+class ResourceEstimate:
     """What a run needs.
 
     Attributes:
         weights_gb: of memory on each GPU for weights, gradients and both moments of AdamW.
         activations_gb: of memory on each GPU for what the backward pass remembers.
-        disk_gb: for checkpoints, of which there are three while the oldest gives way, and the model.
-        host_gb: of memory on each machine while the model is loaded: every process holds it twice, in float32.
+        disk_gb: for checkpoints, of which there are three while the oldest gives way, and the
+            model.
+        host_gb: of memory on each machine while the model is loaded: every process holds it twice,
+            in float32.
         hours: of training.
     """
 
@@ -40,7 +42,7 @@ class Needs:
         )
 
 
-def estimate(
+def estimate_resources(
     recipe: Recipe,
     *,
     parameters: float,
@@ -51,14 +53,15 @@ def estimate(
     sharded: bool = False,
     teraflops: float = 989.0,
     utilisation: float = 0.35,
-) -> Needs:
+) -> ResourceEstimate:
     """Memory, disk and time of stage 4 on GPUs.
 
-    A weight takes 16 bytes (float32 weight, gradient and two moments), shared out where `sharded` (FSDP), and 4 more
-    for the average of `training.ema`. A token keeps about 34 bytes a layer and dimension in bfloat16, without the
-    attention matrix (Korthikanti et al. 2022, arXiv 2205.05198), and 2 with gradient checkpointing; its logits take 10
-    bytes an entry (copies in bfloat16 and float32, and the gradient), and none with the fused loss. Time is 6
-    operations a parameter and token, 8 with gradient checkpointing; the control on English alone adds its share.
+    A weight takes 16 bytes (float32 weight, gradient and two moments), shared out where `sharded`
+    (FSDP), and 4 more for the average of `training.ema`. A token keeps about 34 bytes a layer and
+    dimension in bfloat16, without the attention matrix (Korthikanti et al. 2022, arXiv 2205.05198),
+    and 2 with gradient checkpointing; its logits take 10 bytes an entry (copies in bfloat16 and
+    float32, and the gradient), and none with the fused loss. Time is 6 operations a parameter and
+    token, 8 with gradient checkpointing; the control on English alone adds its share.
 
     Args:
         recipe: budget, micro-batch, levers.
@@ -74,13 +77,16 @@ def estimate(
     training = recipe.training
     bytes_each = 16 + (4 if training.ema else 0)
     weights = parameters * bytes_each / (gpus if sharded else 1)
-    tokens = min(training.micro_batch_tokens, max(training.batch_tokens // gpus, recipe.mixture.sequence_length))
+    tokens = min(
+        training.micro_batch_tokens,
+        max(training.batch_tokens // gpus, recipe.mixture.sequence_length),
+    )
     kept = 2 if training.gradient_checkpointing else 34
     one_layer = 34 * width if training.gradient_checkpointing else 0  # recomputed, one at a time
     logits = 0 if training.fused_loss else 10 * vocabulary
     activations = tokens * (kept * width * layers + one_layer + logits)
     operations = (8 if training.gradient_checkpointing else 6) * parameters * recipe.trained_tokens
-    return Needs(
+    return ResourceEstimate(
         weights_gb=weights / 1e9,
         activations_gb=activations / 1e9,
         disk_gb=(3 * (bytes_each - 4) + 4) * parameters / 1e9,

@@ -1,4 +1,5 @@
-"""The loss of each language in a micro-batch, and what makes a model faster on a GPU without changing it.
+"""The loss of each language in a micro-batch, and what makes a model faster on a GPU without
+changing it.
 
 Axes: B sequences, T tokens of a sequence, D dimensions of a hidden state.
 """
@@ -19,14 +20,20 @@ SAME = 0.01  # of the largest logit: by how much two ways to the same logits may
 
 
 def language_losses(
-    model: PreTrainedModel, ids_BT: torch.Tensor, positions_BT: torch.Tensor | None, target_sequences: int
+    model: PreTrainedModel,
+    ids_BT: torch.Tensor,
+    positions_BT: torch.Tensor | None,
+    target_sequences: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The summed cross-entropy, in nats, of the sequences in the target language and of those in English.
+    """The summed cross-entropy, in nats, of the sequences in the target language and of those in
+    English.
 
     Args:
-        model: a causal language model, perhaps wrapped for several processes, perhaps with `fuse_loss`.
+        model: a causal language model, perhaps wrapped for several processes, perhaps with
+            `fuse_loss`.
         ids_BT: token ids; sequences in the target language come first.
-        positions_BT: of tokens in their documents, which then do not see each other; None where they do.
+        positions_BT: of tokens in their documents, which then do not see each other; None where
+            they do.
         target_sequences: how many sequences are in the target language.
     """
     targets_BT = shifted_targets(ids_BT, positions_BT)
@@ -40,7 +47,10 @@ def language_losses(
     logits = model(**given).logits
     losses = [
         cross_entropy(
-            logits[part].flatten(0, 1).float(), targets_BT[part].flatten(), ignore_index=IGNORED, reduction="sum"
+            logits[part].flatten(0, 1).float(),
+            targets_BT[part].flatten(),
+            ignore_index=IGNORED,
+            reduction="sum",
         )
         for part in parts
     ]
@@ -74,8 +84,8 @@ def compile_layers(model: PreTrainedModel) -> bool:
 def fuse_loss(model: PreTrainedModel) -> bool:
     """Let a model compute loss from hidden states, a few rows of logits at a time (liger-kernel).
 
-    The forward pass of this object is replaced. Left as it is where liger-kernel is not installed, and where the head
-    does more than multiply (bias, scaling, softcapping).
+    The forward pass of this object is replaced. Left as it is where liger-kernel is not installed,
+    and where the head does more than multiply (bias, scaling, softcapping).
 
     Source: Hsu et al. 2024, "Liger Kernel", arXiv 2410.10989.
 
@@ -90,11 +100,17 @@ def fuse_loss(model: PreTrainedModel) -> bool:
         return False
     fused = LigerFusedLinearCrossEntropyLoss(ignore_index=IGNORED, reduction="sum")
 
-    def forward(self: Any, targets_BT: torch.Tensor, parts: tuple[slice, slice], **inputs: Any) -> list[torch.Tensor]:
+    def forward(
+        self: Any, targets_BT: torch.Tensor, parts: tuple[slice, slice], **inputs: Any
+    ) -> list[torch.Tensor]:
         hidden_BTD = self.get_decoder()(**inputs).last_hidden_state
         weight = self.get_output_embeddings().weight
         return [
-            fused(weight.to(hidden_BTD.dtype), hidden_BTD[part].flatten(0, 1), targets_BT[part].flatten())
+            fused(
+                weight.to(hidden_BTD.dtype),
+                hidden_BTD[part].flatten(0, 1),
+                targets_BT[part].flatten(),
+            )
             if len(hidden_BTD[part])
             else hidden_BTD.sum() * 0
             for part in parts
@@ -106,7 +122,9 @@ def fuse_loss(model: PreTrainedModel) -> bool:
 
 
 def undo_speedups(model: PreTrainedModel) -> None:
-    """Give a model its own forward pass and its own layers again, after `fuse_loss` and `compile_layers`."""
+    """Give a model its own forward pass and its own layers again, after `fuse_loss` and
+    `compile_layers`.
+    """
     model.__dict__.pop("forward", None)
     model.langadapt_fused = False
     for module in model.modules():
@@ -115,11 +133,15 @@ def undo_speedups(model: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def _head_only_multiplies(model: PreTrainedModel) -> bool:
-    """Whether logits are hidden states times the rows of the head: no bias, scaling or softcapping."""
+    """Whether logits are hidden states times the rows of the head: no bias, scaling or
+    softcapping.
+    """
     weight_VD = model.get_output_embeddings().weight
     ids_BT = torch.arange(16, device=weight_VD.device)[None] % len(weight_VD)
     logits = model(input_ids=ids_BT, use_cache=False).logits.float()
-    product = (model.get_decoder()(input_ids=ids_BT, use_cache=False).last_hidden_state @ weight_VD.T).float()
+    product = (
+        model.get_decoder()(input_ids=ids_BT, use_cache=False).last_hidden_state @ weight_VD.T
+    ).float()
     return bool((logits - product).abs().max() <= SAME * logits.abs().max())
 
 

@@ -40,12 +40,14 @@ ENCODED_AT_ONCE = 500  # documents
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Documents end to end, again and again, each time in another order, cut into sequences of one length.
+    """Documents end to end, again and again, each time in another order, cut into sequences of one
+    length.
 
     Attributes:
         language: of the documents.
         shards: token ids of the documents in their first order, mapped from files.
-        begins: where each document begins in the shards put end to end; the last entry is their end.
+        begins: where each document begins in the shards put end to end; the last entry is their
+            end.
         order: which document of the data set each one is.
         length: T.
         seed: of the orders.
@@ -73,7 +75,8 @@ class Stream:
     def sequence(self, index: int) -> tuple[Ids, Ids]:
         """A sequence and the position of each of its tokens in its document, both of shape (T,).
 
-        A document that began in the sequence before counts from zero, as it sees nothing of itself there.
+        A document that began in the sequence before counts from zero, as it sees nothing of itself
+        there.
         """
         parts, missing = [], self.length
         while missing:
@@ -81,12 +84,18 @@ class Stream:
             documents, ends = self._pass(turn)
             place = int(np.searchsorted(ends, at, side="right"))
             left = int(ends[place]) - at  # of this document
-            parts.append(self._read(int(self.begins[documents[place] + 1]) - left, min(left, missing)))
+            parts.append(
+                self._read(int(self.begins[documents[place] + 1]) - left, min(left, missing))
+            )
             missing -= len(parts[-1])
-        return np.concatenate(parts).astype(np.int64), np.concatenate([np.arange(len(part)) for part in parts])
+        return np.concatenate(parts).astype(np.int64), np.concatenate(
+            [np.arange(len(part)) for part in parts]
+        )
 
     def _pass(self, turn: int) -> tuple[Ids, Ids]:
-        """The documents of a pass in order, and where each ends; the last two passes are remembered."""
+        """The documents of a pass in order, and where each ends; the last two passes are
+        remembered.
+        """
         if turn not in self._passes:
             documents = np.arange(len(self.order))
             if turn:
@@ -112,7 +121,8 @@ class Mixture:
     """Sequences in the order of training; a map-style data set for `transformers.Trainer`.
 
     Attributes:
-        streams: by name: `en`, and the target language's code, or `CODE: SOURCE` where sources are drawn apart.
+        streams: by name: `en`, and the target language's code, or `CODE: SOURCE` where sources are
+            drawn apart.
         order: name of the stream of each sequence of the run.
         length: tokens of a sequence, T.
         byte_lengths: bytes of each token id.
@@ -139,7 +149,9 @@ class Mixture:
         return len(self.order)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One sequence: `input_ids` and `position_ids` of shape (T,), its `bytes`, and whether it `is_english`."""
+        """One sequence: `input_ids` and `position_ids` of shape (T,), its `bytes`, and whether it
+        `is_english`.
+        """
         stream = self.streams[self.order[index]]
         ids_T, positions_T = stream.sequence(self._places[index])
         scored_T = positions_T > 0 if self.separate_documents else np.arange(self.length) > 0
@@ -153,23 +165,30 @@ class Mixture:
     @property
     def passes(self) -> dict[str, float]:
         """By stream, how often its documents are seen in the run."""
-        return {name: stream.passes(self.order.count(name)) for name, stream in self.streams.items()}
+        return {
+            name: stream.passes(self.order.count(name)) for name, stream in self.streams.items()
+        }
 
     def only(self, language: str) -> Mixture:
         """The sequences in one language alone: the very same, in the same order."""
-        return replace(self, order=[name for name in self.order if self.streams[name].language == language])
+        return replace(
+            self, order=[name for name in self.order if self.streams[name].language == language]
+        )
 
     def share(self, language: str) -> float:
         """The share of the sequences that are in a language."""
         return sum(self.streams[name].language == language for name in self.order) / len(self.order)
 
 
-def mix(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, recipe: MixtureRecipe, *, budget_tokens: int) -> Mixture:
+def mix(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, recipe: MixtureRecipe, *, budget_tokens: int
+) -> Mixture:
     """Pack and interleave the training text.
 
-    Every stretch of the run has the share of English that the schedule gives it, to within one sequence. Text is
-    encoded as far as the run needs it, into files of the cache that are found again by their content, and read from
-    there; documents that are too few are gone through again in another order.
+    Every stretch of the run has the share of English that the schedule gives it, to within one
+    sequence. Text is encoded as far as the run needs it, into files of the cache that are found
+    again by their content, and read from there; documents that are too few are gone through again
+    in another order.
 
     Args:
         corpus: its `train` part is used.
@@ -204,14 +223,16 @@ def mix(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, recipe: MixtureRecip
         for name in shares
         if name in order
     }
-    return Mixture(streams, order, recipe.sequence_length, byte_lengths(tokenizer), recipe.separate_documents)
+    return Mixture(
+        streams, order, recipe.sequence_length, byte_lengths(tokenizer), recipe.separate_documents
+    )
 
 
 def english_shares(sequences: int, recipe: MixtureRecipe) -> npt.NDArray[np.float64]:
     """The share of English at each sequence of a run.
 
-    Sources: `constant`, Csaki et al., arXiv 2311.05741; `early`, Elhady et al., arXiv 2506.00288; `annealed` falls in
-    a straight line, with the share of the recipe as its average.
+    Sources: `constant`, Csaki et al., arXiv 2311.05741; `early`, Elhady et al., arXiv 2506.00288;
+    `annealed` falls in a straight line, with the share of the recipe as its average.
 
     Example:
         >>> english_shares(4, MixtureRecipe(english_share=0.25, schedule="annealed")).tolist()
@@ -248,7 +269,13 @@ def interleave(shares: Mapping[str, npt.NDArray[np.float64]]) -> list[str]:
 
 
 def pack(
-    documents: Dataset, tokenizer: PreTrainedTokenizerFast, *, tokens: int, length: int, seed: int, language: str
+    documents: Dataset,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    tokens: int,
+    length: int,
+    seed: int,
+    language: str,
 ) -> Stream:
     """Encode documents until there are enough tokens, or no more documents.
 
@@ -264,7 +291,9 @@ def pack(
         CorpusError: there is no document.
     """
     if len(documents) == 0:
-        raise CorpusError(f"there is no text in '{language}' to train on: name some, or set its share to 0")
+        raise CorpusError(
+            f"there is no text in '{language}' to train on: name some, or set its share to 0"
+        )
     order = _shuffled(len(documents), seed, 0)
     start, key = document_start(tokenizer), tokenizer.backend_tokenizer.to_str().encode()
     shards, lengths, used, size = [], [], 0, 0
@@ -286,18 +315,24 @@ def pack(
 def _encoded(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, start: int, key: bytes
 ) -> tuple[npt.NDArray[np.int32], Ids]:
-    """Token ids of texts end to end, mapped from a file of the cache, and how many each text has."""
+    """Token ids of texts end to end, mapped from a file of the cache, and how many each text
+    has.
+    """
     digest = hashlib.sha256(key + start.to_bytes(4, "little"))
     for text in texts:
         digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
     folder = cache_folder() / "tokens"
-    ids_path, lengths_path = (folder / f"{digest.hexdigest()[:32]}.{kind}.npy" for kind in ("ids", "lengths"))
+    ids_path, lengths_path = (
+        folder / f"{digest.hexdigest()[:32]}.{kind}.npy" for kind in ("ids", "lengths")
+    )
     if not (ids_path.exists() and lengths_path.exists()):
         folder.mkdir(parents=True, exist_ok=True)
         parts = []
         for begin in range(0, len(texts), ENCODED_AT_ONCE):
             batch = list(texts[begin : begin + ENCODED_AT_ONCE])
-            encodings = tokenizer.backend_tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+            encodings = tokenizer.backend_tokenizer.encode_batch_fast(
+                batch, add_special_tokens=False
+            )
             parts += [np.asarray([start, *encoding.ids], dtype=np.int32) for encoding in encodings]
         _save(lengths_path, np.asarray([len(part) for part in parts]))
         _save(ids_path, np.concatenate(parts))
@@ -311,10 +346,11 @@ def _save(path: Path, array: npt.NDArray[Any]) -> None:
 
 
 def _target_sources(corpus: Corpus, temperature: float) -> dict[str, tuple[Dataset, float]]:
-    """The documents of the target language and their share: together, or by source with shares levelled.
+    """The documents of the target language and their share: together, or by source with shares
+    levelled.
 
-    Source: temperature sampling as in multilingual BERT: a source of n bytes is drawn in proportion to
-    n^(1/temperature).
+    Source: temperature sampling as in multilingual BERT: a source of n bytes is drawn in proportion
+    to n^(1/temperature).
     """
     documents = corpus.train[corpus.language]
     sources = list(documents["source"]) if temperature > 1 else []
@@ -342,17 +378,19 @@ AT_ONCE = 32  # samples
 NUCLEUS = 0.95  # of the probability, from which tokens are drawn
 
 
-def with_samples(
+def synthesize_english(
     corpus: Corpus, base: Base, recipe: Recipe, *, report: Callable[[str], None] = lambda line: None
 ) -> Corpus:
-    """A corpus whose English training text is made by the base model; held-out English stays what it is.
+    """A corpus whose English training text is made by the base model; held-out English stays what
+    it is.
 
     Samples are kept in the cache, and made once for a base, a length and a seed.
 
     Args:
         corpus: whose English training text is replaced.
         base: what writes.
-        recipe: says how much English the run needs; a sample is at most as long as a sequence of it.
+        recipe: says how much English the run needs; a sample is at most as long as a sequence of
+            it.
         report: called with a line on progress.
 
     Raises:
@@ -366,7 +404,9 @@ def with_samples(
     tokens = int(max(shares.sum() * length, swept))
     if tokens == 0:
         return corpus
-    name = hashlib.sha256(f"{base_fingerprint(base.source)} {length} {seed} {NUCLEUS}".encode()).hexdigest()[:24]
+    name = hashlib.sha256(
+        f"{base_fingerprint(base.source)} {length} {seed} {NUCLEUS}".encode()
+    ).hexdigest()[:24]
     path = cache_folder() / "samples" / f"{name}.json"
     samples: list[str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     have = _tokens(base, samples)
@@ -376,18 +416,26 @@ def with_samples(
             report(f"writing English: {have:,} of {tokens:,} tokens")
             new = _sample(base, length, seed=seed + len(samples))
             if not new:
-                raise ModelError(f"{base.source} writes no text by itself: set mixture.english_from=text")
+                raise ModelError(
+                    f"{base.source} writes no text by itself: set mixture.english_from=text"
+                )
             samples += new
             have += _tokens(base, new)
             path.parent.mkdir(parents=True, exist_ok=True)
             content = json.dumps(samples)
-            write_atomically(path, lambda beside, content=content: beside.write_text(content, encoding="utf-8"))
+            write_atomically(
+                path, lambda beside, content=content: beside.write_text(content, encoding="utf-8")
+            )
         model.to("cpu")
-    return dataclasses.replace(corpus, train=corpus.train | {"en": _documents(samples, base.source)})
+    return dataclasses.replace(
+        corpus, train=corpus.train | {"en": _documents(samples, base.source)}
+    )
 
 
 def _tokens(base: Base, texts: list[str]) -> int:
-    return sum(map(len, base.tokenizer(texts, add_special_tokens=False)["input_ids"])) if texts else 0
+    return (
+        sum(map(len, base.tokenizer(texts, add_special_tokens=False)["input_ids"])) if texts else 0
+    )
 
 
 def _sample(base: Base, length: int, seed: int) -> list[str]:
@@ -418,7 +466,12 @@ def _documents(samples: list[str], source: str) -> Dataset:
 
     return Dataset.from_list(
         [
-            {"id": f"sample-{index}", "source": f"samples of {source}", "domain": "text", "text": text}
+            {
+                "id": f"sample-{index}",
+                "source": f"samples of {source}",
+                "domain": "text",
+                "text": text,
+            }
             for index, text in enumerate(samples)
         ]
     )

@@ -25,16 +25,21 @@ BETAS = (0.9, 0.95)
 class RowAdamW(torch.optim.AdamW):
     """AdamW in which every row of the embedding matrices has a rate of its own.
 
-    Scaling a row's gradient would do nothing, as Adam divides by the gradient's size; so its step is scaled. Nothing
+    Scaling a row's gradient would do nothing, as Adam divides by the gradient's size; so its step
+    is scaled. Nothing
     is copied: matrices are updated a few rows at a time. A row of rate 0 stays exactly.
 
     Args:
-        groups: parameter groups as for AdamW; in a group with `rows=True` are matrices of V rows, without weight decay.
-        row_rates_V1: what the rate of such a group is multiplied by in each row; may be replaced between steps.
+        groups: parameter groups as for AdamW; in a group with `rows=True` are matrices of V rows,
+            without weight decay.
+        row_rates_V1: what the rate of such a group is multiplied by in each row; may be replaced
+            between steps.
         options: for AdamW.
     """
 
-    def __init__(self, groups: Sequence[dict[str, Any]], row_rates_V1: torch.Tensor, **options: Any) -> None:
+    def __init__(
+        self, groups: Sequence[dict[str, Any]], row_rates_V1: torch.Tensor, **options: Any
+    ) -> None:
         super().__init__([{"rows": False, **group} for group in groups], **options)
         self.row_rates_V1 = row_rates_V1
 
@@ -57,12 +62,19 @@ class RowAdamW(torch.optim.AdamW):
         state = self.state[matrix]
         if not state:
             state["step"] = torch.tensor(0.0)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(matrix), torch.zeros_like(matrix)
+            state["exp_avg"], state["exp_avg_sq"] = (
+                torch.zeros_like(matrix),
+                torch.zeros_like(matrix),
+            )
         state["step"] += 1
         step, (beta_1, beta_2) = state["step"].item(), group["betas"]
-        rates_V1 = self.row_rates_V1.to(matrix.device, matrix.dtype) * (group["lr"] / (1 - beta_1**step))
+        rates_V1 = self.row_rates_V1.to(matrix.device, matrix.dtype) * (
+            group["lr"] / (1 - beta_1**step)
+        )
         assert matrix.grad is not None
-        tensors = [_local(one) for one in (matrix, matrix.grad, state["exp_avg"], state["exp_avg_sq"])]
+        tensors = [
+            _local(one) for one in (matrix, matrix.grad, state["exp_avg"], state["exp_avg_sq"])
+        ]
         if len(tensors[0]) < len(matrix):
             rates_V1 = rates_V1[_first_row(matrix) :][: len(tensors[0])]
         rows = max(1, CHUNK // matrix.shape[1])
@@ -83,7 +95,9 @@ def _first_row(matrix: Any) -> int:
     """The first row that this process holds of a matrix that is spread over several."""
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-    offset: int = compute_local_shape_and_global_offset(matrix.shape, matrix.device_mesh, matrix.placements)[1][0]
+    offset: int = compute_local_shape_and_global_offset(
+        matrix.shape, matrix.device_mesh, matrix.placements
+    )[1][0]
     return offset
 
 
@@ -104,13 +118,21 @@ def row_rates(
         recipe: their rate and that of the others.
         rows_first: whether this is the part of the run in which the others rest.
     """
-    rates_V1 = torch.full((len(matrix), 1), 0.0 if rows_first else recipe.old_rows_rate, device=matrix.device)
-    rates_V1[list(new_rows)] = recipe.new_rows_rate
+    rates_V1 = torch.full(
+        (len(matrix), 1),
+        0.0 if rows_first else recipe.old_embeddings_lr_scale,
+        device=matrix.device,
+    )
+    rates_V1[list(new_rows)] = recipe.new_embeddings_lr_scale
     return rates_V1
 
 
-def optimizer_for(model: PreTrainedModel, new_rows: Sequence[int], recipe: TrainingRecipe) -> RowAdamW:
-    """AdamW in three groups: matrices, vectors (no decay), embedding rows (no decay, their own rates)."""
+def optimizer_for(
+    model: PreTrainedModel, new_rows: Sequence[int], recipe: TrainingRecipe
+) -> RowAdamW:
+    """AdamW in three groups: matrices, vectors (no decay), embedding rows (no decay, their own
+    rates).
+    """
     matrices = embedding_matrices(model)
     of_rows = set(map(id, matrices))
     body = [p for p in model.parameters() if id(p) not in of_rows and p.requires_grad]
@@ -137,13 +159,17 @@ class Average:
 
     def __init__(self, model: PreTrainedModel, kept: float) -> None:
         self._kept = kept
-        self._weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        self._weights = {
+            name: weight for name, weight in model.named_parameters() if weight.requires_grad
+        }
         self._average = {name: weight.detach().clone() for name, weight in self._weights.items()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the weights as they are now."""
-        torch._foreach_lerp_(list(self._average.values()), list(self._weights.values()), 1 - self._kept)
+        torch._foreach_lerp_(
+            list(self._average.values()), list(self._weights.values()), 1 - self._kept
+        )
 
     @torch.no_grad()
     def apply(self) -> None:
@@ -162,9 +188,11 @@ class Average:
 
 
 def add_adapters(model: PreTrainedModel, rank: int) -> None:
-    """Freeze the body of a model and give its linear layers adapters of low rank; embedding rows still learn.
+    """Freeze the body of a model and give its linear layers adapters of low rank; embedding rows
+    still learn.
 
-    Source: LoRA, Hu et al. 2021, arXiv 2106.09685; it learns less and forgets less (arXiv 2405.09673).
+    Source: LoRA, Hu et al. 2021, arXiv 2106.09685; it learns less and forgets less (arXiv
+    2405.09673).
 
     Args:
         model: changed in place.
@@ -176,10 +204,16 @@ def add_adapters(model: PreTrainedModel, rank: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ModelError("training.lora_rank needs the package peft: pip install 'langadapt[lora]'") from error
+        raise ModelError(
+            "training.lora_rank needs the package peft: pip install 'langadapt[lora]'"
+        ) from error
     head = model.get_output_embeddings()
     kinds = (torch.nn.Linear, *_transposed_linear())
-    names = [name for name, module in model.named_modules() if isinstance(module, kinds) and module is not head]
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, kinds) and module is not head
+    ]
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names), model)
     for matrix in embedding_matrices(model):
         matrix.requires_grad_(True)

@@ -15,7 +15,7 @@ import torch
 from transformers import PrinterCallback, set_seed
 
 from .. import hardware
-from ..corpus.contamination import check_leaks
+from ..corpus.contamination import check_contamination
 from ..corpus.corpus import load_corpus
 from ..errors import ModelError
 from ..models import load_base, name_portable_class, quiet_transformers
@@ -23,9 +23,17 @@ from ..recipe import Recipe, TrainingRecipe
 from ..vocabulary.change import VocabularyChange
 from ..workspace import PUBLISHED, Workspace
 from .losses import compile_layers, fuse_loss
-from .mixture import Mixture, mix, with_samples
+from .mixture import Mixture, mix, synthesize_english
 from .optimizer import add_adapters
-from .trainer import MixtureTrainer, TrainingLog, claim, collate, last_checkpoint, run_digest, training_arguments
+from .trainer import (
+    MixtureTrainer,
+    TrainingLog,
+    claim,
+    collate,
+    last_checkpoint,
+    run_digest,
+    training_arguments,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,8 +49,8 @@ class Training:
 
     Attributes:
         model: at the point of the way from start to trained weights that the recipe names.
-        steps: one record an optimiser step: `step`, `steps`, `tokens`, `bits_per_byte` of each language seen in the
-            step, `learning_rate`, `tokens_per_second`, `seconds_left`.
+        steps: one record an optimiser step: `step`, `steps`, `tokens`, `bits_per_byte` of each
+            language seen in the step, `learning_rate`, `tokens_per_second`, `seconds_left`.
         seconds: spent on the steps of this process (a resumed run counts only its own).
         levers: what decided its speed: precision, attention, compiled layers and so on.
     """
@@ -70,17 +78,24 @@ def train(
         mixture: the sequences, in the order of training.
         recipe: rates, schedule, batch, precision.
         folder: for checkpoints; a run that was stopped goes on from the last one.
-        report: called with each record of `Training.steps` as it is made, and with `doing` where there is more to say.
+        report: called with each record of `Training.steps` as it is made, and with `doing` where
+            there is more to say.
 
     Raises:
-        ModelError: the loss is not finite or has diverged (the last checkpoint is kept), memory is not enough, or a
-            package that the recipe needs is missing.
+        ModelError: the loss is not finite or has diverged (the last checkpoint is kept), memory is
+            not enough, or a package that the recipe needs is missing.
     """
     folder = Path(folder)
-    if "tensorboard" in recipe.report_to:  # whose default is beside the checkpoints, which are deleted
+    if (
+        "tensorboard" in recipe.report_to
+    ):  # whose default is beside the checkpoints, which are deleted
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.parent / "tensorboard"))
     arguments, batches = training_arguments(mixture, recipe, folder)
-    if recipe.attention == "flash_attention_2" and mixture.separate_documents and batches.sequences > 1:
+    if (
+        recipe.attention == "flash_attention_2"
+        and mixture.separate_documents
+        and batches.sequences > 1
+    ):
         raise ModelError(
             "training.attention=flash_attention_2 keeps documents apart in micro-batches of one sequence alone: set "
             "mixture.separate_documents=false, or training.attention=sdpa"
@@ -95,7 +110,9 @@ def train(
     try:
         learner.set_attn_implementation(recipe.attention)
     except (ImportError, ValueError) as error:
-        raise ModelError(f"training.attention={recipe.attention} cannot be used here: set it to sdpa") from error
+        raise ModelError(
+            f"training.attention={recipe.attention} cannot be used here: set it to sdpa"
+        ) from error
     if recipe.gradient_checkpointing:
         learner.gradient_checkpointing_enable()
     on_gpu = hardware.device().type == "cuda"
@@ -147,11 +164,12 @@ def train_control(
     *,
     report: Report = lambda record: None,
 ) -> PreTrainedModel | None:
-    """What forgetting is measured against: a copy of the start that learns from the English of a mixture alone.
+    """What forgetting is measured against: a copy of the start that learns from the English of a
+    mixture alone.
 
-    It sees the same English sequences in the same order as the adapted model, in batches of its own (what fills none is
-    left out) and through a whole schedule of rates. None where the recipe wants no control, where there is less than a
-    batch of English, or nothing but English.
+    It sees the same English sequences in the same order as the adapted model, in batches of its own
+    (what fills none is left out) and through a whole schedule of rates. None where the recipe wants
+    no control, where there is less than a batch of English, or nothing but English.
 
     Args:
         start: the model with rows for the new tokens; stays as it is.
@@ -168,7 +186,11 @@ def train_control(
     untracked = recipe.training.model_copy(update={"report_to": []})  # a tracker has one run
 
     def told(record: Record) -> None:
-        report({"doing": f"control: step {record['step']} of {record['steps']}"} if "step" in record else record)
+        report(
+            {"doing": f"control: step {record['step']} of {record['steps']}"}
+            if "step" in record
+            else record
+        )
 
     return train(start, change, english, untracked, folder / CONTROL_CHECKPOINTS, report=told).model
 
@@ -205,9 +227,11 @@ def mixture_of(
     """
     corpus = load_corpus(recipe.corpus, recipe.language)
     if recipe.mixture.english_from == "model":
-        corpus = with_samples(corpus, load_base(recipe.base), recipe, report=report)
-    check_leaks(corpus, documents=recipe.evaluation.documents)
-    return mix(corpus, change.tokenizer, recipe.mixture, budget_tokens=recipe.training.budget_tokens)
+        corpus = synthesize_english(corpus, load_base(recipe.base), recipe, report=report)
+    check_contamination(corpus, documents=recipe.evaluation.documents)
+    return mix(
+        corpus, change.tokenizer, recipe.mixture, budget_tokens=recipe.training.budget_tokens
+    )
 
 
 def save_adapted(
@@ -219,7 +243,8 @@ def save_adapted(
     *,
     control: PreTrainedModel | None = None,
 ) -> None:
-    """Write the adapted model as a stock Hugging Face folder with a model card, and the log of its training.
+    """Write the adapted model as a stock Hugging Face folder with a model card, and the log of its
+    training.
 
     Args:
         model: after training.

@@ -1,4 +1,5 @@
-"""A `transformers.Trainer` with rates by row, the loss of each language, and safe checkpoints; and its log.
+"""A `transformers.Trainer` with rates by row, the loss of each language, and safe checkpoints; and
+its log.
 
 Axes: B sequences of a micro-batch, T tokens of a sequence.
 """
@@ -24,7 +25,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from .. import hardware
 from ..errors import ModelError
 from ..files import free_bytes, write_atomically
-from ..recipe import FREE_KNOBS, TrainingRecipe
+from ..recipe import FREE_OPTIONS, TrainingRecipe
 from ..vocabulary.change import VocabularyChange
 from .losses import language_losses, undo_speedups
 from .mixture import Mixture
@@ -43,7 +44,9 @@ Report = Callable[[Record], None]
 
 @dataclass(frozen=True)
 class Batches:
-    """How a batch is shared out: sequences of a micro-batch, micro-batches a step on each process, and steps."""
+    """How a batch is shared out: sequences of a micro-batch, micro-batches a step on each process,
+    and steps.
+    """
 
     sequences: int
     accumulated: int
@@ -51,7 +54,8 @@ class Batches:
 
     @classmethod
     def of(cls, mixture: Mixture, recipe: TrainingRecipe, processes: int = 1) -> Batches:
-        """Micro-batches no larger than the recipe's, so that all processes together take one batch a step.
+        """Micro-batches no larger than the recipe's, so that all processes together take one batch
+        a step.
 
         Raises:
             ModelError: the sequences of a batch cannot be shared out evenly.
@@ -67,7 +71,9 @@ class Batches:
         return cls(sequences, batch // processes // sequences, max(1, len(mixture) // batch))
 
 
-def training_arguments(mixture: Mixture, recipe: TrainingRecipe, folder: Path) -> tuple[TrainingArguments, Batches]:
+def training_arguments(
+    mixture: Mixture, recipe: TrainingRecipe, folder: Path
+) -> tuple[TrainingArguments, Batches]:
     """Return the arguments of the Trainer, and how a batch is shared out."""
     on_gpu = hardware.device().type == "cuda"
     arguments = TrainingArguments(
@@ -93,22 +99,33 @@ def training_arguments(mixture: Mixture, recipe: TrainingRecipe, folder: Path) -
         seed=recipe.seed,
     )
     if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # several GPUs are for `accelerate launch`; DataParallel would change the batch
+        arguments._n_gpu = (
+            1  # several GPUs are for `accelerate launch`; DataParallel would change the batch
+        )
     batches = Batches.of(mixture, recipe, arguments.world_size)
     arguments.per_device_train_batch_size = batches.sequences
     arguments.gradient_accumulation_steps = batches.accumulated
     arguments.max_steps = batches.steps
     arguments.warmup_steps = math.ceil(recipe.warmup_share * batches.steps)
     if recipe.schedule == "wsd":
-        arguments.lr_scheduler_kwargs = {"num_decay_steps": math.ceil(recipe.decay_share * batches.steps)}
+        arguments.lr_scheduler_kwargs = {
+            "num_decay_steps": math.ceil(recipe.decay_share * batches.steps)
+        }
     return arguments, batches
 
 
 class MixtureTrainer(Trainer):  # type: ignore[misc]
-    """A Trainer with rates by row, the loss of each language, and checkpoints that are whole or not there."""
+    """A Trainer with rates by row, the loss of each language, and checkpoints that are whole or not
+    there.
+    """
 
     def __init__(
-        self, *args: Any, new_rows: list[int], recipe: TrainingRecipe, log: TrainingLog, **kwargs: Any
+        self,
+        *args: Any,
+        new_rows: list[int],
+        recipe: TrainingRecipe,
+        log: TrainingLog,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.loss_is_scaled_for_ga = False  # `compute_loss` returns the mean of a micro-batch
@@ -119,7 +136,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 "training.ema and training.lora_rank do not work with FSDP: set them to 0, or start without FSDP"
             )
         if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.fsdp_version != 2:
-            raise ModelError("FSDP of version 1 hides the rows of a matrix: start with --fsdp_version 2")
+            raise ModelError(
+                "FSDP of version 1 hides the rows of a matrix: start with --fsdp_version 2"
+            )
         self._average = Average(self.model, recipe.ema) if recipe.ema else None
         self._beside: Path | None = None
         log.trainer = self
@@ -141,12 +160,17 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         target_loss, english_loss = language_losses(
             model, inputs["input_ids"], inputs.get("position_ids"), inputs["target_sequences"]
         )
-        self._log.add(target_loss.detach(), english_loss.detach(), inputs["bytes"], inputs["target_sequences"])
-        # Divided by a number that is the same everywhere, so that several processes learn what one does.
+        self._log.add(
+            target_loss.detach(), english_loss.detach(), inputs["bytes"], inputs["target_sequences"]
+        )
+        # Divided by a number that is the same everywhere, so that several processes learn
+        # what one does.
         loss = (target_loss + english_loss) / inputs["input_ids"].numel()
         return (loss, None) if return_outputs else loss
 
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+    def training_step(
+        self, model: Any, inputs: Any, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
         """A forward and backward pass; while rows go first, nothing else learns."""
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         rows_first = self.state.global_step < self._rows_first
@@ -161,7 +185,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float:
         norm = float(super()._get_grad_norm(model, grad_norm))
         if not math.isfinite(norm):
-            raise ModelError(f"a gradient is not finite at step {self.state.global_step + 1}: {ADVICE}")
+            raise ModelError(
+                f"a gradient is not finite at step {self.state.global_step + 1}: {ADVICE}"
+            )
         return norm
 
     def step_ended(self) -> None:
@@ -175,7 +201,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             self._average.apply()
         if self.is_fsdp_enabled:  # each process holds a part
             model = copy.deepcopy(start)
-            if weights := self.accelerator.get_state_dict(self.model_wrapped):  # the first process alone has them
+            if weights := self.accelerator.get_state_dict(
+                self.model_wrapped
+            ):  # the first process alone has them
                 model.load_state_dict(weights)
             return model
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).to("cpu")
@@ -194,13 +222,17 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     def log(self, logs: Record, start_time: float | None = None) -> None:
         """Give trackers the loss of each language."""
         bits = self._log.records[-1]["bits_per_byte"] if self._log.records else {}
-        super().log(logs | {f"bits_per_byte_{name}": value for name, value in bits.items()}, start_time)
+        super().log(
+            logs | {f"bits_per_byte_{name}": value for name, value in bits.items()}, start_time
+        )
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._beside or super()._get_output_dir(trial))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write a checkpoint beside, then give it its name; two are kept, older ones moved away before they go."""
+        """Write a checkpoint beside, then give it its name; two are kept, older ones moved away
+        before they go.
+        """
         folder = Path(self.args.output_dir)
         beside = folder / ".writing"
         if self.args.should_save:
@@ -209,7 +241,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         needed = copies * sum(p.numel() * p.element_size() for p in self.model.parameters())
         free = free_bytes(folder)
         if not self.agreed(free >= needed):
-            self._log.say(f"no checkpoint: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB of disk are free")
+            self._log.say(
+                f"no checkpoint: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB of disk are free"
+            )
             return
         self._beside = beside
         try:
@@ -235,7 +269,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
 
 
 class TrainingLog(TrainerCallback):  # type: ignore[misc]
-    """Collects a record a step, stops a run that is lost, and asks for a checkpoint every few minutes."""
+    """Collects a record a step, stops a run that is lost, and asks for a checkpoint every few
+    minutes.
+    """
 
     trainer: MixtureTrainer
 
@@ -249,7 +285,11 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         self._rising = False
 
     def add(
-        self, target_loss: torch.Tensor, english_loss: torch.Tensor, bytes_B: torch.Tensor, target_sequences: int
+        self,
+        target_loss: torch.Tensor,
+        english_loss: torch.Tensor,
+        bytes_B: torch.Tensor,
+        target_sequences: int,
     ) -> None:
         """Count a micro-batch, without waiting for the GPU."""
         sizes = [bytes_B[:target_sequences].sum(), bytes_B[target_sequences:].sum()]
@@ -275,9 +315,15 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         sums = self.trainer.accelerator.reduce(self._sums, reduction="sum").tolist()
         self._sums = 0.0
         bits, sizes = [nats / math.log(2) for nats in sums[:2]], sums[2:]
-        self._bits = {name: bit / size for name, bit, size in zip(("target", "en"), bits, sizes, strict=True) if size}
+        self._bits = {
+            name: bit / size
+            for name, bit, size in zip(("target", "en"), bits, sizes, strict=True)
+            if size
+        }
         if not all(map(math.isfinite, bits)):
-            raise ModelError(f"the training loss is not finite at step {state.global_step + 1}: {ADVICE}")
+            raise ModelError(
+                f"the training loss is not finite at step {state.global_step + 1}: {ADVICE}"
+            )
         self._watch(self._bits, state.global_step + 1)
 
     def _watch(self, bits: dict[str, float], step: int) -> None:
@@ -316,7 +362,10 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         state.log_history.append(record)
         if state.is_world_process_zero:
             self._report(record)
-        due = now - self._saved > 60 * self._checkpoint_minutes and state.global_step < state.max_steps
+        due = (
+            now - self._saved > 60 * self._checkpoint_minutes
+            and state.global_step < state.max_steps
+        )
         due = due and not self._rising  # the last checkpoints stay good ones
         if self.trainer.agreed(due):
             control.should_save, self._saved = True, now
@@ -326,15 +375,21 @@ def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
     """Stack sequences, those in the target language first."""
     examples = sorted(examples, key=lambda example: example["is_english"])
     names = [name for name in examples[0] if name != "is_english"]
-    batch: dict[str, Any] = {name: torch.as_tensor(np.asarray([one[name] for one in examples])) for name in names}
+    batch: dict[str, Any] = {
+        name: torch.as_tensor(np.asarray([one[name] for one in examples])) for name in names
+    }
     return batch | {"target_sequences": sum(not one["is_english"] for one in examples)}
 
 
-def run_digest(mixture: Mixture, recipe: TrainingRecipe, model: PreTrainedModel, change: VocabularyChange) -> str:
-    """A hash of what a run learns from, so that it does not go on from the checkpoints of another."""
+def run_digest(
+    mixture: Mixture, recipe: TrainingRecipe, model: PreTrainedModel, change: VocabularyChange
+) -> str:
+    """A hash of what a run learns from, so that it does not go on from the checkpoints of
+    another.
+    """
     first = mixture[0]["input_ids"].tobytes()
     parts = [
-        recipe.model_dump_json(exclude=set(FREE_KNOBS)),
+        recipe.model_dump_json(exclude=set(FREE_OPTIONS)),
         model.config.model_type,
         model.num_parameters(),
         change.size,
@@ -348,7 +403,9 @@ def claim(folder: Path, arguments: TrainingArguments, digest: str) -> None:
     """Write whose checkpoints a folder holds, or find that they are another run's."""
     mark = folder / "run.txt"
     if mark.exists() and _checkpoints(folder) and mark.read_text() != digest:
-        raise ModelError(f"{folder} holds checkpoints of a run with another recipe: delete it, or name another folder")
+        raise ModelError(
+            f"{folder} holds checkpoints of a run with another recipe: delete it, or name another folder"
+        )
     if arguments.should_save:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(mark, lambda beside: beside.write_text(digest))

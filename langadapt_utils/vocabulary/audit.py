@@ -32,7 +32,9 @@ def excerpts(texts: Iterable[str]) -> list[str]:
     return [text[:EXCERPT] for text in islice(texts, AUDITED)]
 
 
-def lint_tokenizer(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str] = ()) -> tuple[Check, ...]:
+def lint_tokenizer(
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str] = ()
+) -> tuple[Check, ...]:
     """What is wrong with a tokenizer as it stands, before anything is changed.
 
     Args:
@@ -46,19 +48,30 @@ def lint_tokenizer(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str] = ()
         Check(
             "every byte has a token",
             not missing,
-            f"{len(missing)} of 256 have none" + (f": {b''.join(missing).hex(' ').upper()}" if missing else ""),
+            f"{len(missing)} of 256 have none"
+            + (f": {b''.join(missing).hex(' ').upper()}" if missing else ""),
         )
     )
     wrong = [
         name
-        for name, index in _inserted(json.loads(tokenizer.backend_tokenizer.to_str())["post_processor"])
+        for name, index in _inserted(
+            json.loads(tokenizer.backend_tokenizer.to_str())["post_processor"]
+        )
         if tokenizer.convert_tokens_to_ids(name) != index
     ]
-    checks.append(Check("the post-processor inserts tokens of this vocabulary", not wrong, _some(wrong, "wrong")))
+    checks.append(
+        Check(
+            "the post-processor inserts tokens of this vocabulary", not wrong, _some(wrong, "wrong")
+        )
+    )
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
     named = set(regex.findall(r"<\|[^|<>\s]+\|>", template))
     unknown = sorted(token for token in named if token not in spec.vocab)
-    checks.append(Check("the chat template speaks of tokens that exist", not unknown, _some(unknown, "unknown")))
+    checks.append(
+        Check(
+            "the chat template speaks of tokens that exist", not unknown, _some(unknown, "unknown")
+        )
+    )
     twins = _twins(spec)
     checks.append(Check("no two tokens stand for the same text", not twins, _some(twins, "pairs")))
     checks.append(_same_after_saving(tokenizer, sample))
@@ -92,27 +105,44 @@ def audit_vocabulary(
         not change.unreachable,
         f"{len(change.added):,} added, {len(change.unreachable)} unreachable",
     )
-    nothing = [token for new, token in change.added.items() if not change.spelled.get(new)]
+    nothing = [token for new, token in change.added.items() if not change.base_pieces.get(new)]
     wrong = _misspelled(old_spec, change)
-    check("every added token is spelled by base tokens", not nothing and not wrong, _some(wrong, "misspelled"))
+    check(
+        "every added token is spelled by base tokens",
+        not nothing and not wrong,
+        _some(wrong, "misspelled"),
+    )
 
     twins = sorted(set(_twins(spec)) - set(_twins(old_spec)))
     check("no added token stands for the text of another", not twins, _some(twins, "do"))
 
     before, after = base.get_vocab(), adapted.get_vocab()
-    new_id = {old: new for new, old in change.kept.items()}
-    moved = [t for t, i in before.items() if i not in change.removed and after.get(t) != new_id.get(i)]
-    renumbered = sum(new != old for new, old in change.kept.items())
+    new_id = {old: new for new, old in change.new_to_old.items()}
+    moved = [
+        t for t, i in before.items() if i not in change.removed and after.get(t) != new_id.get(i)
+    ]
+    renumbered = sum(new != old for new, old in change.new_to_old.items())
     check(
-        "all other tokens keep their ids" if change.mode != "trim" else "all other tokens are where they should be",
+        "all other tokens keep their ids"
+        if change.mode != "trim"
+        else "all other tokens are where they should be",
         not moved and (change.mode == "trim" or not renumbered),
-        f"{len(change.kept):,} kept, {len(moved)} lost, {len(change.removed):,} given up",
+        f"{len(change.new_to_old):,} kept, {len(moved)} lost, {len(change.removed):,} given up",
     )
     if change.mode == "replace":
-        check("the vocabulary keeps its size", len(before) == len(after), f"{len(before):,} → {len(after):,}")
+        check(
+            "the vocabulary keeps its size",
+            len(before) == len(after),
+            f"{len(before):,} → {len(after):,}",
+        )
 
-    same = base.special_tokens_map == adapted.special_tokens_map and base.chat_template == adapted.chat_template
-    specials = [(base.added_tokens_decoder[i].content, new_id[i]) for i in base.added_tokens_decoder]
+    same = (
+        base.special_tokens_map == adapted.special_tokens_map
+        and base.chat_template == adapted.chat_template
+    )
+    specials = [
+        (base.added_tokens_decoder[i].content, new_id[i]) for i in base.added_tokens_decoder
+    ]
     same = same and all(adapted.convert_tokens_to_ids(name) == index for name, index in specials)
     check("special tokens and chat template are untouched", same, f"{len(specials)} special tokens")
     clash = [token for token in change.added.values() if spec.text(token).strip() in spec.special]
@@ -120,16 +150,24 @@ def audit_vocabulary(
 
     pairs = zip(_round_trips(base, sample), _round_trips(adapted, sample), strict=True)
     lost = sum(old and not new for old, new in pairs)
-    check("text comes back from its tokens as before", not lost, f"{lost} of {len(sample):,} texts do not")
+    check(
+        "text comes back from its tokens as before",
+        not lost,
+        f"{lost} of {len(sample):,} texts do not",
+    )
     checks.append(_same_after_saving(adapted, sample))
 
     if change.added:
         counts = [_count_tokens(tokenizer, texts) for tokenizer in (base, adapted)]
-        unknown = [_count_tokens(tokenizer, texts, only=tokenizer.unk_token_id) for tokenizer in (base, adapted)]
+        unknown = [
+            _count_tokens(tokenizer, texts, only=tokenizer.unk_token_id)
+            for tokenizer in (base, adapted)
+        ]
         check(
             "the target language takes fewer tokens, or fewer unknown ones",
             counts[1] < counts[0] or unknown[1] < unknown[0],
-            f"{counts[0]:,} → {counts[1]:,}" + (f", unknown {unknown[0]:,} → {unknown[1]:,}" if any(unknown) else ""),
+            f"{counts[0]:,} → {counts[1]:,}"
+            + (f", unknown {unknown[0]:,} → {unknown[1]:,}" if any(unknown) else ""),
         )
     allowed = REPLACE_GROWTH if change.mode == "replace" else ENGLISH_GROWTH
     for language, effect in change.effects.items():
@@ -153,7 +191,9 @@ def audit_vocabulary(
             f"{cuts.total()} of {clusters:,} cut",
         )
         bad = [text for text in sample if _cut_otherwise(base, adapted, text)]
-        check("the repaired word pattern cuts all other text as before", not bad, _some(bad, "differ"))
+        check(
+            "the repaired word pattern cuts all other text as before", not bad, _some(bad, "differ")
+        )
     return tuple(checks)
 
 
@@ -161,41 +201,49 @@ def describe_added(change: VocabularyChange) -> dict[str, Any]:
     """What is worth a look among the added tokens, with no verdict.
 
     Returns:
-        `rarely_used` (below 20 uses in the training text), `fragments` (no whole characters), `longest`,
-        `examples`: each a list of readable tokens; the first two sorted by uses.
+        `rarely_used` (below 20 uses in the training text), `fragments` (no whole characters),
+        `longest`, `examples`: each a list of readable tokens; the first two sorted by uses.
     """
-    by_use = sorted(change.added, key=lambda new: change.uses.get(new, 0))
+    by_use = sorted(change.added, key=lambda new: change.added_counts.get(new, 0))
     texts = {new: change.text(new) for new in change.added}
     return {
-        "rarely_used": [texts[new] for new in by_use if change.uses.get(new, 0) < RARELY],
+        "rarely_used": [texts[new] for new in by_use if change.added_counts.get(new, 0) < RARELY],
         "fragments": [texts[new] for new in by_use if "⟨" in texts[new]],
         "longest": sorted(texts.values(), key=len, reverse=True)[: 4 * SHOWN],
-        "examples": [texts[new] for new in list(change.added)[:: max(1, len(change.added) // (4 * SHOWN))]],
+        "examples": [
+            texts[new] for new in list(change.added)[:: max(1, len(change.added) // (4 * SHOWN))]
+        ],
     }
 
 
 def _price(change: VocabularyChange) -> str:
-    if change.price is None:
+    if change.protection_cost is None:
         return ""
-    more = change.price.tokens / change.price.tokens_unprotected - 1
-    return f"; {change.price.dropped:,} tokens left out for it, the target takes {more:+.2%} tokens"
+    more = change.protection_cost.tokens / change.protection_cost.tokens_unprotected - 1
+    return f"; {change.protection_cost.dropped:,} tokens left out for it, the target takes {more:+.2%} tokens"
 
 
 def _misspelled(spec: Spec, change: VocabularyChange) -> list[str]:
     """Added tokens whose base ids spell something else; what the base cannot spell is left out."""
-    surfaces = {index: surface_bytes(token, byte_level=spec.byte_level) for token, index in spec.vocab.items()}
+    surfaces = {
+        index: surface_bytes(token, byte_level=spec.byte_level)
+        for token, index in spec.vocab.items()
+    }
     missing = set(spec.missing_bytes())
     return [
         change.text(new)
-        for new, ids in change.spelled.items()
+        for new, ids in change.base_pieces.items()
         if spec.unknown_id not in ids
         and not missing & set(change.added[new])
-        and b"".join(surfaces[i] for i in ids) != surface_bytes(change.added[new], byte_level=spec.byte_level)
+        and b"".join(surfaces[i] for i in ids)
+        != surface_bytes(change.added[new], byte_level=spec.byte_level)
     ]
 
 
 def _same_after_saving(tokenizer: PreTrainedTokenizerFast, sample: Sequence[str]) -> Check:
-    """Saved and read back by `transformers` and by `tokenizers`, a tokenizer must give the same ids."""
+    """Saved and read back by `transformers` and by `tokenizers`, a tokenizer must give the same
+    ids.
+    """
     from tokenizers import Tokenizer
 
     with tempfile.TemporaryDirectory() as folder:
@@ -204,15 +252,23 @@ def _same_after_saving(tokenizer: PreTrainedTokenizerFast, sample: Sequence[str]
         again = load_tokenizer(Path(folder))
         plain = Tokenizer.from_file(str(Path(folder, "tokenizer.json")))
     sample = list(sample)
-    ids = [tokenizer(sample)["input_ids"], again(sample)["input_ids"], [e.ids for e in plain.encode_batch(sample)]]
+    ids = [
+        tokenizer(sample)["input_ids"],
+        again(sample)["input_ids"],
+        [e.ids for e in plain.encode_batch(sample)],
+    ]
     differing = sum(not (now == later == bare) for now, later, bare in zip(*ids, strict=True))
     return Check(
-        "saved and loaded, it gives the same ids", not differing, f"{differing} of {len(sample):,} texts differ"
+        "saved and loaded, it gives the same ids",
+        not differing,
+        f"{differing} of {len(sample):,} texts differ",
     )
 
 
 def _twins(spec: Spec) -> list[str]:
-    """Texts that two tokens stand for. A byte of SentencePiece is no twin of the character it is."""
+    """Texts that two tokens stand for. A byte of SentencePiece is no twin of the character it
+    is.
+    """
     by_text: dict[bytes, list[str]] = defaultdict(list)
     for token in spec.vocab:
         if token not in spec.special and not (token.startswith("<0x") and not spec.byte_level):
@@ -233,7 +289,9 @@ def _inserted(post: Any) -> list[tuple[str, int]]:
     return []
 
 
-def _cut_otherwise(base: PreTrainedTokenizerFast, adapted: PreTrainedTokenizerFast, text: str) -> bool:
+def _cut_otherwise(
+    base: PreTrainedTokenizerFast, adapted: PreTrainedTokenizerFast, text: str
+) -> bool:
     """Whether two word patterns cut a text differently that has no mark or joiner in it."""
     if regex.search(r"[\p{M}\p{Join_Control}]", text):
         return False
@@ -243,14 +301,21 @@ def _cut_otherwise(base: PreTrainedTokenizerFast, adapted: PreTrainedTokenizerFa
 
 def _round_trips(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[bool]:
     backend = tokenizer.backend_tokenizer
-    ids = [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+    ids = [
+        encoding.ids
+        for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)
+    ]
     decoded = backend.decode_batch(ids, skip_special_tokens=False)
     return [text == again for text, again in zip(texts, decoded, strict=True)]
 
 
-def _count_tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, only: int | None = -1) -> int:
+def _count_tokens(
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, only: int | None = -1
+) -> int:
     encodings = tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-    return sum(len(encoding.ids) if only == -1 else encoding.ids.count(only) for encoding in encodings)
+    return sum(
+        len(encoding.ids) if only == -1 else encoding.ids.count(only) for encoding in encodings
+    )
 
 
 def _some(items: Sequence[str], what: str) -> str:

@@ -1,4 +1,6 @@
-"""VocabularyChange: what an adapted tokenizer has that its base had not, and the other way round."""
+"""VocabularyChange: what an adapted tokenizer has that its base had not, and the other way
+round.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,7 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Price:
+class ProtectionCost:
     """What protecting other languages costs the target: tokens of its training text."""
 
     dropped: int  # tokens learned and dropped for the sake of others
@@ -66,51 +68,56 @@ class VocabularyChange:
     Attributes:
         tokenizer: the changed tokenizer.
         mode: `extend`, `replace` or `trim`.
-        kept: new id to old id.
+        new_to_old: new id to old id.
         added: new id to surface, in order of learning.
         removed: old id to surface, in order of giving up.
-        spelled: new id to the old ids that spell it, never empty. A byte that the base lacks is spelled by the
-            bytes of its kind that the base has; a character unknown to the base by its unknown token.
-        uses: how often each added token stands in the target training text.
+        base_pieces: new id to the old ids that spell it, never empty. A byte that the base lacks is
+            spelled by the bytes of its kind that the base has; a character unknown to the base by
+            its unknown token.
+        added_counts: how often each added token stands in the target training text.
         lost: how often each removed token stood in the reference text.
         unreachable: added ids that no text can produce; an audit with any fails.
-        joined: what the repaired word pattern lets ride with letters; empty where it was not repaired.
+        pattern_repair: what the repaired word pattern lets ride with letters; empty where it was
+            not repaired.
         curve: number of new tokens to tokens of the target training text.
         effects: by language, what text of other languages feels.
-        price: what their protection costs; None without protection.
+        protection_cost: what their protection costs; None without protection.
         audit: what was checked.
     """
 
     tokenizer: PreTrainedTokenizerFast
     mode: Mode
-    kept: dict[int, int]
+    new_to_old: dict[int, int]
     added: dict[int, str] = field(default_factory=dict)
     removed: dict[int, str] = field(default_factory=dict)
-    spelled: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    uses: dict[int, int] = field(default_factory=dict)
+    base_pieces: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    added_counts: dict[int, int] = field(default_factory=dict)
     lost: dict[int, int] = field(default_factory=dict)
     unreachable: tuple[int, ...] = ()
-    joined: str = ""
+    pattern_repair: str = ""
     curve: dict[int, int] = field(default_factory=dict)
     effects: dict[str, Effect] = field(default_factory=dict)
-    price: Price | None = None
+    protection_cost: ProtectionCost | None = None
     audit: tuple[Check, ...] = ()
 
     @property
     def size(self) -> int:
         """Ids of the adapted tokenizer, the highest plus one."""
-        return max(*self.kept, *self.added) + 1
+        return max(*self.new_to_old, *self.added) + 1
 
     @property
     def repaired(self) -> bool:
         """Whether the word pattern was changed."""
-        return bool(self.joined)
+        return bool(self.pattern_repair)
 
     def added_table(self) -> pd.DataFrame:
         """The added tokens: id, text, what spelled them before, uses in the training text."""
         import pandas as pd
 
-        rows = [[new, self.text(new), len(self.spelled[new]), self.uses.get(new, 0)] for new in self.added]
+        rows = [
+            [new, self.text(new), len(self.base_pieces[new]), self.added_counts.get(new, 0)]
+            for new in self.added
+        ]
         return pd.DataFrame(rows, columns=["id", "token", "base_tokens", "uses"])
 
     def removed_table(self) -> pd.DataFrame:
@@ -129,24 +136,44 @@ class VocabularyChange:
         return pd.DataFrame(rows, columns=["id", "token", "uses", "spelled_by"])
 
     def savings(self) -> dict[str, float]:
-        """Of the training text's tokens: the share that new tokens save, and what part of it the first half saves."""
+        """Of the training text's tokens: the share that new tokens save, and what part of it the
+        first half saves.
+        """
         numbers, tokens = list(self.curve), list(self.curve.values())
         saved = [1 - count / tokens[0] for count in tokens]
         half = min(range(len(numbers)), key=lambda place: abs(numbers[place] - numbers[-1] // 2))
-        return {"new_tokens": numbers[-1], "saved": saved[-1], "by_first_half": saved[half] / (saved[-1] or 1.0)}
+        return {
+            "new_tokens": numbers[-1],
+            "saved": saved[-1],
+            "by_first_half": saved[half] / (saved[-1] or 1.0),
+        }
 
     def audit_table(self) -> pd.DataFrame:
         """The audit as a table."""
         import pandas as pd
 
-        return pd.DataFrame([[c.claim, c.passed, c.detail] for c in self.audit], columns=["claim", "passed", "detail"])
+        return pd.DataFrame(
+            [[c.claim, c.passed, c.detail] for c in self.audit],
+            columns=["claim", "passed", "detail"],
+        )
 
     def effects_table(self) -> pd.DataFrame:
         """What other languages feel, as a table."""
         import pandas as pd
 
-        rows = [[language, *dataclasses.astuple(effect), effect.kept] for language, effect in self.effects.items()]
-        columns = ["language", "sentences", "changed", "tokens_before", "tokens_after", "protected", "kept"]
+        rows = [
+            [language, *dataclasses.astuple(effect), effect.kept]
+            for language, effect in self.effects.items()
+        ]
+        columns = [
+            "language",
+            "sentences",
+            "changed",
+            "tokens_before",
+            "tokens_after",
+            "protected",
+            "kept",
+        ]
         return pd.DataFrame(rows, columns=columns)
 
     def text(self, new: int) -> str:
@@ -160,7 +187,7 @@ class VocabularyChange:
 
     @cached_property
     def _new_ids(self) -> dict[int, int]:
-        return {old: new for new, old in self.kept.items()}
+        return {old: new for new, old in self.new_to_old.items()}
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer in Hugging Face layout and the change as `change.json`."""
@@ -168,8 +195,8 @@ class VocabularyChange:
         name_portable_class(Path(folder))
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del plain["tokenizer"]
-        plain["kept"] = {new: old for new, old in self.kept.items() if new != old}
-        plain["kept_same_id"] = [new for new, old in self.kept.items() if new == old]
+        plain["new_to_old"] = {new: old for new, old in self.new_to_old.items() if new != old}
+        plain["kept_same_id"] = [new for new, old in self.new_to_old.items() if new == old]
         text = json.dumps(plain, ensure_ascii=False, default=dataclasses.asdict)
         Path(folder, "change.json").write_text(text, encoding="utf-8")
 
@@ -178,17 +205,29 @@ class VocabularyChange:
         """Read what `save` wrote."""
         plain = json.loads(Path(folder, "change.json").read_text(encoding="utf-8"))
         same = {new: new for new in plain.pop("kept_same_id")}
-        for name in ("kept", "added", "removed", "spelled", "uses", "lost", "curve"):
+        for name in (
+            "new_to_old",
+            "added",
+            "removed",
+            "base_pieces",
+            "added_counts",
+            "lost",
+            "curve",
+        ):
             plain[name] = _int_keys(plain[name])
         return cls(
             **plain
             | {
                 "tokenizer": load_tokenizer(Path(folder)),
-                "kept": dict(sorted((same | plain["kept"]).items())),
-                "spelled": {new: tuple(old) for new, old in plain["spelled"].items()},
+                "new_to_old": dict(sorted((same | plain["new_to_old"]).items())),
+                "base_pieces": {new: tuple(old) for new, old in plain["base_pieces"].items()},
                 "unreachable": tuple(plain["unreachable"]),
-                "effects": {language: Effect(**effect) for language, effect in plain["effects"].items()},
-                "price": Price(**plain["price"]) if plain["price"] else None,
+                "effects": {
+                    language: Effect(**effect) for language, effect in plain["effects"].items()
+                },
+                "protection_cost": ProtectionCost(**plain["protection_cost"])
+                if plain["protection_cost"]
+                else None,
                 "audit": tuple(Check(**check) for check in plain["audit"]),
             }
         )
@@ -206,14 +245,19 @@ SENTENCE_END = regex.compile(r"(?<=[.!?…。])\s+|\n+")
 
 
 def split_sentences(texts: Iterable[str], most: int) -> list[str]:
-    """Sentences of texts, by their marks and line ends; evenly spaced ones where there are more than `most`."""
+    """Sentences of texts, by their marks and line ends; evenly spaced ones where there are more
+    than `most`.
+    """
     sentences = [part for text in texts for part in SENTENCE_END.split(text) if part.strip()]
     step = max(1, len(sentences) / most)
     return [sentences[int(index * step)] for index in range(min(len(sentences), most))]
 
 
 def changed_sentences(
-    before: Tokenizer, after: Tokenizer, sentences: Sequence[str], new_ids: Mapping[int, int] | None = None
+    before: Tokenizer,
+    after: Tokenizer,
+    sentences: Sequence[str],
+    new_ids: Mapping[int, int] | None = None,
 ) -> tuple[list[int], int, int]:
     """Which sentences have other ids after a change, and the tokens of all before and after.
 
@@ -226,7 +270,10 @@ def changed_sentences(
     changed, total_before, total_after = [], 0, 0
     for start in range(0, len(sentences), AUDITED):
         batch = list(sentences[start : start + AUDITED])
-        pairs = zip(*(t.encode_batch_fast(batch, add_special_tokens=False) for t in (before, after)), strict=True)
+        pairs = zip(
+            *(t.encode_batch_fast(batch, add_special_tokens=False) for t in (before, after)),
+            strict=True,
+        )
         for index, (old, new) in enumerate(pairs, start):
             expected, found = old.ids, new.ids
             if new_ids is not None:

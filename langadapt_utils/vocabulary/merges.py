@@ -1,8 +1,9 @@
-"""Continued byte-pair encoding: count the words of a text, then learn merges on top of a base vocabulary.
+"""Continued byte-pair encoding: count the words of a text, then learn merges on top of a base
+vocabulary.
 
-Source of the method: Purason et al., arXiv 2512.03989. Both the counting and the learning run in the parallel
-Rust code of `tokenizers`; what is added here is a renaming. Every base token becomes one character, so that a
-trainer which starts from characters starts from base tokens.
+Source of the method: Purason et al., arXiv 2512.03989. Both the counting and the learning run in
+the parallel Rust code of `tokenizers`; what is added here is a renaming. Every base token becomes
+one character, so that a trainer which starts from characters starts from base tokens.
 """
 
 from __future__ import annotations
@@ -27,13 +28,20 @@ MOST = 40_000_000  # characters of distinct words that are kept in memory
 LONGEST = 96  # base tokens: a longer word is learned in pieces
 BATCH, JOBS = 2_000, 32  # words handed to Rust as one text, and texts at a time
 SEPARATOR, BOUNDARY = "\x00", "\n"  # between words, and where no merge may cross
-SURE, SURE_SHARE = 10_000, 1 / 200  # a rival that saves more tokens, and more of all, is not ranked but comes first
-FIRST_SYMBOL = 0x21  # base tokens are renamed to single characters from here on, past the separators
+SURE, SURE_SHARE = (
+    10_000,
+    1 / 200,
+)  # a rival that saves more tokens, and more of all, is not ranked but comes first
+FIRST_SYMBOL = (
+    0x21  # base tokens are renamed to single characters from here on, past the separators
+)
 SURROGATES = range(0xD800, 0xE000)  # which are no characters
 
 
 class Merge(NamedTuple):
-    """A learned merge: its two sides as they are spelled, and how often it was applied to the text."""
+    """A learned merge: its two sides as they are spelled, and how often it was applied to the
+    text.
+    """
 
     left: str
     right: str
@@ -43,8 +51,8 @@ class Merge(NamedTuple):
 def count_words(tokenizer: Tokenizer, texts: Iterable[str], *, most: int = MOST) -> dict[str, int]:
     """Count the distinct pre-tokens of a text, in the alphabet of the tokenizer's model.
 
-    The text is read once, as a stream. Where the distinct words outgrow `most`, they are thinned as in
-    `thin`, so that memory has a bound that does not depend on the length of the text.
+    The text is read once, as a stream. Where the distinct words outgrow `most`, they are thinned as
+    in `thin`, so that memory has a bound that does not depend on the length of the text.
 
     Args:
         tokenizer: gives the normaliser and the pre-tokenizer.
@@ -63,10 +71,12 @@ def count_words(tokenizer: Tokenizer, texts: Iterable[str], *, most: int = MOST)
 
 
 def thin(counts: Mapping[str, int], most: int) -> dict[str, int]:
-    """Keep a sample of the words that is unbiased for every sum over them, frequent words for certain.
+    """Keep a sample of the words that is unbiased for every sum over them, frequent words for
+    certain.
 
     A word counted c times is kept with probability min(1, c / t) and then counts max(c, t), for the
-    smallest power of two t that leaves at most `most` characters. The choice depends on the word alone.
+    smallest power of two t that leaves at most `most` characters. The choice depends on the word
+    alone.
     Source: threshold sampling, Duffield, Lund, Thorup 2005, "Learn more, sample less".
 
     Args:
@@ -98,8 +108,9 @@ def learn_merges(
 ) -> list[Merge | None]:
     """Learn merges that continue those of a base vocabulary.
 
-    Tokens that are made otherwise, such as characters, can be ranked among the merges: a rival takes part in the
-    training as a pair of two symbols that occurs as often as the rival saves a token.
+    Tokens that are made otherwise, such as characters, can be ranked among the merges: a rival
+    takes part in the training as a pair of two symbols that occurs as often as the rival saves a
+    token.
 
     Args:
         base: a tokenizer with the base model, `SEPARATOR` as a special token and no pre-tokenizer.
@@ -107,12 +118,15 @@ def learn_merges(
         merges: how many to learn at most, rivals included.
         min_frequency: pairs seen less often are not merged.
         longest: base tokens that a new token is made of at most.
-        boundaries: ids that never become part of a merge, such as those of single bytes of a SentencePiece model.
+        boundaries: ids that never become part of a merge, such as those of single bytes of a
+            SentencePiece model.
         rivals: how many tokens each of the tokens made otherwise saves, in falling order.
-        counted: count how often each merge was applied; else the counts are 0, which saves a reading.
+        counted: count how often each merge was applied; else the counts are 0, which saves a
+            reading.
 
     Returns:
-        Merges in order of learning, none of which makes a token that exists already; None where the next rival stands.
+        Merges in order of learning, none of which makes a token that exists already; None where the
+        next rival stands.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -166,10 +180,14 @@ def token_counts(model: Tokenizer, words: Mapping[str, int]) -> Counter[str]:
         weights = np.fromiter(map(words.__getitem__, batch), dtype=np.int64, count=len(batch))
         ends = ids == separator
         np.add.at(totals, ids[~ends], weights[np.cumsum(ends)[~ends]])
-    return Counter({surfaces[index]: int(totals[index]) for index in np.flatnonzero(totals).tolist()})
+    return Counter(
+        {surfaces[index]: int(totals[index]) for index in np.flatnonzero(totals).tolist()}
+    )
 
 
-def _applied(model: Tokenizer, pieces: Mapping[str, int], merges: Iterable[tuple[str, str]]) -> Counter[str]:
+def _applied(
+    model: Tokenizer, pieces: Mapping[str, int], merges: Iterable[tuple[str, str]]
+) -> Counter[str]:
     """How often each merge is applied, also as a step on the way to a later one."""
     model.add_special_tokens([SEPARATOR])
     applied = token_counts(model, pieces)
@@ -194,12 +212,17 @@ def _encoded(model: Tokenizer, words: Iterable[str]) -> Iterator[tuple[list[str]
                 yield job, np.asarray(encoding.ids, dtype=np.int64)
             else:  # a word holds the separator itself
                 single = (e.ids for e in model.encode_batch_fast(job, add_special_tokens=False))
-                ids = chain.from_iterable([*(i for i in one if i != separator), separator] for one in single)
+                ids = chain.from_iterable(
+                    [*(i for i in one if i != separator), separator] for one in single
+                )
                 yield job, np.fromiter(ids, dtype=np.int64)[:-1]
 
 
-def _renamed(base: Tokenizer, words: Mapping[str, int], boundaries: set[int]) -> tuple[dict[str, int], dict[str, str]]:
-    """Words as strings with one character for each base token, and the base token of each character.
+def _renamed(
+    base: Tokenizer, words: Mapping[str, int], boundaries: set[int]
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Words as strings with one character for each base token, and the base token of each
+    character.
 
     Frequent ids get characters that are short in UTF-8, which is what the trainer reads.
     """
@@ -219,7 +242,9 @@ def _renamed(base: Tokenizer, words: Mapping[str, int], boundaries: set[int]) ->
 
     pieces: dict[str, int] = {}
     for batch, ids in encoded:
-        for word, renamed in zip(batch, symbols[ids].tobytes().decode("utf-32-le").split(" "), strict=True):
+        for word, renamed in zip(
+            batch, symbols[ids].tobytes().decode("utf-32-le").split(" "), strict=True
+        ):
             if len(renamed) <= LONGEST and BOUNDARY not in renamed:
                 pieces[renamed] = pieces.get(renamed, 0) + words[word]
                 continue
@@ -231,13 +256,22 @@ def _renamed(base: Tokenizer, words: Mapping[str, int], boundaries: set[int]) ->
 
 
 def _symbols(places: Numbers) -> str:
-    """The characters that stand for the most, the second most … frequent thing, for some places in that order."""
+    """The characters that stand for the most, the second most … frequent thing, for some places in
+    that order.
+    """
     points = FIRST_SYMBOL + places
-    return (points + (points >= SURROGATES.start) * len(SURROGATES)).astype("<u4").tobytes().decode("utf-32-le")
+    return (
+        (points + (points >= SURROGATES.start) * len(SURROGATES))
+        .astype("<u4")
+        .tobytes()
+        .decode("utf-32-le")
+    )
 
 
 def _repeated(pieces: Mapping[str, int]) -> Iterator[str]:
-    """Every piece with a pair in it, as often as it was counted, which is how a trainer is told of counts."""
+    """Every piece with a pair in it, as often as it was counted, which is how a trainer is told of
+    counts.
+    """
     line: list[str] = []
     held = 0
     for piece, count in pieces.items():

@@ -1,8 +1,8 @@
 """Script repair: word patterns that let combining marks stay with the letters they stand on.
 
-A byte-level tokenizer cuts text into words by a pattern before any merge, and no merge crosses a cut. Many
-patterns know letters (`\\p{L}`) but not the marks that Thai, Hindi, Khmer and others put on them. The flaw is
-described in karpathy/minbpe issue 73 and openai/tiktoken issue 292.
+A byte-level tokenizer cuts text into words by a pattern before any merge, and no merge crosses a
+cut. Many patterns know letters (`\\p{L}`) but not the marks that Thai, Hindi, Khmer and others put
+on them. The flaw is described in karpathy/minbpe issue 73 and openai/tiktoken issue 292.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-MARKS, JOINERS = r"\p{M}", r"\p{Join_Control}"  # joiners: the invisible U+200C and U+200D of Persian and Indic text
+MARKS, JOINERS = (
+    r"\p{M}",
+    r"\p{Join_Control}",
+)  # joiners: the invisible U+200C and U+200D of Persian and Indic text
 RARE = 0.001  # cut clusters, as a share of all letter clusters, that leave a pattern alone
 SAMPLED = 300_000  # characters of text that are looked at
 QUANTIFIER = regex.compile(r"[*+?][+?]?|\{\d*,?\d*\}[+?]?")
@@ -35,7 +38,8 @@ class Repair:
     Attributes:
         pre_tokenizer: the changed one, as in `tokenizer.json`.
         joined: what rides with letters now, in the syntax of the pattern.
-        cuts: how often the old pattern cut a grapheme cluster of the sample, by the characters at the cut.
+        cuts: how often the old pattern cut a grapheme cluster of the sample, by the characters at
+            the cut.
         clusters: letter clusters of the sample.
     """
 
@@ -55,7 +59,11 @@ def find_cuts(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> tuple
     cuts: Cuts = Counter()
     clusters = 0
     for text in _sample(texts):
-        starts = {start for _, (start, _) in pre_tokenizer.pre_tokenize_str(text)} if pre_tokenizer else set()
+        starts = (
+            {start for _, (start, _) in pre_tokenizer.pre_tokenize_str(text)}
+            if pre_tokenizer
+            else set()
+        )
         for match in regex.finditer(r"(?=\p{L})\X", text):
             clusters += 1
             inside = starts.intersection(range(match.start() + 1, match.end()))
@@ -77,7 +85,9 @@ def propose_repair(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> 
     cuts, clusters = find_cuts(tokenizer, texts)
     if not clusters or cuts.total() / clusters < RARE:
         return None
-    joined = "".join(part for part in (MARKS, JOINERS) if any(regex.fullmatch(part, after) for _, after in cuts))
+    joined = "".join(
+        part for part in (MARKS, JOINERS) if any(regex.fullmatch(part, after) for _, after in cuts)
+    )
     spec = json.loads(tokenizer.backend_tokenizer.pre_tokenizer.__getstate__())
     repaired = repair_pre_tokenizer(spec, joined, list(cuts))
     return None if repaired == spec else Repair(repaired, joined, cuts, clusters)
@@ -103,12 +113,24 @@ def repair_pre_tokenizer(spec: dict[str, Any], joined: str, cuts: Sequence[Pair]
 
 
 def spelled_out(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """The parts of a pre-tokenizer in a row, with the pattern that `ByteLevel` has built in as a part of its own."""
+    """The parts of a pre-tokenizer in a row, with the pattern that `ByteLevel` has built in as a
+    part of its own.
+    """
     if spec["type"] == "Sequence":
         return [part for one in spec["pretokenizers"] for part in spelled_out(one)]
     if spec["type"] == "ByteLevel" and spec["use_regex"]:
-        prefix = {"type": "Metaspace", "replacement": " ", "prepend_scheme": "always", "split": False}
-        split = {"type": "Split", "pattern": {"Regex": GPT2_PATTERN}, "behavior": "Isolated", "invert": False}
+        prefix = {
+            "type": "Metaspace",
+            "replacement": " ",
+            "prepend_scheme": "always",
+            "split": False,
+        }
+        split = {
+            "type": "Split",
+            "pattern": {"Regex": GPT2_PATTERN},
+            "behavior": "Isolated",
+            "invert": False,
+        }
         to_bytes = {**spec, "use_regex": False, "add_prefix_space": False}
         return [prefix, split, to_bytes] if spec["add_prefix_space"] else [split, to_bytes]
     return [spec]
@@ -122,7 +144,8 @@ def join_to_letters(pattern: str, joined: str = MARKS, cuts: Sequence[Pair] = ((
     Args:
         pattern: a regular expression.
         joined: what is to ride with letters, as the inside of a character class.
-        cuts: a part of the pattern is changed when it takes the first character of such a pair without the second.
+        cuts: a part of the pattern is changed when it takes the first character of such a pair
+            without the second.
 
     Example:
         >>> join_to_letters(r" ?\\p{L}+|[^\\s\\p{L}\\p{N}]+")

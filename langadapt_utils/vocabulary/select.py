@@ -39,22 +39,28 @@ def learn_tokens(
 ) -> list[NewToken]:
     """Learn tokens for a text, the most useful first.
 
-    Merges are learned on whole characters: those that the base writes in pieces, or not at all, are made first, so
-    that no token ends inside of one. In the result a character stands where it saves as much as the merges beside it.
+    Merges are learned on whole characters: those that the base writes in pieces, or not at all, are
+    made first, so that no token ends inside of one. In the result a character stands where it saves
+    as much as the merges beside it.
 
     Args:
         spec: the tokenizer to continue.
         words: pre-tokens of the text and how often each occurs.
         wanted: how many to learn at most.
         min_frequency: what occurs less often is not learned.
-        max_token_length: characters of the longest token; what is too long all the same, `wanted_tokens` drops.
+        max_token_length: characters of the longest token; what is too long all the same,
+            `wanted_tokens` drops.
         complete_bytes: begin with the bytes that have no token.
         counted: count the merges also where nothing here depends on it.
     """
-    bytes_first = [NewToken(byte, None, 0) for byte in spec.missing_bytes()] if complete_bytes else []
+    bytes_first = (
+        [NewToken(byte, None, 0) for byte in spec.missing_bytes()] if complete_bytes else []
+    )
     spec = spec.appended(bytes_first) if bytes_first else spec
     if spec.byte_level and (missing := spec.missing_bytes()):
-        words = _without_characters(words, missing)  # the model would drop such a byte and join what stands beside it
+        words = _without_characters(
+            words, missing
+        )  # the model would drop such a byte and join what stands beside it
     characters = _characters(spec, words, min_frequency)
     grown = spec.appended(characters)
     merges = learn_merges(
@@ -69,14 +75,18 @@ def learn_tokens(
     )
     waiting = iter(characters)
     learned = (
-        NewToken(merge.left + merge.right, (merge.left, merge.right), merge.applied) if merge else next(waiting)
+        NewToken(merge.left + merge.right, (merge.left, merge.right), merge.applied)
+        if merge
+        else next(waiting)
         for merge in merges
     )
     return [*bytes_first, *learned]
 
 
 def candidates_for(tokens: int) -> int:
-    """How many candidates to learn for a number of tokens: some turn out too long, or to do harm."""
+    """How many candidates to learn for a number of tokens: some turn out too long, or to do
+    harm.
+    """
     return 11 * tokens // 10 + 100
 
 
@@ -91,7 +101,11 @@ def cut_at_words(words: Mapping[str, int], spec: Spec, language: str) -> dict[st
     cut: Counter[str] = Counter()
     for word, count in words.items():
         text = surface_bytes(word, byte_level=spec.byte_level).decode("utf-8", "replace")
-        starts = [0, *(start for start, _ in word_spans(text, language) if text[:start].strip()), len(text)]
+        starts = [
+            0,
+            *(start for start, _ in word_spans(text, language) if text[:start].strip()),
+            len(text),
+        ]
         if "\ufffd" in text:  # the pattern itself cut inside a character
             starts = [0, len(text)]
         for start, end in pairwise(starts):
@@ -145,13 +159,17 @@ def _without_characters(words: Mapping[str, int], characters: Sequence[str]) -> 
 
 
 def _characters(spec: Spec, words: Mapping[str, int], min_frequency: int) -> list[NewToken]:
-    """Tokens for the characters that the vocabulary writes in pieces or not at all, the most useful first.
+    """Tokens for the characters that the vocabulary writes in pieces or not at all, the most useful
+    first.
 
-    A byte-level vocabulary merges their bytes from left to right; others take the character as it is.
+    A byte-level vocabulary merges their bytes from left to right; others take the character as it
+    is.
     """
     texts = surfaces_as_words(words) if spec.byte_level else list(words)
     points = np.frombuffer("".join(texts).encode("utf-32-le"), dtype="<u4")
-    totals = np.bincount(points, weights=np.repeat(list(words.values()), [len(text) for text in texts]))
+    totals = np.bincount(
+        points, weights=np.repeat(list(words.values()), [len(text) for text in texts])
+    )
     counts = {chr(point): int(totals[point]) for point in np.flatnonzero(totals).tolist()}
     frequent = {character: count for character, count in counts.items() if count >= min_frequency}
     tokens: dict[str, NewToken] = {}
@@ -162,15 +180,23 @@ def _characters(spec: Spec, words: Mapping[str, int], min_frequency: int) -> lis
             made, *rest = encoding.tokens
             for piece in rest:
                 known = tokens.get(made + piece)
-                tokens[made + piece] = NewToken(made + piece, (made, piece), count + (known.count if known else 0))
+                tokens[made + piece] = NewToken(
+                    made + piece, (made, piece), count + (known.count if known else 0)
+                )
                 made += piece
     else:
-        tokens = {c: NewToken(c, None, count) for c, count in frequent.items() if c not in spec.vocab}
-    return sorted(tokens.values(), key=lambda token: (-_saving(token), len(token.surface), token.surface))
+        tokens = {
+            c: NewToken(c, None, count) for c, count in frequent.items() if c not in spec.vocab
+        }
+    return sorted(
+        tokens.values(), key=lambda token: (-_saving(token), len(token.surface), token.surface)
+    )
 
 
 def _saving(character: NewToken) -> int:
-    """Tokens that a character saves: a merge one each time, a character that was written as bytes all but one."""
+    """Tokens that a character saves: a merge one each time, a character that was written as bytes
+    all but one.
+    """
     pieces = 2 if character.parts else max(2, len(character.surface.encode()))
     return character.count * (pieces - 1)
 
@@ -190,7 +216,8 @@ def keep_contract(
     sentences: Mapping[str, Sequence[str]],
     protect: Mapping[str, float],
 ) -> list[NewToken]:
-    """Candidates without those that would change more sentences of protected languages than is allowed.
+    """Candidates without those that would change more sentences of protected languages than is
+    allowed.
 
     A sentence is changed by the first merges that fire in it, those of two base tokens: its roots.
 
@@ -205,13 +232,17 @@ def keep_contract(
     Raises:
         VocabularyError: sentences change for another reason than new tokens.
     """
-    allowed = {language: int((1 - protect[language]) * len(lines)) for language, lines in sentences.items()}
+    allowed = {
+        language: int((1 - protect[language]) * len(lines)) for language, lines in sentences.items()
+    }
     # Where none of the candidates fires, no selection of them does.
     suspects = _changed(base.whole, spec.appended(candidates).whole, sentences)
     while True:
         chosen = candidates[:tokens]
         grown = spec.appended(chosen).whole
-        over = {k: v for k, v in _changed(base.whole, grown, suspects).items() if len(v) > allowed[k]}
+        over = {
+            k: v for k, v in _changed(base.whole, grown, suspects).items() if len(v) > allowed[k]
+        }
         if not over:
             return candidates
         roots = _roots(chosen)
@@ -233,17 +264,22 @@ def keep_contract(
         candidates = without(candidates, guilty)
 
 
-def _changed(before: Tokenizer, after: Tokenizer, sentences: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+def _changed(
+    before: Tokenizer, after: Tokenizer, sentences: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
     return {
         language: [lines[index] for index in changed_sentences(before, after, lines)[0]]
         for language, lines in sentences.items()
     }
 
 
-def _to_drop(fired: Mapping[str, Sequence[set[str]]], allowed: Mapping[str, int], worth: Mapping[str, int]) -> set[str]:
+def _to_drop(
+    fired: Mapping[str, Sequence[set[str]]], allowed: Mapping[str, int], worth: Mapping[str, int]
+) -> set[str]:
     """The roots to drop: all but those that make the best use of the sentences that may change.
 
-    Greedy: the next to be kept is the root that saves the most for each further sentence it changes.
+    Greedy: the next to be kept is the root that saves the most for each further sentence it
+    changes.
     """
     touched: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for language, lines in fired.items():
@@ -259,7 +295,9 @@ def _to_drop(fired: Mapping[str, Sequence[set[str]]], allowed: Mapping[str, int]
         claimed, root = heapq.heappop(heap)
         fresh = [sentence for sentence in touched[root] if sentence not in changed]
         value = -worth[root] / max(len(fresh), 1)
-        if value < claimed:  # its sentences changed for another's sake meanwhile: it is a better bargain now
+        if (
+            value < claimed
+        ):  # its sentences changed for another's sake meanwhile: it is a better bargain now
             heapq.heappush(heap, (value, root))
             continue
         costs = Counter(language for language, _ in fresh)
@@ -292,18 +330,24 @@ def _worth(tokens: Sequence[NewToken], roots: Mapping[str, set[str]]) -> Counter
 
 
 def choose_leaves(
-    spec: Spec, used: Mapping[str, int], in_target: Mapping[str, int], chosen: Sequence[NewToken], give_up: GiveUp
+    spec: Spec,
+    used: Mapping[str, int],
+    in_target: Mapping[str, int],
+    chosen: Sequence[NewToken],
+    give_up: GiveUp,
 ) -> tuple[dict[int, str], dict[int, int]]:
     """Choose base tokens to give up, as many as are chosen to come: no surviving merge needs them.
 
-    The least used goes first; ties go to the token less used in the target language, then to the one learned last.
+    The least used goes first; ties go to the token less used in the target language, then to the
+    one learned last.
 
     Args:
         spec: the base tokenizer.
         used: uses of each token in the text that must not suffer.
         in_target: uses in the target language.
         chosen: the tokens that are to come, whose parts must stay.
-        give_up: `usage` lets what a token was used for fall to its parts when it goes; `frequency` does not.
+        give_up: `usage` lets what a token was used for fall to its parts when it goes; `frequency`
+            does not.
 
     Returns:
         Surfaces and own uses of the tokens to give up, by id.
@@ -315,15 +359,25 @@ def choose_leaves(
         made.setdefault(left + right, []).extend((left, right))
         needed.update((left, right))
     if spec.family == "Unigram":
-        made = {token: [] for token in vocabulary if len(token) > 1 and vocabulary[token] not in spec.boundaries}
+        made = {
+            token: []
+            for token in vocabulary
+            if len(token) > 1 and vocabulary[token] not in spec.boundaries
+        }
         needed = Counter()
     uses, target_uses = Counter(used), Counter(in_target)
 
     def entry(token: str) -> tuple[int, int, int, str]:
         return uses[token], target_uses[token], -vocabulary[token], token
 
-    stay = spec.special.keys() | {token for token, index in vocabulary.items() if index in spec.boundaries}
-    leaves = [entry(token) for token in made if token in vocabulary and token not in stay and not needed[token]]
+    stay = spec.special.keys() | {
+        token for token, index in vocabulary.items() if index in spec.boundaries
+    }
+    leaves = [
+        entry(token)
+        for token in made
+        if token in vocabulary and token not in stay and not needed[token]
+    ]
     heapq.heapify(leaves)
     removed: dict[int, str] = {}
     while leaves and len(removed) < len(chosen):

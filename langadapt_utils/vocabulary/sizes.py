@@ -1,6 +1,7 @@
 """How many tokens? What every number of new tokens would save and cost, from one training run.
 
-Merges are ordered, so that the tokenizer with n new tokens is the one with all of them, stopped early.
+Merges are ordered, so that the tokenizer with n new tokens is the one with all of them, stopped
+early.
 """
 
 from __future__ import annotations
@@ -31,13 +32,15 @@ class VocabularySizes:
     """What each number of new tokens saves and costs.
 
     Attributes:
-        table: a row for each number, with the columns `new_tokens`; `tokens` and `tokens_per_character` of the target
-            text; `parity` (tokens over those of English for the same texts; empty where they are no translations);
-            `saved` (share of the base's tokens); `megabytes` (new rows in bfloat16, twice where the head is not tied);
-            `compute_per_token` and `speed` (multiply-adds of a forward pass for a token, and characters for the same
-            work, both as multiples of the base's).
-        knee: the number from which on the curve bends least for what it costs: the point farthest from the straight
-            line between its ends (Satopaa et al. 2011, "Finding a Kneedle in a haystack").
+        table: a row for each number, with the columns `new_tokens`; `tokens` and
+            `tokens_per_character` of the target text; `parity` (tokens over those of English for
+            the same texts; empty where they are no translations); `saved` (share of the base's
+            tokens); `megabytes` (new rows in bfloat16, twice where the head is not tied);
+            `compute_per_token` and `speed` (multiply-adds of a forward pass for a token, and
+            characters for the same work, both as multiples of the base's).
+        knee: the number from which on the curve bends least for what it costs: the point farthest
+            from the straight line between its ends (Satopaa et al. 2011, "Finding a Kneedle in a
+            haystack").
         language: of the target text.
         texts: how many texts were measured.
     """
@@ -53,9 +56,15 @@ class VocabularySizes:
 
 
 def measure_sizes(
-    base: Base, change: VocabularyChange, texts: Mapping[str, Sequence[str]], *, language: str, parallel: bool = True
+    base: Base,
+    change: VocabularyChange,
+    texts: Mapping[str, Sequence[str]],
+    *,
+    language: str,
+    parallel: bool = True,
 ) -> VocabularySizes:
-    """Measure what each number of new tokens saves and costs on text that they were not learned from.
+    """Measure what each number of new tokens saves and costs on text that they were not learned
+    from.
 
     Args:
         base: the base model, whose shape tells the cost; its weights are not loaded.
@@ -69,7 +78,9 @@ def measure_sizes(
 
     old, new = Spec.of(base.tokenizer), Spec.of(change.tokenizer)
     counts = {
-        code: tokens_by_number(old, new, change.added, change.spelled, partial(_token_counts, texts=list(lines)))
+        code: tokens_by_number(
+            old, new, change.added, change.base_pieces, partial(_token_counts, texts=list(lines))
+        )
         for code, lines in texts.items()
     }
     numbers = np.array(list(counts[language]))
@@ -93,7 +104,9 @@ def measure_sizes(
             "speed": target[0] / target / work,
         }
     )
-    return VocabularySizes(table, int(numbers[knee(numbers, target)]), language, len(texts[language]))
+    return VocabularySizes(
+        table, int(numbers[knee(numbers, target)]), language, len(texts[language])
+    )
 
 
 def tokens_by_number(
@@ -105,9 +118,9 @@ def tokens_by_number(
 ) -> dict[int, int]:
     """Tokens of a text with none, with more and more, and with all of the added tokens.
 
-    For BPE one encoding with all of them tells it: a merge saves one token wherever it is applied, also as a step on
-    the way to a later one; a character saves the bytes that spelled it, but one. Unigram pieces compete with each
-    other, so that fewer numbers are tried, each by itself.
+    For BPE one encoding with all of them tells it: a merge saves one token wherever it is applied,
+    also as a step on the way to a later one; a character saves the bytes that spelled it, but one.
+    Unigram pieces compete with each other, so that fewer numbers are tried, each by itself.
 
     Args:
         base: before the change; with `replace`, the tokens given up are gone for every number.
@@ -117,9 +130,16 @@ def tokens_by_number(
         count: how often each token stands in the text, for a tokenizer.
     """
     points = UNIGRAM_POINTS if grown.family == "Unigram" else POINTS
-    numbers = [0, *np.unique(np.geomspace(1, len(added), points).round().astype(int)).tolist()] if added else [0]
+    numbers = (
+        [0, *np.unique(np.geomspace(1, len(added), points).round().astype(int)).tolist()]
+        if added
+        else [0]
+    )
     if grown.family == "Unigram":
-        return {number: sum(count(_with_first(base, grown, added, number)).values()) for number in numbers}
+        return {
+            number: sum(count(_with_first(base, grown, added, number)).values())
+            for number in numbers
+        }
     parts = {left + right: (left, right) for left, right in grown.merges()}
     applied = Counter(count(grown))
     totals = [applied.total()]
@@ -132,10 +152,16 @@ def tokens_by_number(
     return {number: totals[number] for number in numbers}
 
 
-def sentence_tokens(base: PreTrainedTokenizerFast, change: VocabularyChange, text: str) -> dict[int, int]:
-    """Tokens of a text by the number of new tokens, as `tokens_by_number` counts them; specs are remembered."""
+def sentence_tokens(
+    base: PreTrainedTokenizerFast, change: VocabularyChange, text: str
+) -> dict[int, int]:
+    """Tokens of a text by the number of new tokens, as `tokens_by_number` counts them; specs are
+    remembered.
+    """
     count = partial(_token_counts, texts=[text])
-    return tokens_by_number(_spec(base), _spec(change.tokenizer), change.added, change.spelled, count)
+    return tokens_by_number(
+        _spec(base), _spec(change.tokenizer), change.added, change.base_pieces, count
+    )
 
 
 @lru_cache(maxsize=4)

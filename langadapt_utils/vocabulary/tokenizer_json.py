@@ -1,7 +1,8 @@
-"""A tokenizer.json as plain data: which family it is, and the few changes that a new vocabulary needs.
+"""A tokenizer.json as plain data: which family it is, and the few changes that a new vocabulary
+needs.
 
-Three families are known: byte-level BPE (GPT-2, SmolLM2, Llama 3, Qwen), BPE in the way of SentencePiece
-(Llama 2, Mistral, Gemma), and Unigram (T5, XLM-R).
+Three families are known: byte-level BPE (GPT-2, SmolLM2, Llama 3, Qwen), BPE in the way of
+SentencePiece (Llama 2, Mistral, Gemma), and Unigram (T5, XLM-R).
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import VocabularyError
 from ..models import load_tokenizer, name_portable_class
-from ..tokens import BYTE_TOKEN, SPACE, byte_alphabet, bytes_as_text, surface_bytes, words_as_surfaces
+from ..tokens import (
+    BYTE_TOKEN,
+    SPACE,
+    byte_alphabet,
+    bytes_as_text,
+    surface_bytes,
+    words_as_surfaces,
+)
 from .merges import SEPARATOR, count_words
 from .patterns import spelled_out
 
@@ -28,17 +36,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 Family = Literal["byte-level BPE", "SentencePiece BPE", "Unigram"]
-# Where SentencePiece's own trainer would end a word: before a space, and between letters, digits and the rest.
-PIECES = rf"{SPACE}?[\p{{L}}\p{{M}}]+|{SPACE}?\p{{N}}+|{SPACE}?[^{SPACE}\p{{L}}\p{{M}}\p{{N}}]+|{SPACE}+"
+# Where SentencePiece's own trainer would end a word: before a space, and between letters, digits
+# and the rest.
+PIECES = (
+    rf"{SPACE}?[\p{{L}}\p{{M}}]+|{SPACE}?\p{{N}}+|{SPACE}?[^{SPACE}\p{{L}}\p{{M}}\p{{N}}]+|{SPACE}+"
+)
 UNUSED_SCORE = -1e6  # of a Unigram piece that text must not use
 MARGIN = 1e-3  # by how much, in natural logarithms, a new Unigram piece beats its best segmentation
 
 
 @dataclass(frozen=True)
 class NewToken:
-    """A token to add: its surface, the two tokens whose merge makes it, and how often that happened in a text.
+    """A token to add: its surface, the two tokens whose merge makes it, and how often that happened
+    in a text.
 
-    A character or byte that the base has no token for has no parts. The count is 0 where nothing depends on it.
+    A character or byte that the base has no token for has no parts. The count is 0 where nothing
+    depends on it.
     """
 
     surface: str
@@ -55,7 +68,8 @@ class Spec:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerFast) -> Spec:
-        """The spec of a tokenizer; its added tokens are part of the model's vocabulary, where they keep their ids.
+        """The spec of a tokenizer; its added tokens are part of the model's vocabulary, where they
+        keep their ids.
 
         Raises:
             VocabularyError: the tokenizer is of no family that can be extended.
@@ -94,10 +108,14 @@ class Spec:
 
     @cached_property
     def bare(self) -> Tokenizer:
-        """The model alone, which takes pre-tokens in its own alphabet, and `SEPARATOR` between them."""
+        """The model alone, which takes pre-tokens in its own alphabet, and `SEPARATOR` between
+        them.
+        """
         from tokenizers import Tokenizer
 
-        parts = dict.fromkeys(("normalizer", "pre_tokenizer", "post_processor", "decoder", "truncation", "padding"))
+        parts = dict.fromkeys(
+            ("normalizer", "pre_tokenizer", "post_processor", "decoder", "truncation", "padding")
+        )
         free = max(self.vocab.values()) + 1  # in the model itself, as ids may have gaps
         model = self._model_copy()
         if self.family == "Unigram":
@@ -106,7 +124,9 @@ class Spec:
             model["vocab"][SEPARATOR] = free
         flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
         separator = {"id": free, "content": SEPARATOR, "special": True, **flags}
-        return Tokenizer.from_str(json.dumps({**self.data, **parts, "model": model, "added_tokens": [separator]}))
+        return Tokenizer.from_str(
+            json.dumps({**self.data, **parts, "model": model, "added_tokens": [separator]})
+        )
 
     @cached_property
     def whole(self) -> Tokenizer:
@@ -116,19 +136,28 @@ class Spec:
         return Tokenizer.from_str(json.dumps(self.data))
 
     def count_words(self, texts: Iterable[str]) -> dict[str, int]:
-        """The words that tokens are learned in, in the alphabet of the model, and how often each occurs.
+        """The words that tokens are learned in, in the alphabet of the model, and how often each
+        occurs.
 
-        They are the pre-tokens of the text; a tokenizer of SentencePiece, which has none, is cut where its own trainer
-        would end a word.
+        They are the pre-tokens of the text; a tokenizer of SentencePiece, which has none, is cut
+        where its own trainer would end a word.
         """
         from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
         parts = spelled_out(self.data["pre_tokenizer"]) if self.data["pre_tokenizer"] else []
-        in_text = [part["type"] for part in parts].index("ByteLevel") == len(parts) - 1 if self.byte_level else False
-        kept = parts[:-1] if in_text else parts  # turning every word into bytes costs more than counting it
+        in_text = (
+            [part["type"] for part in parts].index("ByteLevel") == len(parts) - 1
+            if self.byte_level
+            else False
+        )
+        kept = (
+            parts[:-1] if in_text else parts
+        )  # turning every word into bytes costs more than counting it
         sequence = {"type": "Sequence", "pretokenizers": kept}
         model = {"type": "BPE", "vocab": {}, "merges": []}
-        whole = Tokenizer.from_str(json.dumps({**self.data, "model": model, "pre_tokenizer": sequence}))
+        whole = Tokenizer.from_str(
+            json.dumps({**self.data, "model": model, "pre_tokenizer": sequence})
+        )
         cutter = Tokenizer(models.BPE())
         if whole.normalizer is not None:
             cutter.normalizer = whole.normalizer
@@ -137,12 +166,22 @@ class Spec:
             pieces = pre_tokenizers.Split(Regex(PIECES), "isolated")
             cutter.pre_tokenizer = pre_tokenizers.Sequence([whole.pre_tokenizer, pieces])
         counts = count_words(cutter, texts)
-        return dict(zip(words_as_surfaces(counts), counts.values(), strict=True)) if in_text else counts
+        return (
+            dict(zip(words_as_surfaces(counts), counts.values(), strict=True))
+            if in_text
+            else counts
+        )
 
     @cached_property
     def boundaries(self) -> set[int]:
-        """Ids that are never part of a merge: special tokens, the unknown token, bytes of SentencePiece."""
-        pieces = () if self.byte_level else (i for token, i in self.vocab.items() if BYTE_TOKEN.fullmatch(token))
+        """Ids that are never part of a merge: special tokens, the unknown token, bytes of
+        SentencePiece.
+        """
+        pieces = (
+            ()
+            if self.byte_level
+            else (i for token, i in self.vocab.items() if BYTE_TOKEN.fullmatch(token))
+        )
         unknown = self.unknown_id
         return {*self.special.values(), *pieces, *(() if unknown is None else (unknown,))}
 
@@ -159,11 +198,15 @@ class Spec:
         return bytes_as_text(surface_bytes(surface, byte_level=self.byte_level))
 
     def missing_bytes(self) -> list[str]:
-        """Surfaces of the bytes that this vocabulary cannot spell, though its family spells text by bytes."""
+        """Surfaces of the bytes that this vocabulary cannot spell, though its family spells text by
+        bytes.
+        """
         if self.byte_level:
             return [character for character in byte_alphabet() if character not in self.vocab]
         if self.data["model"].get("byte_fallback"):
-            return [surface for byte in range(256) if (surface := f"<0x{byte:02X}>") not in self.vocab]
+            return [
+                surface for byte in range(256) if (surface := f"<0x{byte:02X}>") not in self.vocab
+            ]
         return []
 
     def with_pre_tokenizer(self, pre_tokenizer: dict[str, Any]) -> Spec:
@@ -171,7 +214,9 @@ class Spec:
         return dataclasses.replace(self, data={**self.data, "pre_tokenizer": pre_tokenizer})
 
     def with_tokens(self, tokens: Mapping[int, NewToken]) -> Spec:
-        """With new tokens at the given free ids; merges come after all that exist, in the order given."""
+        """With new tokens at the given free ids; merges come after all that exist, in the order
+        given.
+        """
         model = self._model_copy()
         if self.family == "Unigram":
             vocab, scores = model["vocab"], unigram_scores(self, tokens.values())
@@ -200,11 +245,17 @@ class Spec:
             return self
         for surface in gone:
             del model["vocab"][surface]
-        model["merges"] = [[left, right] for left, right in model["merges"] if not gone & {left, right, left + right}]
+        model["merges"] = [
+            [left, right]
+            for left, right in model["merges"]
+            if not gone & {left, right, left + right}
+        ]
         return dataclasses.replace(self, data={**self.data, "model": model})
 
     def renumbered(self, new_ids: Mapping[int, int]) -> Spec:
-        """With only the ids given, under new numbers: those of tokens, of added tokens and of the post-processor."""
+        """With only the ids given, under new numbers: those of tokens, of added tokens and of the
+        post-processor.
+        """
         model = self._model_copy()
         if self.family == "Unigram":
             kept = sorted(new_ids, key=new_ids.__getitem__)
@@ -212,9 +263,13 @@ class Spec:
             if model["unk_id"] is not None:
                 model["unk_id"] = new_ids[model["unk_id"]]
         else:
-            model["vocab"] = {token: new_ids[old] for token, old in model["vocab"].items() if old in new_ids}
+            model["vocab"] = {
+                token: new_ids[old] for token, old in model["vocab"].items() if old in new_ids
+            }
             model["merges"] = [
-                [left, right] for left, right in model["merges"] if {left, right, left + right} <= model["vocab"].keys()
+                [left, right]
+                for left, right in model["merges"]
+                if {left, right, left + right} <= model["vocab"].keys()
             ]
         added = [{**token, "id": new_ids[token["id"]]} for token in self.data["added_tokens"]]
         post = _renumbered(self.data["post_processor"], new_ids)
@@ -223,7 +278,9 @@ class Spec:
         )
 
     def around(self, tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-        """The given tokenizer, with its special tokens and chat template, around this tokenizer.json."""
+        """The given tokenizer, with its special tokens and chat template, around this
+        tokenizer.json.
+        """
         with tempfile.TemporaryDirectory() as folder:
             tokenizer.save_pretrained(folder)
             name_portable_class(Path(folder))
@@ -231,7 +288,9 @@ class Spec:
             config = json.loads(config_path.read_text(encoding="utf-8"))
             config.pop("added_tokens_decoder", None)  # tokenizer.json says it too
             config_path.write_text(json.dumps(config), encoding="utf-8")
-            Path(folder, "tokenizer.json").write_text(json.dumps(self.data, ensure_ascii=False), encoding="utf-8")
+            Path(folder, "tokenizer.json").write_text(
+                json.dumps(self.data, ensure_ascii=False), encoding="utf-8"
+            )
             return load_tokenizer(Path(folder))
 
     def merges(self) -> Iterator[tuple[str, str]]:
@@ -245,8 +304,8 @@ class Spec:
 def unigram_scores(spec: Spec, tokens: Iterable[NewToken]) -> dict[str, float]:
     """Scores with which new Unigram pieces are chosen where they shorten.
 
-    A piece gets the logarithm of its share of the text, as pieces of the base have, but at least a little
-    more than the best segmentation of its surface, so that every piece can be reached.
+    A piece gets the logarithm of its share of the text, as pieces of the base have, but at least a
+    little more than the best segmentation of its surface, so that every piece can be reached.
     """
     tokens = list(tokens)
     scores = {piece: score for piece, score in spec.data["model"]["vocab"]}

@@ -1,4 +1,6 @@
-"""Notebook 2 in figures and controls: tokens that open at a click, curves of the vocabulary size."""
+"""Notebook 2 in figures and controls: tokens that open at a click, curves of the vocabulary
+size.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +51,10 @@ class TokenFacts:
 
     Attributes:
         tokenizer: of the tokens.
-        change: that made it, where it is an adapted one: it tells which tokens are new and what spells them.
-        rows: embedding rows by token id, of shape (tokens, dimensions); neighbours are looked up in them.
+        change: that made it, where it is an adapted one: it tells which tokens are new and what
+            spells them.
+        rows: embedding rows by token id, of shape (tokens, dimensions); neighbours are looked up in
+            them.
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -60,11 +64,15 @@ class TokenFacts:
 
     @cached_property
     def merges(self) -> dict[str, tuple[str, str, int]]:
-        """By surface: the two tokens that it is merged from, and which merge that is. Empty for Unigram."""
+        """By surface: the two tokens that it is merged from, and which merge that is. Empty for
+        Unigram.
+        """
         spec = Spec.of(self.tokenizer)
         if spec.family == "Unigram":
             return {}
-        ranked = list(enumerate(spec.merges(), start=1))  # of several merges to one token the first is applied
+        ranked = list(
+            enumerate(spec.merges(), start=1)
+        )  # of several merges to one token the first is applied
         return {left + right: (left, right, rank) for rank, (left, right) in reversed(ranked)}
 
     @cached_property
@@ -80,9 +88,14 @@ class TokenFacts:
         new = [index for index in dict.fromkeys(ids) if index not in self._nearest][:COMPARED]
         if self.directions is None or not new:
             return
-        near = (self.directions[new] @ self.directions.T).topk(NEIGHBOURS + 1, dim=1).indices.tolist()
+        near = (
+            (self.directions[new] @ self.directions.T).topk(NEIGHBOURS + 1, dim=1).indices.tolist()
+        )
         self._nearest.update(
-            {index: [other for other in found if other != index] for index, found in zip(new, near, strict=True)}
+            {
+                index: [other for other in found if other != index]
+                for index, found in zip(new, near, strict=True)
+            }
         )
 
     def of(self, index: int) -> dict[str, str]:
@@ -90,22 +103,33 @@ class TokenFacts:
         surface = str(self.tokenizer.convert_ids_to_tokens(index))
         facts = {"id": f"{index:,}"}
         if self.change is not None and index in self.change.added:
-            pieces = (self.change.base_text(old) for old in self.change.spelled[index])
+            pieces = (self.change.base_text(old) for old in self.change.base_pieces[index])
             facts = {"id": f"{index:,}, new", "was": " + ".join(map(shown_spaces, pieces))}
         if surface in self.merges:
             left, right, rank = self.merges[surface]
-            sides = " + ".join(shown_spaces(readable(self.tokenizer, side)) for side in (left, right))
+            sides = " + ".join(
+                shown_spaces(readable(self.tokenizer, side)) for side in (left, right)
+            )
             facts["merge"] = f"{sides} (number {rank:,})"
         if index in self._nearest:
-            near = (shown_spaces(readable(self.tokenizer, other)) for other in self._nearest[index][:NEIGHBOURS])
+            near = (
+                shown_spaces(readable(self.tokenizer, other))
+                for other in self._nearest[index][:NEIGHBOURS]
+            )
             facts["neighbours"] = ", ".join(near)
         return facts
 
 
 def explore_html(
-    facts: Mapping[str, TokenFacts], text: str, *, language: str = "", english: str = "", price: float = 0.0
+    facts: Mapping[str, TokenFacts],
+    text: str,
+    *,
+    language: str = "",
+    english: str = "",
+    price: float = 0.0,
 ) -> Html:
-    """A text under tokenizers, one line each, cut at the places where all of them cut; and what it costs.
+    """A text under tokenizers, one line each, cut at the places where all of them cut; and what it
+    costs.
 
     Args:
         facts: of each tokenizer, by its name.
@@ -127,17 +151,30 @@ def explore_html(
             "".join(_token(fact, spans[name][place], place, raw, opened) for place in part)
             for (name, fact), part in zip(facts.items(), parts, strict=True)
         )
-        stretches.append(f'<span class="la-stretch">{"".join(f"<span>{line}</span>" for line in lines)}</span>')
+        stretches.append(
+            f'<span class="la-stretch">{"".join(f"<span>{line}</span>" for line in lines)}</span>'
+        )
     direction = "rtl" if language in RIGHT_TO_LEFT else "ltr"
     body = f'<div class="la-page" lang="{escape(language)}" dir="{direction}">{"".join(stretches)}</div>'
     notes = [f"Only the first {LONGEST:,} characters are shown."] if len(text) > LONGEST else []
-    notes += [] if opened else [f"Tokens of texts with more than {OPENED} of them cannot be opened."]
-    return Html(STYLE + _costs(facts, spans, shown, english, price) + body + "".join(f"<p>{n}</p>" for n in notes))
+    notes += (
+        [] if opened else [f"Tokens of texts with more than {OPENED} of them cannot be opened."]
+    )
+    return Html(
+        STYLE
+        + _costs(facts, spans, shown, english, price)
+        + body
+        + "".join(f"<p>{n}</p>" for n in notes)
+    )
 
 
 def _stretches(spans: Sequence[Sequence[Span]]) -> list[list[range]]:
-    """Which tokens of each tokenizer lie between neighbouring places where all of them end a token."""
-    ends = sorted(set.intersection(*({span.end for span in part} for part in spans))) if spans else []
+    """Which tokens of each tokenizer lie between neighbouring places where all of them end a
+    token.
+    """
+    ends = (
+        sorted(set.intersection(*({span.end for span in part} for part in spans))) if spans else []
+    )
     places = [0] * len(spans)
     stretches: list[list[range]] = []
     for end in ends:
@@ -162,11 +199,21 @@ def _token(fact: TokenFacts, span: Span, place: int, raw: bytes, opened: bool) -
 
 
 def _costs(
-    facts: Mapping[str, TokenFacts], spans: Mapping[str, Sequence[Span]], text: str, english: str, price: float
+    facts: Mapping[str, TokenFacts],
+    spans: Mapping[str, Sequence[Span]],
+    text: str,
+    english: str,
+    price: float,
 ) -> str:
     """A table of what the text costs under each tokenizer."""
     size = len(text.encode())
-    head = ["", "tokens", "bytes a token", *(["parity"] if english else []), *(["a page costs"] if price else [])]
+    head = [
+        "",
+        "tokens",
+        "bytes a token",
+        *(["parity"] if english else []),
+        *(["a page costs"] if price else []),
+    ]
     rows = []
     for name, fact in facts.items():
         count = len(spans[name])
@@ -176,7 +223,9 @@ def _costs(
             cells.append(f"{count / reference:.2f} times English" if reference else "–")
         if price:
             cells.append(f"{count / len(text) * PAGE * price / 1e6:,.4f}" if text else "–")
-        rows.append("".join(f'<td style="text-align:left;padding-right:2em">{cell}</td>' for cell in cells))
+        rows.append(
+            "".join(f'<td style="text-align:left;padding-right:2em">{cell}</td>' for cell in cells)
+        )
     counted = f"<p>{len(text):,} characters, {size:,} bytes</p>"
     header = "".join(f'<th style="text-align:left;padding-right:2em">{cell}</th>' for cell in head)
     body = "".join(f"<tr>{row}</tr>" for row in rows)
@@ -202,7 +251,9 @@ def plot_token_counts(counts: Mapping[str, int], language: str, *, ax: Axes | No
     return finish(ax, f"{language} tokens saved: {said}")
 
 
-def plot_vocabulary_curve(change: VocabularyChange, language: str, *, ax: Axes | None = None) -> Axes:
+def plot_vocabulary_curve(
+    change: VocabularyChange, language: str, *, ax: Axes | None = None
+) -> Axes:
     """Tokens of the target training text against the number of new tokens."""
     ax = ax or new_axes()
     numbers, tokens = list(change.curve), list(change.curve.values())
@@ -220,7 +271,9 @@ def plot_vocabulary_curve(change: VocabularyChange, language: str, *, ax: Axes |
 
 
 def plot_sizes(sizes: VocabularySizes, *, ax: Axes | None = None) -> Axes:
-    """Tokens of held-out target text against the number of new tokens, with the knee of the curve."""
+    """Tokens of held-out target text against the number of new tokens, with the knee of the
+    curve.
+    """
     ax = ax or new_axes()
     table, language = sizes.table, language_name(sizes.language)
     parity = bool(table.parity.notna().all())
@@ -228,9 +281,18 @@ def plot_sizes(sizes: VocabularySizes, *, ax: Axes | None = None) -> Axes:
     ax.plot(table.new_tokens, values, color=TARGET, marker=".")
     knee = sizes.at(sizes.knee)
     ax.axvline(sizes.knee, color=GREY, linestyle=":")
-    ax.annotate("knee", (sizes.knee, values.max()), xytext=(4, -4), textcoords="offset points", va="top", color=GREY)
+    ax.annotate(
+        "knee",
+        (sizes.knee, values.max()),
+        xytext=(4, -4),
+        textcoords="offset points",
+        va="top",
+        color=GREY,
+    )
     ax.set_xlabel("new tokens")
-    ax.set_ylabel("tokens, as a multiple of English" if parity else "tokens of the text, as a share of before")
+    ax.set_ylabel(
+        "tokens, as a multiple of English" if parity else "tokens of the text, as a share of before"
+    )
     ax.set_ylim(0, values.max() * 1.05)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     last = table.iloc[-1]
@@ -252,7 +314,8 @@ def token_explorer(
     parallel: bool = True,
     price: float = 0.5,
 ) -> Interactive:
-    """Type or pick a text and see its tokens under each tokenizer; a click on a token opens what is known of it.
+    """Type or pick a text and see its tokens under each tokenizer; a click on a token opens what is
+    known of it.
 
     Args:
         facts: of each tokenizer, by its name.
@@ -266,7 +329,9 @@ def token_explorer(
     names = [(language_name(code), code) for code in samples]
     chosen = widgets.Dropdown(options=[*names, (YOURS, YOURS)], value=first, description="text")
     wide = widgets.Layout(width="95%", height="5em")
-    typed = widgets.Textarea(samples[first], description="type here", layout=wide, continuous_update=True)
+    typed = widgets.Textarea(
+        samples[first], description="type here", layout=wide, continuous_update=True
+    )
     cost = widgets.BoundedFloatText(price, min=0, max=1e6, step=0.1, description="per million")
 
     def reference(code: str) -> str:
@@ -274,7 +339,11 @@ def token_explorer(
 
     def answer() -> str:
         code = chosen.value if samples.get(chosen.value) == typed.value else ""
-        return str(explore_html(facts, typed.value, language=code, english=reference(code), price=cost.value))
+        return str(
+            explore_html(
+                facts, typed.value, language=code, english=reference(code), price=cost.value
+            )
+        )
 
     def picked(event: dict[str, Any]) -> None:
         if event["new"] in samples:
@@ -285,7 +354,8 @@ def token_explorer(
             chosen.value = YOURS
 
     twin = [
-        explore_html(facts, text, language=code, english=reference(code), price=price) for code, text in samples.items()
+        explore_html(facts, text, language=code, english=reference(code), price=price)
+        for code, text in samples.items()
     ]
     chosen.observe(picked, names="value")
     typed.observe(wrote, names="value")
@@ -294,7 +364,11 @@ def token_explorer(
 
 
 def vocabulary_size_widget(
-    sizes: VocabularySizes, base: TokenFacts | None = None, adapted: TokenFacts | None = None, *, text: str = ""
+    sizes: VocabularySizes,
+    base: TokenFacts | None = None,
+    adapted: TokenFacts | None = None,
+    *,
+    text: str = "",
 ) -> Interactive:
     """Choose a number of new tokens and read what it saves and costs, also on a text of your own.
 
@@ -308,14 +382,20 @@ def vocabulary_size_widget(
 
     options = [(f"{number:,}", number) for number in sizes.table.new_tokens.tolist()]
     slider = new_slider("new tokens", options, sizes.knee)
-    typed = widgets.Textarea(text, description="your text", layout=widgets.Layout(width="95%", height="4em"))
+    typed = widgets.Textarea(
+        text, description="your text", layout=widgets.Layout(width="95%", height="4em")
+    )
     if base is None or adapted is None or adapted.change is None:
         count = None
     else:
         count = lru_cache(maxsize=1)(partial(sentence_tokens, base.tokenizer, adapted.change))
 
     def say(number: int) -> str:
-        on_text = _own_text(count(typed.value), number, typed.value) if count and typed.value.strip() else ""
+        on_text = (
+            _own_text(count(typed.value), number, typed.value)
+            if count and typed.value.strip()
+            else ""
+        )
         return vocabulary_size_sentence(sizes, number) + on_text
 
     numbers = [number for _, number in options]

@@ -68,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         content = nbformat.read(ROOT / "notebooks" / name, as_version=4)
         cell = next(cell for cell in content.cells if "parameters" in cell.metadata.get("tags", []))
         cell.source = cell.source.replace('profile: str = "cpu"', 'profile: str = "smoke"')
-        cell.source = cell.source.replace('run_folder: str = ""', f'run_folder: str = "{folder / "run"}"')
+        cell.source = cell.source.replace('run_dir: str = ""', f'run_dir: str = "{folder / "run"}"')
         nbformat.write(content, folder / name)
     return folder
 
@@ -118,23 +118,34 @@ def _wait_for(address: str) -> None:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        options = [
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--disable-component-update",
+        ]
         yield playwright.chromium.launch(executable_path=CHROMIUM, args=options)
 
 
 def run_all(page: Page) -> None:
     """Run all cells once the kernel is there, and wait until the last one is done."""
-    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', state="attached", timeout=60_000)
+    page.wait_for_selector(
+        '.jp-Notebook-ExecutionIndicator[data-status="idle"]', state="attached", timeout=60_000
+    )
     prompts: list[str] = []
     for second in range(SECONDS):
-        if second % 15 == 0 and not any(re.search(r"\d", prompt) for prompt in prompts):  # nothing was executed yet
+        if second % 15 == 0 and not any(
+            re.search(r"\d", prompt) for prompt in prompts
+        ):  # nothing was executed yet
             if page.locator("dialog").count():  # asks for a kernel that is being started
                 page.keyboard.press("Escape")
             page.get_by_role("menuitem", name="Run", exact=True).click()
             page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         page.wait_for_timeout(1_000)
         prompts = page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents()
-        if page.locator(ERROR).count() or all(re.fullmatch(r"\[\d+\]:", prompt.strip()) for prompt in prompts):
+        if page.locator(ERROR).count() or all(
+            re.fullmatch(r"\[\d+\]:", prompt.strip()) for prompt in prompts
+        ):
             return
     raise TimeoutError(f"cells still run after {SECONDS} s: {prompts}")
 
@@ -142,7 +153,9 @@ def run_all(page: Page) -> None:
 @pytest.mark.parametrize("name", NOTEBOOKS.values())
 def test_a_notebook_runs_and_its_controls_answer(name: str, lab: str, browser: Browser) -> None:
     page, said = browser.new_page(viewport={"width": 1400, "height": 1000}), []
-    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page.on(
+        "console", lambda message: said.append(message.text) if message.type == "error" else None
+    )
     page.on("pageerror", lambda error: said.append(str(error)))
     page.goto(lab.format(name))
     run_all(page)
@@ -161,7 +174,9 @@ def test_a_notebook_runs_and_its_controls_answer(name: str, lab: str, browser: B
         expect(twin).to_be_hidden()
     page.screenshot(path=SHOTS / f"{Path(name).stem}.png")
     assert page.locator(".jp-OutputArea-output").evaluate_all(PALE) == []
-    assert not [text for text in said if not re.search("Failed to load resource|extension", text)], said
+    assert not [
+        text for text in said if not re.search("Failed to load resource|extension", text)
+    ], said
     page.close()
 
 
@@ -189,7 +204,9 @@ def move(box: Locator) -> None:
             assert box.locator("[role=alert]").count() == 0
             if box.locator(".la-page").count():
                 assert f"{len(text):,} characters, {len(text.encode()):,} bytes" in shown
-                assert answer.locator("b", has_text="&").count() == 0  # what was typed is text, not HTML
+                assert (
+                    answer.locator("b", has_text="&").count() == 0
+                )  # what was typed is text, not HTML
             else:
                 assert "Your text:" in shown
     tokens = box.locator("details.la-token")
