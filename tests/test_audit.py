@@ -4,10 +4,10 @@ import dataclasses
 import json
 
 import pytest
-from conftest import sentencepiece_bpe, train_tokenizer
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from helpers.tiny import sentencepiece_bpe, train_tokenizer
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.models import Base
 from langadapt_utils.vocabulary.audit import (

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import llama
 from transformers import PreTrainedTokenizerFast
 
+from helpers.tiny import llama
 from langadapt_utils.errors import LangadaptError
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.runner import StageFailed, expected_time, lock_path, run_notebooks

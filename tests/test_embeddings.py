@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import GROUPED, SMALL, gpt2, llama, saved, train_tokenizer
 from transformers import (
     AutoModelForCausalLM,
     Gemma3ForCausalLM,
@@ -24,6 +23,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from helpers.tiny import GROUPED, SMALL, gpt2, llama, saved, train_tokenizer
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import METHODS, initialise_embeddings, new_embeddings
 from langadapt_utils.errors import ModelError

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import gpt2, llama, train_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from helpers.tiny import gpt2, llama, train_tokenizer
 from langadapt_utils import hardware
 from langadapt_utils.errors import CorpusError
 from langadapt_utils.evaluation import evaluate, likelihood

@@ -2,11 +2,11 @@ import re
 
 import pytest
 import torch
-from conftest import llama, sentencepiece_bpe, unigram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from helpers.tiny import llama, sentencepiece_bpe, unigram
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.views import neighbour_table
 from langadapt_utils.tokens import token_spans

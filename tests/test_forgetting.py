@@ -3,9 +3,9 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import llama
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from helpers.tiny import llama
 from langadapt_utils import hardware
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.corpus.items import OPTIONS, PATTERNS, pattern_items

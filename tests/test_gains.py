@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
-from conftest import llama, saved
 from transformers import PreTrainedTokenizerFast
 
+from helpers.tiny import llama, saved
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.evaluation.forgetting import measure_gains

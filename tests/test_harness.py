@@ -2,9 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import llama, saved
 from transformers import PreTrainedTokenizerFast
 
+from helpers.tiny import llama, saved
 from langadapt_utils import hardware
 from langadapt_utils.corpus.items import load_items, pattern_items
 from langadapt_utils.errors import RecipeError

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import llama, saved
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from helpers.tiny import llama, saved
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.vocabulary.change import VocabularyChange

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import GROUPED, SMALL, gpt2, llama
 from torch.nn.functional import cross_entropy
 from transformers import (
     Gemma2Config,
@@ -14,6 +13,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from helpers.tiny import GROUPED, SMALL, gpt2, llama
 from langadapt_utils.training.losses import (
     compile_layers,
     fuse_loss,

@@ -5,13 +5,13 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from conftest import train_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_patterns import PATTERNS
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from helpers.tiny import train_tokenizer
 from langadapt_utils.vocabulary import merges
 from langadapt_utils.vocabulary.extend import extend_vocabulary
 from langadapt_utils.vocabulary.merges import (

@@ -4,12 +4,12 @@ import unicodedata
 from itertools import pairwise
 
 import pytest
-from conftest import train_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from helpers.tiny import train_tokenizer
 from langadapt_utils.vocabulary.extend import extend_vocabulary
 from langadapt_utils.vocabulary.patterns import find_cuts, join_to_letters, propose_repair
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import llama, saved
 from transformers import PreTrainedTokenizerFast
 
 import langadapt_utils as la
+from helpers.tiny import llama, saved
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.experiments.comparison import Comparison, compare_methods, recorded
 from langadapt_utils.recipe import Recipe

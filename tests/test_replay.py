@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import llama, saved
 from transformers import PreTrainedTokenizerFast
 
+from helpers.tiny import llama, saved
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.errors import ModelError
 from langadapt_utils.models import Base

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import llama, saved
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from helpers.tiny import llama, saved
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import METHODS, initialise_embeddings, new_embeddings
 from langadapt_utils.embeddings.learned import pursue, sparsemax

@@ -5,9 +5,10 @@ from pathlib import Path
 import jsonschema
 import pandas as pd
 import pytest
-from conftest import saved, untraceable
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from helpers.tiny import saved
+from helpers.traces import untraceable
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.evaluation.evaluate import evaluate
 from langadapt_utils.evaluation.scores import Scores

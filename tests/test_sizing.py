@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import llama, sentencepiece_bpe, train_tokenizer, unigram
 from transformers import PreTrainedTokenizerFast
 
 import langadapt_utils as la
+from helpers.tiny import llama, sentencepiece_bpe, train_tokenizer, unigram
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.models import Base
 from langadapt_utils.vocabulary.extend import extend_vocabulary

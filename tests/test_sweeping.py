@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import llama
 from transformers import PreTrainedTokenizerFast
 
+from helpers.tiny import llama
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.evaluation.likelihood import document_bits

@@ -1,9 +1,9 @@
-from conftest import sentencepiece_bpe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from helpers.tiny import sentencepiece_bpe
 from langadapt_utils.tokens import (
     byte_alphabet,
     byte_lengths,

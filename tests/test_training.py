@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import gpt2, llama
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
+from helpers.tiny import gpt2, llama
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.errors import ModelError

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import sentencepiece_bpe, train_tokenizer, unigram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_patterns import PATTERNS
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from helpers.tiny import sentencepiece_bpe, train_tokenizer, unigram
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.errors import VocabularyError
 from langadapt_utils.languages import scripts_of

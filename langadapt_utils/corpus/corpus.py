@@ -81,12 +81,13 @@ class Corpus:
         return {code: self.heldout[code]["text"][:MEASURED] for code in languages}, False
 
 
-def load_corpus(recipe: CorpusRecipe, language: str) -> Corpus:
+def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus:
     """Read and split the target language and English.
 
     Args:
-        recipe: sources, held-out share and seed.
+        recipe: sources and held-out share.
         language: code of the target language, such as `hu`.
+        seed: of the split.
 
     Raises:
         CorpusError: a source is missing, empty or not UTF-8, or has no text in the language.
@@ -101,7 +102,7 @@ def load_corpus(recipe: CorpusRecipe, language: str) -> Corpus:
             read_documents(source, code, max_megabytes=recipe.max_megabytes) for source in sources
         ]
         documents = without_repeats(concatenate(parts))
-        train[code], heldout[code] = split_documents(documents, recipe.heldout_share, recipe.seed)
+        train[code], heldout[code] = split_documents(documents, recipe.heldout_share, seed)
         if recipe.contamination == "drop":
             heldout[code] = _without_contamination(train[code], heldout[code], code)
     held_ids = set(heldout[language]["id"]) & set(heldout["en"]["id"])

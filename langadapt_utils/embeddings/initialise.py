@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 
 from ..errors import ModelError
 from ..vocabulary.change import VocabularyChange
-from .learned import distilled, focus, gated, matching_pursuit
+from .learned import distilled, focus
 from .methods import (
     Method,
     NewEmbeddings,
@@ -53,9 +53,7 @@ METHODS: dict[str, Method] = {
     "mean_in_first_out": Method(subword_mean, first_piece),
     "calibrated_in_weighted_out": Method(calibrated, length_weighted),
     "focus": Method(focus, focus),
-    "matching_pursuit": Method(matching_pursuit, matching_pursuit),
     "distilled": Method(distilled, subword_mean, tied=distilled),
-    "gated": Method(length_weighted, gated, tied=gated),
 }
 NOISE = 1e-2  # added to a row that would be the same as another one, as a share of its length
 

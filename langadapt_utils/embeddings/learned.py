@@ -12,7 +12,6 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from itertools import islice
 
 import numpy as np
 import torch
@@ -22,8 +21,8 @@ from torch.nn.utils.rnn import pad_sequence
 from .. import hardware
 from ..errors import ModelError
 from ..models import longest_context
-from ..tokens import document_start, vocabulary_bytes
-from .methods import NewEmbeddings, Request, length_weighted, mixed, subword_mean
+from ..tokens import document_start
+from .methods import NewEmbeddings, Request, mixed, subword_mean
 
 CHARACTERS = 4  # of a token, about
 
@@ -129,26 +128,6 @@ def focus(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
     )
 
 
-def matching_pursuit(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """Mixtures of old rows with the weights that rebuild a token's row in a donor model from the
-    same tokens.
-
-    The tokens that both models know are the anchors. A token that the donor lacks has the mean of
-    its pieces there.
-
-    Source: Goddard and Fernandes Neto 2025, arXiv 2506.06607.
-
-    Raises:
-        ModelError: no donor was given, or it shares no token with the model.
-    """
-    return mixed(
-        old_VD,
-        *request.once(_rebuilt),
-        len(request.change.added),
-        "mixture that rebuilds it in the donor",
-    )
-
-
 def sparsemax(scores_BO: torch.Tensor) -> torch.Tensor:
     """The point of the probability simplex that is nearest to each row of scores.
 
@@ -159,36 +138,6 @@ def sparsemax(scores_BO: torch.Tensor) -> torch.Tensor:
     ranks_O = torch.arange(1, scores_BO.shape[1] + 1)
     support_B1 = (sorted_BO * ranks_O > excess_BO).sum(dim=1, keepdim=True)
     return (scores_BO - excess_BO.gather(1, support_B1 - 1) / support_B1).clamp(min=0)
-
-
-def pursue(
-    target_BE: torch.Tensor, anchors_OE: torch.Tensor, most: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rebuild each target from a few anchors: add the anchor most like what is left over, fit anew,
-    and again.
-
-    Args:
-        target_BE: what to rebuild.
-        anchors_OE: what to rebuild it from.
-        most: anchors for each target.
-
-    Returns:
-        Indices of anchors and their weights, both of shape (B, K).
-
-    Source: orthogonal matching pursuit, Pati, Rezaiifar and Krishnaprasad 1993.
-    """
-    directions_OE = normalize(anchors_OE, dim=1)
-    rest_BE, weights_BK = target_BE, torch.empty(len(target_BE), 0)
-    chosen_BK = torch.empty(len(target_BE), 0, dtype=torch.long)
-    for _ in range(min(most, *anchors_OE.shape)):
-        likeness_BO = (rest_BE @ directions_OE.T).abs().scatter_(1, chosen_BK, -1)
-        chosen_BK = torch.cat([chosen_BK, likeness_BO.argmax(dim=1, keepdim=True)], dim=1)
-        picked_BKE = anchors_OE[chosen_BK]
-        gram_BKK = picked_BKE @ picked_BKE.mT
-        gram_BKK.diagonal(dim1=1, dim2=2).mul_(1 + 1e-6)  # two anchors may be almost the same
-        weights_BK = torch.linalg.solve(gram_BKK, picked_BKE @ target_BE.unsqueeze(2)).squeeze(2)
-        rest_BE = target_BE - (weights_BK.unsqueeze(1) @ picked_BKE).squeeze(1)
-    return chosen_BK, weights_BK
 
 
 def _likeness(request: Request) -> Mixture:
@@ -230,43 +179,6 @@ def _likeness(request: Request) -> Mixture:
     return torch.stack(
         [rows, torch.tensor([old for old, _ in shown])[columns]]
     ), weights_NO.values()
-
-
-def _rebuilt(request: Request) -> Mixture:
-    if request.donor is None:
-        raise ModelError(
-            "method 'matching_pursuit' needs a model that knows the new tokens: give it as `donor`"
-        )
-    donor, change = request.donor, request.change
-    ids = {raw: index for index, raw in vocabulary_bytes(donor.tokenizer).items()}
-    shared = [
-        (old, ids[raw])
-        for new, old in change.new_to_old.items()
-        if (raw := request.bytes_of.get(new)) in ids
-    ]
-    if not shared:
-        raise ModelError(
-            "the donor shares no token with the model: give another one, or use method 'subword_mean'"
-        )
-    donor_VE = donor.model.get_input_embeddings().weight.detach().float()
-
-    def spelled(raw: bytes) -> list[int]:
-        text = raw.decode("utf-8", "replace")
-        return (
-            [ids[raw]]
-            if raw in ids
-            else donor.tokenizer(text, add_special_tokens=False)["input_ids"]
-        )
-
-    pieces = [spelled(request.bytes_of[new]) for new in change.added]
-    target_NE = torch.stack([donor_VE[places].mean(dim=0) for places in pieces])
-    anchors_OE = donor_VE[[index for _, index in shared]]
-    found = [pursue(target_BE, anchors_OE, ANCHORS) for target_BE in torch.split(target_NE, BLOCK)]
-    chosen_NK, weights_NK = (torch.cat(parts) for parts in zip(*found, strict=True))
-    rows = torch.arange(len(chosen_NK)).repeat_interleave(chosen_NK.shape[1])
-    return torch.stack(
-        [rows, torch.tensor([old for old, _ in shared])[chosen_NK.flatten()]]
-    ), weights_NK.flatten()
 
 
 TAUGHT_LENGTH = 50  # tokens of a snippet, as in the paper
@@ -364,75 +276,3 @@ SNIPPETS = 64  # of each language
 GATED_BATCH = 4  # snippets at a time
 GUARD = 16.0  # how much more a place in English weighs than one in the target language
 PENALTY = 1.0  # on the square of the vector's length, in lengths of a usual row
-
-
-def gated(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """Length-weighted means, all moved by one vector, so that the model writes new tokens where
-    they are due.
-
-    A mean of rows scores fairly well in any context: right after initialisation, new tokens draw
-    probability in English, and too much of it in the target language. One vector added to all new
-    rows multiplies their odds by what it says of the context. It is found by logistic regression:
-    is the next token a new one, given the last hidden state? The start of a text says nothing of
-    its language yet, and is left to English.
-
-    The method is this project's own; it answers the remark of Hewitt 2021 that new rows disturb the
-    softmax. A tied model reads with the moved rows too; an untied one reads with the means.
-
-    Raises:
-        ModelError: text of the target language or of English is missing.
-    """
-    averaged = length_weighted(old_VD, request)
-    if not request.texts or not request.english:
-        raise ModelError(
-            "method 'gated' learns from text of the target language and of English: give some as `texts` and `english`"
-        )
-    states_PD, odds_P, due_P, weight_P = _observed(old_VD, averaged.rows_ND, request)
-    strength = PENALTY / old_VD.norm(dim=1).mean().square()
-    shared_D = torch.zeros(old_VD.shape[1], requires_grad=True)
-    optimizer = torch.optim.LBFGS([shared_D], max_iter=100, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        optimizer.zero_grad()
-        odds = odds_P + states_PD @ shared_D
-        missed = torch.nn.functional.binary_cross_entropy_with_logits(odds, due_P, weight_P)
-        total: torch.Tensor = missed + strength / 2 * shared_D.square().sum()
-        total.backward()  # type: ignore[no-untyped-call]
-        return total
-
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    note = "mean of its pieces, moved by a vector that all new rows share"
-    return NewEmbeddings(averaged.rows_ND + shared_D.detach(), averaged.weights_NV, note)
-
-
-def _observed(
-    old_VD: torch.Tensor, new_ND: torch.Tensor, request: Request
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of places in texts: last hidden state, log-odds of a new token so far, whether one comes
-    next, and weight.
-    """
-    reader = Reader(request)
-    read_ND = length_weighted(
-        request.model.get_input_embeddings().weight.detach().float().cpu(), request
-    ).rows_ND
-    old, new = old_VD.to(reader.device), new_ND.to(reader.device)
-    observed = []
-    for texts, begin, weight in ((request.texts, 1, 1.0), (request.english, 0, GUARD)):
-        shown = list(
-            islice(snippets(request, texts or (), min(GATED_LENGTH, reader.longest)), SNIPPETS)
-        )
-        for at in range(0, len(shown), GATED_BATCH):
-            batch = [reader.places(ids) for ids in shown[at : at + GATED_BATCH]]
-            with torch.no_grad(), reader.autocast():
-                states_BSD = reader.states(padded(batch), read_ND)
-                new_BS, old_BS = (
-                    (states_BSD @ rows.T).float().logsumexp(dim=2) for rows in (new, old)
-                )
-            for ids, states, odds in zip(
-                batch, states_BSD.float().cpu(), (new_BS - old_BS).cpu(), strict=True
-            ):
-                places = slice(begin, len(ids) - 1)
-                due = (ids[begin + 1 :] >= reader.first_new).float()
-                observed.append((states[places], odds[places], due, torch.full_like(due, weight)))
-    states, odds, due, weights = (torch.cat(parts) for parts in zip(*observed, strict=True))
-    return states, odds, due, weights

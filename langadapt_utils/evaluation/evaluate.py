@@ -79,6 +79,8 @@ def evaluate(
     corpus: Corpus,
     recipe: EvaluationRecipe,
     *,
+    resamples: int = 2_000,
+    new_tokens: int = 24,
     report: Callable[[str], None] = lambda step: None,
 ) -> Scores:
     """Measure models on the same held-out documents, evaluation items and prompts.
@@ -88,6 +90,8 @@ def evaluate(
             is measured on English documents alone.
         corpus: its `heldout` part is used, and the beginnings of some documents of `others`.
         recipe: how much of it.
+        resamples: of the bootstrap.
+        new_tokens: of each sample text.
         report: called with what is being measured.
     """
     documents, items, samples = [], [], []
@@ -122,7 +126,7 @@ def evaluate(
             report(f"{name}: {language_name(language)} samples")
             for row in read[language][:SAMPLES]:
                 prompt = opening(row["text"])
-                text = generate(model, tokenizer, prompt, recipe.new_tokens)
+                text = generate(model, tokenizer, prompt, new_tokens)
                 sample = {"model": name, "language": language, "prompt": prompt, "text": text}
                 samples.append(sample | text_quality(text, like=row["text"]))
         model.to("cpu")
@@ -132,7 +136,7 @@ def evaluate(
         pd.DataFrame(documents),
         pd.DataFrame(items),
         samples,
-        recipe.resamples,
+        resamples,
     )
 
 

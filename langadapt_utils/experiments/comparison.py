@@ -252,12 +252,13 @@ def compare_methods(
     for seed in seeds:
         mixtures = {}
         for number in filter(None, steps):
-            budget = number * settings.probe_batch_tokens
+            budget = number * (recipe.training.batch_tokens // 4)
             mixtures[number] = mix(
                 corpus,
                 change.tokenizer,
-                recipe.mixture.model_copy(update={"seed": seed}),
+                recipe.mixture,
                 budget_tokens=budget,
+                seed=seed,
             )
         for name, way in ways.items():
             report(f"{name}, seed {seed}")
@@ -271,14 +272,15 @@ def compare_methods(
                 model = start
                 if number:
                     options = {
-                        "batch_tokens": settings.probe_batch_tokens,
-                        "micro_batch_tokens": settings.probe_batch_tokens,
+                        "batch_tokens": (recipe.training.batch_tokens // 4),
+                        "micro_batch_tokens": (recipe.training.batch_tokens // 4),
                         "interpolation": 1.0,
-                        "seed": seed,
                     }
                     with tempfile.TemporaryDirectory() as folder:
                         training = recipe.training.model_copy(update=options)
-                        model = train(start, change, mixtures[number], training, folder).model
+                        model = train(
+                            start, change, mixtures[number], training, folder, seed=seed
+                        ).model
                 rows += document_rows(model, change.tokenizer, texts, window, name, seed, number)
     return Comparison(target, pd.DataFrame(rows, columns=["method", "seed", "steps", *MEASURED]))
 
@@ -449,7 +451,7 @@ def interpolation_sweep(
 
     Source: WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903.
     """
-    texts, window = heldout_texts(corpus, recipe.interpolation_documents), recipe.window_tokens
+    texts, window = heldout_texts(corpus, recipe.comparison_documents), recipe.window_tokens
     known = (
         [_rows_known(scores, place, corpus, recipe) for place in (0, -1)]
         if scores
@@ -477,7 +479,7 @@ def _rows_known(
     )
     rows = []
     for code in (corpus.language, "en"):
-        ids = corpus.heldout[code].shuffle(seed=0)["id"][: recipe.interpolation_documents]
+        ids = corpus.heldout[code].shuffle(seed=0)["id"][: recipe.comparison_documents]
         if not all((code, name) in mine.index for name in ids) or mine.index.has_duplicates:
             return None
         found = mine.loc[[(code, name) for name in ids]]
@@ -526,13 +528,14 @@ def sweep(
             mixture = mix(
                 trained_on,
                 change.tokenizer,
-                recipe.mixture.model_copy(update={"seed": seed}),
+                recipe.mixture,
                 budget_tokens=recipe.training.budget_tokens,
+                seed=seed,
             )
             with tempfile.TemporaryDirectory() as folder:
                 settings = recipe.training.model_copy(
-                    update={"seed": seed, "report_to": []}
+                    update={"report_to": []}
                 )  # a tracker has one run
-                trained = train(model, change, mixture, settings, folder)
+                trained = train(model, change, mixture, settings, folder, seed=seed)
             rows += document_rows(trained.model, change.tokenizer, texts, window, name, seed)
     return Sweep(corpus.language, pd.DataFrame(rows, columns=COLUMNS))

@@ -75,7 +75,7 @@ def estimate_resources(
         utilisation: share of the peak that is reached; smaller over slow networks.
     """
     training = recipe.training
-    bytes_each = 16 + (4 if training.ema else 0)
+    bytes_each = 16
     weights = parameters * bytes_each / (gpus if sharded else 1)
     tokens = min(
         training.micro_batch_tokens,

@@ -181,7 +181,14 @@ class Mixture:
 
 
 def mix(
-    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, recipe: MixtureRecipe, *, budget_tokens: int
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: MixtureRecipe,
+    *,
+    budget_tokens: int,
+    seed: int = 0,
+    temperature: float = 1.0,
+    early_part: float = 0.1,
 ) -> Mixture:
     """Pack and interleave the training text.
 
@@ -205,10 +212,10 @@ def mix(
             f"a budget of {budget_tokens} tokens is less than one sequence of {recipe.sequence_length}: "
             "raise training.budget_tokens"
         )
-    english = english_shares(sequences, recipe)
+    english = english_shares(sequences, recipe, early_part=early_part)
     texts = {"en": corpus.train["en"]}
     shares = {"en": english}
-    for name, (documents, share) in _target_sources(corpus, recipe.temperature).items():
+    for name, (documents, share) in _target_sources(corpus, temperature).items():
         texts[name], shares[name] = documents, (1 - english) * share
     order = interleave(shares)
     streams = {
@@ -217,7 +224,7 @@ def mix(
             tokenizer,
             tokens=order.count(name) * recipe.sequence_length,
             length=recipe.sequence_length,
-            seed=recipe.seed,
+            seed=seed,
             language="en" if name == "en" else corpus.language,
         )
         for name in shares
@@ -228,7 +235,9 @@ def mix(
     )
 
 
-def english_shares(sequences: int, recipe: MixtureRecipe) -> npt.NDArray[np.float64]:
+def english_shares(
+    sequences: int, recipe: MixtureRecipe, *, early_part: float = 0.1
+) -> npt.NDArray[np.float64]:
     """The share of English at each sequence of a run.
 
     Sources: `constant`, Csaki et al., arXiv 2311.05741; `early`, Elhady et al., arXiv 2506.00288;
@@ -240,7 +249,7 @@ def english_shares(sequences: int, recipe: MixtureRecipe) -> npt.NDArray[np.floa
     """
     share, progress = recipe.english_share, (np.arange(sequences) + 0.5) / sequences
     if recipe.schedule == "early":
-        return np.where(progress < recipe.early_part, share, 0.0)
+        return np.where(progress < early_part, share, 0.0)
     if recipe.schedule == "annealed":
         first, last = min(1.0, 2 * share), max(0.0, 2 * share - 1)
         return first + (last - first) * progress
@@ -379,7 +388,12 @@ NUCLEUS = 0.95  # of the probability, from which tokens are drawn
 
 
 def synthesize_english(
-    corpus: Corpus, base: Base, recipe: Recipe, *, report: Callable[[str], None] = lambda line: None
+    corpus: Corpus,
+    base: Base,
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    report: Callable[[str], None] = lambda line: None,
 ) -> Corpus:
     """A corpus whose English training text is made by the base model; held-out English stays what
     it is.
@@ -398,7 +412,7 @@ def synthesize_english(
 
     Source: self-synthesised rehearsal, Huang et al. 2024, arXiv 2403.01244.
     """
-    length, seed = recipe.mixture.sequence_length, recipe.mixture.seed
+    length = recipe.mixture.sequence_length
     shares = english_shares(recipe.training.budget_tokens // length, recipe.mixture)
     swept = max(recipe.mixture.sweep, default=0.0) * recipe.mixture.sweep_tokens
     tokens = int(max(shares.sum() * length, swept))

@@ -137,7 +137,7 @@ def optimizer_for(
     of_rows = set(map(id, matrices))
     body = [p for p in model.parameters() if id(p) not in of_rows and p.requires_grad]
     groups = [
-        {"params": [p for p in body if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in body if p.ndim >= 2], "weight_decay": 0.1},
         {"params": [p for p in body if p.ndim < 2], "weight_decay": 0.0},
         {"params": matrices, "weight_decay": 0.0, "rows": True},
     ]

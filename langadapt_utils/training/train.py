@@ -68,6 +68,7 @@ def train(
     recipe: TrainingRecipe,
     folder: Path | str,
     *,
+    seed: int = 0,
     report: Report = lambda record: None,
 ) -> Training:
     """Train a copy of a model on a mixture.
@@ -90,7 +91,7 @@ def train(
         "tensorboard" in recipe.report_to
     ):  # whose default is beside the checkpoints, which are deleted
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.parent / "tensorboard"))
-    arguments, batches = training_arguments(mixture, recipe, folder)
+    arguments, batches = training_arguments(mixture, recipe, folder, seed)
     if (
         recipe.attention == "flash_attention_2"
         and mixture.separate_documents
@@ -100,11 +101,11 @@ def train(
             "training.attention=flash_attention_2 keeps documents apart in micro-batches of one sequence alone: set "
             "mixture.separate_documents=false, or training.attention=sdpa"
         )
-    claim(folder, arguments, run_digest(mixture, recipe, model, change))
+    claim(folder, arguments, run_digest(mixture, recipe, model, change, seed))
     hardware.keep_freed_memory()
     hardware.use_all_cores()
     learner = copy.deepcopy(model)
-    set_seed(recipe.seed)
+    set_seed(seed)
     if recipe.lora_rank:
         add_adapters(learner, recipe.lora_rank)
     try:

@@ -29,7 +29,7 @@ from ..recipe import FREE_OPTIONS, TrainingRecipe
 from ..vocabulary.change import VocabularyChange
 from .losses import language_losses, undo_speedups
 from .mixture import Mixture
-from .optimizer import Average, embedding_matrices, merge_adapters, optimizer_for, row_rates
+from .optimizer import embedding_matrices, merge_adapters, optimizer_for, row_rates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -72,7 +72,7 @@ class Batches:
 
 
 def training_arguments(
-    mixture: Mixture, recipe: TrainingRecipe, folder: Path
+    mixture: Mixture, recipe: TrainingRecipe, folder: Path, seed: int
 ) -> tuple[TrainingArguments, Batches]:
     """Return the arguments of the Trainer, and how a batch is shared out."""
     on_gpu = hardware.device().type == "cuda"
@@ -80,7 +80,7 @@ def training_arguments(
         output_dir=str(folder),
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="cosine" if recipe.schedule == "cosine" else "warmup_stable_decay",
-        max_grad_norm=recipe.gradient_clip,
+        max_grad_norm=1.0,
         bf16=hardware.native_precision(recipe.precision) == "bfloat16",
         use_cpu=not on_gpu,
         ddp_backend=None if on_gpu or "WORLD_SIZE" not in os.environ else "gloo",
@@ -96,7 +96,7 @@ def training_arguments(
         report_to=recipe.report_to or "none",
         disable_tqdm=True,
         remove_unused_columns=False,
-        seed=recipe.seed,
+        seed=seed,
     )
     if arguments.n_gpu > 1:
         arguments._n_gpu = (
@@ -106,11 +106,9 @@ def training_arguments(
     arguments.per_device_train_batch_size = batches.sequences
     arguments.gradient_accumulation_steps = batches.accumulated
     arguments.max_steps = batches.steps
-    arguments.warmup_steps = math.ceil(recipe.warmup_share * batches.steps)
+    arguments.warmup_steps = math.ceil(0.05 * batches.steps)
     if recipe.schedule == "wsd":
-        arguments.lr_scheduler_kwargs = {
-            "num_decay_steps": math.ceil(recipe.decay_share * batches.steps)
-        }
+        arguments.lr_scheduler_kwargs = {"num_decay_steps": math.ceil(0.2 * batches.steps)}
     return arguments, batches
 
 
@@ -130,8 +128,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.loss_is_scaled_for_ga = False  # `compute_loss` returns the mean of a micro-batch
         self._new_rows, self._recipe, self._log = new_rows, recipe, log
-        self._rows_first = math.ceil(recipe.rows_first_share * self.args.max_steps)
-        if self.is_fsdp_enabled and (recipe.ema or recipe.lora_rank):
+        self._rows_first = math.ceil(0.0 * self.args.max_steps)
+        if self.is_fsdp_enabled and recipe.lora_rank:
             raise ModelError(
                 "training.ema and training.lora_rank do not work with FSDP: set them to 0, or start without FSDP"
             )
@@ -139,7 +137,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             raise ModelError(
                 "FSDP of version 1 hides the rows of a matrix: start with --fsdp_version 2"
             )
-        self._average = Average(self.model, recipe.ema) if recipe.ema else None
+        self._average = None
         self._beside: Path | None = None
         log.trainer = self
 
@@ -382,7 +380,11 @@ def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def run_digest(
-    mixture: Mixture, recipe: TrainingRecipe, model: PreTrainedModel, change: VocabularyChange
+    mixture: Mixture,
+    recipe: TrainingRecipe,
+    model: PreTrainedModel,
+    change: VocabularyChange,
+    seed: int,
 ) -> str:
     """A hash of what a run learns from, so that it does not go on from the checkpoints of
     another.
@@ -394,6 +396,7 @@ def run_digest(
         model.num_parameters(),
         change.size,
         len(change.added),
+        seed,
     ]
     parts += [mixture.order, mixture.length, mixture.separate_documents]
     return hashlib.sha256(first + repr(parts).encode()).hexdigest()

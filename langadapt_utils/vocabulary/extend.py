@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import VocabularyError
 from ..languages import scripts_of
-from ..recipe import Forbidden, GiveUp
+from ..recipe import GiveUp
 from ..tokens import BYTE_TOKEN, surface_bytes
 from .audit import audit_vocabulary
 from .change import (
@@ -32,14 +32,7 @@ from .change import (
 )
 from .merges import token_counts
 from .patterns import propose_repair
-from .select import (
-    candidates_for,
-    choose_leaves,
-    cut_at_words,
-    keep_contract,
-    learn_tokens,
-    wanted_tokens,
-)
+from .select import candidates_for, choose_leaves, keep_contract, learn_tokens, wanted_tokens
 from .sizes import tokens_by_number
 from .tokenizer_json import NewToken, Spec
 
@@ -61,8 +54,6 @@ def extend_vocabulary(
     give_up: GiveUp = "usage",
     repair_script: bool = True,
     complete_bytes: bool = False,
-    segment: str | None = None,
-    forbid: Sequence[Forbidden] = (),
     min_frequency: int = 2,
     max_token_length: int = 16,
 ) -> VocabularyChange:
@@ -84,9 +75,6 @@ def extend_vocabulary(
         repair_script: let combining marks ride with letters in the word pattern, where `texts` need
             it.
         complete_bytes: give a token to every byte that has none.
-        segment: learn inside the words of this language's segmenter, where the pre-tokenizer finds
-            no spaces.
-        forbid: tokens not to make: with `digits`, of `mixed_scripts`, with `whitespace_runs`.
         min_frequency: a pair seen less often in `texts` is not merged.
         max_token_length: longer tokens, in characters, are not made.
 
@@ -106,8 +94,6 @@ def extend_vocabulary(
     repair = propose_repair(tokenizer, head) if repair_script else None
     spec = base.with_pre_tokenizer(repair.pre_tokenizer) if repair else base
     words = spec.count_words(chain(head, stream))
-    if segment:
-        words = cut_at_words(words, spec, segment)
     sentences = {
         language: split_sentences(lines, PROTECTED if language in protect else SENTENCES)
         for language, lines in reference.items()
@@ -123,7 +109,7 @@ def extend_vocabulary(
             complete_bytes=complete_bytes,
             counted=bool(protect),
         )
-        return wanted_tokens(learned, spec, max_token_length, forbid)
+        return wanted_tokens(learned, spec, max_token_length)
 
     def allow(candidates: list[NewToken]) -> list[NewToken]:
         contract = {language: sentences[language] for language in protect}

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import regex
 
 from ..errors import VocabularyError
-from ..languages import scripts_of, word_spans
-from ..recipe import Forbidden, GiveUp
-from ..tokens import bytes_surface, surface_bytes, surfaces_as_words
+from ..recipe import GiveUp
+from ..tokens import bytes_surface, surfaces_as_words
 from .change import changed_sentences
 from .merges import learn_merges
 from .tokenizer_json import NewToken, Spec
@@ -90,49 +88,14 @@ def candidates_for(tokens: int) -> int:
     return 11 * tokens // 10 + 100
 
 
-def cut_at_words(words: Mapping[str, int], spec: Spec, language: str) -> dict[str, int]:
-    """Cut pre-tokens where the words of a language begin, by its named segmenter.
-
-    Args:
-        words: pre-tokens, in the alphabet of the tokenizer.
-        spec: the tokenizer.
-        language: a code that `word_spans` has a segmenter for.
-    """
-    cut: Counter[str] = Counter()
-    for word, count in words.items():
-        text = surface_bytes(word, byte_level=spec.byte_level).decode("utf-8", "replace")
-        starts = [
-            0,
-            *(start for start, _ in word_spans(text, language) if text[:start].strip()),
-            len(text),
-        ]
-        if "\ufffd" in text:  # the pattern itself cut inside a character
-            starts = [0, len(text)]
-        for start, end in pairwise(starts):
-            if spec.byte_level and len(starts) > 2:
-                cut[bytes_surface(text[start:end].encode())] += count
-            else:
-                cut[word[start:end] if len(starts) > 2 else word] += count
-    return dict(cut)
-
-
-def wanted_tokens(
-    tokens: Sequence[NewToken], spec: Spec, max_token_length: int, forbid: Sequence[Forbidden]
-) -> list[NewToken]:
-    """Tokens without those that are too long or forbidden, and without all that build on them.
-
-    Raises:
-        VocabularyError: something is forbidden that is not known.
-    """
-    unknown = set(forbid) - FORBIDDEN.keys()
-    if unknown:
-        raise VocabularyError(f"cannot forbid '{min(unknown)}': use one of {', '.join(FORBIDDEN)}")
-
-    def wanted(token: NewToken) -> bool:
-        text = spec.text(token.surface)
-        return len(text) <= max_token_length and not any(FORBIDDEN[name](text) for name in forbid)
-
-    return without(tokens, {token.surface for token in tokens if token.parts and not wanted(token)})
+def wanted_tokens(tokens: Sequence[NewToken], spec: Spec, max_token_length: int) -> list[NewToken]:
+    """Return the tokens without those that are too long, and without all that build on them."""
+    too_long = {
+        token.surface
+        for token in tokens
+        if token.parts and len(spec.text(token.surface)) > max_token_length
+    }
+    return without(tokens, too_long)
 
 
 def without(tokens: Iterable[NewToken], surfaces: set[str]) -> list[NewToken]:
@@ -199,13 +162,6 @@ def _saving(character: NewToken) -> int:
     """
     pieces = 2 if character.parts else max(2, len(character.surface.encode()))
     return character.count * (pieces - 1)
-
-
-FORBIDDEN: dict[str, Callable[[str], bool]] = {
-    "digits": lambda text: any(character.isnumeric() for character in text),
-    "mixed_scripts": lambda text: len(scripts_of(text)) > 1,
-    "whitespace_runs": lambda text: regex.search(r"\s\s", text) is not None,
-}
 
 
 def keep_contract(

@@ -17,10 +17,10 @@ import nbformat
 import papermill
 import psutil
 import pytest
-from conftest import untraceable
 from papermill.exceptions import PapermillExecutionError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from helpers.traces import untraceable
 from langadapt_utils import runner
 from langadapt_utils.book import build_book
 from langadapt_utils.errors import WorkspaceError

@@ -1,0 +1,37 @@
+"""Whether the numbers of a sentence stand in the data it was made from."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+
+def untraceable(text: str, content: dict[str, Any], pointer: str) -> list[str]:
+    """Numbers of a sentence that do not stand, rounded as there, in a row of `scores.json`, of what
+    it says below.
+    """
+    row: Any = content
+    for part in pointer.removeprefix("/").split("/"):
+        row = row[int(part)] if isinstance(row, list) else row[part]
+    known: list[float] = []
+
+    def gather(node: Any) -> None:
+        if isinstance(node, dict | list):
+            for below in node.values() if isinstance(node, dict) else node:
+                gather(below)
+        elif isinstance(node, int | float):
+            known.append(float(node))
+
+    gather(row)
+    missing = []
+    for match in re.finditer(r"[+-]?\d[\d,]*(?:\.\d+)?", text.replace("95 % interval", "")):
+        number = match[0].rstrip(",").replace(",", "")
+        digits = len(number.partition(".")[2])
+        signed = "+" if number[0] in "+-" else ""  # "fell by" and "rose by" say the sign in words
+        shown = {
+            f"{scale * (value if signed else abs(value)):{signed}.{digits}f}"
+            for value in known
+            for scale in (1, 100)
+        }
+        missing += [] if number in shown else [match[0]]
+    return missing
