@@ -11,12 +11,12 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-IGNORED = -100  # a target that does not count
+IGNORED = -100  # a target that does not count, by default in torch
 SAME = 0.01  # of the largest logit: by how much two ways to the same logits may differ
 
 
@@ -38,17 +38,15 @@ def language_losses(
     """
     targets_BT = shifted_targets(ids_BT, positions_BT)
     inputs = {"input_ids": ids_BT, "use_cache": False}
-    if positions_BT is not None:
-        inputs["position_ids"] = positions_BT
+    inputs |= {} if positions_BT is None else {"position_ids": positions_BT}
     parts = (slice(0, target_sequences), slice(target_sequences, None))
     if getattr(_unwrapped(model), "langadapt_fused", False):
         target_loss, english_loss = model(**inputs, targets_BT=targets_BT, parts=parts)
-        return target_loss, english_loss
-    logits = model(**inputs).logits
-    summed = partial(cross_entropy, ignore_index=IGNORED, reduction="sum")
-    target_loss, english_loss = (
-        summed(logits[part].flatten(0, 1).float(), targets_BT[part].flatten()) for part in parts
-    )
+    else:
+        logits, summed = model(**inputs).logits, partial(cross_entropy, reduction="sum")
+        target_loss, english_loss = (
+            summed(logits[part].flatten(0, 1).float(), targets_BT[part].flatten()) for part in parts
+        )
     return target_loss, english_loss
 
 
@@ -63,9 +61,9 @@ def shifted_targets(ids_BT: torch.Tensor, positions_BT: torch.Tensor | None) -> 
         [[11, -100, 21, 22, -100]]
     """
     # Shifting the targets, not the logits, saves a copy of the largest tensor there is.
-    targets_BT = torch.nn.functional.pad(ids_BT[:, 1:], (0, 1), value=IGNORED)
+    targets_BT = pad(ids_BT[:, 1:], (0, 1), value=IGNORED)
     if positions_BT is not None:
-        ends_BT = torch.nn.functional.pad(positions_BT[:, 1:] == 0, (0, 1), value=True)
+        ends_BT = pad(positions_BT[:, 1:] == 0, (0, 1), value=True)
         targets_BT = targets_BT.masked_fill(ends_BT, IGNORED)
     return targets_BT
 

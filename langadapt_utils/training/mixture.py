@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,10 @@ from ..tokens import byte_lengths, document_start
 if TYPE_CHECKING:
     import numpy.typing as npt
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast as Tokenizer
 
     Ids = npt.NDArray[np.int64]
+    Shares = npt.NDArray[np.float64]
 
 SHARD_CHARACTERS = 8_000_000  # of documents that are encoded into one file
 ENCODED_AT_ONCE = 500  # documents
@@ -152,12 +154,8 @@ class Mixture:
     @cached_property
     def _indices(self) -> list[int]:
         """Index of each sequence of the run among the sequences of its stream."""
-        used = dict.fromkeys(self.streams, -1)
-        indices = []
-        for name in self.order:
-            used[name] += 1
-            indices.append(used[name])
-        return indices
+        counters = {name: count() for name in self.streams}
+        return [next(counters[name]) for name in self.order]
 
     def __len__(self) -> int:
         return len(self.order)
@@ -189,7 +187,7 @@ class Mixture:
 
 def mix(
     corpus: Corpus,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     recipe: MixtureRecipe,
     *,
     budget_tokens: int,
@@ -218,10 +216,8 @@ def mix(
     """
     length = recipe.sequence_length
     if budget_tokens < length:
-        raise CorpusError(
-            f"a budget of {budget_tokens} tokens is less than one sequence of {length}: "
-            "raise training.budget_tokens"
-        )
+        problem = f"a budget of {budget_tokens} tokens is less than one sequence of {length}"
+        raise CorpusError(f"{problem}: raise training.budget_tokens")
     english = english_shares(budget_tokens // length, recipe, early_part=early_part)
     documents, shares = {"en": corpus.train["en"]}, {"en": english}
     for name, (texts, share) in _target_sources(corpus, temperature).items():
@@ -230,15 +226,11 @@ def mix(
     for name in shares:
         code = "en" if name == "en" else corpus.language
         if tokens := order.count(name) * length:
-            streams[name] = pack(
-                documents[name], tokenizer, tokens=tokens, length=length, seed=seed, language=code
-            )
+            streams[name] = pack(documents[name], tokenizer, tokens, length, seed, code)
     return Mixture(streams, order, length, byte_lengths(tokenizer), recipe.separate_documents)
 
 
-def english_shares(
-    sequences: int, recipe: MixtureRecipe, *, early_part: float = 0.1
-) -> npt.NDArray[np.float64]:
+def english_shares(sequences: int, recipe: MixtureRecipe, *, early_part: float = 0.1) -> Shares:
     """Return the fraction of English at each sequence of a run.
 
     Sources: `constant`, Csaki et al., arXiv 2311.05741; `early`, Elhady et al., arXiv 2506.00288;
@@ -262,7 +254,7 @@ def english_shares(
     return np.full(sequences, share)
 
 
-def interleave(shares: Mapping[str, npt.NDArray[np.float64]]) -> list[str]:
+def interleave(shares: Mapping[str, Shares]) -> list[str]:
     """Return the stream of each sequence: always the one that is furthest below its share.
 
     Args:
@@ -284,13 +276,7 @@ def interleave(shares: Mapping[str, npt.NDArray[np.float64]]) -> list[str]:
 
 
 def pack(
-    documents: Dataset,
-    tokenizer: PreTrainedTokenizerFast,
-    *,
-    tokens: int,
-    length: int,
-    seed: int,
-    language: str,
+    documents: Dataset, tokenizer: Tokenizer, tokens: int, length: int, seed: int, language: str
 ) -> Stream:
     """Encode documents until there are enough tokens, or no more documents.
 
@@ -306,9 +292,8 @@ def pack(
         CorpusError: there is no document.
     """
     if len(documents) == 0:
-        raise CorpusError(
-            f"there is no text in '{language}' to train on: name some, or set its share to 0"
-        )
+        problem = f"there is no text in '{language}' to train on"
+        raise CorpusError(f"{problem}: name some, or set its share to 0")
     order = _shuffled(len(documents), seed, 0)
     start, key = document_start(tokenizer), tokenizer.backend_tokenizer.to_str().encode()
     shards, lengths = [], []
@@ -337,7 +322,7 @@ def _text_shards(documents: Dataset, order: Ids) -> Iterator[list[str]]:
 
 
 def _encoded(
-    texts: list[str], tokenizer: PreTrainedTokenizerFast, start: int, key: bytes
+    texts: list[str], tokenizer: Tokenizer, start: int, key: bytes
 ) -> tuple[npt.NDArray[np.int32], Ids]:
     """Return token ids of texts end to end, mapped from a file of the cache, and their lengths."""
     digest = hashlib.sha256(key + start.to_bytes(4, "little"))

@@ -157,9 +157,8 @@ def add_adapters(model: PreTrainedModel, rank: int) -> LoraModel:
     try:
         from peft import LoraConfig, LoraModel
     except ImportError as error:
-        raise ModelError(
-            "training.lora_rank needs the package peft: pip install 'langadapt[lora]'"
-        ) from error
+        remedy = "pip install 'langadapt[lora]'"
+        raise ModelError(f"training.lora_rank needs the package peft: {remedy}") from error
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
     adapters = LoraModel(model, config, "default")
     for matrix in embedding_matrices(model):

@@ -62,9 +62,8 @@ def synthesize_english(
         report(f"writing English: {have:,} of {tokens:,} tokens")
         texts = _sample(base, length, seed=seed + len(samples))
         if not texts:
-            raise ModelError(
-                f"{base.source} writes no text by itself: set mixture.english_from=text"
-            )
+            problem = f"{base.source} writes no text by itself"
+            raise ModelError(f"{problem}: set mixture.english_from=text")
         samples += texts
         content = json.dumps(samples).encode()
         write_atomically(path, lambda beside, content=content: beside.write_bytes(content))

@@ -88,17 +88,18 @@ def train(
     """
     folder, given = Path(folder), {"seed": seed, **(trainer_arguments or {})}
     arguments = training_arguments(mixture, recipe, folder, given)
-    extras = {"ema": ema, "embeddings_first": embeddings_first}
     shape = (model.config.model_type, model.num_parameters(), change.size, len(change.added))
-    digest = run_digest(mixture, recipe, (shape, sorted(given.items()), extras))
-    claim(folder, digest, write=arguments.should_save)
-    learner, new_ids = copy.deepcopy(model), list(change.added)
+    others = (shape, sorted(given.items()), ema, embeddings_first)
+    claim(folder, run_digest(mixture, recipe, others), write=arguments.should_save)
+    learner = copy.deepcopy(model)
     set_seed(seed)
     adapters = add_adapters(learner, recipe.lora_rank) if recipe.lora_rank else None
     settings = speed_settings(learner, mixture, recipe, arguments)
     _apply(learner, settings)
     parts = {"model": learner, "args": arguments, "train_dataset": mixture}
-    trainer = MixtureTrainer(recipe, new_ids, report, **extras, **parts)
+    trainer = MixtureTrainer(recipe, list(change.added), report, embeddings_first, **parts)
+    if ema:
+        trainer.keep_average(ema)
     trainer.steps.say("training: " + ", ".join(f"{name} {x}" for name, x in settings.items()))
     _run(trainer, folder)
     trained = trainer.trained_model(model)
@@ -121,16 +122,14 @@ def speed_settings(
         recipe: says what is wanted.
         arguments: of the Trainer.
     """
-    on_gpu = hardware.device().type == "cuda"
-    return {
-        "precision": "bfloat16" if arguments.bf16 else "float32",
-        "attention": recipe.attention,
-        "documents separate": mixture.separate_documents,
-        "gradient checkpointing": recipe.gradient_checkpointing,
-        "fused loss": on_gpu and recipe.fused_loss and can_fuse_loss(model),
-        "compiled layers": on_gpu and recipe.compile_layers and layers_of(model) is not None,
-        "processes": arguments.world_size,
-    }
+    on_gpu, processes = hardware.device().type == "cuda", arguments.world_size
+    precision = "bfloat16" if arguments.bf16 else "float32"
+    fused = on_gpu and recipe.fused_loss and can_fuse_loss(model)
+    compiled = on_gpu and recipe.compile_layers and layers_of(model) is not None
+    settings: dict[str, Any] = {"precision": precision, "attention": recipe.attention}
+    settings |= {"documents separate": mixture.separate_documents}
+    settings |= {"gradient checkpointing": recipe.gradient_checkpointing}
+    return settings | {"fused loss": fused, "compiled layers": compiled, "processes": processes}
 
 
 def _apply(model: PreTrainedModel, settings: Mapping[str, Any]) -> None:
@@ -140,9 +139,8 @@ def _apply(model: PreTrainedModel, settings: Mapping[str, Any]) -> None:
     try:
         model.set_attn_implementation(settings["attention"])
     except (ImportError, ValueError) as error:
-        raise ModelError(
-            f"training.attention={settings['attention']} cannot be used here: set it to sdpa"
-        ) from error
+        problem = f"training.attention={settings['attention']} cannot be used here"
+        raise ModelError(f"{problem}: set it to sdpa") from error
     if settings["gradient checkpointing"]:
         model.gradient_checkpointing_enable()
     if settings["fused loss"]:
@@ -160,10 +158,9 @@ def _run(trainer: MixtureTrainer, folder: Path) -> None:
             trainer.train(resume_from_checkpoint=last[0] if last else None)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
-                raise ModelError(
-                    f"memory is not enough for {tokens} tokens at once: halve training."
-                    "micro_batch_tokens (the batch stays the same), or mixture.sequence_length"
-                ) from error
+                remedy = "halve training.micro_batch_tokens (the batch stays the same)"
+                problem = f"memory is not enough for {tokens} tokens at once"
+                raise ModelError(f"{problem}: {remedy}, or mixture.sequence_length") from error
             raise
 
 
@@ -203,10 +200,8 @@ def train_control(
             record = {"doing": f"control: step {record['step']} of {record['steps']}"}
         report(record)
 
-    checkpoints = folder / CONTROL_CHECKPOINTS
-    return train(
-        start, change, english, settings, checkpoints, report=report_control, **options
-    ).model
+    options |= {"report": report_control}
+    return train(start, change, english, settings, folder / CONTROL_CHECKPOINTS, **options).model
 
 
 def interpolate(start: PreTrainedModel, end: PreTrainedModel, share: float) -> PreTrainedModel:

@@ -42,9 +42,7 @@ Record = dict[str, Any]
 Report = Callable[[Record], None]
 
 
-def divide_batch(
-    mixture: Mixture, recipe: TrainingRecipe, processes: int = 1
-) -> tuple[int, int, int]:
+def divide_batch(mixture: Mixture, recipe: TrainingRecipe, processes: int) -> tuple[int, ...]:
     """Return sequences per micro-batch, micro-batches per step and process, and steps of a run.
 
     Micro-batches are no larger than the recipe's; all processes together take one batch per step.
@@ -54,10 +52,9 @@ def divide_batch(
     """
     batch = max(1, recipe.batch_tokens // mixture.length)
     if batch % processes:
-        raise ModelError(
-            f"a batch of {batch} sequences cannot be shared out evenly among {processes} processes: "
-            "start another number of them, or change training.batch_tokens"
-        )
+        problem = f"{batch} sequences cannot be shared out evenly among {processes} processes"
+        remedy = "start another number of them, or change training.batch_tokens"
+        raise ModelError(f"a batch of {problem}: {remedy}")
     most = max(1, recipe.micro_batch_tokens // mixture.length)
     sequences = max(size for size in range(1, most + 1) if batch // processes % size == 0)
     return sequences, batch // processes // sequences, max(1, len(mixture) // batch)
@@ -79,29 +76,28 @@ def training_arguments(
     """
     on_gpu, cosine = hardware.device().type == "cuda", recipe.schedule == "cosine"
     bf16, tracked = hardware.native_precision(recipe.precision) == "bfloat16", recipe.report_to
+    backend = "gloo" if "WORLD_SIZE" in os.environ and not on_gpu else None
+    scheduler = "cosine" if cosine else "warmup_stable_decay"
+    chosen: dict[str, Any] = {"output_dir": str(folder), "save_strategy": "no"}
     # Warm-up is a fraction of the steps; embeddings and vectors have no weight decay.
-    rates = {"learning_rate": recipe.learning_rate, "warmup_steps": 0.05, "weight_decay": 0.1}
-    rates |= {"lr_scheduler_type": "cosine" if cosine else "warmup_stable_decay"}
-    rates |= {"adam_beta2": 0.95, "max_grad_norm": 1.0}
-    device = {"use_cpu": not on_gpu, "bf16": bf16, "ddp_find_unused_parameters": False}
-    device |= {"ddp_backend": None if on_gpu or "WORLD_SIZE" not in os.environ else "gloo"}
-    data = {"train_sampling_strategy": "sequential", "remove_unused_columns": False}
-    data |= {"dataloader_pin_memory": on_gpu, "dataloader_num_workers": 2 if on_gpu else 0}
-    data |= {"accelerator_config": {"non_blocking": on_gpu}}
+    chosen |= {"learning_rate": recipe.learning_rate, "lr_scheduler_type": scheduler}
+    chosen |= {"warmup_steps": 0.05, "weight_decay": 0.1, "adam_beta2": 0.95}
+    chosen |= {"use_cpu": not on_gpu, "bf16": bf16, "ddp_backend": backend}
+    chosen |= {"train_sampling_strategy": "sequential", "remove_unused_columns": False}
+    chosen |= {"dataloader_pin_memory": on_gpu, "dataloader_num_workers": 2 if on_gpu else 0}
+    chosen |= {"accelerator_config": {"non_blocking": on_gpu}, "ddp_find_unused_parameters": False}
+    chosen |= {"logging_strategy": "steps" if tracked else "no", "report_to": tracked or "none"}
     # The filter of infinite losses would wait for the GPU; the log finds them.
-    logs = {"logging_strategy": "steps" if tracked else "no", "report_to": tracked or "none"}
-    logs |= {"logging_steps": 1, "logging_nan_inf_filter": False, "disable_tqdm": True}
-    files = {"output_dir": str(folder), "save_strategy": "no"}
-    arguments = TrainingArguments(**{**rates, **device, **data, **logs, **files, **options})
+    chosen |= {"logging_steps": 1, "logging_nan_inf_filter": False, "disable_tqdm": True}
+    arguments = TrainingArguments(**{**chosen, **options})
     if arguments.n_gpu > 1:  # DataParallel would change the batch; `accelerate launch` does not
         arguments._n_gpu = 1
     sequences, accumulated, steps = divide_batch(mixture, recipe, arguments.world_size)
-    flash = recipe.attention == "flash_attention_2"
-    if flash and mixture.separate_documents and sequences > 1:
-        raise ModelError(
-            "training.attention=flash_attention_2 keeps documents apart in micro-batches of one "
-            "sequence alone: set mixture.separate_documents=false, or training.attention=sdpa"
-        )
+    separate = mixture.separate_documents and sequences > 1
+    if separate and (flash := recipe.attention) == "flash_attention_2":
+        problem = f"{flash} keeps documents apart in micro-batches of one sequence alone"
+        remedy = "set mixture.separate_documents=false, or training.attention=sdpa"
+        raise ModelError(f"training.attention={problem}: {remedy}")
     arguments.per_device_train_batch_size = sequences
     arguments.gradient_accumulation_steps = accumulated
     arguments.max_steps = steps
@@ -118,42 +114,49 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         recipe: rates of the embeddings, minutes between checkpoints.
         new_ids: ids of the new tokens.
         report: called with each record of the log.
-        ema: fraction of the moving average of the weights that a step keeps; 0: no average.
-        embeddings_first: fraction of the steps in which new embeddings alone learn.
-        trainer: arguments of `Trainer`: `model`, `args`, and a mixture as `train_dataset`.
+        first: fraction of the steps in which new embeddings alone learn.
+        parts: arguments of `Trainer`: `model`, `args`, and a mixture as `train_dataset`.
     """
 
     def __init__(
-        self,
-        recipe: TrainingRecipe,
-        new_ids: list[int],
-        report: Report,
-        *,
-        ema: float,
-        embeddings_first: float,
-        **trainer: Any,
+        self, recipe: TrainingRecipe, new_ids: list[int], report: Report, first: float, **parts: Any
     ) -> None:
         if "tensorboard" in recipe.report_to:  # beside the checkpoints, which are deleted
-            folder = Path(trainer["args"].output_dir).parent / "tensorboard"
+            folder = Path(parts["args"].output_dir).parent / "tensorboard"
             os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder))
-        super().__init__(data_collator=collate, **trainer)
+        super().__init__(data_collator=collate, **parts)
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = False  # `compute_loss` returns the mean of a micro-batch
-        if self.is_fsdp_enabled and (ema or recipe.lora_rank):
-            raise ModelError("ema and training.lora_rank do not work with FSDP: set them to 0")
+        if self.is_fsdp_enabled and recipe.lora_rank:
+            raise ModelError("training.lora_rank does not work with FSDP: set it to 0")
         if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.fsdp_version != 2:
             raise ModelError("FSDP 1 hides the rows of a matrix: start with --fsdp_version 2")
         self._new_ids, self._recipe = new_ids, recipe
-        self._first_steps = math.ceil(embeddings_first * self.args.max_steps)
-        self._average = self._beside = None
-        if ema:
-            self._average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(ema))
-            self._average.update_parameters(self.model)  # the average begins with the start
-            self.add_callback(_Averaging(self._average))
+        self._first_steps = math.ceil(first * self.args.max_steps)
+        self._average: AveragedModel | None = None
+        self._beside: Path | None = None
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
         tokens = self.train_dataset.length * batch * self.args.world_size
         self.steps = TrainingLog(report, tokens, recipe.checkpoint_minutes, self.accelerator)
         self.add_callback(self.steps)
+
+    def keep_average(self, kept: float) -> None:
+        """Keep an exponential moving average of the weights, which becomes the trained model.
+
+        It replaces replayed English to a degree: Elhady et al., arXiv 2506.00288.
+
+        Args:
+            kept: fraction of the average that a step keeps.
+
+        Raises:
+            ModelError: processes hold parts of the weights.
+        """
+        if self.is_fsdp_enabled:
+            raise ModelError("ema does not work with FSDP: set it to 0")
+        update = get_ema_multi_avg_fn(kept)  # type: ignore[no-untyped-call]
+        self._average = AveragedModel(self.model, multi_avg_fn=update)
+        self._average.update_parameters(self.model)  # the first update copies the weights
+        self.add_callback(_Averaging(self._average))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Return AdamW with learning rates per embedding."""
@@ -170,17 +173,18 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self.steps.add([loss.detach() for loss in losses], inputs["bytes"], targets)
         # Divided by a number that is the same everywhere, so that several processes learn
         # what one does.
-        return (losses[0] + losses[1]) / ids_BT.numel()
+        loss: torch.Tensor = (losses[0] + losses[1]) / ids_BT.numel()
+        return loss
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         """Make a forward and backward pass; while new embeddings go first, nothing else learns."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         first = self.state.global_step < self._first_steps
         self._row_adamw.row_rates_V1 = self._rates[first]
-        learning = set(map(id, embedding_matrices(self.model)))
-        for parameter in self.model.parameters() if first else ():
-            if id(parameter) not in learning:
-                parameter.grad = None
+        if first:
+            learning = set(map(id, embedding_matrices(self.model)))
+            for parameter in self.model.parameters():
+                parameter.grad = parameter.grad if id(parameter) in learning else None
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float:
@@ -251,10 +255,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
 
 
 class _Averaging(TrainerCallback):  # type: ignore[misc]
-    """Moves an average of the weights after each training step.
-
-    It replaces replayed English to a degree: Elhady et al., arXiv 2506.00288.
-    """
+    """Updates an average of the weights after each training step."""
 
     def __init__(self, average: AveragedModel) -> None:
         self._average = average
@@ -270,15 +271,13 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         report: called with each record.
         tokens: of a training step.
         minutes: between checkpoints.
-        accelerator: of the processes that train together.
+        group: the processes that train together.
     """
 
-    def __init__(
-        self, report: Report, tokens: int, minutes: float, accelerator: Accelerator
-    ) -> None:
+    def __init__(self, report: Report, tokens: int, minutes: float, group: Accelerator) -> None:
         self.records: list[Record] = []
         self.seconds = 0.0
-        self._report, self._tokens, self._accelerator = report, tokens, accelerator
+        self._report, self._tokens, self._group = report, tokens, group
         self._checkpoint_seconds = 60 * minutes
         self._sums: torch.Tensor | float = 0.0
         self._recent: dict[str, deque[float]] = {}
@@ -291,7 +290,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
 
     def say(self, doing: str) -> None:
         """Report something that is not a step."""
-        if self._accelerator.is_main_process:
+        if self._group.is_main_process:
             self._report({"doing": doing})
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -304,7 +303,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop before weights are spoilt."""
-        sums = self._accelerator.reduce(self._sums, reduction="sum").tolist()
+        sums = self._group.reduce(self._sums, reduction="sum").tolist()
         self._sums, step = 0.0, state.global_step + 1
         bits = [nats / math.log(2) for nats in sums[:2]]
         parts = zip(("target", "en"), bits, sums[2:], strict=True)
@@ -325,38 +324,30 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
             lowest = self._lowest[name] = min(mean, self._lowest.get(name, mean))
             self._rising |= value > DIVERGED * lowest
             if mean > DIVERGED * lowest:
-                raise ModelError(
-                    f"the training loss diverges: {name} was at {lowest:.2f} bits per byte and is "
-                    f"at {mean:.2f} by step {step}: {ADVICE}"
-                )
+                risen = f"{name} was at {lowest:.2f} bits per byte and is at {mean:.2f}"
+                raise ModelError(f"the training loss diverges: {risen} by step {step}: {ADVICE}")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Record the step, and ask for a checkpoint if one is due."""
         step, steps, now = state.global_step, state.max_steps, time.perf_counter()
-        record = {
-            "step": step,
-            "steps": steps,
-            "tokens": step * self._tokens,
-            "bits_per_byte": self._bits,
-            "learning_rate": kwargs["lr_scheduler"].get_last_lr()[0],
-            "tokens_per_second": self._tokens / (now - self._stepped),
-            "seconds_left": (now - self._began) / (step - self._first) * (steps - step),
-        }
+        tokens, speed = step * self._tokens, self._tokens / (now - self._stepped)
         self._stepped, self.seconds = now, now - self._began
+        left = self.seconds / (step - self._first) * (steps - step)
+        record = {"step": step, "steps": steps, "tokens": tokens, "bits_per_byte": self._bits}
+        record |= {"learning_rate": kwargs["lr_scheduler"].get_last_lr()[0]}
+        record |= {"tokens_per_second": speed, "seconds_left": left}
         self.records.append(record)
         state.log_history.append(record)
-        if self._accelerator.is_main_process:
+        if self._group.is_main_process:
             self._report(record)
         due = now - self._saved > self._checkpoint_seconds and step < steps
         # While the loss is high, the last checkpoints stay good ones.
-        if agreed(self._accelerator, due and not self._rising):
+        if agreed(self._group, due and not self._rising):
             control.should_save, self._saved = True, now
 
 
 def agreed(accelerator: Accelerator, due: bool) -> bool:
     """Return what the first process thinks is due, so that all processes do the same."""
-    if accelerator.num_processes == 1:
-        return due
     return bool(accelerator.gather(torch.tensor([due], device=accelerator.device))[0])
 
 
