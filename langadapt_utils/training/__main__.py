@@ -8,7 +8,8 @@ import time
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from accelerate import PartialState
 
 from .. import hardware
 from ..errors import LangadaptError, RecipeError
@@ -17,11 +18,7 @@ from ..recipe import Recipe
 from ..vocabulary.change import VocabularyChange
 from ..workspace import Workspace, progress_note
 from .train import CHECKPOINTS, mixture_of, save_adapted, train, train_control
-
-if TYPE_CHECKING:
-    from accelerate import PartialState
-
-    from .trainer import Record, Report
+from .trainer import Record, Report
 
 STAGE = "04_training"
 PRINT_SECONDS = 5
@@ -29,8 +26,6 @@ PRINT_SECONDS = 5
 
 def main() -> None:
     """Do stage 4 of a run whose first three stages are complete, in the processes that started."""
-    from accelerate import PartialState
-
     parser = argparse.ArgumentParser(description=main.__doc__)
     place = "the run folder; torchrun keeps --run to itself"
     parser.add_argument("folder", nargs="?", type=Path, help=place)

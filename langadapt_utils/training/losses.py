@@ -8,23 +8,18 @@ from __future__ import annotations
 
 from functools import partial
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy, pad
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from transformers import PreTrainedModel
 
 IGNORED = -100  # a target that does not count, by default in torch
 SAME = 0.01  # of the largest logit: by how much two ways to the same logits may differ
 
 
 def language_losses(
-    model: PreTrainedModel,
-    ids_BT: torch.Tensor,
-    positions_BT: torch.Tensor | None,
-    target_sequences: int,
+    model: PreTrainedModel, ids_BT: torch.Tensor, positions_BT: torch.Tensor | None, split: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the summed cross-entropy, in nats, of the target language and of English.
 
@@ -34,12 +29,12 @@ def language_losses(
         ids_BT: token ids; sequences in the target language come first.
         positions_BT: of tokens in their documents, which then do not see each other; None if they
             do.
-        target_sequences: how many sequences are in the target language.
+        split: index of the first English sequence.
     """
     targets_BT = shifted_targets(ids_BT, positions_BT)
     inputs = {"input_ids": ids_BT, "use_cache": False}
     inputs |= {} if positions_BT is None else {"position_ids": positions_BT}
-    parts = (slice(0, target_sequences), slice(target_sequences, None))
+    parts = (slice(0, split), slice(split, None))
     if getattr(_unwrapped(model), "langadapt_fused", False):
         target_loss, english_loss = model(**inputs, targets_BT=targets_BT, parts=parts)
     else:
@@ -83,7 +78,7 @@ def compile_layers(model: torch.nn.Module) -> None:
 def can_fuse_loss(model: PreTrainedModel) -> bool:
     """Return whether liger-kernel is installed and the LM head does nothing but multiply."""
     try:
-        import liger_kernel.transformers  # noqa: F401
+        from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss  # noqa: F401
     except ImportError:
         return False
     return _head_only_multiplies(model)
@@ -100,17 +95,12 @@ def fuse_loss(model: PreTrainedModel) -> None:
 
     fused = LigerFusedLinearCrossEntropyLoss(ignore_index=IGNORED, reduction="sum")
 
-    def forward(
-        self: Any, targets_BT: torch.Tensor, parts: tuple[slice, slice], **inputs: Any
-    ) -> list[torch.Tensor]:
+    def forward(self: Any, targets_BT: Any, parts: tuple[slice, slice], **inputs: Any) -> list[Any]:
         hidden_BTD = self.get_decoder()(**inputs).last_hidden_state
         weight = self.get_output_embeddings().weight.to(hidden_BTD.dtype)
-        return [
-            fused(weight, hidden_BTD[part].flatten(0, 1), targets_BT[part].flatten())
-            if len(hidden_BTD[part])
-            else hidden_BTD.sum() * 0
-            for part in parts
-        ]
+        nothing = hidden_BTD.sum() * 0  # the loss of no sequences
+        pairs = [(hidden_BTD[part].flatten(0, 1), targets_BT[part].flatten()) for part in parts]
+        return [fused(weight, *pair) if len(pair[0]) else nothing for pair in pairs]
 
     model.forward = MethodType(forward, model)
     model.langadapt_fused = True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -358,17 +359,15 @@ def _target_sources(corpus: Corpus, temperature: float) -> dict[str, tuple[Datas
     sources = list(documents["source"]) if temperature > 1 else []
     if len(set(sources)) < 2:
         return {corpus.language: (documents, 1.0)}
-    indices: dict[str, list[int]] = {}
-    sizes: dict[str, int] = {}
-    for index, (source, text) in enumerate(zip(sources, documents["text"], strict=True)):
-        indices.setdefault(source, []).append(index)
-        sizes[source] = sizes.get(source, 0) + len(text.encode())
+    sizes = Counter[str]()
+    for source, text in zip(sources, documents["text"], strict=True):
+        sizes[source] += len(text.encode())
     weights = {source: size ** (1 / temperature) for source, size in sizes.items()}
-    total = sum(weights.values())
-    return {
-        f"{corpus.language}: {source}": (documents.select(indices[source]), weight / total)
-        for source, weight in weights.items()
-    }
+    drawn, total = {}, sum(weights.values())
+    for source, weight in weights.items():
+        texts = documents.select([i for i, name in enumerate(sources) if name == source])
+        drawn[f"{corpus.language}: {source}"] = texts, weight / total
+    return drawn
 
 
 def _shuffled(documents: int, seed: int, turn: int) -> Ids:

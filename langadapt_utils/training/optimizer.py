@@ -5,17 +5,13 @@ Axes: V rows of an embedding matrix.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from transformers import PreTrainedModel
 
 from ..errors import ModelError
-
-if TYPE_CHECKING:
-    from peft import LoraModel
-    from transformers import PreTrainedModel
 
 CHUNK = 2**22  # numbers of an embedding matrix that are updated at once
 
@@ -35,9 +31,7 @@ class RowAdamW(torch.optim.AdamW):
         options: for AdamW.
     """
 
-    def __init__(
-        self, groups: Sequence[dict[str, Any]], row_rates_V1: torch.Tensor, **options: Any
-    ) -> None:
+    def __init__(self, groups: list[Any], row_rates_V1: torch.Tensor, **options: Any) -> None:
         super().__init__([{"rows": False, **group} for group in groups], **options)
         self.row_rates_V1 = row_rates_V1
 
@@ -98,9 +92,7 @@ def embedding_matrices(model: PreTrainedModel) -> list[torch.nn.Parameter]:
     return list({id(head.weight): head.weight for head in heads if head is not None}.values())
 
 
-def row_rates(
-    matrix: torch.Tensor, new_ids: Sequence[int], *, old: float, new: float
-) -> torch.Tensor:
+def row_rates(matrix: torch.Tensor, new_ids: list[int], old: float, new: float) -> torch.Tensor:
     """Return factors of the body's learning rate for each embedding, of shape (V, 1).
 
     Args:
@@ -114,19 +106,17 @@ def row_rates(
         [0.5, 0.5, 5.0]
     """
     rates_V1 = torch.full((len(matrix), 1), old, device=matrix.device)
-    rates_V1[list(new_ids)] = new
+    rates_V1[new_ids] = new
     return rates_V1
 
 
-def optimizer_for(
-    model: PreTrainedModel, rates_V1: torch.Tensor, arguments: TrainingArguments
-) -> RowAdamW:
+def optimizer_for(model: PreTrainedModel, rates_V1: torch.Tensor, arguments: Any) -> RowAdamW:
     """Return AdamW in three groups: matrices, vectors (no decay), embeddings (no decay, own rates).
 
     Args:
         model: whose weights learn.
         rates_V1: of the embeddings, as `row_rates` gives them.
-        arguments: of the Trainer: learning rate, weight decay of matrices, betas.
+        arguments: `transformers.TrainingArguments`: learning rate, weight decay of matrices, betas.
     """
     matrices = embedding_matrices(model)
     of_rows = set(map(id, matrices))
@@ -138,7 +128,7 @@ def optimizer_for(
     return RowAdamW([decayed, vectors, embeddings], rates_V1, lr=lr, betas=betas, fused=True)
 
 
-def add_adapters(model: PreTrainedModel, rank: int) -> LoraModel:
+def add_adapters(model: PreTrainedModel, rank: int) -> Any:
     """Freeze the body of a model and give its linear layers adapters; embeddings still learn.
 
     Source: LoRA, Hu et al. 2021, arXiv 2106.09685; it learns less and forgets less (arXiv
@@ -149,7 +139,7 @@ def add_adapters(model: PreTrainedModel, rank: int) -> LoraModel:
         rank: of the adapters.
 
     Returns:
-        The adapters; `merge_and_unload` adds them to the weights of the model and removes them.
+        A `peft.LoraModel`; its `merge_and_unload` adds the adapters to the weights of the model.
 
     Raises:
         ModelError: peft is not installed.

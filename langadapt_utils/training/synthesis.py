@@ -51,9 +51,11 @@ def synthesize_english(
     """
     from datasets import Dataset
 
-    if not (tokens := _needed_tokens(recipe)):
-        return corpus
     length = recipe.mixture.sequence_length
+    shares = english_shares(recipe.training.budget_tokens // length, recipe.mixture)
+    swept = max(recipe.mixture.sweep, default=0.0) * recipe.mixture.sweep_tokens
+    if not (tokens := int(max(shares.sum() * length, swept))):
+        return corpus
     key = f"{base_fingerprint(base.source)} {length} {seed} {NUCLEUS}"
     path = cache_folder() / "samples" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
     samples: list[str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
@@ -70,14 +72,6 @@ def synthesize_english(
     about = {"source": f"samples of {base.source}", "domain": "text"}
     documents = [{"id": f"sample-{i}", **about, "text": text} for i, text in enumerate(samples)]
     return replace(corpus, train=corpus.train | {"en": Dataset.from_list(documents)})
-
-
-def _needed_tokens(recipe: Recipe) -> int:
-    """Return how many tokens of English the run, or the largest variant of its sweep, needs."""
-    mixture, length = recipe.mixture, recipe.mixture.sequence_length
-    shares = english_shares(recipe.training.budget_tokens // length, mixture)
-    swept = max(mixture.sweep, default=0.0) * mixture.sweep_tokens
-    return int(max(shares.sum() * length, swept))
 
 
 def _count_tokens(base: Base, texts: list[str]) -> int:

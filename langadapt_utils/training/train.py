@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import TrainingArguments, set_seed
+from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from .. import hardware
 from ..corpus.contamination import check_contamination
@@ -28,8 +28,6 @@ from .synthesis import synthesize_english
 from .trainer import MixtureTrainer, checkpoints_of, claim, run_digest, training_arguments
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from .trainer import Record, Report
 
 CHECKPOINTS, CONTROL_CHECKPOINTS = "checkpoints", "checkpoints-control"

@@ -14,12 +14,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.modeling_utils import PreTrainedModel
 
 from .. import hardware
 from ..errors import ModelError
@@ -28,10 +30,6 @@ from ..recipe import FREE_OPTIONS, TrainingRecipe
 from .losses import language_losses, undo_speedups
 from .mixture import Mixture
 from .optimizer import embedding_matrices, optimizer_for, row_rates
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-    from transformers import PreTrainedModel
 
 KEPT = 2  # checkpoints
 SMOOTHED = 20  # steps whose mean loss says where a run stands
@@ -162,7 +160,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         """Return AdamW with learning rates per embedding."""
         matrix, recipe = embedding_matrices(self.model)[0], self._recipe
         old, new = recipe.old_embeddings_lr_scale, recipe.new_embeddings_lr_scale
-        self._rates = [row_rates(matrix, self._new_ids, old=x, new=new) for x in (old, 0.0)]
+        self._rates = [row_rates(matrix, self._new_ids, x, new) for x in (old, 0.0)]
         self.optimizer = self._row_adamw = optimizer_for(self.model, self._rates[0], self.args)
         return self._row_adamw
 

@@ -38,7 +38,7 @@ def test_many_streams_keep_their_shares(weights: list[float], sequences: int) ->
 
 
 def test_early_english_is_at_the_beginning_alone() -> None:
-    shares = english_shares(10, MixtureRecipe(english_share=0.5, schedule="early", early_part=0.2))
+    shares = english_shares(10, MixtureRecipe(english_share=0.5, schedule="early"), early_part=0.2)
     assert shares.tolist() == [0.5] * 2 + [0.0] * 8
 
 
@@ -125,12 +125,7 @@ def ids(mixture: Mixture) -> list[list[int]]:
 
 def test_the_order_follows_the_seed(corpora: dict[str, Corpus], change: VocabularyChange) -> None:
     one, two, other = (
-        mix(
-            corpora["hu"],
-            change.tokenizer,
-            MixtureRecipe(sequence_length=32, seed=seed),
-            budget_tokens=640,
-        )
+        mix(corpora["hu"], change.tokenizer, RECIPE, budget_tokens=640, seed=seed)
         for seed in (0, 0, 1)
     )
     assert ids(one) == ids(two) != ids(other)
@@ -215,8 +210,10 @@ def test_temperature_levels_sources(corpora: dict[str, Corpus], change: Vocabula
     )
     shares = {}
     for temperature in (1.0, 2.0, 1e9):
-        recipe = MixtureRecipe(sequence_length=32, english_share=0.2, temperature=temperature)
-        mixture = mix(corpus, change.tokenizer, recipe, budget_tokens=32_000)
+        recipe = MixtureRecipe(sequence_length=32, english_share=0.2)
+        mixture = mix(
+            corpus, change.tokenizer, recipe, budget_tokens=32_000, temperature=temperature
+        )
         assert mixture.share("en") == pytest.approx(0.2, abs=0.002)
         shares[temperature] = mixture.order.count("hu: small") / len(mixture)
     sizes = [
