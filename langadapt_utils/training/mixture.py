@@ -104,22 +104,22 @@ class Stream:
             >>> [values.tolist() for values in stream._locate(0, np.array([2, 3, 4]))]
             [[2, 3, 4], [2, 0, 1]]
         """
-        documents, ends = self._pass(turn)
-        nth_N = np.searchsorted(ends, starts_N, side="right")  # document of the pass
-        lengths = np.diff(self.begins)[documents]
-        positions_N = starts_N - (ends - lengths)[nth_N]
+        documents, starts = self._pass(turn)
+        nth_N = np.searchsorted(starts, starts_N, side="right") - 1  # document of the pass
+        positions_N = starts_N - starts[nth_N]
         return self.begins[documents[nth_N]] + positions_N, positions_N
 
     def _pass(self, turn: int) -> tuple[Ids, Ids]:
-        """Return the documents of a pass in order, and where each ends; remember two passes."""
+        """Return the documents of a pass in order, and where each starts; remember two passes."""
         if turn not in self._passes:
             documents = np.arange(len(self.order))
             if turn:
                 shuffled = _shuffled(len(self.order), self.seed, turn)
                 documents = np.argsort(self.order)[shuffled]
+            lengths = np.diff(self.begins)[documents]
             while len(self._passes) > 1:
                 del self._passes[next(iter(self._passes))]
-            self._passes[turn] = documents, np.cumsum(np.diff(self.begins)[documents])
+            self._passes[turn] = documents, np.cumsum(lengths) - lengths
         return self._passes[turn]
 
     def _read(self, places_N: Ids) -> Ids:

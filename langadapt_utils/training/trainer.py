@@ -239,11 +239,12 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
 
     def _publish(self, written: Path) -> None:
         """Complete a written checkpoint and rename it; move older ones away, whole, to delete."""
+        folder, beside = Path(self.args.output_dir), written.parent
         if self._average:
             torch.save(self._average.state_dict(), written / AVERAGE)
-        written.replace(written.parent.parent / written.name)
-        for old in checkpoints_of(written.parent.parent)[:-KEPT]:
-            old.replace(written.parent / old.name)
+        written.replace(folder / written.name)
+        for old in checkpoints_of(folder)[:-KEPT]:
+            old.replace(beside / old.name)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
