@@ -12,7 +12,7 @@ from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.errors import CorpusError
 from langadapt_utils.recipe import MixtureRecipe, Schedule
 from langadapt_utils.tokens import document_start
-from langadapt_utils.training.mixture import Mixture, english_shares, interleave, mix
+from langadapt_utils.training.mixture import Mixture, Stream, english_shares, interleave, mix
 from langadapt_utils.vocabulary.change import VocabularyChange
 
 RECIPE = MixtureRecipe(sequence_length=32)
@@ -164,6 +164,32 @@ def test_each_pass_has_every_document_once_in_an_order_of_its_own(
     assert (
         sorted(passes[0]) == sorted(passes[1]) == sorted(texts["text"]) and passes[0] != passes[1]
     )
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=3), min_size=1, max_size=3),
+    st.integers(1, 12),
+)
+def test_a_stream_is_its_documents_end_to_end_in_passes(shards: list[list[int]], T: int) -> None:
+    """The plain reference: all passes written out, token by token."""
+    sizes = [size for shard in shards for size in shard]
+    begins = np.cumsum([0, *sizes])
+    parts = np.split(
+        np.arange(begins[-1], dtype=np.int32), np.cumsum([sum(s) for s in shards])[:-1]
+    )
+    stream = Stream("hu", parts, begins, np.arange(len(sizes)), T, 0, len(sizes))
+    tokens, positions = [], []
+    for turn in range(5):
+        documents, _ = stream._pass(turn)
+        assert sorted(documents) == list(range(len(sizes)))
+        for document in documents:
+            tokens += range(begins[document], begins[document + 1])
+            positions += range(sizes[document])
+    for index in reversed(range(len(tokens) // T)):
+        ids, counted = stream.sequence(index)
+        inside = slice(index * T, (index + 1) * T)
+        assert ids.tolist() == tokens[inside]
+        assert counted.tolist() == [min(n, i) for i, n in enumerate(positions[inside])]
 
 
 def test_text_is_encoded_once_and_found_again(
