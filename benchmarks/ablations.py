@@ -35,7 +35,7 @@ from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.experiments.comparison import sweep
 from langadapt_utils.models import Base, load_base
 from langadapt_utils.recipe import Recipe
-from langadapt_utils.training.mixture import synthesize_english
+from langadapt_utils.training.synthesis import synthesize_english
 from langadapt_utils.vocabulary.change import VocabularyChange
 from langadapt_utils.vocabulary.extend import extend_vocabulary
 

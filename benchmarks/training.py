@@ -1,18 +1,19 @@
-"""Speed of training, lever by lever, against `transformers.Trainer` with its defaults, in one run.
+"""Speed of training, setting by setting, against `transformers.Trainer` with its defaults.
 
-    python benchmarks/training.py levers [--length 256] [--micro-batch 1024] [--batch 1024]
-    [--rounds 3] python benchmarks/training.py levers --length 1024 --micro-batch 32768 --batch
-    65536 --teraflops 989   # one H100 python benchmarks/training.py scaling
+    python benchmarks/training.py settings [--length 256] [--micro-batch 1024] [--batch 1024]
+        [--rounds 3]
+    python benchmarks/training.py settings --length 1024 --micro-batch 32768 --batch 65536
+        --teraflops 989   # one H100
+    python benchmarks/training.py scaling
 
-Each measurement is a process of its own, as some levers cannot be taken back; processes take turns
-and medians are compared. Tokens a second are the median over optimiser steps after the first few.
-Utilisation is 6 operations a
-parameter and token over the peak: that of the GPU's data sheet (`--teraflops`), or of a large
-matrix product here, now.
+Each measurement is a process of its own, as some settings cannot be taken back; processes take
+turns and medians are compared. Tokens per second are the median over training steps after the first
+few. Utilisation is 6 operations per parameter and token over the peak: that of the GPU's data sheet
+(`--teraflops`), or of a large matrix product here, now.
 
-`levers` takes the base model with 8,000 made-up rows more and random tokens in documents of 300.
-`scaling` takes models of several sizes and shows seconds by number of tokens, and what each further
-token takes.
+`settings` takes the base model with 8,000 made-up embeddings more and random tokens in documents of
+300. `scaling` takes models of several sizes and shows seconds by number of tokens, and the time of
+each further token.
 
 Measured on 2 cores of AMD EPYC, torch 2.13, sequences of 256, micro-batches and batches of 1,024
 tokens (one round):
@@ -30,10 +31,10 @@ The Trainer's defaults are float32 here. On a GPU nothing was measured yet.
 `scaling --rounds 2` on the same machine. Costs grow with tokens as a line does: the steps of one
 run take the same time from the second to the last (0.33 to 0.41 s at 18 M), and what differs
 between the halves is the machine's noise. With parameters they grow a little slower than a line, as
-small models keep two cores less busy.
+small models keep two cores less busy (tokens in the heading).
 
-| parameters | s for 6,144 tokens | for 12,288 | for 24,576 | ms a token, halves | ns a token and
-1,000 parameters | |---|---|---|---|---|---|
+| parameters | s, 6,144 | s, 12,288 | s, 24,576 | ms/token, halves | ns/token/1,000 parameters |
+|---|---|---|---|---|---|
 | 18 M | 3.6 | 5.4 | 10.4 | 0.29, 0.41 | 20.9 |
 | 48 M | 6.3 | 10.1 | 20.5 | 0.62, 0.84 | 15.9 |
 | 130 M | 12.9 | 22.7 | 45.1 | 1.60, 1.82 | 13.4 |
@@ -81,18 +82,18 @@ STEPS = [
     ("+ documents separate", {"separate": True}),
 ]
 ONLY_ON_GPU, ONLY_ON_CPU = {"+ layers compiled", "+ fused loss"}, {"+ memory kept"}
-SKIPPED = 3  # optimiser steps that do not count
+SKIPPED = 3  # training steps that do not count
 
 
-def levers() -> dict[str, dict[str, Any]]:
-    """Names and settings, each with one lever more than the one before."""
+def ways() -> dict[str, dict[str, Any]]:
+    """Return speed settings by name, each with one more than the one before."""
     on_gpu = hardware.device().type == "cuda"
-    settings, found = dict(PLAIN), {}
+    settings, named = dict(PLAIN), {}
     for name, more in STEPS:
         if name not in (ONLY_ON_CPU if on_gpu else ONLY_ON_GPU):
             settings |= more
-            found[name] = dict(settings)
-    return found
+            named[name] = dict(settings)
+    return named
 
 
 def made_up_mixture(vocabulary: int, sequences: int, length: int, separate: bool) -> Mixture:
@@ -119,7 +120,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
             model, made_up_mixture(change.size, sequences, arguments.length, False), arguments
         )
     else:
-        settings = levers()[name]
+        settings = ways()[name]
         if not settings["keep"]:
             hardware.keep_freed_memory = lambda: False  # type: ignore[assignment]
         recipe = TrainingRecipe(
@@ -194,7 +195,7 @@ def default_trainer(model: Any, mixture: Mixture, arguments: argparse.Namespace)
 
 def compare(arguments: argparse.Namespace) -> None:
     """Print a table of all ways."""
-    ways = [DEFAULT, *levers()]
+    names = [DEFAULT, *ways()]
     results: dict[str, list[dict[str, float]]] = defaultdict(list)
     sizes = [
         f"--{name}={getattr(arguments, name.replace('-', '_'))}"
@@ -202,7 +203,7 @@ def compare(arguments: argparse.Namespace) -> None:
     ]
     sizes += [f"--steps={arguments.steps}", f"--teraflops={arguments.teraflops}"]
     for _ in range(arguments.rounds):
-        for way in ways:
+        for way in names:
             command = [sys.executable, __file__, "one", "--way", way, *sizes]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
@@ -211,7 +212,8 @@ def compare(arguments: argparse.Namespace) -> None:
             print(f"{way}: {results[way][-1]}", file=sys.stderr)
     machine = hardware.describe()
     print(
-        f"{machine['device']}, {machine['cores']} cores, torch {machine['torch']}; sequences of {arguments.length}, "
+        f"{machine['device']}, {machine['cores']} cores, torch {machine['torch']}; "
+        f"sequences of {arguments.length}, "
     )
     print(f"micro-batches of {arguments.micro_batch:,} tokens, batches of {arguments.batch:,}\n")
     print("| way | tokens/s | times the default | utilisation | peak GB |\n|---|---|---|---|---|")
@@ -226,7 +228,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 SIZES = ((256, 6), (448, 10), (768, 12))  # width and layers
-SCALED_STEPS = 6  # optimiser steps of the shortest run
+SCALED_STEPS = 6  # training steps of the shortest run
 
 
 def scaling(arguments: argparse.Namespace) -> None:
@@ -283,7 +285,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["levers", "scaling", "one"])
+    parser.add_argument("what", choices=["settings", "scaling", "one"])
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--micro-batch", type=int, default=1_024)
     parser.add_argument("--batch", type=int, default=1_024)
@@ -295,7 +297,7 @@ def main() -> None:
     if arguments.what == "one":
         print(json.dumps(measure(arguments.way, arguments)))
     else:
-        {"levers": compare, "scaling": scaling}[arguments.what](arguments)
+        {"settings": compare, "scaling": scaling}[arguments.what](arguments)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,8 @@ _HOMES = {
     "runner": ["open_run", "run_notebooks"],
     "tokens": ["document_start", "readable", "token_spans"],
     "training.estimates": ["ResourceEstimate", "estimate_resources"],
-    "training.mixture": ["Mixture", "english_shares", "interleave", "mix", "synthesize_english"],
+    "training.mixture": ["Mixture", "english_shares", "interleave", "mix"],
+    "training.synthesis": ["synthesize_english"],
     "training.train": [
         "Training",
         "interpolate",

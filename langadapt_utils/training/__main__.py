@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from accelerate import PartialState
 
 from .. import hardware
 from ..errors import LangadaptError, RecipeError
@@ -17,26 +18,17 @@ from ..recipe import Recipe
 from ..vocabulary.change import VocabularyChange
 from ..workspace import Workspace, progress_note
 from .train import CHECKPOINTS, mixture_of, save_adapted, train, train_control
-
-if TYPE_CHECKING:
-    from accelerate import PartialState
-
-    from .trainer import Record, Report
+from .trainer import Record, Report
 
 STAGE = "04_training"
 PRINT_SECONDS = 5
 
 
 def main() -> None:
-    """Do stage 4 of a run whose first three stages are complete, in as many processes as were
-    started.
-    """
-    from accelerate import PartialState
-
+    """Do stage 4 of a run whose first three stages are complete, in the processes that started."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument(
-        "folder", nargs="?", type=Path, help="the run folder; torchrun keeps --run to itself"
-    )
+    place = "the run folder; torchrun keeps --run to itself"
+    parser.add_argument("folder", nargs="?", type=Path, help=place)
     parser.add_argument("--run", type=Path, help="the same")
     chosen = parser.parse_args()
     if not (folder := chosen.run or chosen.folder):
@@ -52,11 +44,12 @@ def main() -> None:
 
 
 def _train_stage(folder: Path, state: PartialState) -> None:
+    """Train, unless the stage is complete; the first process reads, writes and reports."""
     if not (folder / "recipe.yaml").is_file():
         raise RecipeError(f"{folder} is not a run folder: it has no recipe.yaml")
-    run = Workspace(folder, Recipe.read(folder / "recipe.yaml"))
+    run, first = Workspace(folder, Recipe.read(folder / "recipe.yaml")), state.is_main_process
     if run.is_complete(STAGE):
-        if state.is_main_process:
+        if first:
             print(f"{STAGE} of {folder}: complete already")
         return
     recipe, report = run.recipe, _printer(run)
@@ -64,15 +57,12 @@ def _train_stage(folder: Path, state: PartialState) -> None:
     start = load_model(run.stage("03_embeddings") / "model")
     with state.main_process_first():  # it fills the cache, the others read it
         mixture = mixture_of(recipe, change, report=lambda line: report({"doing": line}))
-    with ExitStack() as stack:
-        place = (
-            stack.enter_context(run.writing(STAGE)) if state.is_main_process else run.partial(STAGE)
-        )
+    with run.writing(STAGE) if first else nullcontext(run.partial(STAGE)) as stage:
         state.wait_for_everyone()
-        result = train(start, change, mixture, recipe.training, place / CHECKPOINTS, report=report)
-        control = train_control(start, change, mixture, recipe, place, report=report)
-        if state.is_main_process:
-            save_adapted(result.model, result.steps, change, run, place, control=control)
+        result = train(start, change, mixture, recipe.training, stage / CHECKPOINTS, report=report)
+        control = train_control(start, change, mixture, recipe, stage, report=report)
+        if first:
+            save_adapted(result.model, result.steps, change, stage, control=control)
     state.wait_for_everyone()
 
 
@@ -83,9 +73,8 @@ def _printer(run: Workspace) -> Report:
     def report(record: Record) -> None:
         nonlocal printed
         run.log({"stage": STAGE, **record})
-        if time.monotonic() - printed > PRINT_SECONDS or record.get("step") == record.get(
-            "steps", 0
-        ):
+        last = record.get("step") == record.get("steps", 0)
+        if last or time.monotonic() - printed > PRINT_SECONDS:
             printed = time.monotonic()
             print(progress_note(record), flush=True)
 

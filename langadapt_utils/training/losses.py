@@ -6,125 +6,108 @@ Axes: B sequences, T tokens of a sequence, D dimensions of a hidden state.
 
 from __future__ import annotations
 
+from functools import partial
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
+from transformers import PreTrainedModel
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-IGNORED = -100  # a target that does not count
+IGNORED = -100  # a target that does not count, by default in torch
 SAME = 0.01  # of the largest logit: by how much two ways to the same logits may differ
 
 
 def language_losses(
-    model: PreTrainedModel,
-    ids_BT: torch.Tensor,
-    positions_BT: torch.Tensor | None,
-    target_sequences: int,
+    model: PreTrainedModel, ids_BT: torch.Tensor, positions_BT: torch.Tensor | None, split: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The summed cross-entropy, in nats, of the sequences in the target language and of those in
-    English.
+    """Return the summed cross-entropy, in nats, of the target language and of English.
 
     Args:
         model: a causal language model, perhaps wrapped for several processes, perhaps with
             `fuse_loss`.
         ids_BT: token ids; sequences in the target language come first.
-        positions_BT: of tokens in their documents, which then do not see each other; None where
-            they do.
-        target_sequences: how many sequences are in the target language.
+        positions_BT: of tokens in their documents, which then do not see each other; None if they
+            do.
+        split: index of the first English sequence.
     """
     targets_BT = shifted_targets(ids_BT, positions_BT)
-    given = {"input_ids": ids_BT, "use_cache": False}
-    if positions_BT is not None:
-        given["position_ids"] = positions_BT
-    parts = (slice(0, target_sequences), slice(target_sequences, None))
+    inputs = {"input_ids": ids_BT, "use_cache": False}
+    inputs |= {} if positions_BT is None else {"position_ids": positions_BT}
+    parts = (slice(0, split), slice(split, None))
     if getattr(_unwrapped(model), "langadapt_fused", False):
-        target_loss, english_loss = model(**given, targets_BT=targets_BT, parts=parts)
-        return target_loss, english_loss
-    logits = model(**given).logits
-    losses = [
-        cross_entropy(
-            logits[part].flatten(0, 1).float(),
-            targets_BT[part].flatten(),
-            ignore_index=IGNORED,
-            reduction="sum",
+        target_loss, english_loss = model(**inputs, targets_BT=targets_BT, parts=parts)
+    else:
+        logits, summed = model(**inputs).logits, partial(cross_entropy, reduction="sum")
+        target_loss, english_loss = (
+            summed(logits[part].flatten(0, 1).float(), targets_BT[part].flatten()) for part in parts
         )
-        for part in parts
-    ]
-    return losses[0], losses[1]
+    return target_loss, english_loss
 
 
 def shifted_targets(ids_BT: torch.Tensor, positions_BT: torch.Tensor | None) -> torch.Tensor:
-    """What each token should predict: the next one, and nothing across the end of a document."""
+    """Return the next token of each token, and nothing across the end of a document.
+
+    Example:
+        Documents 10 11 and 20 21 22 in one sequence:
+
+        >>> ids, positions = torch.tensor([[10, 11, 20, 21, 22]]), torch.tensor([[0, 1, 0, 1, 2]])
+        >>> shifted_targets(ids, positions).tolist()
+        [[11, -100, 21, 22, -100]]
+    """
     # Shifting the targets, not the logits, saves a copy of the largest tensor there is.
-    targets_BT = torch.nn.functional.pad(ids_BT[:, 1:], (0, 1), value=IGNORED)
+    targets_BT = pad(ids_BT[:, 1:], (0, 1), value=IGNORED)
     if positions_BT is not None:
-        ends_BT = torch.nn.functional.pad(positions_BT[:, 1:] == 0, (0, 1), value=True)
+        ends_BT = pad(positions_BT[:, 1:] == 0, (0, 1), value=True)
         targets_BT = targets_BT.masked_fill(ends_BT, IGNORED)
     return targets_BT
 
 
-def compile_layers(model: PreTrainedModel) -> bool:
-    """Compile the layers of a model one by one, in place: fast to compile, as all are alike.
-
-    Returns:
-        Whether the model has a list of layers.
-    """
+def layers_of(model: torch.nn.Module) -> torch.nn.ModuleList | None:
+    """Return the layers of a model, its longest list of modules; None if it has no list."""
     lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
-    if not lists:
-        return False
-    for layer in max(lists, key=len):
+    return max(lists, key=len, default=None)
+
+
+def compile_layers(model: torch.nn.Module) -> None:
+    """Compile the layers of a model one by one, in place: fast to compile, as all are alike."""
+    for layer in layers_of(model) or ():
         layer.compile()
-    return True
 
 
-def fuse_loss(model: PreTrainedModel) -> bool:
-    """Let a model compute loss from hidden states, a few rows of logits at a time (liger-kernel).
-
-    The forward pass of this object is replaced. Left as it is where liger-kernel is not installed,
-    and where the head does more than multiply (bias, scaling, softcapping).
-
-    Source: Hsu et al. 2024, "Liger Kernel", arXiv 2410.10989.
-
-    Returns:
-        Whether it was done.
-    """
+def can_fuse_loss(model: PreTrainedModel) -> bool:
+    """Return whether liger-kernel is installed and the LM head does nothing but multiply."""
     try:
-        from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+        from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss  # noqa: F401
     except ImportError:
         return False
-    if not _head_only_multiplies(model):
-        return False
+    return _head_only_multiplies(model)
+
+
+def fuse_loss(model: PreTrainedModel) -> None:
+    """Let a model compute loss from hidden states, a few rows of logits at a time (liger-kernel).
+
+    The forward pass of this object is replaced; see `can_fuse_loss`.
+
+    Source: Hsu et al. 2024, "Liger Kernel", arXiv 2410.10989.
+    """
+    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+
     fused = LigerFusedLinearCrossEntropyLoss(ignore_index=IGNORED, reduction="sum")
 
-    def forward(
-        self: Any, targets_BT: torch.Tensor, parts: tuple[slice, slice], **inputs: Any
-    ) -> list[torch.Tensor]:
+    def forward(self: Any, targets_BT: Any, parts: tuple[slice, slice], **inputs: Any) -> list[Any]:
         hidden_BTD = self.get_decoder()(**inputs).last_hidden_state
-        weight = self.get_output_embeddings().weight
-        return [
-            fused(
-                weight.to(hidden_BTD.dtype),
-                hidden_BTD[part].flatten(0, 1),
-                targets_BT[part].flatten(),
-            )
-            if len(hidden_BTD[part])
-            else hidden_BTD.sum() * 0
-            for part in parts
-        ]
+        weight = self.get_output_embeddings().weight.to(hidden_BTD.dtype)
+        nothing = hidden_BTD.sum() * 0  # the loss of no sequences
+        pairs = [(hidden_BTD[part].flatten(0, 1), targets_BT[part].flatten()) for part in parts]
+        return [fused(weight, *pair) if len(pair[0]) else nothing for pair in pairs]
 
     model.forward = MethodType(forward, model)
     model.langadapt_fused = True
-    return True
 
 
 def undo_speedups(model: PreTrainedModel) -> None:
-    """Give a model its own forward pass and its own layers again, after `fuse_loss` and
-    `compile_layers`.
-    """
+    """Give a model its own forward pass and layers again, after `fuse_loss`, `compile_layers`."""
     model.__dict__.pop("forward", None)
     model.langadapt_fused = False
     for module in model.modules():
@@ -133,15 +116,12 @@ def undo_speedups(model: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def _head_only_multiplies(model: PreTrainedModel) -> bool:
-    """Whether logits are hidden states times the rows of the head: no bias, scaling or
-    softcapping.
-    """
+    """Return whether logits are hidden states times the LM head: no bias, scaling, softcapping."""
     weight_VD = model.get_output_embeddings().weight
     ids_BT = torch.arange(16, device=weight_VD.device)[None] % len(weight_VD)
     logits = model(input_ids=ids_BT, use_cache=False).logits.float()
-    product = (
-        model.get_decoder()(input_ids=ids_BT, use_cache=False).last_hidden_state @ weight_VD.T
-    ).float()
+    hidden_BTD = model.get_decoder()(input_ids=ids_BT, use_cache=False).last_hidden_state
+    product = (hidden_BTD @ weight_VD.T).float()
     return bool((logits - product).abs().max() <= SAME * logits.abs().max())
 
 

@@ -1,38 +1,35 @@
 """What the model sees: documents packed into sequences, target language and English interleaved.
 
-Axes: T tokens of a sequence.
+Axes: T tokens of a sequence, N tokens in general, S streams.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from .. import hardware
 from ..corpus.corpus import Corpus
-from ..errors import CorpusError, ModelError
-from ..files import cache_folder, write_atomically
-from ..models import Base
-from ..recipe import MixtureRecipe, Recipe
-from ..sources import base_fingerprint
+from ..errors import CorpusError
+from ..files import cache_folder
+from ..recipe import MixtureRecipe
 from ..tokens import byte_lengths, document_start
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast as Tokenizer
 
     Ids = npt.NDArray[np.int64]
+    Shares = npt.NDArray[np.float64]
 
 SHARD_CHARACTERS = 8_000_000  # of documents that are encoded into one file
 ENCODED_AT_ONCE = 500  # documents
@@ -40,18 +37,17 @@ ENCODED_AT_ONCE = 500  # documents
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Documents end to end, again and again, each time in another order, cut into sequences of one
-    length.
+    """Documents end to end, pass after pass in another order, cut into sequences of one length.
 
     Attributes:
         language: of the documents.
         shards: token ids of the documents in their first order, mapped from files.
         begins: where each document begins in the shards put end to end; the last entry is their
             end.
-        order: which document of the data set each one is.
+        order: index of each document in the data set.
         length: T.
         seed: of the orders.
-        documents: of the data set; no more of them are encoded than the run needs.
+        documents: number of documents of the data set; only as many are encoded as the run needs.
     """
 
     language: str
@@ -65,55 +61,76 @@ class Stream:
 
     @property
     def tokens(self) -> int:
-        """Of the documents that were encoded."""
+        """Number of tokens of the documents that were encoded."""
         return int(self.begins[-1])
 
     def passes(self, sequences: int) -> float:
-        """How often the documents are seen in a number of sequences."""
+        """Return how often the documents are seen in a number of sequences."""
         return sequences * self.length / self.tokens * len(self.order) / self.documents
 
     def sequence(self, index: int) -> tuple[Ids, Ids]:
-        """A sequence and the position of each of its tokens in its document, both of shape (T,).
+        """Return a sequence and the positions of its tokens in their documents, both (T,).
 
-        A document that began in the sequence before counts from zero, as it sees nothing of itself
-        there.
+        The documents of all passes make one endless stream; `divmod` gives the pass and the place
+        in it. A document that began in the sequence before counts from zero again, as it sees
+        nothing of itself there.
+
+        Example:
+            Documents [7, 1, 2] and [7, 5] in sequences of four; the second pass begins with [7, 5]:
+
+            >>> ids, begins, order = np.array([7, 1, 2, 7, 5]), np.array([0, 3, 5]), np.arange(2)
+            >>> stream = Stream("hu", [ids], begins, order, length=4, seed=1, documents=2)
+            >>> [stream.sequence(index)[0].tolist() for index in range(2)]
+            [[7, 1, 2, 7], [5, 7, 5, 7]]
+            >>> stream.sequence(1)[1].tolist()
+            [0, 0, 1, 0]
         """
-        parts, missing = [], self.length
-        while missing:
-            turn, at = divmod((index + 1) * self.length - missing, self.tokens)
-            documents, ends = self._pass(turn)
-            place = int(np.searchsorted(ends, at, side="right"))
-            left = int(ends[place]) - at  # of this document
-            parts.append(
-                self._read(int(self.begins[documents[place] + 1]) - left, min(left, missing))
-            )
-            missing -= len(parts[-1])
-        return np.concatenate(parts).astype(np.int64), np.concatenate(
-            [np.arange(len(part)) for part in parts]
-        )
+        steps_T = np.arange(self.length)
+        turns_T, starts_T = np.divmod(index * self.length + steps_T, self.tokens)
+        places_T, positions_T = np.empty_like(steps_T), np.empty_like(steps_T)
+        for turn in np.unique(turns_T):
+            now = turns_T == turn
+            places_T[now], positions_T[now] = self._locate(int(turn), starts_T[now])
+        return self._read(places_T), np.minimum(positions_T, steps_T)
+
+    def _locate(self, turn: int, starts_N: Ids) -> tuple[Ids, Ids]:
+        """Return where tokens of a pass lie in the shards, and their positions in their documents.
+
+        Example:
+            The first pass keeps the order of the shards, so tokens stay where they are:
+
+            >>> order = np.arange(2)
+            >>> stream = Stream("hu", [np.arange(5)], np.array([0, 3, 5]), order, 4, 1, 2)
+            >>> [values.tolist() for values in stream._locate(0, np.array([2, 3, 4]))]
+            [[2, 3, 4], [2, 0, 1]]
+        """
+        documents, starts = self._pass(turn)
+        nth_N = np.searchsorted(starts, starts_N, side="right") - 1  # document of the pass
+        positions_N = starts_N - starts[nth_N]
+        return self.begins[documents[nth_N]] + positions_N, positions_N
 
     def _pass(self, turn: int) -> tuple[Ids, Ids]:
-        """The documents of a pass in order, and where each ends; the last two passes are
-        remembered.
-        """
+        """Return the documents of a pass in order, and where each starts; remember two passes."""
         if turn not in self._passes:
             documents = np.arange(len(self.order))
             if turn:
-                place = np.argsort(self.order)
-                documents = place[_shuffled(len(self.order), self.seed, turn)]
+                shuffled = _shuffled(len(self.order), self.seed, turn)
+                documents = np.argsort(self.order)[shuffled]
+            lengths = np.diff(self.begins)[documents]
             while len(self._passes) > 1:
                 del self._passes[next(iter(self._passes))]
-            self._passes[turn] = documents, np.cumsum(np.diff(self.begins)[documents])
+            self._passes[turn] = documents, np.cumsum(lengths) - lengths
         return self._passes[turn]
 
-    def _read(self, begin: int, tokens: int) -> npt.NDArray[np.int32]:
-        shard = int(np.searchsorted(self._shard_ends, begin, side="right"))
-        inside = begin - (int(self._shard_ends[shard]) - len(self.shards[shard]))
-        return self.shards[shard][inside : inside + tokens]
-
-    @cached_property
-    def _shard_ends(self) -> Ids:
-        return np.cumsum([len(shard) for shard in self.shards])
+    def _read(self, places_N: Ids) -> Ids:
+        """Return the token ids at places in the shards put end to end."""
+        ends = np.cumsum([len(shard) for shard in self.shards])
+        shards_N = np.searchsorted(ends, places_N, side="right")
+        ids_N = np.empty_like(places_N)
+        for index in np.unique(shards_N):
+            inside, shard = shards_N == index, self.shards[index]
+            ids_N[inside] = shard[places_N[inside] - (ends[index] - len(shard))]
+        return ids_N
 
 
 @dataclass(frozen=True)
@@ -126,7 +143,7 @@ class Mixture:
         order: name of the stream of each sequence of the run.
         length: tokens of a sequence, T.
         byte_lengths: bytes of each token id.
-        separate_documents: whether sequences come with positions that begin anew in every document.
+        separate_documents: whether sequences come with positions that restart in every document.
     """
 
     streams: dict[str, Stream]
@@ -136,53 +153,42 @@ class Mixture:
     separate_documents: bool = True
 
     @cached_property
-    def _places(self) -> list[int]:
-        """Which of its stream's sequences each sequence is."""
-        used = dict.fromkeys(self.streams, -1)
-        places = []
-        for name in self.order:
-            used[name] += 1
-            places.append(used[name])
-        return places
+    def _indices(self) -> list[int]:
+        """Index of each sequence of the run among the sequences of its stream."""
+        counters = {name: count() for name in self.streams}
+        return [next(counters[name]) for name in self.order]
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One sequence: `input_ids` and `position_ids` of shape (T,), its `bytes`, and whether it
-        `is_english`.
-        """
+        """Return a sequence: `input_ids` and `position_ids` (T,), its `bytes`, and `is_english`."""
         stream = self.streams[self.order[index]]
-        ids_T, positions_T = stream.sequence(self._places[index])
+        ids_T, positions_T = stream.sequence(self._indices[index])
         scored_T = positions_T > 0 if self.separate_documents else np.arange(self.length) > 0
-        item = {
-            "input_ids": ids_T,
-            "bytes": int(self.byte_lengths[ids_T[scored_T]].sum()),
-            "is_english": stream.language == "en",
-        }
+        size = int(self.byte_lengths[ids_T[scored_T]].sum())
+        item = {"input_ids": ids_T, "bytes": size, "is_english": stream.language == "en"}
         return item | ({"position_ids": positions_T} if self.separate_documents else {})
 
     @property
     def passes(self) -> dict[str, float]:
-        """By stream, how often its documents are seen in the run."""
-        return {
-            name: stream.passes(self.order.count(name)) for name, stream in self.streams.items()
-        }
+        """How often the documents of each stream are seen in the run."""
+        counts = {name: self.order.count(name) for name in self.streams}
+        return {name: stream.passes(counts[name]) for name, stream in self.streams.items()}
 
     def only(self, language: str) -> Mixture:
-        """The sequences in one language alone: the very same, in the same order."""
-        return replace(
-            self, order=[name for name in self.order if self.streams[name].language == language]
-        )
+        """Return the sequences in one language alone, in the same order."""
+        order = [name for name in self.order if self.streams[name].language == language]
+        return replace(self, order=order)
 
     def share(self, language: str) -> float:
-        """The share of the sequences that are in a language."""
+        """Return the fraction of the sequences that are in a language."""
         return sum(self.streams[name].language == language for name in self.order) / len(self.order)
 
 
 def mix(
     corpus: Corpus,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     recipe: MixtureRecipe,
     *,
     budget_tokens: int,
@@ -192,56 +198,49 @@ def mix(
 ) -> Mixture:
     """Pack and interleave the training text.
 
-    Every stretch of the run has the share of English that the schedule gives it, to within one
+    Every stretch of the run has the fraction of English that the schedule gives it, to within one
     sequence. Text is encoded as far as the run needs it, into files of the cache that are found
-    again by their content, and read from there; documents that are too few are gone through again
-    in another order.
+    again by their content. Too few documents are seen again, in another order.
 
     Args:
         corpus: its `train` part is used.
         tokenizer: the adapted tokenizer.
-        recipe: English share and its schedule, sequence length, seed.
+        recipe: English share and its schedule, sequence length.
         budget_tokens: tokens of the whole run, rounded down to whole sequences.
+        seed: of the order of the documents.
+        temperature: above 1, the sources of the target language are drawn apart, and small ones
+            more often than their size says.
+        early_part: fraction of the run in which the schedule `early` has English.
 
     Raises:
         CorpusError: the budget is less than one sequence, or a language of the mixture has no text.
     """
-    sequences = budget_tokens // recipe.sequence_length
-    if sequences == 0:
-        raise CorpusError(
-            f"a budget of {budget_tokens} tokens is less than one sequence of {recipe.sequence_length}: "
-            "raise training.budget_tokens"
-        )
-    english = english_shares(sequences, recipe, early_part=early_part)
-    texts = {"en": corpus.train["en"]}
-    shares = {"en": english}
-    for name, (documents, share) in _target_sources(corpus, temperature).items():
-        texts[name], shares[name] = documents, (1 - english) * share
-    order = interleave(shares)
-    streams = {
-        name: pack(
-            texts[name],
-            tokenizer,
-            tokens=order.count(name) * recipe.sequence_length,
-            length=recipe.sequence_length,
-            seed=seed,
-            language="en" if name == "en" else corpus.language,
-        )
-        for name in shares
-        if name in order
-    }
-    return Mixture(
-        streams, order, recipe.sequence_length, byte_lengths(tokenizer), recipe.separate_documents
-    )
+    length = recipe.sequence_length
+    if budget_tokens < length:
+        problem = f"a budget of {budget_tokens} tokens is less than one sequence of {length}"
+        raise CorpusError(f"{problem}: raise training.budget_tokens")
+    english = english_shares(budget_tokens // length, recipe, early_part=early_part)
+    documents, shares = {"en": corpus.train["en"]}, {"en": english}
+    for name, (texts, share) in _target_sources(corpus, temperature).items():
+        documents[name], shares[name] = texts, (1 - english) * share
+    order, streams = interleave(shares), {}
+    for name in shares:
+        code = "en" if name == "en" else corpus.language
+        if tokens := order.count(name) * length:
+            streams[name] = pack(documents[name], tokenizer, tokens, length, seed, code)
+    return Mixture(streams, order, length, byte_lengths(tokenizer), recipe.separate_documents)
 
 
-def english_shares(
-    sequences: int, recipe: MixtureRecipe, *, early_part: float = 0.1
-) -> npt.NDArray[np.float64]:
-    """The share of English at each sequence of a run.
+def english_shares(sequences: int, recipe: MixtureRecipe, *, early_part: float = 0.1) -> Shares:
+    """Return the fraction of English at each sequence of a run.
 
     Sources: `constant`, Csaki et al., arXiv 2311.05741; `early`, Elhady et al., arXiv 2506.00288;
     `annealed` falls in a straight line, with the share of the recipe as its average.
+
+    Args:
+        sequences: of the run.
+        recipe: English share and its schedule.
+        early_part: fraction of the run in which the schedule `early` has English.
 
     Example:
         >>> english_shares(4, MixtureRecipe(english_share=0.25, schedule="annealed")).tolist()
@@ -256,8 +255,8 @@ def english_shares(
     return np.full(sequences, share)
 
 
-def interleave(shares: Mapping[str, npt.NDArray[np.float64]]) -> list[str]:
-    """Which stream each sequence comes from: always the one that is furthest behind its share.
+def interleave(shares: Mapping[str, Shares]) -> list[str]:
+    """Return the stream of each sequence: always the one that is furthest below its share.
 
     Args:
         shares: by stream, its share at each sequence; together 1 at every sequence.
@@ -278,19 +277,13 @@ def interleave(shares: Mapping[str, npt.NDArray[np.float64]]) -> list[str]:
 
 
 def pack(
-    documents: Dataset,
-    tokenizer: PreTrainedTokenizerFast,
-    *,
-    tokens: int,
-    length: int,
-    seed: int,
-    language: str,
+    documents: Dataset, tokenizer: Tokenizer, tokens: int, length: int, seed: int, language: str
 ) -> Stream:
     """Encode documents until there are enough tokens, or no more documents.
 
     Args:
         documents: a data set with a column `text`.
-        tokenizer: what encodes it; a document begins with `document_start`.
+        tokenizer: encodes them; a document begins with `document_start`.
         tokens: how many are needed.
         length: of a sequence.
         seed: of the order of the documents.
@@ -300,63 +293,64 @@ def pack(
         CorpusError: there is no document.
     """
     if len(documents) == 0:
-        raise CorpusError(
-            f"there is no text in '{language}' to train on: name some, or set its share to 0"
-        )
+        problem = f"there is no text in '{language}' to train on"
+        raise CorpusError(f"{problem}: name some, or set its share to 0")
     order = _shuffled(len(documents), seed, 0)
     start, key = document_start(tokenizer), tokenizer.backend_tokenizer.to_str().encode()
-    shards, lengths, used, size = [], [], 0, 0
-    while size < tokens and used < len(order):
-        texts, characters = [], 0
-        while used < len(order) and characters < SHARD_CHARACTERS:
-            some = documents[order[used : used + ENCODED_AT_ONCE].tolist()]["text"]
-            texts += some
-            used += len(some)
-            characters += sum(map(len, some))
+    shards, lengths = [], []
+    for texts in _text_shards(documents, order):
         shard, shard_lengths = _encoded(texts, tokenizer, start, key)
         shards.append(shard)
         lengths.append(shard_lengths)
-        size += len(shard)
+        if sum(map(len, shards)) >= tokens:
+            break
     begins = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
     return Stream(language, shards, begins, order[: len(begins) - 1], length, seed, len(order))
 
 
+def _text_shards(documents: Dataset, order: Ids) -> Iterator[list[str]]:
+    """Yield the texts of documents in an order, some million characters at a time."""
+    texts, characters = [], 0
+    for begin in range(0, len(order), ENCODED_AT_ONCE):
+        batch = documents[order[begin : begin + ENCODED_AT_ONCE].tolist()]["text"]
+        texts += batch
+        characters += sum(map(len, batch))
+        if characters >= SHARD_CHARACTERS:
+            yield texts
+            texts, characters = [], 0
+    if texts:
+        yield texts
+
+
 def _encoded(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, start: int, key: bytes
+    texts: list[str], tokenizer: Tokenizer, start: int, key: bytes
 ) -> tuple[npt.NDArray[np.int32], Ids]:
-    """Token ids of texts end to end, mapped from a file of the cache, and how many each text
-    has.
-    """
+    """Return token ids of texts end to end, mapped from a file of the cache, and their lengths."""
     digest = hashlib.sha256(key + start.to_bytes(4, "little"))
     for text in texts:
         digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
-    folder = cache_folder() / "tokens"
-    ids_path, lengths_path = (
-        folder / f"{digest.hexdigest()[:32]}.{kind}.npy" for kind in ("ids", "lengths")
-    )
+    stem = cache_folder() / "tokens" / digest.hexdigest()[:32]
+    ids_path, lengths_path = (Path(f"{stem}.{kind}.npy") for kind in ("ids", "lengths"))
     if not (ids_path.exists() and lengths_path.exists()):
-        folder.mkdir(parents=True, exist_ok=True)
-        parts = []
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        parts, encode = [], tokenizer.backend_tokenizer.encode_batch_fast
         for begin in range(0, len(texts), ENCODED_AT_ONCE):
-            batch = list(texts[begin : begin + ENCODED_AT_ONCE])
-            encodings = tokenizer.backend_tokenizer.encode_batch_fast(
-                batch, add_special_tokens=False
-            )
-            parts += [np.asarray([start, *encoding.ids], dtype=np.int32) for encoding in encodings]
+            batch = encode(texts[begin : begin + ENCODED_AT_ONCE], add_special_tokens=False)
+            parts += [np.asarray([start, *encoding.ids], dtype=np.int32) for encoding in batch]
         _save(lengths_path, np.asarray([len(part) for part in parts]))
         _save(ids_path, np.concatenate(parts))
     return np.load(ids_path, mmap_mode="r"), np.load(lengths_path)
 
 
 def _save(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write an array beside its path under a name of its own, then rename it."""
     beside = path.with_name(f".{path.name}.{random.getrandbits(32):08x}.npy")
     np.save(beside, array)
     beside.replace(path)
 
 
 def _target_sources(corpus: Corpus, temperature: float) -> dict[str, tuple[Dataset, float]]:
-    """The documents of the target language and their share: together, or by source with shares
-    levelled.
+    """Return the documents of the target language and their share: together, or by source.
 
     Source: temperature sampling as in multilingual BERT: a source of n bytes is drawn in proportion
     to n^(1/temperature).
@@ -365,127 +359,17 @@ def _target_sources(corpus: Corpus, temperature: float) -> dict[str, tuple[Datas
     sources = list(documents["source"]) if temperature > 1 else []
     if len(set(sources)) < 2:
         return {corpus.language: (documents, 1.0)}
-    rows: dict[str, list[int]] = {}
-    sizes: dict[str, int] = {}
-    for index, (source, text) in enumerate(zip(sources, documents["text"], strict=True)):
-        rows.setdefault(source, []).append(index)
-        sizes[source] = sizes.get(source, 0) + len(text.encode())
+    sizes = Counter[str]()
+    for source, text in zip(sources, documents["text"], strict=True):
+        sizes[source] += len(text.encode())
     weights = {source: size ** (1 / temperature) for source, size in sizes.items()}
-    total = sum(weights.values())
-    return {
-        f"{corpus.language}: {source}": (documents.select(rows[source]), weight / total)
-        for source, weight in weights.items()
-    }
+    drawn, total = {}, sum(weights.values())
+    for source, weight in weights.items():
+        texts = documents.select([i for i, name in enumerate(sources) if name == source])
+        drawn[f"{corpus.language}: {source}"] = texts, weight / total
+    return drawn
 
 
 def _shuffled(documents: int, seed: int, turn: int) -> Ids:
-    """The order of documents in a pass."""
+    """Return the order of documents in a pass."""
     return np.asarray(random.Random(f"{seed} {turn}").sample(range(documents), documents))
-
-
-AT_ONCE = 32  # samples
-NUCLEUS = 0.95  # of the probability, from which tokens are drawn
-
-
-def synthesize_english(
-    corpus: Corpus,
-    base: Base,
-    recipe: Recipe,
-    *,
-    seed: int = 0,
-    report: Callable[[str], None] = lambda line: None,
-) -> Corpus:
-    """A corpus whose English training text is made by the base model; held-out English stays what
-    it is.
-
-    Samples are kept in the cache, and made once for a base, a length and a seed.
-
-    Args:
-        corpus: whose English training text is replaced.
-        base: what writes.
-        recipe: says how much English the run needs; a sample is at most as long as a sequence of
-            it.
-        report: called with a line on progress.
-
-    Raises:
-        ModelError: the model writes nothing.
-
-    Source: self-synthesised rehearsal, Huang et al. 2024, arXiv 2403.01244.
-    """
-    length = recipe.mixture.sequence_length
-    shares = english_shares(recipe.training.budget_tokens // length, recipe.mixture)
-    swept = max(recipe.mixture.sweep, default=0.0) * recipe.mixture.sweep_tokens
-    tokens = int(max(shares.sum() * length, swept))
-    if tokens == 0:
-        return corpus
-    name = hashlib.sha256(
-        f"{base_fingerprint(base.source)} {length} {seed} {NUCLEUS}".encode()
-    ).hexdigest()[:24]
-    path = cache_folder() / "samples" / f"{name}.json"
-    samples: list[str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    have = _tokens(base, samples)
-    if have < tokens:
-        model = base.model.to(hardware.device())
-        while have < tokens:
-            report(f"writing English: {have:,} of {tokens:,} tokens")
-            new = _sample(base, length, seed=seed + len(samples))
-            if not new:
-                raise ModelError(
-                    f"{base.source} writes no text by itself: set mixture.english_from=text"
-                )
-            samples += new
-            have += _tokens(base, new)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            content = json.dumps(samples)
-            write_atomically(
-                path, lambda beside, content=content: beside.write_text(content, encoding="utf-8")
-            )
-        model.to("cpu")
-    return dataclasses.replace(
-        corpus, train=corpus.train | {"en": _documents(samples, base.source)}
-    )
-
-
-def _tokens(base: Base, texts: list[str]) -> int:
-    return (
-        sum(map(len, base.tokenizer(texts, add_special_tokens=False)["input_ids"])) if texts else 0
-    )
-
-
-def _sample(base: Base, length: int, seed: int) -> list[str]:
-    """Texts that the model writes when it is given nothing but the start of a document."""
-    start = document_start(base.tokenizer)
-    begin = torch.full((AT_ONCE, 1), start, device=base.model.device)
-    devices = [base.model.device] if base.model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.no_grad():
-        torch.manual_seed(seed)
-        precision = hardware.native_precision()
-        with hardware.autocast(precision, base.model.device.type):
-            written = base.model.generate(
-                begin,
-                attention_mask=torch.ones_like(begin),
-                do_sample=True,
-                temperature=1.0,
-                top_p=NUCLEUS,
-                top_k=0,
-                max_new_tokens=length,
-                pad_token_id=start,
-            )
-    texts = base.tokenizer.batch_decode(written[:, 1:], skip_special_tokens=True)
-    return [text for text in texts if text.strip()]
-
-
-def _documents(samples: list[str], source: str) -> Dataset:
-    from datasets import Dataset
-
-    return Dataset.from_list(
-        [
-            {
-                "id": f"sample-{index}",
-                "source": f"samples of {source}",
-                "domain": "text",
-                "text": text,
-            }
-            for index, text in enumerate(samples)
-        ]
-    )

@@ -1,51 +1,43 @@
-"""Which weights learn, and how fast: rates by row, adapters of low rank, an average of the weights.
+"""Which weights learn, and how fast: learning rates per embedding, and adapters of low rank.
 
 Axes: V rows of an embedding matrix.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from ..errors import ModelError
-from ..recipe import TrainingRecipe
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 CHUNK = 2**22  # numbers of an embedding matrix that are updated at once
-BETAS = (0.9, 0.95)
 
 
 class RowAdamW(torch.optim.AdamW):
-    """AdamW in which every row of the embedding matrices has a rate of its own.
+    """AdamW in which every row of the embedding matrices has a learning rate of its own.
 
     Scaling a row's gradient would do nothing, as Adam divides by the gradient's size; so its step
-    is scaled. Nothing
-    is copied: matrices are updated a few rows at a time. A row of rate 0 stays exactly.
+    is scaled. Nothing is copied: matrices are updated a few rows at a time. A row of rate 0 stays
+    exactly as it is.
 
     Args:
-        groups: parameter groups as for AdamW; in a group with `rows=True` are matrices of V rows,
+        groups: parameter groups as for AdamW; a group with `rows=True` holds matrices of V rows,
             without weight decay.
-        row_rates_V1: what the rate of such a group is multiplied by in each row; may be replaced
+        row_rates_V1: factors of the learning rate of each row of such a group; may be replaced
             between steps.
         options: for AdamW.
     """
 
-    def __init__(
-        self, groups: Sequence[dict[str, Any]], row_rates_V1: torch.Tensor, **options: Any
-    ) -> None:
+    def __init__(self, groups: list[Any], row_rates_V1: torch.Tensor, **options: Any) -> None:
         super().__init__([{"rows": False, **group} for group in groups], **options)
         self.row_rates_V1 = row_rates_V1
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of AdamW with every row at its rate."""
+        """Make one step of AdamW with every row at its rate."""
         groups = self.param_groups
         self.param_groups = [group for group in groups if not group["rows"]]
         try:
@@ -62,19 +54,14 @@ class RowAdamW(torch.optim.AdamW):
         state = self.state[matrix]
         if not state:
             state["step"] = torch.tensor(0.0)
-            state["exp_avg"], state["exp_avg_sq"] = (
-                torch.zeros_like(matrix),
-                torch.zeros_like(matrix),
-            )
+            state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(matrix) for _ in range(2))
         state["step"] += 1
         step, (beta_1, beta_2) = state["step"].item(), group["betas"]
-        rates_V1 = self.row_rates_V1.to(matrix.device, matrix.dtype) * (
-            group["lr"] / (1 - beta_1**step)
-        )
+        rate = group["lr"] / (1 - beta_1**step)
+        rates_V1 = self.row_rates_V1.to(matrix.device, matrix.dtype) * rate
         assert matrix.grad is not None
-        tensors = [
-            _local(one) for one in (matrix, matrix.grad, state["exp_avg"], state["exp_avg_sq"])
-        ]
+        whole = (matrix, matrix.grad, state["exp_avg"], state["exp_avg_sq"])
+        tensors = [_local(tensor) for tensor in whole]
         if len(tensors[0]) < len(matrix):
             rates_V1 = rates_V1[_first_row(matrix) :][: len(tensors[0])]
         rows = max(1, CHUNK // matrix.shape[1])
@@ -87,109 +74,62 @@ class RowAdamW(torch.optim.AdamW):
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:
-    """What this process holds of a tensor that may be spread over several."""
+    """Return the part that this process holds of a tensor that may be spread over several."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def _first_row(matrix: Any) -> int:
-    """The first row that this process holds of a matrix that is spread over several."""
+    """Return the first row that this process holds of a matrix that is spread over several."""
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-    offset: int = compute_local_shape_and_global_offset(
-        matrix.shape, matrix.device_mesh, matrix.placements
-    )[1][0]
-    return offset
+    spread = matrix.shape, matrix.device_mesh, matrix.placements
+    return int(compute_local_shape_and_global_offset(*spread)[1][0])
 
 
 def embedding_matrices(model: PreTrainedModel) -> list[torch.nn.Parameter]:
-    """The matrices with a row a token: one where input and output are tied, else two."""
+    """Return the matrices with one row per token: one if input and output are tied, else two."""
     heads = [model.get_input_embeddings(), model.get_output_embeddings()]
     return list({id(head.weight): head.weight for head in heads if head is not None}.values())
 
 
-def row_rates(
-    matrix: torch.Tensor, new_rows: Sequence[int], recipe: TrainingRecipe, *, rows_first: bool
-) -> torch.Tensor:
-    """The rate of each row as a multiple of the body's, of shape (V, 1).
+def row_rates(matrix: torch.Tensor, new_ids: list[int], old: float, new: float) -> torch.Tensor:
+    """Return factors of the body's learning rate for each embedding, of shape (V, 1).
 
     Args:
-        matrix: of V rows; the rates lie on its device.
-        new_rows: indices of the rows that count as new.
-        recipe: their rate and that of the others.
-        rows_first: whether this is the part of the run in which the others rest.
+        matrix: of V embeddings; the rates lie on its device.
+        new_ids: ids of the new tokens.
+        old: the factor of the other embeddings.
+        new: the factor of the new ones.
+
+    Example:
+        >>> row_rates(torch.zeros(3, 8), [2], old=0.5, new=5.0).flatten().tolist()
+        [0.5, 0.5, 5.0]
     """
-    rates_V1 = torch.full(
-        (len(matrix), 1),
-        0.0 if rows_first else recipe.old_embeddings_lr_scale,
-        device=matrix.device,
-    )
-    rates_V1[list(new_rows)] = recipe.new_embeddings_lr_scale
+    rates_V1 = torch.full((len(matrix), 1), old, device=matrix.device)
+    rates_V1[new_ids] = new
     return rates_V1
 
 
-def optimizer_for(
-    model: PreTrainedModel, new_rows: Sequence[int], recipe: TrainingRecipe
-) -> RowAdamW:
-    """AdamW in three groups: matrices, vectors (no decay), embedding rows (no decay, their own
-    rates).
+def optimizer_for(model: PreTrainedModel, rates_V1: torch.Tensor, arguments: Any) -> RowAdamW:
+    """Return AdamW in three groups: matrices, vectors (no decay), embeddings (no decay, own rates).
+
+    Args:
+        model: whose weights learn.
+        rates_V1: of the embeddings, as `row_rates` gives them.
+        arguments: `transformers.TrainingArguments`: learning rate, weight decay of matrices, betas.
     """
     matrices = embedding_matrices(model)
     of_rows = set(map(id, matrices))
     body = [p for p in model.parameters() if id(p) not in of_rows and p.requires_grad]
-    groups = [
-        {"params": [p for p in body if p.ndim >= 2], "weight_decay": 0.1},
-        {"params": [p for p in body if p.ndim < 2], "weight_decay": 0.0},
-        {"params": matrices, "weight_decay": 0.0, "rows": True},
-    ]
-    rates_V1 = row_rates(matrices[0], new_rows, recipe, rows_first=False)
-    return RowAdamW(groups, rates_V1, lr=recipe.learning_rate, betas=BETAS, fused=True)
+    decayed = {"params": [p for p in body if p.ndim >= 2], "weight_decay": arguments.weight_decay}
+    vectors = {"params": [p for p in body if p.ndim < 2], "weight_decay": 0.0}
+    embeddings = {"params": matrices, "weight_decay": 0.0, "rows": True}
+    betas, lr = (arguments.adam_beta1, arguments.adam_beta2), arguments.learning_rate
+    return RowAdamW([decayed, vectors, embeddings], rates_V1, lr=lr, betas=betas, fused=True)
 
 
-class Average:
-    """The exponential moving average of the weights that learn.
-
-    It stands in for replayed English to a degree: Elhady et al., arXiv 2506.00288.
-
-    Args:
-        model: whose weights are averaged.
-        kept: what a step keeps of the average.
-    """
-
-    FILE = "average.safetensors"
-
-    def __init__(self, model: PreTrainedModel, kept: float) -> None:
-        self._kept = kept
-        self._weights = {
-            name: weight for name, weight in model.named_parameters() if weight.requires_grad
-        }
-        self._average = {name: weight.detach().clone() for name, weight in self._weights.items()}
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Move the average towards the weights as they are now."""
-        torch._foreach_lerp_(
-            list(self._average.values()), list(self._weights.values()), 1 - self._kept
-        )
-
-    @torch.no_grad()
-    def apply(self) -> None:
-        """Set the weights to their average."""
-        for name, weight in self._weights.items():
-            weight.copy_(self._average[name])
-
-    def save(self, folder: Path) -> None:
-        """Write the average beside a checkpoint."""
-        save_file(self._average, folder / self.FILE)
-
-    def load(self, folder: Path) -> None:
-        """Read the average of a checkpoint."""
-        for name, value in load_file(folder / self.FILE).items():
-            self._average[name].copy_(value)
-
-
-def add_adapters(model: PreTrainedModel, rank: int) -> None:
-    """Freeze the body of a model and give its linear layers adapters of low rank; embedding rows
-    still learn.
+def add_adapters(model: PreTrainedModel, rank: int) -> Any:
+    """Freeze the body of a model and give its linear layers adapters; embeddings still learn.
 
     Source: LoRA, Hu et al. 2021, arXiv 2106.09685; it learns less and forgets less (arXiv
     2405.09673).
@@ -198,42 +138,19 @@ def add_adapters(model: PreTrainedModel, rank: int) -> None:
         model: changed in place.
         rank: of the adapters.
 
+    Returns:
+        A `peft.LoraModel`; its `merge_and_unload` adds the adapters to the weights of the model.
+
     Raises:
         ModelError: peft is not installed.
     """
     try:
-        from peft import LoraConfig, inject_adapter_in_model
+        from peft import LoraConfig, LoraModel
     except ImportError as error:
-        raise ModelError(
-            "training.lora_rank needs the package peft: pip install 'langadapt[lora]'"
-        ) from error
-    head = model.get_output_embeddings()
-    kinds = (torch.nn.Linear, *_transposed_linear())
-    names = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, kinds) and module is not head
-    ]
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names), model)
+        remedy = "pip install 'langadapt[lora]'"
+        raise ModelError(f"training.lora_rank needs the package peft: {remedy}") from error
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    adapters = LoraModel(model, config, "default")
     for matrix in embedding_matrices(model):
         matrix.requires_grad_(True)
-
-
-def merge_adapters(model: PreTrainedModel) -> None:
-    """Add adapters to the weights they sit on, and remove them."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for name, module in list(model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            module.merge()
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, module.get_base_layer())
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-
-
-def _transposed_linear() -> tuple[type, ...]:
-    """The linear layer of GPT-2, which keeps its weight the other way round."""
-    from transformers.pytorch_utils import Conv1D
-
-    return (Conv1D,)
+    return adapters

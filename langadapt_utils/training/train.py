@@ -1,18 +1,17 @@
-"""Train a model on a mixture, train its control, and save what came out."""
+"""Train a model on a mixture, train its control, and save the results."""
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PrinterCallback, set_seed
+from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from .. import hardware
 from ..corpus.contamination import check_contamination
@@ -21,23 +20,14 @@ from ..errors import ModelError
 from ..models import load_base, name_portable_class, quiet_transformers
 from ..recipe import Recipe, TrainingRecipe
 from ..vocabulary.change import VocabularyChange
-from ..workspace import PUBLISHED, Workspace
-from .losses import compile_layers, fuse_loss
-from .mixture import Mixture, mix, synthesize_english
+from ..workspace import PUBLISHED
+from .losses import can_fuse_loss, compile_layers, fuse_loss, layers_of
+from .mixture import Mixture, mix
 from .optimizer import add_adapters
-from .trainer import (
-    MixtureTrainer,
-    TrainingLog,
-    claim,
-    collate,
-    last_checkpoint,
-    run_digest,
-    training_arguments,
-)
+from .synthesis import synthesize_english
+from .trainer import MixtureTrainer, checkpoints_of, claim, run_digest, training_arguments
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from .trainer import Record, Report
 
 CHECKPOINTS, CONTROL_CHECKPOINTS = "checkpoints", "checkpoints-control"
@@ -48,17 +38,17 @@ class Training:
     """A trained model and how it got there.
 
     Attributes:
-        model: at the point of the way from start to trained weights that the recipe names.
-        steps: one record an optimiser step: `step`, `steps`, `tokens`, `bits_per_byte` of each
+        model: at the fraction of the way from start to trained weights that the recipe names.
+        steps: one record per training step: `step`, `steps`, `tokens`, `bits_per_byte` of each
             language seen in the step, `learning_rate`, `tokens_per_second`, `seconds_left`.
         seconds: spent on the steps of this process (a resumed run counts only its own).
-        levers: what decided its speed: precision, attention, compiled layers and so on.
+        settings: what decided its speed: precision, attention, compiled layers and so on.
     """
 
     model: PreTrainedModel
     steps: list[Record]
     seconds: float
-    levers: dict[str, Any]
+    settings: dict[str, Any]
 
 
 def train(
@@ -69,91 +59,107 @@ def train(
     folder: Path | str,
     *,
     seed: int = 0,
+    ema: float = 0.0,
+    embeddings_first: float = 0.0,
+    trainer_arguments: Mapping[str, Any] | None = None,
     report: Report = lambda record: None,
 ) -> Training:
     """Train a copy of a model on a mixture.
 
     Args:
-        model: with rows for the new tokens; stays as it is.
-        change: says which rows are new.
+        model: with embeddings for the new tokens; stays as it is.
+        change: says which embeddings are new.
         mixture: the sequences, in the order of training.
         recipe: rates, schedule, batch, precision.
-        folder: for checkpoints; a run that was stopped goes on from the last one.
-        report: called with each record of `Training.steps` as it is made, and with `doing` where
-            there is more to say.
+        folder: for checkpoints; a stopped run resumes from the last one.
+        seed: of the Trainer and of adapters.
+        ema: fraction of the moving average of the weights that a step keeps; 0: no average.
+        embeddings_first: fraction of the steps in which new embeddings alone learn.
+        trainer_arguments: replace defaults by names of `transformers.TrainingArguments`, such as
+            `warmup_steps`, `weight_decay`, `max_grad_norm`, `lr_scheduler_kwargs`.
+        report: called with each record of `Training.steps`, and with `doing` if there is more to
+            say.
 
     Raises:
         ModelError: the loss is not finite or has diverged (the last checkpoint is kept), memory is
             not enough, or a package that the recipe needs is missing.
     """
-    folder = Path(folder)
-    if (
-        "tensorboard" in recipe.report_to
-    ):  # whose default is beside the checkpoints, which are deleted
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.parent / "tensorboard"))
-    arguments, batches = training_arguments(mixture, recipe, folder, seed)
-    if (
-        recipe.attention == "flash_attention_2"
-        and mixture.separate_documents
-        and batches.sequences > 1
-    ):
-        raise ModelError(
-            "training.attention=flash_attention_2 keeps documents apart in micro-batches of one sequence alone: set "
-            "mixture.separate_documents=false, or training.attention=sdpa"
-        )
-    claim(folder, arguments, run_digest(mixture, recipe, model, change, seed))
-    hardware.keep_freed_memory()
-    hardware.use_all_cores()
+    folder, given = Path(folder), {"seed": seed, **(trainer_arguments or {})}
+    arguments = training_arguments(mixture, recipe, folder, given)
+    shape = (model.config.model_type, model.num_parameters(), change.size, len(change.added))
+    others = (shape, sorted(given.items()), ema, embeddings_first)
+    claim(folder, run_digest(mixture, recipe, others), write=arguments.should_save)
     learner = copy.deepcopy(model)
     set_seed(seed)
-    if recipe.lora_rank:
-        add_adapters(learner, recipe.lora_rank)
-    try:
-        learner.set_attn_implementation(recipe.attention)
-    except (ImportError, ValueError) as error:
-        raise ModelError(
-            f"training.attention={recipe.attention} cannot be used here: set it to sdpa"
-        ) from error
-    if recipe.gradient_checkpointing:
-        learner.gradient_checkpointing_enable()
-    on_gpu = hardware.device().type == "cuda"
-    levers = {
-        "precision": "bfloat16" if arguments.bf16 else "float32",
-        "attention": recipe.attention,
-        "documents separate": mixture.separate_documents,
-        "gradient checkpointing": recipe.gradient_checkpointing,
-        "fused loss": on_gpu and recipe.fused_loss and fuse_loss(learner),
-        "compiled layers": on_gpu and recipe.compile_layers and compile_layers(learner),
-        "processes": arguments.world_size,
-    }
-    tokens = mixture.length * batches.sequences * batches.accumulated * arguments.world_size
-    log = TrainingLog(report, tokens, recipe.checkpoint_minutes)
-    trainer = MixtureTrainer(
-        model=learner,
-        args=arguments,
-        train_dataset=mixture,
-        data_collator=collate,
-        callbacks=[log],
-        new_rows=list(change.added),
-        recipe=recipe,
-        log=log,
-    )
-    trainer.remove_callback(PrinterCallback)
-    log.say("training: " + ", ".join(f"{lever} {value}" for lever, value in levers.items()))
-    with quiet_transformers():
-        try:
-            trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
-                raise ModelError(
-                    f"memory is not enough for {batches.sequences * mixture.length} tokens at once: halve "
-                    "training.micro_batch_tokens (the batch stays the same), or mixture.sequence_length"
-                ) from error
-            raise
+    adapters = add_adapters(learner, recipe.lora_rank) if recipe.lora_rank else None
+    settings = speed_settings(learner, mixture, recipe, arguments)
+    _apply(learner, settings)
+    parts = {"model": learner, "args": arguments, "train_dataset": mixture}
+    trainer = MixtureTrainer(recipe, list(change.added), report, embeddings_first, **parts)
+    if ema:
+        trainer.keep_average(ema)
+    trainer.steps.say("training: " + ", ".join(f"{name} {x}" for name, x in settings.items()))
+    _run(trainer, folder)
     trained = trainer.trained_model(model)
+    if adapters:
+        adapters.merge_and_unload()
+        trained.requires_grad_(True)
     trained.set_attn_implementation(model.config._attn_implementation)
     _blend(model, trained, recipe.interpolation)
-    return Training(trained.eval(), log.records, log.seconds, levers)
+    return Training(trained.eval(), trainer.steps.records, trainer.steps.seconds, settings)
+
+
+def speed_settings(
+    model: PreTrainedModel, mixture: Mixture, recipe: TrainingRecipe, arguments: TrainingArguments
+) -> dict[str, Any]:
+    """Return what decides the speed of training, from the recipe, the hardware and the model.
+
+    Args:
+        model: is only looked at.
+        mixture: says whether documents are separate.
+        recipe: says what is wanted.
+        arguments: of the Trainer.
+    """
+    on_gpu, processes = hardware.device().type == "cuda", arguments.world_size
+    precision = "bfloat16" if arguments.bf16 else "float32"
+    fused = on_gpu and recipe.fused_loss and can_fuse_loss(model)
+    compiled = on_gpu and recipe.compile_layers and layers_of(model) is not None
+    settings: dict[str, Any] = {"precision": precision, "attention": recipe.attention}
+    settings |= {"documents separate": mixture.separate_documents}
+    settings |= {"gradient checkpointing": recipe.gradient_checkpointing}
+    return settings | {"fused loss": fused, "compiled layers": compiled, "processes": processes}
+
+
+def _apply(model: PreTrainedModel, settings: Mapping[str, Any]) -> None:
+    """Give a model its attention and what makes it faster; let torch use this machine well."""
+    hardware.keep_freed_memory()
+    hardware.use_all_cores()
+    try:
+        model.set_attn_implementation(settings["attention"])
+    except (ImportError, ValueError) as error:
+        problem = f"training.attention={settings['attention']} cannot be used here"
+        raise ModelError(f"{problem}: set it to sdpa") from error
+    if settings["gradient checkpointing"]:
+        model.gradient_checkpointing_enable()
+    if settings["fused loss"]:
+        fuse_loss(model)
+    if settings["compiled layers"]:
+        compile_layers(model)
+
+
+def _run(trainer: MixtureTrainer, folder: Path) -> None:
+    """Train from the last checkpoint in a folder, if there is one."""
+    last = [str(path) for path in checkpoints_of(folder)[-1:]]
+    tokens = trainer.args.train_batch_size * trainer.train_dataset.length
+    with quiet_transformers():
+        try:
+            trainer.train(resume_from_checkpoint=last[0] if last else None)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+                remedy = "halve training.micro_batch_tokens (the batch stays the same)"
+                problem = f"memory is not enough for {tokens} tokens at once"
+                raise ModelError(f"{problem}: {remedy}, or mixture.sequence_length") from error
+            raise
 
 
 def train_control(
@@ -164,40 +170,40 @@ def train_control(
     folder: Path,
     *,
     report: Report = lambda record: None,
+    **options: Any,
 ) -> PreTrainedModel | None:
-    """What forgetting is measured against: a copy of the start that learns from the English of a
-    mixture alone.
+    """Train a copy of the start on the English of a mixture alone, to measure forgetting against.
 
-    It sees the same English sequences in the same order as the adapted model, in batches of its own
-    (what fills none is left out) and through a whole schedule of rates. None where the recipe wants
-    no control, where there is less than a batch of English, or nothing but English.
+    It sees the same English sequences in the same order as the adapted model, with its own batches
+    (an incomplete last batch is dropped) and its own learning-rate schedule. Returns None if the
+    recipe wants no control, if there is less than a batch of English, or nothing but English.
 
     Args:
-        start: the model with rows for the new tokens; stays as it is.
-        change: says which rows are new.
+        start: the model with embeddings for the new tokens; stays as it is.
+        change: says which embeddings are new.
         mixture: that the adapted model learns from.
         recipe: of the run.
         folder: of the training stage; checkpoints lie in it until `save_adapted` deletes them.
         report: called with `doing` as steps are made.
+        options: of `train`, as for the adapted model.
     """
     english = mixture.only("en")
     too_little = len(english) * english.length < recipe.training.batch_tokens
     if not recipe.mixture.control or too_little or len(english) == len(mixture):
         return None
-    untracked = recipe.training.model_copy(update={"report_to": []})  # a tracker has one run
+    settings = recipe.training.model_copy(update={"report_to": []})  # a tracker has one run
 
-    def told(record: Record) -> None:
-        report(
-            {"doing": f"control: step {record['step']} of {record['steps']}"}
-            if "step" in record
-            else record
-        )
+    def report_control(record: Record) -> None:
+        if "step" in record:
+            record = {"doing": f"control: step {record['step']} of {record['steps']}"}
+        report(record)
 
-    return train(start, change, english, untracked, folder / CONTROL_CHECKPOINTS, report=told).model
+    options |= {"report": report_control}
+    return train(start, change, english, settings, folder / CONTROL_CHECKPOINTS, **options).model
 
 
 def interpolate(start: PreTrainedModel, end: PreTrainedModel, share: float) -> PreTrainedModel:
-    """A model whose weights lie between those of two models of one shape.
+    """Return a model whose weights lie between those of two models of one shape.
 
     Args:
         start: returned (as a copy) at share 0.
@@ -221,42 +227,37 @@ def _blend(start: PreTrainedModel, end: PreTrainedModel, share: float) -> None:
 def mixture_of(
     recipe: Recipe, change: VocabularyChange, *, report: Callable[[str], None] = lambda line: None
 ) -> Mixture:
-    """What a recipe trains on.
+    """Return the mixture that a recipe trains on.
 
     Raises:
-        CorpusError: text is missing, or some that is measured on would be trained on.
+        CorpusError: text is missing, or evaluation text would be trained on.
     """
-    corpus = load_corpus(recipe.corpus, recipe.language)
+    corpus, budget = load_corpus(recipe.corpus, recipe.language), recipe.training.budget_tokens
     if recipe.mixture.english_from == "model":
         corpus = synthesize_english(corpus, load_base(recipe.base), recipe, report=report)
     check_contamination(corpus, documents=recipe.evaluation.documents)
-    return mix(
-        corpus, change.tokenizer, recipe.mixture, budget_tokens=recipe.training.budget_tokens
-    )
+    return mix(corpus, change.tokenizer, recipe.mixture, budget_tokens=budget)
 
 
 def save_adapted(
     model: PreTrainedModel,
-    steps: list[dict[str, Any]],
+    steps: list[Record],
     change: VocabularyChange,
-    run: Workspace,
     folder: Path,
     *,
     control: PreTrainedModel | None = None,
 ) -> None:
-    """Write the adapted model as a stock Hugging Face folder with a model card, and the log of its
-    training.
+    """Write the adapted model as a stock Hugging Face folder, and the log of its training.
 
     Args:
         model: after training.
         steps: the records of its training.
         change: of the vocabulary; its tokenizer goes with the model.
-        run: whose recipe the card names.
         folder: of the training stage, as `Workspace.writing` gives it; its checkpoints are deleted.
         control: the model that learned from English alone; it stays in the folder of the stage.
     """
-    published = folder / PUBLISHED / "model"
-    for trained, place in ((model, published), (control, folder / "control")):
+    models = {folder / PUBLISHED / "model": model, folder / "control": control}
+    for place, trained in models.items():
         if trained is not None:
             trained.save_pretrained(place)
             change.tokenizer.save_pretrained(place)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..display.figures import colour_of, finish, new_axes, running_mean
@@ -13,58 +13,52 @@ from ..languages import language_name
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .trainer import Report
+    from .trainer import Record, Report
 
 
-def plot_training(
-    steps: Sequence[Mapping[str, Any]], target: str, *, ax: Axes | None = None
-) -> Axes:
-    """Training loss of each language in bits per byte against tokens seen: each step, and a running
-    mean.
+def plot_training(steps: Sequence[Record], target: str, *, ax: Axes | None = None) -> Axes:
+    """Plot the training loss of each language: each step, and a running mean.
+
+    Args:
+        steps: records of a training run.
+        target: the target language.
+        ax: axes to draw into; without, new ones.
     """
     ax = ax or new_axes()
-    for code, points in _losses(steps, target).items():
-        x, y = zip(*points, strict=True)
-        ax.plot(x, y, color=colour_of(code), alpha=0.25, linewidth=1)
-        style = "-" if code != "en" else "--"
-        ax.plot(
-            x, running_mean(y), color=colour_of(code), linestyle=style, label=language_name(code)
-        )
+    for code, (tokens, losses) in _losses(steps, target).items():
+        colour, style = colour_of(code), "--" if code == "en" else "-"
+        ax.plot(tokens, losses, color=colour, alpha=0.25, linewidth=1)
+        mean = running_mean(losses)
+        ax.plot(tokens, mean, color=colour, linestyle=style, label=language_name(code))
     ax.set_xlabel("tokens seen")
     ax.set_ylabel("training loss, bits per byte")
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     ax.legend(frameon=False)
-    ends = (
-        f"{language_name(row['language'])} {row['first']:.2f} → {row['last']:.2f}"
-        for row in loss_ends(steps, target)
-    )
-    return finish(ax, "Training loss: " + ", ".join(ends))
+    ends = loss_ends(steps, target)
+    change = (f"{language_name(x['language'])} {x['first']:.2f} → {x['last']:.2f}" for x in ends)
+    return finish(ax, "Training loss: " + ", ".join(change))
 
 
-def loss_ends(steps: Sequence[Mapping[str, Any]], target: str) -> list[dict[str, Any]]:
-    """The running mean of the training loss, in bits per byte, at the `first` and the `last` step
-    of each language.
+def loss_ends(steps: Sequence[Record], target: str) -> list[dict[str, Any]]:
+    """Return the running mean of the training loss of each language at its `first` and `last` step.
+
+    Example:
+        >>> loss_ends([{"tokens": 10, "bits_per_byte": {"target": 2.5}}], "hu")
+        [{'language': 'hu', 'first': 2.5, 'last': 2.5}]
     """
-    means = {
-        code: running_mean([loss for _, loss in points])
-        for code, points in _losses(steps, target).items()
-    }
-    return [
-        {"language": code, "first": values[0], "last": values[-1]} for code, values in means.items()
-    ]
+    curves = _losses(steps, target).items()
+    means = {code: running_mean(losses) for code, (_, losses) in curves}
+    return [{"language": code, "first": mean[0], "last": mean[-1]} for code, mean in means.items()]
 
 
-def _losses(steps: Sequence[Mapping[str, Any]], target: str) -> dict[str, list[tuple[int, float]]]:
-    """Tokens seen and loss of each step, by language."""
-    found = {
-        code: [
-            (step["tokens"], step["bits_per_byte"][key])
-            for step in steps
-            if key in step["bits_per_byte"]
-        ]
-        for key, code in (("target", target), ("en", "en"))
-    }
-    return {code: points for code, points in found.items() if points}
+def _losses(steps: Sequence[Record], target: str) -> dict[str, tuple[list[int], list[float]]]:
+    """Return tokens seen and loss of each step, by language."""
+    curves = {}
+    for key, code in (("target", target), ("en", "en")):
+        if seen := [step for step in steps if key in step["bits_per_byte"]]:
+            losses = [step["bits_per_byte"][key] for step in seen]
+            curves[code] = [step["tokens"] for step in seen], losses
+    return curves
 
 
 def live_curve(target: str, report: Report, *, seconds: float = 15.0) -> Report:
@@ -72,17 +66,17 @@ def live_curve(target: str, report: Report, *, seconds: float = 15.0) -> Report:
 
     Args:
         target: the target language.
-        report: what else is told of each record, such as `Workspace.reporter`.
-        seconds: between drawings; nothing is drawn in a run that is shorter.
+        report: also called with each record, such as `Workspace.reporter`.
+        seconds: between drawings; a shorter run draws nothing.
 
     Returns:
-        To be given to `train` as `report`.
+        The `report` of `train`.
     """
     from IPython.display import display
 
     place, steps, drawn = display(Html(""), display_id=True), [], time.monotonic()
 
-    def reported(record: dict[str, Any]) -> None:
+    def show_record(record: Record) -> None:
         nonlocal drawn
         report(record)
         if "step" in record:
@@ -93,4 +87,4 @@ def live_curve(target: str, report: Report, *, seconds: float = 15.0) -> Report:
                 drawn = time.monotonic()
                 place.update(show(plot_training(steps, target)))
 
-    return reported
+    return show_record

@@ -15,9 +15,11 @@ from transformers import (
 
 from helpers.tiny import GROUPED, SMALL, gpt2, llama
 from langadapt_utils.training.losses import (
+    can_fuse_loss,
     compile_layers,
     fuse_loss,
     language_losses,
+    layers_of,
     shifted_targets,
     undo_speedups,
 )
@@ -100,7 +102,9 @@ def test_the_fused_loss_and_its_gradients_are_the_plain_ones(make: Any, liger: N
     results = []
     for fused in (False, True):
         model = make(300)
-        assert not fused or fuse_loss(model)
+        if fused:
+            assert can_fuse_loss(model)
+            fuse_loss(model)
         sum(language_losses(model, IDS, POSITIONS, 3)).backward()  # type: ignore[union-attr]
         results.append([parameter.grad for parameter in model.parameters()])
     for plain, fused_gradient in zip(*results, strict=True):
@@ -110,7 +114,8 @@ def test_the_fused_loss_and_its_gradients_are_the_plain_ones(make: Any, liger: N
 def test_speedups_leave_nothing_behind(liger: None) -> None:
     model = llama(300)
     before, plain = model(IDS).logits, language_losses(model, IDS, POSITIONS, 3)
-    assert fuse_loss(model)
+    fuse_loss(model)
+    assert model.langadapt_fused
     undo_speedups(model)
     assert torch.equal(model(IDS).logits, before)
     assert torch.equal(torch.stack(language_losses(model, IDS, POSITIONS, 3)), torch.stack(plain))
@@ -119,13 +124,13 @@ def test_speedups_leave_nothing_behind(liger: None) -> None:
 def test_a_head_that_does_more_than_multiply_is_not_fused(liger: None) -> None:
     model = gemma2(300)
     before = model(IDS).logits
-    assert not fuse_loss(model)
+    assert not can_fuse_loss(model)
     assert torch.equal(model(IDS).logits, before)
 
 
 def test_no_fused_loss_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "liger_kernel.transformers", None)
-    assert not fuse_loss(llama(300))
+    assert not can_fuse_loss(llama(300))
 
 
 def test_every_layer_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,5 +138,8 @@ def test_every_layer_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__)
     )
-    assert compile_layers(llama(300)) and compiled == ["LlamaDecoderLayer"] * 2
-    assert not compile_layers(torch.nn.Linear(2, 2))  # type: ignore[arg-type]
+    compile_layers(llama(300))
+    assert compiled == ["LlamaDecoderLayer"] * 2
+    assert layers_of(torch.nn.Linear(2, 2)) is None
+    compile_layers(torch.nn.Linear(2, 2))
+    assert len(compiled) == 2

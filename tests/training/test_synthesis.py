@@ -9,8 +9,8 @@ from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.errors import ModelError
 from langadapt_utils.models import Base
 from langadapt_utils.recipe import Recipe
-from langadapt_utils.training import mixture
-from langadapt_utils.training.mixture import synthesize_english
+from langadapt_utils.training import synthesis
+from langadapt_utils.training.synthesis import synthesize_english
 
 RECIPE = Recipe.profile(
     "smoke",
@@ -51,7 +51,7 @@ def test_samples_are_made_once_and_more_only_where_more_are_needed(
     )
     more = list(synthesize_english(corpora["hu"], base, longer).train["en"]["text"])
     assert more[: len(first)] == first and len(more) > len(first)
-    monkeypatch.setattr(mixture, "_sample", None)
+    monkeypatch.setattr(synthesis, "_sample", None)
     assert list(synthesize_english(corpora["hu"], base, RECIPE).train["en"]["text"]) == more
 
 

@@ -32,7 +32,6 @@ SMALL = {
     "training.budget_tokens": 5_120,
     "training.learning_rate": 3e-3,
     "training.precision": "float32",
-    "training.ema": 0.9,
     "corpus.english": ["builtin"],
 }
 Prepare = Callable[..., Path]
@@ -72,7 +71,7 @@ def start(
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate()
     assert process.returncode == 0, err
     return out
 
@@ -141,6 +140,6 @@ def test_a_process_that_is_killed_again_and_again_loses_nothing(prepare: Prepare
 
 def test_what_is_missing_is_one_sentence(prepare: Prepare, tmp_path: Path) -> None:
     process = start(tmp_path / "nowhere")
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate()
     assert process.returncode == 1 and err.splitlines()[-1].startswith("error: ")
     assert "is not a run folder" in err and "Traceback" not in err

@@ -12,7 +12,7 @@ from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.errors import CorpusError
 from langadapt_utils.recipe import MixtureRecipe, Schedule
 from langadapt_utils.tokens import document_start
-from langadapt_utils.training.mixture import Mixture, english_shares, interleave, mix
+from langadapt_utils.training.mixture import Mixture, Stream, english_shares, interleave, mix
 from langadapt_utils.vocabulary.change import VocabularyChange
 
 RECIPE = MixtureRecipe(sequence_length=32)
@@ -38,7 +38,7 @@ def test_many_streams_keep_their_shares(weights: list[float], sequences: int) ->
 
 
 def test_early_english_is_at_the_beginning_alone() -> None:
-    shares = english_shares(10, MixtureRecipe(english_share=0.5, schedule="early", early_part=0.2))
+    shares = english_shares(10, MixtureRecipe(english_share=0.5, schedule="early"), early_part=0.2)
     assert shares.tolist() == [0.5] * 2 + [0.0] * 8
 
 
@@ -125,12 +125,7 @@ def ids(mixture: Mixture) -> list[list[int]]:
 
 def test_the_order_follows_the_seed(corpora: dict[str, Corpus], change: VocabularyChange) -> None:
     one, two, other = (
-        mix(
-            corpora["hu"],
-            change.tokenizer,
-            MixtureRecipe(sequence_length=32, seed=seed),
-            budget_tokens=640,
-        )
+        mix(corpora["hu"], change.tokenizer, RECIPE, budget_tokens=640, seed=seed)
         for seed in (0, 0, 1)
     )
     assert ids(one) == ids(two) != ids(other)
@@ -169,6 +164,32 @@ def test_each_pass_has_every_document_once_in_an_order_of_its_own(
     assert (
         sorted(passes[0]) == sorted(passes[1]) == sorted(texts["text"]) and passes[0] != passes[1]
     )
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=3), min_size=1, max_size=3),
+    st.integers(1, 12),
+)
+def test_a_stream_is_its_documents_end_to_end_in_passes(shards: list[list[int]], T: int) -> None:
+    """The plain reference: all passes written out, token by token."""
+    sizes = [size for shard in shards for size in shard]
+    begins = np.cumsum([0, *sizes])
+    parts = np.split(
+        np.arange(begins[-1], dtype=np.int32), np.cumsum([sum(s) for s in shards])[:-1]
+    )
+    stream = Stream("hu", parts, begins, np.arange(len(sizes)), T, 0, len(sizes))
+    tokens, positions = [], []
+    for turn in range(5):
+        documents, _ = stream._pass(turn)
+        assert sorted(documents) == list(range(len(sizes)))
+        for document in documents:
+            tokens += range(begins[document], begins[document + 1])
+            positions += range(sizes[document])
+    for index in reversed(range(len(tokens) // T)):
+        ids, counted = stream.sequence(index)
+        inside = slice(index * T, (index + 1) * T)
+        assert ids.tolist() == tokens[inside]
+        assert counted.tolist() == [min(n, i) for i, n in enumerate(positions[inside])]
 
 
 def test_text_is_encoded_once_and_found_again(
@@ -215,8 +236,10 @@ def test_temperature_levels_sources(corpora: dict[str, Corpus], change: Vocabula
     )
     shares = {}
     for temperature in (1.0, 2.0, 1e9):
-        recipe = MixtureRecipe(sequence_length=32, english_share=0.2, temperature=temperature)
-        mixture = mix(corpus, change.tokenizer, recipe, budget_tokens=32_000)
+        recipe = MixtureRecipe(sequence_length=32, english_share=0.2)
+        mixture = mix(
+            corpus, change.tokenizer, recipe, budget_tokens=32_000, temperature=temperature
+        )
         assert mixture.share("en") == pytest.approx(0.2, abs=0.002)
         shares[temperature] = mixture.order.count("hu: small") / len(mixture)
     sizes = [

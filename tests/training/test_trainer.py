@@ -1,0 +1,233 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+
+from helpers.training import RECIPE, stop_at, weights
+from langadapt_utils.corpus.corpus import Corpus
+from langadapt_utils.errors import ModelError
+from langadapt_utils.recipe import MixtureRecipe
+from langadapt_utils.training import trainer
+from langadapt_utils.training.mixture import Mixture, mix
+from langadapt_utils.training.train import train
+from langadapt_utils.training.trainer import TrainingLog, divide_batch
+from langadapt_utils.vocabulary.change import VocabularyChange
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_ones(
+    start: PreTrainedModel,
+    change: VocabularyChange,
+    mixture: Mixture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = RECIPE.model_copy(update={"checkpoint_minutes": 1e-6})
+    free = iter([10**12] * 3 + [1_000] * 20)
+    monkeypatch.setattr(trainer, "free_bytes", lambda folder: next(free))
+    said: list[dict[str, Any]] = []
+
+    def stop(record: dict[str, Any]) -> None:
+        said.append(record)
+        if record.get("step") == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(start, change, mixture, recipe, tmp_path, report=stop)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-3", "run.txt"}
+    assert [record["doing"] for record in said if "doing" in record][1].startswith(
+        "no checkpoint: "
+    )
+    monkeypatch.setattr(
+        Trainer, "_save_optimizer_and_scheduler", lambda *_: (_ for _ in ()).throw(OSError("disk"))
+    )
+    monkeypatch.setattr(trainer, "free_bytes", lambda folder: 10**12)
+    with pytest.raises(OSError, match="disk"):
+        train(start, change, mixture, recipe, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-3", "run.txt"}
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
+) -> None:
+    with torch.no_grad():
+        start.model.norm.weight.fill_(float("inf"))
+    with pytest.raises(
+        ModelError,
+        match=r"is not finite at step 1: start another run with a lower training\.learning_rate",
+    ):
+        train(start, change, mixture, RECIPE, tmp_path)
+
+
+def test_a_loss_that_diverges_stops_the_run_and_keeps_the_last_checkpoint(
+    start: PreTrainedModel, change: VocabularyChange, corpora: dict[str, Corpus], tmp_path: Path
+) -> None:
+    mixture = mix(
+        corpora["hu"], change.tokenizer, MixtureRecipe(sequence_length=32), budget_tokens=25_600
+    )
+    recipe = RECIPE.model_copy(update={"learning_rate": 3.0, "checkpoint_minutes": 1e-6})
+    slowly = {"warmup_steps": 100}
+    for _ in range(2):  # going on does not make it well
+        with pytest.raises(
+            ModelError, match=r"diverges: .* by step \d+: start another run with a lower training"
+        ):
+            train(start, change, mixture, recipe, tmp_path, trainer_arguments=slowly)
+    states = [
+        json.loads((path / "trainer_state.json").read_text())
+        for path in tmp_path.glob("checkpoint-*")
+    ]
+    bits = [
+        [record["bits_per_byte"]["target"] for record in state["log_history"]] for state in states
+    ]
+    assert bits and all(values[-1] < 1.6 * min(values) for values in bits)
+
+
+def test_the_average_of_the_weights_is_what_it_says_and_resumes(
+    start: PreTrainedModel,
+    change: VocabularyChange,
+    mixture: Mixture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = 0.9
+    recipe = RECIPE.model_copy(update={"interpolation": 1.0, "checkpoint_minutes": 1e-6})
+    every = {0: weights(start)}
+
+    class Snapshots(TrainingLog):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            super().on_step_end(args, state, control, **kwargs)
+            every[state.global_step] = weights(kwargs["model"])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "TrainingLog", Snapshots)
+        whole = train(start, change, mixture, recipe, tmp_path / "whole", ema=kept)
+    assert sorted(every) == list(range(11))
+    expected = every[0]
+    for step in range(1, len(every)):
+        expected = {
+            name: kept * value + (1 - kept) * every[step][name] for name, value in expected.items()
+        }
+    for name, value in weights(whole.model).items():
+        torch.testing.assert_close(value, expected[name])
+    with pytest.raises(KeyboardInterrupt):
+        train(start, change, mixture, recipe, tmp_path / "stopped", ema=kept, report=stop_at(6))
+    resumed = train(start, change, mixture, recipe, tmp_path / "stopped", ema=kept)
+    assert all(
+        torch.equal(weights(resumed.model)[name], value)
+        for name, value in weights(whole.model).items()
+    )
+
+
+def test_arguments_of_the_trainer_replace_the_defaults(
+    start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
+) -> None:
+    recipe = RECIPE.model_copy(update={"schedule": "wsd"})
+    given = {"warmup_steps": 5, "lr_scheduler_kwargs": {"num_decay_steps": 1}}
+    plain = train(start, change, mixture, recipe, tmp_path / "plain").steps
+    steps = train(start, change, mixture, recipe, tmp_path / "given", trainer_arguments=given).steps
+    assert [step["learning_rate"] / RECIPE.learning_rate for step in plain] == pytest.approx(
+        [1.0] * 8 + [0.5, 0.0]
+    )
+    assert [step["learning_rate"] / RECIPE.learning_rate for step in steps] == pytest.approx(
+        [0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0]
+    )
+
+
+def test_stable_rates_stay_and_then_decay(
+    start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
+) -> None:
+    recipe = RECIPE.model_copy(update={"schedule": "wsd"})
+    given = {"warmup_steps": 2, "lr_scheduler_kwargs": {"num_decay_steps": 3}}
+    steps = train(start, change, mixture, recipe, tmp_path, trainer_arguments=given).steps
+    rates = [record["learning_rate"] for record in steps]
+    assert (
+        rates[1:7] == [recipe.learning_rate] * 6
+        and rates[0] < rates[1]
+        and rates[-1] < rates[-2] < rates[6]
+    )
+
+
+@pytest.mark.parametrize(
+    ("micro", "processes"), [(32, 1), (96, 1), (256, 1), (9_999, 1), (64, 2), (256, 4), (160, 1)]
+)
+def test_a_batch_has_the_same_tokens_however_it_is_shared_out(
+    mixture: Mixture, micro: int, processes: int
+) -> None:
+    recipe = RECIPE.model_copy(update={"micro_batch_tokens": micro})
+    sequences, accumulated, steps = divide_batch(mixture, recipe, processes)
+    assert sequences * accumulated * processes * 32 == RECIPE.batch_tokens
+    assert steps == 10 and sequences * 32 <= max(micro, 32)
+    with pytest.raises(
+        ModelError, match="8 sequences cannot be shared out evenly among 3 processes"
+    ):
+        divide_batch(mixture, RECIPE, 3)
+
+
+def test_checkpoints_of_another_run_are_not_taken_for_ones_own(
+    start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
+) -> None:
+    train(start, change, mixture, RECIPE.model_copy(update={"checkpoint_minutes": 1e-6}), tmp_path)
+    with pytest.raises(
+        ModelError, match="holds checkpoints of a run with another recipe: delete it"
+    ):
+        train(start, change, mixture, RECIPE.model_copy(update={"learning_rate": 1e-3}), tmp_path)
+    same = train(
+        start, change, mixture, RECIPE.model_copy(update={"micro_batch_tokens": 64}), tmp_path
+    )
+    assert len(same.steps) == 10
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_weights_are_spoilt(
+    start: PreTrainedModel,
+    change: VocabularyChange,
+    mixture: Mixture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe, losses, calls = (
+        RECIPE.model_copy(update={"checkpoint_minutes": 1e-6}),
+        trainer.language_losses,
+        [0],
+    )
+
+    def poisoned(*given: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        calls[0] += 1
+        target, english = losses(*given)
+        if calls[0] == 11:  # the first micro-batch of the sixth step
+            target.register_hook(lambda gradient: gradient * float("inf"))
+        return target, english
+
+    monkeypatch.setattr(trainer, "language_losses", poisoned)
+    with pytest.raises(ModelError, match="a gradient is not finite at step 6: start another run"):
+        train(start, change, mixture, recipe, tmp_path)
+    monkeypatch.undo()
+    assert len(train(start, change, mixture, recipe, tmp_path).steps) == 10
+
+
+def test_trackers_get_the_loss_of_each_language(
+    start: PreTrainedModel,
+    change: VocabularyChange,
+    mixture: Mixture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    logged: list[dict[str, float]] = []
+
+    class Tracker(TrainerCallback):  # type: ignore[misc]
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any
+        ) -> None:
+            logged.append(dict(logs))
+
+    monkeypatch.setattr(
+        "transformers.trainer.get_reporting_integration_callbacks", lambda names: [Tracker]
+    )
+    steps = train(
+        start, change, mixture, RECIPE.model_copy(update={"report_to": ["tensorboard"]}), tmp_path
+    ).steps
+    assert [one["bits_per_byte_en"] for one in logged[:10]] == [
+        step["bits_per_byte"]["en"] for step in steps
+    ]
+    assert "loss" in logged[0] and "grad_norm" in logged[0]
