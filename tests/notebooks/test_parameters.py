@@ -29,6 +29,7 @@ def test_papermill_parameters_are_checked(
         papermill.execute_notebook(notebook, tmp_path / "out.ipynb", values, progress_bar=False)
 
 
+@pytest.mark.slow
 def test_stages_before_are_built_on_request(tiny_folder: Path, tmp_path: Path) -> None:
     notebook = ROOT / "notebooks" / NOTEBOOKS["02_vocabulary"]
     values = {

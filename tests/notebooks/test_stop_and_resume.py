@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,19 +12,33 @@ from pathlib import Path
 
 import psutil
 import pytest
+from transformers import PreTrainedTokenizerFast
 
-OPTIONS = [
-    "training.checkpoint_minutes=0.001",
-    "training.budget_tokens=40960",
-    "corpus.english=builtin",
-]
+from helpers.tiny import llama, saved
+from langadapt_utils.recipe import Recipe
+from langadapt_utils.runner import run_notebooks
+from langadapt_utils.workspace import STAGES
+
+OPTIONS = {
+    "corpus.english": "builtin",
+    "training.checkpoint_minutes": 0.001,
+    "training.budget_tokens": 40_960,
+}
 
 
-def start(base: Path, folder: Path) -> subprocess.Popen[str]:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A run folder whose first three stages are complete."""
+    folder = tmp_path_factory.mktemp("prepared")
+    base = saved(llama(len(tokenizer)), tokenizer, folder / "base")
+    recipe = Recipe.profile("smoke", overrides={**OPTIONS, "base": str(base.folder)})
+    return run_notebooks(recipe, folder / "run", stages=STAGES[:3]).folder
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", "from langadapt_utils.cli import entry; entry()", "run"]
-    options = [part for option in (*OPTIONS, f"base={base}") for part in ("-p", option)]
     return subprocess.Popen(
-        [*command, "--profile", "smoke", "--run", str(folder), *options],
+        [*command, "--run", str(folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -35,10 +50,10 @@ def start(base: Path, folder: Path) -> subprocess.Popen[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
 def test_a_run_that_is_stopped_in_training_goes_on_from_its_checkpoint(
-    how: signal.Signals, tiny_folder: Path, tmp_path: Path
+    how: signal.Signals, prepared: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "run"
-    process = start(tiny_folder, folder)
+    folder = shutil.copytree(prepared, tmp_path / "run")
+    process = start(folder)
     checkpoints = folder / ".04_training.partial" / "checkpoints"
     while not list(checkpoints.glob("checkpoint-*/trainer_state.json")):
         assert process.poll() is None, process.communicate()[1]
@@ -53,7 +68,7 @@ def test_a_run_that_is_stopped_in_training_goes_on_from_its_checkpoint(
     psutil.wait_procs(kernels)  # none outlives the run
     lines = (folder / "log.jsonl").read_text()
     assert not (folder / "04_training").exists() and not (folder / "model").exists()
-    process = start(tiny_folder, folder)
+    process = start(folder)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     records = map(json.loads, (folder / "log.jsonl").read_text()[len(lines) :].splitlines())
