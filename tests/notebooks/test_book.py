@@ -54,9 +54,9 @@ def test_the_notebooks_become_a_book(run: Workspace, tmp_path: Path) -> None:
 
 def test_a_book_needs_a_finished_run_and_a_folder_of_its_own(tmp_path: Path) -> None:
     done = build(tmp_path / "run", tmp_path / "site")
-    assert done.returncode != 0 and "run the notebooks first" in done.stderr
+    assert done.returncode != 0 and "run the notebooks first" in done.stdout + done.stderr
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "letter.txt").write_text("kept")
     done = build(tmp_path / "run", tmp_path / "letters")
-    assert done.returncode != 0 and "holds other files than a book" in done.stderr
+    assert done.returncode != 0 and "holds other files than a book" in done.stdout + done.stderr
     assert (tmp_path / "letters" / "letter.txt").read_text() == "kept"
