@@ -93,8 +93,8 @@ def scores(
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         models[name] = Base(folder, name)
-    recipe = EvaluationRecipe(documents=10, items=8, resamples=200, new_tokens=4)
-    return evaluate(models, corpora["hu"], recipe)
+    recipe = EvaluationRecipe(documents=10, items=8)
+    return evaluate(models, corpora["hu"], recipe, resamples=200, new_tokens=4)
 
 
 @pytest.fixture
