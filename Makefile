@@ -18,8 +18,8 @@ run: $(CORE)  ## adapt the base model to Hungarian on the CPU profile
 lab: $(CORE)  ## open the notebooks
 	$(BIN)/jupyter lab notebooks/01_tokenizer_fertility.ipynb
 
-test: $(DEV)  ## run all tests
-	$(BIN)/python -m pytest
+test: test-fast  ## run all tests
+	$(BIN)/python -m pytest -m "base or browser or slow"
 
 test-fast: $(DEV)  ## run the tests that need no base model, no browser and little time, in two processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) --numprocesses 2 --dist loadscope
