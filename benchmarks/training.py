@@ -210,9 +210,8 @@ def compare(arguments: argparse.Namespace) -> None:
             results[way].append(json.loads(done.stdout.splitlines()[-1]))
             print(f"{way}: {results[way][-1]}", file=sys.stderr)
     machine = hardware.describe()
-    print(
-        f"{machine['device']}, {machine['cores']} cores, torch {machine['torch']}; sequences of {arguments.length}, "
-    )
+    print(f"{machine['device']}, {machine['cores']} cores, torch {machine['torch']};")
+    print(f"sequences of {arguments.length},")
     print(f"micro-batches of {arguments.micro_batch:,} tokens, batches of {arguments.batch:,}\n")
     print("| way | tokens/s | times the default | utilisation | peak GB |\n|---|---|---|---|---|")
     medians = {
