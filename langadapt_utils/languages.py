@@ -7,22 +7,36 @@ from collections.abc import Callable
 import regex
 
 NO_LANGUAGE, ANY_LANGUAGE = "zxx", "und"  # in ISO 639-2: no linguistic content, undetermined
-RIGHT_TO_LEFT = ("ar", "fa", "he", "ur")
-
 Spans = list[tuple[int, int]]  # start and end of each word, in characters
 LETTER_RUN = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 
 
 def language_name(code: str) -> str:
-    """The English name of a language, or its code where langadapt has no example of it."""
-    names = {
-        "en": "English",
-        "hu": "Hungarian",
-        "th": "Thai",
-        NO_LANGUAGE: "No language",
-        ANY_LANGUAGE: "lm-eval",
-    }
-    return names.get(code, code)
+    """Return the English name of a language, or its code where nobody knows one.
+
+    Example:
+        >>> language_name("hu"), language_name("qqq")
+        ('Hungarian', 'qqq')
+    """
+    from babel import Locale
+
+    names = {NO_LANGUAGE: "No language", ANY_LANGUAGE: "lm-eval"}
+    return names.get(code) or str(Locale("en").languages.get(code, code))
+
+
+def direction(code: str) -> str:
+    """Return `rtl` where a language is written from right to left, else `ltr`.
+
+    Example:
+        >>> direction("he"), direction("hu"), direction("")
+        ('rtl', 'ltr', 'ltr')
+    """
+    from babel import Locale, UnknownLocaleError
+
+    try:
+        return "rtl" if Locale.parse(code).character_order == "right-to-left" else "ltr"
+    except (UnknownLocaleError, ValueError):
+        return "ltr"
 
 
 def scripts_of(text: str) -> set[str]:

@@ -6,15 +6,17 @@ import base64
 import io
 import unicodedata
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ..intervals import Interval, with_ends
-from ..languages import RIGHT_TO_LEFT
+from ..languages import direction
 from ..tokens import bytes_as_text, token_spans
 
 if TYPE_CHECKING:
     import pandas as pd
+    from jinja2 import Environment
     from matplotlib.axes import Axes
     from transformers import PreTrainedTokenizerFast
 
@@ -32,6 +34,21 @@ class Html:
 
     def __str__(self) -> str:
         return self.text
+
+    __html__ = __str__  # templates take it as it is
+
+
+@cache
+def _templates() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("langadapt_utils", ".")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+
+
+def render(template: str, **values: Any) -> Html:
+    """Fill a Jinja template of the package, named by its path; text is escaped, `Html` is not."""
+    return Html(_templates().get_template(template).render(**values).strip())
 
 
 def show(ax: Axes, *, alt: str = "", caption: str = "") -> Html:
@@ -135,9 +152,8 @@ def cuts_html(
 
 def _paragraph(spans: str, language: str, label: str, counted: str, *, line_height: float) -> Html:
     """Coloured spans as running text of a language, under a label and what was counted."""
-    direction = "rtl" if language in RIGHT_TO_LEFT else "ltr"
     heading = f"<b>{escape(label)}</b> {counted}<br>" if label else ""
-    body = f'<span lang="{escape(language)}" dir="{direction}">{spans}</span>'
+    body = f'<span lang="{escape(language)}" dir="{direction(language)}">{spans}</span>'
     return Html(f'<p style="line-height:{line_height};overflow-wrap:anywhere">{heading}{body}</p>')
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import regex
 
 from ..models import load_tokenizer, name_portable_class
 from ..tokens import surface_bytes
-from .change import AUDITED, EXCERPT, Check, VocabularyChange
+from .change import AUDITED, EXCERPT, Check, Effect, VocabularyChange
 from .patterns import find_cuts
 from .tokenizer_json import Spec
 
@@ -23,59 +24,74 @@ if TYPE_CHECKING:
 
 RARELY = 20  # a token used less often than this in its training text will hardly be learned
 SHOWN = 5  # examples of a finding
-ENGLISH_GROWTH = 0.001  # tokens of other languages that `extend` may cost, as a share
+ENGLISH_GROWTH = 0.001  # tokens of other languages that `extend` may cost, as a fraction
 REPLACE_GROWTH = 0.003  # the same for `replace`, which takes tokens away
 
 
 def excerpts(texts: Iterable[str]) -> list[str]:
-    """The beginnings of the first texts, enough for an audit."""
+    """Return the beginnings of the first texts, enough for an audit."""
     return [text[:EXCERPT] for text in islice(texts, AUDITED)]
 
 
 def lint_tokenizer(
     tokenizer: PreTrainedTokenizerFast, texts: Sequence[str] = ()
 ) -> tuple[Check, ...]:
-    """What is wrong with a tokenizer as it stands, before anything is changed.
+    """Check a tokenizer as it stands, before anything is changed.
 
     Args:
         tokenizer: a fast tokenizer of a family that can be extended.
-        texts: text to compare encodings on; a built-in line of several scripts where none is given.
+        texts: text to compare encodings on; a built-in line of several scripts by default.
     """
     spec, sample = Spec.of(tokenizer), excerpts(texts) or ["Hello, árvíz 123\n\tสวัสดี 🙂"]
-    checks = []
-    missing = [surface_bytes(token, byte_level=spec.byte_level) for token in spec.missing_bytes()]
-    checks.append(
-        Check(
-            "every byte has a token",
-            not missing,
-            f"{len(missing)} of 256 have none"
-            + (f": {b''.join(missing).hex(' ').upper()}" if missing else ""),
-        )
-    )
+    missing = [surface_bytes(t, byte_level=spec.byte_level) for t in spec.missing_bytes()]
+    names = f": {b''.join(missing).hex(' ').upper()}" if missing else ""
     wrong = [
         name
-        for name, index in _inserted(
-            json.loads(tokenizer.backend_tokenizer.to_str())["post_processor"]
-        )
+        for name, index in _inserted(spec.data["post_processor"])
         if tokenizer.convert_tokens_to_ids(name) != index
     ]
-    checks.append(
-        Check(
-            "the post-processor inserts tokens of this vocabulary", not wrong, _some(wrong, "wrong")
-        )
-    )
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
     named = set(regex.findall(r"<\|[^|<>\s]+\|>", template))
     unknown = sorted(token for token in named if token not in spec.vocab)
-    checks.append(
-        Check(
-            "the chat template speaks of tokens that exist", not unknown, _some(unknown, "unknown")
-        )
+    return (
+        Check("every byte has a token", not missing, f"{len(missing)} of 256 have none{names}"),
+        _none("the post-processor inserts tokens of this vocabulary", wrong, "wrong"),
+        _none("the chat template speaks of tokens that exist", unknown, "unknown"),
+        _none("no two tokens stand for the same text", twins(spec), "pairs"),
+        same_after_saving(tokenizer, sample),
     )
-    twins = _twins(spec)
-    checks.append(Check("no two tokens stand for the same text", not twins, _some(twins, "pairs")))
-    checks.append(_same_after_saving(tokenizer, sample))
-    return tuple(checks)
+
+
+@dataclass(frozen=True)
+class Audited:
+    """A change and its base, read once for all checks.
+
+    Attributes:
+        base: the tokenizer before the change.
+        change: what was done.
+        texts: excerpts of the target language.
+        sample: those, and excerpts of the languages that must not suffer.
+    """
+
+    base: PreTrainedTokenizerFast
+    change: VocabularyChange
+    texts: Sequence[str]
+    sample: Sequence[str]
+
+    @cached_property
+    def old(self) -> Spec:
+        """The tokenizer.json before the change."""
+        return Spec.of(self.base)
+
+    @cached_property
+    def new(self) -> Spec:
+        """The tokenizer.json after the change."""
+        return Spec.of(self.change.tokenizer)
+
+    @cached_property
+    def new_ids(self) -> dict[int, int]:
+        """Old id to new id, of the tokens that stay."""
+        return {old: new for new, old in self.change.new_to_old.items()}
 
 
 def audit_vocabulary(
@@ -92,158 +108,155 @@ def audit_vocabulary(
         texts: text of the target language.
         others: text of languages that must not suffer, by code.
     """
-    adapted, spec, old_spec = change.tokenizer, Spec.of(change.tokenizer), Spec.of(base)
-    texts = excerpts(texts)
-    sample = [*texts, *(text for lines in (others or {}).values() for text in excerpts(lines))]
-    checks: list[Check] = []
-
-    def check(claim: str, passed: bool, detail: str) -> None:
-        checks.append(Check(claim, bool(passed), detail))
-
-    check(
-        "every added token can be produced",
-        not change.unreachable,
-        f"{len(change.added):,} added, {len(change.unreachable)} unreachable",
-    )
-    nothing = [token for new, token in change.added.items() if not change.base_pieces.get(new)]
-    wrong = _misspelled(old_spec, change)
-    check(
-        "every added token is spelled by base tokens",
-        not nothing and not wrong,
-        _some(wrong, "misspelled"),
-    )
-
-    twins = sorted(set(_twins(spec)) - set(_twins(old_spec)))
-    check("no added token stands for the text of another", not twins, _some(twins, "do"))
-
-    before, after = base.get_vocab(), adapted.get_vocab()
-    new_id = {old: new for new, old in change.new_to_old.items()}
-    moved = [
-        t for t, i in before.items() if i not in change.removed and after.get(t) != new_id.get(i)
-    ]
-    renumbered = sum(new != old for new, old in change.new_to_old.items())
-    check(
-        "all other tokens keep their ids"
-        if change.mode != "trim"
-        else "all other tokens are where they should be",
-        not moved and (change.mode == "trim" or not renumbered),
-        f"{len(change.new_to_old):,} kept, {len(moved)} lost, {len(change.removed):,} given up",
-    )
+    of_target = excerpts(texts)
+    of_others = [text for lines in (others or {}).values() for text in excerpts(lines)]
+    audited = Audited(base, change, of_target, [*of_target, *of_others])
+    checks = [reachable(audited), spelled(audited), no_new_twins(audited), ids_kept(audited)]
     if change.mode == "replace":
-        check(
-            "the vocabulary keeps its size",
-            len(before) == len(after),
-            f"{len(before):,} → {len(after):,}",
-        )
-
-    same = (
-        base.special_tokens_map == adapted.special_tokens_map
-        and base.chat_template == adapted.chat_template
-    )
-    specials = [
-        (base.added_tokens_decoder[i].content, new_id[i]) for i in base.added_tokens_decoder
-    ]
-    same = same and all(adapted.convert_tokens_to_ids(name) == index for name, index in specials)
-    check("special tokens and chat template are untouched", same, f"{len(specials)} special tokens")
-    clash = [token for token in change.added.values() if spec.text(token).strip() in spec.special]
-    check("no added token looks like a special token", not clash, _some(clash, "do"))
-
-    pairs = zip(_round_trips(base, sample), _round_trips(adapted, sample), strict=True)
-    lost = sum(old and not new for old, new in pairs)
-    check(
-        "text comes back from its tokens as before",
-        not lost,
-        f"{lost} of {len(sample):,} texts do not",
-    )
-    checks.append(_same_after_saving(adapted, sample))
-
+        checks.append(same_size(audited))
+    checks += [special_tokens_kept(audited), no_false_specials(audited), round_trips(audited)]
+    checks.append(same_after_saving(change.tokenizer, audited.sample))
     if change.added:
-        counts = [_count_tokens(tokenizer, texts) for tokenizer in (base, adapted)]
-        unknown = [
-            _count_tokens(tokenizer, texts, only=tokenizer.unk_token_id)
-            for tokenizer in (base, adapted)
-        ]
-        check(
-            "the target language takes fewer tokens, or fewer unknown ones",
-            counts[1] < counts[0] or unknown[1] < unknown[0],
-            f"{counts[0]:,} → {counts[1]:,}"
-            + (f", unknown {unknown[0]:,} → {unknown[1]:,}" if any(unknown) else ""),
-        )
-    allowed = REPLACE_GROWTH if change.mode == "replace" else ENGLISH_GROWTH
+        checks.append(fewer_tokens(audited))
     for language, effect in change.effects.items():
-        growth = effect.tokens_after / max(1, effect.tokens_before) - 1
-        check(
-            f"text in {language} takes at most {allowed:.1%} more tokens",
-            growth <= allowed,
-            f"{effect.tokens_before:,} → {effect.tokens_after:,} ({growth:+.2%})",
-        )
+        checks.append(little_growth(change, language, effect))
         if effect.protected is not None:
-            check(
-                f"{effect.protected:.2%} of the sentences in {language} keep their ids",
-                effect.kept >= effect.protected,
-                f"{effect.kept:.3%} of {effect.sentences:,} do" + _price(change),
-            )
+            checks.append(protection_kept(change, language, effect))
     if change.repaired:
-        cuts, clusters = find_cuts(adapted, texts)
-        check(
-            "the repaired word pattern keeps letters and marks together",
-            not cuts,
-            f"{cuts.total()} of {clusters:,} cut",
-        )
-        bad = [text for text in sample if _cut_otherwise(base, adapted, text)]
-        check(
-            "the repaired word pattern cuts all other text as before", not bad, _some(bad, "differ")
-        )
+        checks += [marks_kept(audited), other_text_cut_as_before(audited)]
     return tuple(checks)
 
 
-def describe_added(change: VocabularyChange) -> dict[str, Any]:
-    """What is worth a look among the added tokens, with no verdict.
-
-    Returns:
-        `rarely_used` (below 20 uses in the training text), `fragments` (no whole characters),
-        `longest`, `examples`: each a list of readable tokens; the first two sorted by uses.
-    """
-    by_use = sorted(change.added, key=lambda new: change.added_counts.get(new, 0))
-    texts = {new: change.text(new) for new in change.added}
-    return {
-        "rarely_used": [texts[new] for new in by_use if change.added_counts.get(new, 0) < RARELY],
-        "fragments": [texts[new] for new in by_use if "⟨" in texts[new]],
-        "longest": sorted(texts.values(), key=len, reverse=True)[: 4 * SHOWN],
-        "examples": [
-            texts[new] for new in list(change.added)[:: max(1, len(change.added) // (4 * SHOWN))]
-        ],
-    }
+def reachable(audited: Audited) -> Check:
+    """Check that some text produces every added token."""
+    added, unreachable = len(audited.change.added), len(audited.change.unreachable)
+    detail = f"{added:,} added, {unreachable} unreachable"
+    return Check("every added token can be produced", not unreachable, detail)
 
 
-def _price(change: VocabularyChange) -> str:
-    if change.protection_cost is None:
-        return ""
-    more = change.protection_cost.tokens / change.protection_cost.tokens_unprotected - 1
-    return f"; {change.protection_cost.dropped:,} tokens left out for it, the target takes {more:+.2%} tokens"
-
-
-def _misspelled(spec: Spec, change: VocabularyChange) -> list[str]:
-    """Added tokens whose base ids spell something else; what the base cannot spell is left out."""
-    surfaces = {
-        index: surface_bytes(token, byte_level=spec.byte_level)
-        for token, index in spec.vocab.items()
-    }
-    missing = set(spec.missing_bytes())
-    return [
+def spelled(audited: Audited) -> Check:
+    """Check that base tokens spell every added token; what the base cannot spell is left out."""
+    change, spec = audited.change, audited.old
+    byte_level, missing = spec.byte_level, set(spec.missing_bytes())
+    surfaces = {index: surface_bytes(t, byte_level=byte_level) for t, index in spec.vocab.items()}
+    nothing = [new for new in change.added if not change.base_pieces.get(new)]
+    wrong = [
         change.text(new)
         for new, ids in change.base_pieces.items()
         if spec.unknown_id not in ids
         and not missing & set(change.added[new])
-        and b"".join(surfaces[i] for i in ids)
-        != surface_bytes(change.added[new], byte_level=spec.byte_level)
+        and b"".join(surfaces[index] for index in ids)
+        != surface_bytes(change.added[new], byte_level=byte_level)
     ]
+    claim = "every added token is spelled by base tokens"
+    return Check(claim, not nothing and not wrong, _listed(wrong, "misspelled"))
 
 
-def _same_after_saving(tokenizer: PreTrainedTokenizerFast, sample: Sequence[str]) -> Check:
-    """Saved and read back by `transformers` and by `tokenizers`, a tokenizer must give the same
-    ids.
-    """
+def no_new_twins(audited: Audited) -> Check:
+    """Check that no added token stands for the text of another token."""
+    new = sorted(set(twins(audited.new)) - set(twins(audited.old)))
+    return _none("no added token stands for the text of another", new, "do")
+
+
+def ids_kept(audited: Audited) -> Check:
+    """Check that tokens of the base that stay have the ids they had."""
+    change, after = audited.change, audited.change.tokenizer.get_vocab()
+    moved = [
+        token
+        for token, old in audited.base.get_vocab().items()
+        if old not in change.removed and after.get(token) != audited.new_ids.get(old)
+    ]
+    renumbered = any(new != old for new, old in change.new_to_old.items())
+    detail = f"{len(change.new_to_old):,} kept, {len(moved)} lost, {len(change.removed):,} given up"
+    return Check("all other tokens keep their ids", not moved and not renumbered, detail)
+
+
+def same_size(audited: Audited) -> Check:
+    """Check that `replace` adds as many tokens as it gives up."""
+    before, after = len(audited.base.get_vocab()), len(audited.change.tokenizer.get_vocab())
+    return Check("the vocabulary keeps its size", before == after, f"{before:,} → {after:,}")
+
+
+def special_tokens_kept(audited: Audited) -> Check:
+    """Check that special tokens have their ids and the chat template is what it was."""
+    base, adapted = audited.base, audited.change.tokenizer
+    same = base.special_tokens_map == adapted.special_tokens_map
+    same = same and base.chat_template == adapted.chat_template
+    special = base.added_tokens_decoder.items()
+    ids = [(token.content, audited.new_ids[index]) for index, token in special]
+    same = same and all(adapted.convert_tokens_to_ids(name) == index for name, index in ids)
+    claim = "special tokens and chat template are untouched"
+    return Check(claim, bool(same), f"{len(ids)} special tokens")
+
+
+def no_false_specials(audited: Audited) -> Check:
+    """Check that no added token reads like a special token."""
+    spec = audited.new
+    added = audited.change.added.values()
+    clash = [token for token in added if spec.text(token).strip() in spec.special]
+    return _none("no added token looks like a special token", clash, "do")
+
+
+def round_trips(audited: Audited) -> Check:
+    """Check that text that comes back from its tokens before does so after."""
+    before, after = (
+        _round_trips(t, audited.sample) for t in (audited.base, audited.change.tokenizer)
+    )
+    lost = sum(old and not new for old, new in zip(before, after, strict=True))
+    detail = f"{lost} of {len(audited.sample):,} texts do not"
+    return Check("text comes back from its tokens as before", not lost, detail)
+
+
+def fewer_tokens(audited: Audited) -> Check:
+    """Check that the target language gains: fewer tokens, or fewer unknown ones."""
+    tokens, unknown = [], []
+    for tokenizer in (audited.base, audited.change.tokenizer):
+        encodings = _encode(tokenizer, audited.texts)
+        tokens.append(sum(map(len, encodings)))
+        unknown.append(sum(ids.count(tokenizer.unk_token_id) for ids in encodings))
+    detail = f"{tokens[0]:,} → {tokens[1]:,}"
+    detail += f", unknown {unknown[0]:,} → {unknown[1]:,}" if any(unknown) else ""
+    claim = "the target language takes fewer tokens, or fewer unknown ones"
+    return Check(claim, tokens[1] < tokens[0] or unknown[1] < unknown[0], detail)
+
+
+def little_growth(change: VocabularyChange, language: str, effect: Effect) -> Check:
+    """Check that text of another language takes hardly more tokens."""
+    allowed = REPLACE_GROWTH if change.mode == "replace" else ENGLISH_GROWTH
+    growth = effect.tokens_after / max(1, effect.tokens_before) - 1
+    claim = f"text in {language} takes at most {allowed:.1%} more tokens"
+    detail = f"{effect.tokens_before:,} → {effect.tokens_after:,} ({growth:+.2%})"
+    return Check(claim, growth <= allowed, detail)
+
+
+def protection_kept(change: VocabularyChange, language: str, effect: Effect) -> Check:
+    """Check that as many sentences keep their ids as were to be protected."""
+    claim = f"{effect.protected:.2%} of the sentences in {language} keep their ids"
+    detail = f"{effect.kept:.3%} of {effect.sentences:,} do"
+    if cost := change.protection_cost:
+        more = cost.tokens / cost.tokens_unprotected - 1
+        detail += f"; {cost.dropped:,} tokens left out for it, the target takes {more:+.2%} tokens"
+    return Check(claim, effect.kept >= (effect.protected or 0.0), detail)
+
+
+def marks_kept(audited: Audited) -> Check:
+    """Check that the repaired word pattern cuts no mark off its letter."""
+    cuts, clusters = find_cuts(audited.change.tokenizer, audited.texts)
+    claim = "the repaired word pattern keeps letters and marks together"
+    return Check(claim, not cuts, f"{cuts.total()} of {clusters:,} cut")
+
+
+def other_text_cut_as_before(audited: Audited) -> Check:
+    """Check that the repaired pattern cuts text without marks and joiners as it did."""
+    tokenizers = audited.base, audited.change.tokenizer
+    old, new = (t.backend_tokenizer.pre_tokenizer.pre_tokenize_str for t in tokenizers)
+    unmarked = (t for t in audited.sample if not regex.search(r"[\p{M}\p{Join_Control}]", t))
+    bad = [text for text in unmarked if old(text) != new(text)]
+    return _none("the repaired word pattern cuts all other text as before", bad, "differ")
+
+
+def same_after_saving(tokenizer: PreTrainedTokenizerFast, sample: Sequence[str]) -> Check:
+    """Check that `transformers` and `tokenizers` read the saved tokenizer to the same ids."""
     from tokenizers import Tokenizer
 
     with tempfile.TemporaryDirectory() as folder:
@@ -251,24 +264,34 @@ def _same_after_saving(tokenizer: PreTrainedTokenizerFast, sample: Sequence[str]
         name_portable_class(Path(folder))
         again = load_tokenizer(Path(folder))
         plain = Tokenizer.from_file(str(Path(folder, "tokenizer.json")))
-    sample = list(sample)
-    ids = [
-        tokenizer(sample)["input_ids"],
-        again(sample)["input_ids"],
-        [e.ids for e in plain.encode_batch(sample)],
-    ]
+    texts = list(sample)
+    ids = [t(texts)["input_ids"] for t in (tokenizer, again)]
+    ids.append([encoding.ids for encoding in plain.encode_batch(texts)])
     differing = sum(not (now == later == bare) for now, later, bare in zip(*ids, strict=True))
-    return Check(
-        "saved and loaded, it gives the same ids",
-        not differing,
-        f"{differing} of {len(sample):,} texts differ",
-    )
+    detail = f"{differing} of {len(texts):,} texts differ"
+    return Check("saved and loaded, it gives the same ids", not differing, detail)
 
 
-def _twins(spec: Spec) -> list[str]:
-    """Texts that two tokens stand for. A byte of SentencePiece is no twin of the character it
-    is.
+def describe_added(change: VocabularyChange) -> dict[str, Any]:
+    """Return what is worth a look among the added tokens, with no verdict.
+
+    Returns:
+        `rarely_used` (below 20 uses in the training text), `fragments` (no whole characters),
+        `longest`, `examples`: each a list of readable tokens; the first two sorted by uses.
     """
+    by_use = sorted(change.added, key=lambda new: change.added_counts.get(new, 0))
+    texts = {new: change.text(new) for new in change.added}
+    step = max(1, len(change.added) // (4 * SHOWN))
+    return {
+        "rarely_used": [texts[new] for new in by_use if change.added_counts.get(new, 0) < RARELY],
+        "fragments": [texts[new] for new in by_use if "⟨" in texts[new]],
+        "longest": sorted(texts.values(), key=len, reverse=True)[: 4 * SHOWN],
+        "examples": [texts[new] for new in list(change.added)[::step]],
+    }
+
+
+def twins(spec: Spec) -> list[str]:
+    """Return texts that two tokens stand for; a byte of SentencePiece is no twin of a character."""
     by_text: dict[bytes, list[str]] = defaultdict(list)
     for token in spec.vocab:
         if token not in spec.special and not (token.startswith("<0x") and not spec.byte_level):
@@ -277,46 +300,34 @@ def _twins(spec: Spec) -> list[str]:
 
 
 def _inserted(post: Any) -> list[tuple[str, int]]:
-    """Tokens that a post-processor inserts, with the ids that it inserts for them."""
+    """Return the tokens that a post-processor inserts, with the ids it inserts for them."""
     if isinstance(post, dict):
         if set(post) == {"id", "ids", "tokens"}:
             return list(zip(post["tokens"], post["ids"], strict=True))
         return [pair for value in post.values() for pair in _inserted(value)]
-    if isinstance(post, list):
-        if len(post) == 2 and isinstance(post[0], str) and isinstance(post[1], int):
-            return [(post[0], post[1])]
-        return [pair for value in post for pair in _inserted(value)]
-    return []
-
-
-def _cut_otherwise(
-    base: PreTrainedTokenizerFast, adapted: PreTrainedTokenizerFast, text: str
-) -> bool:
-    """Whether two word patterns cut a text differently that has no mark or joiner in it."""
-    if regex.search(r"[\p{M}\p{Join_Control}]", text):
-        return False
-    old, new = (t.backend_tokenizer.pre_tokenizer.pre_tokenize_str for t in (base, adapted))
-    return bool(old(text) != new(text))
+    if not isinstance(post, list):
+        return []
+    if len(post) == 2 and isinstance(post[0], str) and isinstance(post[1], int):
+        return [(post[0], post[1])]
+    return [pair for value in post for pair in _inserted(value)]
 
 
 def _round_trips(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[bool]:
-    backend = tokenizer.backend_tokenizer
-    ids = [
-        encoding.ids
-        for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)
-    ]
-    decoded = backend.decode_batch(ids, skip_special_tokens=False)
+    ids = _encode(tokenizer, texts)
+    decoded = tokenizer.backend_tokenizer.decode_batch(ids, skip_special_tokens=False)
     return [text == again for text, again in zip(texts, decoded, strict=True)]
 
 
-def _count_tokens(
-    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, only: int | None = -1
-) -> int:
-    encodings = tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-    return sum(
-        len(encoding.ids) if only == -1 else encoding.ids.count(only) for encoding in encodings
-    )
+def _encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
+    encode = tokenizer.backend_tokenizer.encode_batch_fast
+    return [encoding.ids for encoding in encode(list(texts), add_special_tokens=False)]
 
 
-def _some(items: Sequence[str], what: str) -> str:
-    return f"{len(items)} {what}" + (f": {', '.join(map(repr, items[:SHOWN]))}" if items else "")
+def _none(claim: str, found: Sequence[str], what: str) -> Check:
+    """Return a check that holds where nothing was found."""
+    return Check(claim, not found, _listed(found, what))
+
+
+def _listed(found: Sequence[str], what: str) -> str:
+    examples = f": {', '.join(map(repr, found[:SHOWN]))}" if found else ""
+    return f"{len(found)} {what}{examples}"

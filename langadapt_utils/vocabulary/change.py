@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import regex
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-Mode = Literal["extend", "replace", "trim"]
+Mode = Literal["extend", "replace"]
+AUDITED, EXCERPT = 1_000, 1_000  # texts of each language that are encoded, and characters of each
+SENTENCE_END = regex.compile(r"(?<=[.!?…。])\s+|\n+")
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class VocabularyChange:
 
     Attributes:
         tokenizer: the changed tokenizer.
-        mode: `extend`, `replace` or `trim`.
+        mode: `extend` or `replace`.
         new_to_old: new id to old id.
         added: new id to surface, in order of learning.
         removed: old id to surface, in order of giving up.
@@ -124,57 +126,34 @@ class VocabularyChange:
         """The removed tokens: old id, text, uses in the reference text, what spells them now."""
         import pandas as pd
 
-        rows = [
-            [
-                old,
-                readable(self.tokenizer, surface),
-                self.lost.get(old, 0),
-                " ".join(readable(self.tokenizer, piece) for piece in self._pieces(surface)),
-            ]
-            for old, surface in self.removed.items()
-        ]
+        rows = []
+        for old, surface in self.removed.items():
+            pieces = " ".join(readable(self.tokenizer, piece) for piece in self._pieces(surface))
+            rows.append([old, readable(self.tokenizer, surface), self.lost.get(old, 0), pieces])
         return pd.DataFrame(rows, columns=["id", "token", "uses", "spelled_by"])
 
     def savings(self) -> dict[str, float]:
-        """Of the training text's tokens: the share that new tokens save, and what part of it the
-        first half saves.
-        """
+        """Return the fraction of tokens that new tokens save, and the first half's part of it."""
         numbers, tokens = list(self.curve), list(self.curve.values())
         saved = [1 - count / tokens[0] for count in tokens]
-        half = min(range(len(numbers)), key=lambda place: abs(numbers[place] - numbers[-1] // 2))
-        return {
-            "new_tokens": numbers[-1],
-            "saved": saved[-1],
-            "by_first_half": saved[half] / (saved[-1] or 1.0),
-        }
+        half = min(range(len(numbers)), key=lambda i: abs(numbers[i] - numbers[-1] // 2))
+        by_half = saved[half] / (saved[-1] or 1.0)
+        return {"new_tokens": numbers[-1], "saved": saved[-1], "by_first_half": by_half}
 
     def audit_table(self) -> pd.DataFrame:
-        """The audit as a table."""
+        """Return the audit as a table."""
+        import pandas as pd
+
+        return pd.DataFrame([dataclasses.asdict(check) for check in self.audit])
+
+    def effects_table(self) -> pd.DataFrame:
+        """Return what the change does to other languages as a table."""
         import pandas as pd
 
         return pd.DataFrame(
-            [[c.claim, c.passed, c.detail] for c in self.audit],
-            columns=["claim", "passed", "detail"],
+            {"language": code, **dataclasses.asdict(effect), "kept": effect.kept}
+            for code, effect in self.effects.items()
         )
-
-    def effects_table(self) -> pd.DataFrame:
-        """What other languages feel, as a table."""
-        import pandas as pd
-
-        rows = [
-            [language, *dataclasses.astuple(effect), effect.kept]
-            for language, effect in self.effects.items()
-        ]
-        columns = [
-            "language",
-            "sentences",
-            "changed",
-            "tokens_before",
-            "tokens_after",
-            "protected",
-            "kept",
-        ]
-        return pd.DataFrame(rows, columns=columns)
 
     def text(self, new: int) -> str:
         """An added token as readable text."""
@@ -204,30 +183,19 @@ class VocabularyChange:
     def load(cls, folder: Path) -> VocabularyChange:
         """Read what `save` wrote."""
         plain = json.loads(Path(folder, "change.json").read_text(encoding="utf-8"))
+        for name in ("new_to_old", "added", "removed", "added_counts", "lost", "curve"):
+            plain[name] = {int(key): value for key, value in plain[name].items()}
         same = {new: new for new in plain.pop("kept_same_id")}
-        for name in (
-            "new_to_old",
-            "added",
-            "removed",
-            "base_pieces",
-            "added_counts",
-            "lost",
-            "curve",
-        ):
-            plain[name] = _int_keys(plain[name])
+        cost = plain["protection_cost"]
         return cls(
             **plain
             | {
                 "tokenizer": load_tokenizer(Path(folder)),
                 "new_to_old": dict(sorted((same | plain["new_to_old"]).items())),
-                "base_pieces": {new: tuple(old) for new, old in plain["base_pieces"].items()},
+                "base_pieces": {int(new): tuple(ids) for new, ids in plain["base_pieces"].items()},
                 "unreachable": tuple(plain["unreachable"]),
-                "effects": {
-                    language: Effect(**effect) for language, effect in plain["effects"].items()
-                },
-                "protection_cost": ProtectionCost(**plain["protection_cost"])
-                if plain["protection_cost"]
-                else None,
+                "effects": {code: Effect(**effect) for code, effect in plain["effects"].items()},
+                "protection_cost": ProtectionCost(**cost) if cost else None,
                 "audit": tuple(Check(**check) for check in plain["audit"]),
             }
         )
@@ -236,49 +204,36 @@ class VocabularyChange:
         return [token.value for token in self.tokenizer.backend_tokenizer.model.tokenize(surface)]
 
 
-def _int_keys(mapping: Mapping[str, Any]) -> dict[int, Any]:
-    return {int(key): value for key, value in mapping.items()}
-
-
-AUDITED, EXCERPT = 1_000, 1_000  # texts of each language that are encoded, and characters of each
-SENTENCE_END = regex.compile(r"(?<=[.!?…。])\s+|\n+")
-
-
 def split_sentences(texts: Iterable[str], most: int) -> list[str]:
-    """Sentences of texts, by their marks and line ends; evenly spaced ones where there are more
-    than `most`.
-    """
+    """Return the sentences of texts; evenly spaced ones where there are more than `most`."""
     sentences = [part for text in texts for part in SENTENCE_END.split(text) if part.strip()]
     step = max(1, len(sentences) / most)
     return [sentences[int(index * step)] for index in range(min(len(sentences), most))]
 
 
 def changed_sentences(
-    before: Tokenizer,
-    after: Tokenizer,
-    sentences: Sequence[str],
-    new_ids: Mapping[int, int] | None = None,
+    before: Tokenizer, after: Tokenizer, sentences: Sequence[str]
 ) -> tuple[list[int], int, int]:
-    """Which sentences have other ids after a change, and the tokens of all before and after.
-
-    Args:
-        before: the tokenizer before the change.
-        after: the tokenizer after it.
-        sentences: what to encode.
-        new_ids: where a change numbers ids anew, old id to new id.
-    """
+    """Return which sentences have other ids after a change, and all tokens before and after."""
     changed, total_before, total_after = [], 0, 0
     for start in range(0, len(sentences), AUDITED):
         batch = list(sentences[start : start + AUDITED])
-        pairs = zip(
-            *(t.encode_batch_fast(batch, add_special_tokens=False) for t in (before, after)),
-            strict=True,
-        )
-        for index, (old, new) in enumerate(pairs, start):
-            expected, found = old.ids, new.ids
-            if new_ids is not None:
-                expected = [new_ids.get(i, -1) for i in expected]
-            total_before, total_after = total_before + len(expected), total_after + len(found)
-            if expected != found:
+        old, new = (t.encode_batch_fast(batch, add_special_tokens=False) for t in (before, after))
+        for index, (old_encoding, new_encoding) in enumerate(zip(old, new, strict=True), start):
+            old_ids, new_ids = old_encoding.ids, new_encoding.ids
+            total_before, total_after = total_before + len(old_ids), total_after + len(new_ids)
+            if old_ids != new_ids:
                 changed.append(index)
     return changed, total_before, total_after
+
+
+def effect_on(
+    before: PreTrainedTokenizerFast,
+    after: PreTrainedTokenizerFast,
+    sentences: Sequence[str],
+    protected: float | None,
+) -> Effect:
+    """Return what a change does to sentences of a language, of which a fraction was protected."""
+    backends = before.backend_tokenizer, after.backend_tokenizer
+    changed, tokens_before, tokens_after = changed_sentences(*backends, sentences)
+    return Effect(len(sentences), len(changed), tokens_before, tokens_after, protected)

@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -108,57 +108,92 @@ def learn_merges(
 ) -> list[Merge | None]:
     """Learn merges that continue those of a base vocabulary.
 
-    Tokens that are made otherwise, such as characters, can be ranked among the merges: a rival
-    takes part in the training as a pair of two symbols that occurs as often as the rival saves a
-    token.
+    Tokens that are made otherwise, such as characters, can be ranked among the merges: each is a
+    rival that takes part in the training as an invented pair (`_invented_pairs`).
 
     Args:
         base: a tokenizer with the base model, `SEPARATOR` as a special token and no pre-tokenizer.
         words: pre-tokens and how often each occurs.
         merges: how many to learn at most, rivals included.
-        min_frequency: pairs seen less often are not merged.
+        min_frequency: pairs that occur less often are not merged.
         longest: base tokens that a new token is made of at most.
-        boundaries: ids that never become part of a merge, such as those of single bytes of a
-            SentencePiece model.
+        boundaries: ids that are never part of a merge, such as single bytes of SentencePiece.
         rivals: how many tokens each of the tokens made otherwise saves, in falling order.
-        counted: count how often each merge was applied; else the counts are 0, which saves a
-            reading.
+        counted: count how often each merge was applied; else the counts are 0, which is faster.
 
     Returns:
         Merges in order of learning, none of which makes a token that exists already; None where the
         next rival stands.
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer
 
     pieces, surfaces = _renamed(base, words, set(boundaries))
     limit = max(SURE, SURE_SHARE * sum(len(piece) * count for piece, count in pieces.items()))
     sure = sum(saved > limit for saved in rivals)
-    marks = _symbols(len(surfaces) + np.arange(2 * (len(rivals) - sure)))
-    # More than any merge that a rival is part of, so that it comes before them.
-    duels = {marks[2 * at : 2 * at + 2]: saved + 1 for at, saved in enumerate(rivals[sure:])}
+    pairs = _invented_pairs(rivals[sure:], len(surfaces))
+    wanted = max(0, merges - sure)
+    size = len(surfaces) + 2 * len(pairs) + wanted
+    model = _trained({**pieces, **pairs}, size, min_frequency, longest)
+    learned = json.loads(model.to_str())["model"]["merges"][:wanted]
+    applied = _applied(Tokenizer(model.model), pieces, learned) if counted else Counter()
+    first: list[Merge | None] = [None] * min(sure, merges)
+    return first + _in_base_tokens(learned, surfaces, set(base.get_vocab()), pairs, applied)
+
+
+def _invented_pairs(savings: Sequence[int], first: int) -> dict[str, int]:
+    """Return a pair of symbols for each rival, and how often the trainer is to see it.
+
+    One more than the rival saves: so it comes before every merge that saves as much.
+
+    Example:
+        >>> _invented_pairs([40, 7], first=0)
+        {'!"': 41, '#$': 8}
+    """
+    symbols = _symbols(first + np.arange(2 * len(savings)))
+    return {symbols[2 * i : 2 * i + 2]: saved + 1 for i, saved in enumerate(savings)}
+
+
+def _trained(
+    pieces: Mapping[str, int], vocab_size: int, min_frequency: int, longest: int
+) -> Tokenizer:
+    """Train BPE on pieces that occur some number of times each."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(" ")
     trainer = trainers.BpeTrainer(
-        vocab_size=len(surfaces) + len(marks) + max(0, merges - sure),
+        vocab_size=vocab_size,
         min_frequency=min_frequency,
         max_token_length=longest + 1,  # the trainer stays below it
         show_progress=False,
         special_tokens=[],
     )
-    learner.train_from_iterator(chain(_repeated(pieces), _repeated(duels)), trainer)
-    learned = json.loads(learner.to_str())["model"]["merges"][: max(0, merges - sure)]
-    applied = _applied(Tokenizer(learner.model), pieces, learned) if counted else Counter()
+    learner.train_from_iterator(_repeated(pieces), trainer)
+    return learner
 
-    table = str.maketrans(surfaces)
-    taken = set(base.get_vocab())
-    usable = set(surfaces)
-    kept: list[Merge | None] = [None] * min(sure, merges)
+
+def _in_base_tokens(
+    learned: Iterable[tuple[str, str]],
+    surfaces: Mapping[str, str],
+    taken: set[str],
+    pairs: Container[str],
+    applied: Mapping[str, int],
+) -> list[Merge | None]:
+    """Return merges of symbols as merges of base tokens, None for an invented pair.
+
+    A surface that exists already is not learned again, nor is a token that would build on it.
+
+    Example:
+        >>> _in_base_tokens([("!", '"')], {"!": "th", '"': "e"}, {"th", "e"}, {}, {'!"': 9})
+        [Merge(left='th', right='e', applied=9)]
+    """
+    table, usable = str.maketrans(dict(surfaces)), set(surfaces)
+    kept: list[Merge | None] = []
     for left, right in learned:
-        if left + right in duels:
+        if left + right in pairs:
             kept.append(None)
             continue
         merge = Merge(left.translate(table), right.translate(table), applied[left + right])
-        # A surface that exists already is not learned again, nor is what would build on it.
         if left in usable and right in usable and merge.left + merge.right not in taken:
             taken.add(merge.left + merge.right)
             usable.add(left + right)
@@ -167,7 +202,7 @@ def learn_merges(
 
 
 def token_counts(model: Tokenizer, words: Mapping[str, int]) -> Counter[str]:
-    """How often each token stands in a text that is given as words and their counts.
+    """Return how often each token stands in a text that is given as words and their counts.
 
     Args:
         model: a tokenizer with `SEPARATOR` as a special token and no pre-tokenizer.
@@ -180,15 +215,14 @@ def token_counts(model: Tokenizer, words: Mapping[str, int]) -> Counter[str]:
         weights = np.fromiter(map(words.__getitem__, batch), dtype=np.int64, count=len(batch))
         ends = ids == separator
         np.add.at(totals, ids[~ends], weights[np.cumsum(ends)[~ends]])
-    return Counter(
-        {surfaces[index]: int(totals[index]) for index in np.flatnonzero(totals).tolist()}
-    )
+    used = np.flatnonzero(totals).tolist()
+    return Counter({surfaces[index]: int(totals[index]) for index in used})
 
 
 def _applied(
     model: Tokenizer, pieces: Mapping[str, int], merges: Iterable[tuple[str, str]]
 ) -> Counter[str]:
-    """How often each merge is applied, also as a step on the way to a later one."""
+    """Return how often each merge is applied, also as a step on the way to a later one."""
     model.add_special_tokens([SEPARATOR])
     applied = token_counts(model, pieces)
     for left, right in reversed(list(merges)):
@@ -198,79 +232,95 @@ def _applied(
 
 
 def _encoded(model: Tokenizer, words: Iterable[str]) -> Iterator[tuple[list[str], Numbers]]:
-    """Batches of words and all their ids in a row, with the id of the separator between words.
+    """Yield batches of words and all their ids in a row, the separator's id between words.
 
-    Words are handed over as one long string, which spares an object for each of them.
+    Words are handed over as one long string, which spares an object for each: `["ab", "c"]` becomes
+    `"ab\\x00c"` and, with a separator of id 9, `[4, 9, 2]`.
     """
-    separator = model.token_to_id(SEPARATOR)
-    for many in batches(words, BATCH * JOBS):
-        jobs = [many[start : start + BATCH] for start in range(0, len(many), BATCH)]
+    for words_of_jobs in batches(words, BATCH * JOBS):
+        jobs = list(batches(words_of_jobs, BATCH))
         joined = [SEPARATOR.join(job) for job in jobs]
         encodings = model.encode_batch_fast(joined, add_special_tokens=False)
         for job, text, encoding in zip(jobs, joined, encodings, strict=True):
-            if text.count(SEPARATOR) == len(job) - 1:
-                yield job, np.asarray(encoding.ids, dtype=np.int64)
-            else:  # a word holds the separator itself
-                single = (e.ids for e in model.encode_batch_fast(job, add_special_tokens=False))
-                ids = chain.from_iterable(
-                    [*(i for i in one if i != separator), separator] for one in single
-                )
-                yield job, np.fromiter(ids, dtype=np.int64)[:-1]
+            whole = text.count(SEPARATOR) == len(job) - 1  # no word holds the separator itself
+            yield job, np.asarray(encoding.ids, np.int64) if whole else _one_by_one(model, job)
+
+
+def _one_by_one(model: Tokenizer, words: list[str]) -> Numbers:
+    """Encode words that may hold the separator: it is dropped inside of them."""
+    separator = model.token_to_id(SEPARATOR)
+    ids: list[Any] = []
+    for encoding in model.encode_batch_fast(words, add_special_tokens=False):
+        ids += [*(index for index in encoding.ids if index != separator), separator]
+    return np.asarray(ids[:-1], dtype=np.int64)
 
 
 def _renamed(
     base: Tokenizer, words: Mapping[str, int], boundaries: set[int]
 ) -> tuple[dict[str, int], dict[str, str]]:
-    """Words as strings with one character for each base token, and the base token of each
-    character.
+    """Write words with one symbol per base token; return them counted, and each symbol's token.
 
-    Frequent ids get characters that are short in UTF-8, which is what the trainer reads.
+    A base that spells "the" as `th` and `e` gives `{'!"': 9}` and `{'!': 'th', '"': 'e'}`.
     """
     encoded = [(batch, ids.astype(np.uint32)) for batch, ids in _encoded(base, words)]
-    surfaces = {index: token for token, index in base.get_vocab().items()}
-    uses = np.zeros(max(surfaces) + 1, dtype=np.int64)
-    for _, ids in encoded:
-        uses += np.bincount(ids, minlength=len(uses))
+    tokens = {index: token for token, index in base.get_vocab().items()}
     separator = base.get_vocab()[SEPARATOR]
-    uses[[separator, *boundaries]] = 0
-    ranked = np.argsort(-uses, kind="stable")[: np.count_nonzero(uses)]
+    ranked = _by_use((ids for _, ids in encoded), max(tokens) + 1, {separator, *boundaries})
     alphabet = _symbols(np.arange(len(ranked)))
-    symbols = np.zeros(len(uses), dtype="<u4")
+    symbols = np.zeros(max(tokens) + 1, dtype="<u4")
     symbols[list(boundaries)] = ord(BOUNDARY)
     symbols[separator] = ord(" ")
     symbols[ranked] = [ord(symbol) for symbol in alphabet]
 
     pieces: dict[str, int] = {}
     for batch, ids in encoded:
-        for word, renamed in zip(
-            batch, symbols[ids].tobytes().decode("utf-32-le").split(" "), strict=True
-        ):
-            if len(renamed) <= LONGEST and BOUNDARY not in renamed:
-                pieces[renamed] = pieces.get(renamed, 0) + words[word]
-                continue
-            for run in renamed.split(BOUNDARY):
-                for at in range(0, len(run), LONGEST):
-                    piece = run[at : at + LONGEST]
-                    pieces[piece] = pieces.get(piece, 0) + words[word]
-    return pieces, dict(zip(alphabet, map(surfaces.__getitem__, ranked.tolist()), strict=True))
+        renamed = symbols[ids].tobytes().decode("utf-32-le").split(" ")
+        for word, text in zip(batch, renamed, strict=True):
+            for piece in _learnable(text):
+                pieces[piece] = pieces.get(piece, 0) + words[word]
+    return pieces, {symbol: tokens[i] for symbol, i in zip(alphabet, ranked.tolist(), strict=True)}
 
 
-def _symbols(places: Numbers) -> str:
-    """The characters that stand for the most, the second most … frequent thing, for some places in
-    that order.
+def _by_use(ids: Iterable[Any], size: int, ignored: set[int]) -> Numbers:
+    """Return the ids that occur, the most frequent first: it gets the shortest symbol in UTF-8."""
+    uses = np.zeros(size, dtype=np.int64)
+    for batch in ids:
+        uses += np.bincount(batch, minlength=size)
+    uses[list(ignored)] = 0
+    return np.argsort(-uses, kind="stable")[: np.count_nonzero(uses)]
+
+
+def _learnable(text: str) -> list[str]:
+    """Cut a word where no merge may cross, and into pieces that are not too long.
+
+    Example:
+        >>> _learnable(f"ab{BOUNDARY}c"), len(_learnable("a" * (LONGEST + 1)))
+        (['ab', 'c'], 2)
     """
-    points = FIRST_SYMBOL + places
-    return (
-        (points + (points >= SURROGATES.start) * len(SURROGATES))
-        .astype("<u4")
-        .tobytes()
-        .decode("utf-32-le")
-    )
+    if len(text) <= LONGEST and BOUNDARY not in text:
+        return [text]
+    runs = text.split(BOUNDARY)
+    return [run[i : i + LONGEST] for run in runs for i in range(0, len(run), LONGEST)]
+
+
+def _symbols(ranks: Numbers) -> str:
+    """Return the characters that stand for the most, the second most, … frequent token.
+
+    Example:
+        >>> _symbols(np.arange(3))
+        '!"#'
+    """
+    points = FIRST_SYMBOL + ranks
+    points = points + (points >= SURROGATES.start) * len(SURROGATES)
+    return points.astype("<u4").tobytes().decode("utf-32-le")
 
 
 def _repeated(pieces: Mapping[str, int]) -> Iterator[str]:
-    """Every piece with a pair in it, as often as it was counted, which is how a trainer is told of
-    counts.
+    """Yield every piece that holds a pair as often as it was counted, in long lines.
+
+    Example:
+        >>> list(_repeated({"ab": 2, "c": 5, "de": 1}))
+        ['ab ab de']
     """
     line: list[str] = []
     held = 0

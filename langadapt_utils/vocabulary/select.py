@@ -29,9 +29,9 @@ def learn_tokens(
     spec: Spec,
     words: Mapping[str, int],
     wanted: int,
+    *,
     min_frequency: int,
     max_token_length: int,
-    *,
     complete_bytes: bool = False,
     counted: bool = False,
 ) -> list[NewToken]:
@@ -39,26 +39,22 @@ def learn_tokens(
 
     Merges are learned on whole characters: those that the base writes in pieces, or not at all, are
     made first, so that no token ends inside of one. In the result a character stands where it saves
-    as much as the merges beside it.
+    as much as the merges beside it. Tokens that turn out too long are left out.
 
     Args:
         spec: the tokenizer to continue.
         words: pre-tokens of the text and how often each occurs.
         wanted: how many to learn at most.
         min_frequency: what occurs less often is not learned.
-        max_token_length: characters of the longest token; what is too long all the same,
-            `wanted_tokens` drops.
+        max_token_length: of the longest token, in characters.
         complete_bytes: begin with the bytes that have no token.
         counted: count the merges also where nothing here depends on it.
     """
-    bytes_first = (
-        [NewToken(byte, None, 0) for byte in spec.missing_bytes()] if complete_bytes else []
-    )
-    spec = spec.appended(bytes_first) if bytes_first else spec
+    first = [NewToken(byte, None, 0) for byte in spec.missing_bytes()] if complete_bytes else []
+    spec = spec.appended(first) if first else spec
     if spec.byte_level and (missing := spec.missing_bytes()):
-        words = _without_characters(
-            words, missing
-        )  # the model would drop such a byte and join what stands beside it
+        # The model would drop such a byte and join what stands beside it.
+        words = _cut_at(words, missing)
     characters = _characters(spec, words, min_frequency)
     grown = spec.appended(characters)
     merges = learn_merges(
@@ -71,35 +67,33 @@ def learn_tokens(
         rivals=[_saving(character) for character in characters],
         counted=counted or spec.family == "Unigram",
     )
-    waiting = iter(characters)
-    learned = (
-        NewToken(merge.left + merge.right, (merge.left, merge.right), merge.applied)
-        if merge
-        else next(waiting)
-        for merge in merges
-    )
-    return [*bytes_first, *learned]
+    waiting = iter(characters)  # a None among the merges is the place of the next character
+    learned = [
+        NewToken(m.left + m.right, (m.left, m.right), m.applied) if m else next(waiting)
+        for m in merges
+    ]
+    long = {t.surface for t in learned if t.parts and len(spec.text(t.surface)) > max_token_length}
+    return without([*first, *learned], long)
 
 
 def candidates_for(tokens: int) -> int:
-    """How many candidates to learn for a number of tokens: some turn out too long, or to do
-    harm.
+    """Return how many candidates to learn for a number of tokens: some will be left out.
+
+    Example:
+        >>> candidates_for(1_000)
+        1200
     """
     return 11 * tokens // 10 + 100
 
 
-def wanted_tokens(tokens: Sequence[NewToken], spec: Spec, max_token_length: int) -> list[NewToken]:
-    """Return the tokens without those that are too long, and without all that build on them."""
-    too_long = {
-        token.surface
-        for token in tokens
-        if token.parts and len(spec.text(token.surface)) > max_token_length
-    }
-    return without(tokens, too_long)
-
-
 def without(tokens: Iterable[NewToken], surfaces: set[str]) -> list[NewToken]:
-    """Tokens without some, and without all that build on them, so that the rest stays reachable."""
+    """Return the tokens without some, and without all that build on them: the rest is reachable.
+
+    Example:
+        >>> ab, abc = NewToken("ab", ("a", "b"), 9), NewToken("abc", ("ab", "c"), 5)
+        >>> without([ab, abc], {"ab"})
+        []
+    """
     gone, left = set(surfaces), []
     for token in tokens:
         if token.surface in gone or gone.intersection(token.parts or ()):
@@ -109,8 +103,13 @@ def without(tokens: Iterable[NewToken], surfaces: set[str]) -> list[NewToken]:
     return left
 
 
-def _without_characters(words: Mapping[str, int], characters: Sequence[str]) -> Mapping[str, int]:
-    """Words cut where some characters stand."""
+def _cut_at(words: Mapping[str, int], characters: Sequence[str]) -> Mapping[str, int]:
+    """Return words cut where some characters stand.
+
+    Example:
+        >>> dict(_cut_at({"a-b": 2, "b": 1}, ["-"]))
+        {'a': 2, 'b': 3}
+    """
     cut = regex.compile(f"[{''.join(map(regex.escape, characters))}]+")
     if not cut.search("\n".join(words)):
         return words
@@ -122,49 +121,59 @@ def _without_characters(words: Mapping[str, int], characters: Sequence[str]) -> 
 
 
 def _characters(spec: Spec, words: Mapping[str, int], min_frequency: int) -> list[NewToken]:
-    """Tokens for the characters that the vocabulary writes in pieces or not at all, the most useful
-    first.
-
-    A byte-level vocabulary merges their bytes from left to right; others take the character as it
-    is.
-    """
+    """Return tokens for characters that the vocabulary writes in pieces, the most useful first."""
     texts = surfaces_as_words(words) if spec.byte_level else list(words)
-    points = np.frombuffer("".join(texts).encode("utf-32-le"), dtype="<u4")
-    totals = np.bincount(
-        points, weights=np.repeat(list(words.values()), [len(text) for text in texts])
-    )
-    counts = {chr(point): int(totals[point]) for point in np.flatnonzero(totals).tolist()}
+    counts = _character_counts(texts, list(words.values()))
     frequent = {character: count for character, count in counts.items() if count >= min_frequency}
-    tokens: dict[str, NewToken] = {}
     if spec.byte_level:
-        surfaces = [bytes_surface(character.encode()) for character in frequent]
-        encodings = spec.bare.encode_batch(surfaces, add_special_tokens=False)
-        for encoding, count in zip(encodings, frequent.values(), strict=True):
-            made, *rest = encoding.tokens
-            for piece in rest:
-                known = tokens.get(made + piece)
-                tokens[made + piece] = NewToken(
-                    made + piece, (made, piece), count + (known.count if known else 0)
-                )
-                made += piece
+        tokens = _merged_from_bytes(spec, frequent)
     else:
-        tokens = {
-            c: NewToken(c, None, count) for c, count in frequent.items() if c not in spec.vocab
-        }
-    return sorted(
-        tokens.values(), key=lambda token: (-_saving(token), len(token.surface), token.surface)
-    )
+        tokens = [NewToken(c, None, count) for c, count in frequent.items() if c not in spec.vocab]
+    return sorted(tokens, key=lambda t: (-_saving(t), len(t.surface), t.surface))
+
+
+def _character_counts(texts: Sequence[str], weights: Sequence[int]) -> dict[str, int]:
+    """Return how often each character stands in texts that occur some number of times each.
+
+    Example:
+        >>> _character_counts(["ab", "b"], [2, 1])
+        {'a': 2, 'b': 3}
+    """
+    points = np.frombuffer("".join(texts).encode("utf-32-le"), dtype="<u4")
+    totals = np.bincount(points, weights=np.repeat(weights, [len(text) for text in texts]))
+    return {chr(point): int(totals[point]) for point in np.flatnonzero(totals).tolist()}
+
+
+def _merged_from_bytes(spec: Spec, counts: Mapping[str, int]) -> list[NewToken]:
+    """Return the merges that make characters of their bytes, from left to right.
+
+    Two characters may begin with the same merge, which then counts for both: the three bytes E0 B8
+    81 of a Thai letter become E0+B8, then E0B8+81.
+    """
+    tokens: dict[str, NewToken] = {}
+    surfaces = [bytes_surface(character.encode()) for character in counts]
+    encodings = spec.bare.encode_batch(surfaces, add_special_tokens=False)
+    for encoding, count in zip(encodings, counts.values(), strict=True):
+        made, *rest = encoding.tokens
+        for piece in rest:
+            before = tokens[made + piece].count if made + piece in tokens else 0
+            tokens[made + piece] = NewToken(made + piece, (made, piece), count + before)
+            made += piece
+    return list(tokens.values())
 
 
 def _saving(character: NewToken) -> int:
-    """Tokens that a character saves: a merge one each time, a character that was written as bytes
-    all but one.
+    """Return the tokens that a character saves: one a merge, or all its bytes but one.
+
+    Example:
+        >>> _saving(NewToken("ก", None, 10)), _saving(NewToken("ab", ("a", "b"), 10))
+        (20, 10)
     """
     pieces = 2 if character.parts else max(2, len(character.surface.encode()))
     return character.count * (pieces - 1)
 
 
-def keep_contract(
+def protected_candidates(
     base: Spec,
     spec: Spec,
     candidates: list[NewToken],
@@ -172,10 +181,10 @@ def keep_contract(
     sentences: Mapping[str, Sequence[str]],
     protect: Mapping[str, float],
 ) -> list[NewToken]:
-    """Candidates without those that would change more sentences of protected languages than is
-    allowed.
+    """Leave out candidates until few enough sentences of protected languages change.
 
-    A sentence is changed by the first merges that fire in it, those of two base tokens: its roots.
+    The greedy rule: allow the merge that saves the most tokens per further sentence it changes,
+    until no more sentences may change; drop the rest, and look again at what then fires.
 
     Args:
         base: the tokenizer before any change.
@@ -183,101 +192,101 @@ def keep_contract(
         candidates: tokens in order of their use, each with its count.
         tokens: how many of them are to be added.
         sentences: of each protected language.
-        protect: by language, the share of its sentences that is to keep its ids.
+        protect: by language, the fraction of its sentences that keep their ids.
 
     Raises:
         VocabularyError: sentences change for another reason than new tokens.
     """
-    allowed = {
-        language: int((1 - protect[language]) * len(lines)) for language, lines in sentences.items()
-    }
+    allowed = {code: int((1 - protect[code]) * len(lines)) for code, lines in sentences.items()}
     # Where none of the candidates fires, no selection of them does.
     suspects = _changed(base.whole, spec.appended(candidates).whole, sentences)
     while True:
         chosen = candidates[:tokens]
         grown = spec.appended(chosen).whole
-        over = {
-            k: v for k, v in _changed(base.whole, grown, suspects).items() if len(v) > allowed[k]
-        }
+        changed = _changed(base.whole, grown, suspects)
+        over = {code: lines for code, lines in changed.items() if len(lines) > allowed[code]}
         if not over:
             return candidates
         roots = _roots(chosen)
-        fired = {
-            language: [
-                {root for token in encoding.tokens for root in roots.get(token, ())}
-                for encoding in grown.encode_batch(lines, add_special_tokens=False)
-            ]
-            for language, lines in over.items()
-        }
-        guilty = _to_drop(fired, allowed, _worth(chosen, roots))
-        if not guilty:
-            worst = max(over, key=lambda language: len(over[language]))
+        fired = {code: _fired(grown, lines, roots) for code, lines in over.items()}
+        harmful = _to_drop(fired, allowed, _worth(chosen, roots))
+        if not harmful:
+            worst = max(over, key=lambda code: len(over[code]))
             raise VocabularyError(
-                f"{len(over[worst]):,} of {len(sentences[worst]):,} sentences in '{worst}' change whatever tokens are "
-                f"left out, more than protect['{worst}'] = {protect[worst]} allows: set repair_script=False, or a "
-                "lower share"
+                f"{len(over[worst]):,} of {len(sentences[worst]):,} sentences in '{worst}' change "
+                f"whatever tokens are left out, more than protect['{worst}'] = {protect[worst]} "
+                "allows: set repair_script=False, or a lower fraction"
             )
-        candidates = without(candidates, guilty)
+        candidates = without(candidates, harmful)
 
 
 def _changed(
     before: Tokenizer, after: Tokenizer, sentences: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
     return {
-        language: [lines[index] for index in changed_sentences(before, after, lines)[0]]
-        for language, lines in sentences.items()
+        code: [lines[index] for index in changed_sentences(before, after, lines)[0]]
+        for code, lines in sentences.items()
     }
+
+
+def _fired(grown: Tokenizer, lines: Sequence[str], roots: Mapping[str, set[str]]) -> list[set[str]]:
+    """Return the roots of the new tokens in each sentence."""
+    encodings = grown.encode_batch(lines, add_special_tokens=False)
+    return [{root for t in encoding.tokens for root in roots.get(t, ())} for encoding in encodings]
 
 
 def _to_drop(
     fired: Mapping[str, Sequence[set[str]]], allowed: Mapping[str, int], worth: Mapping[str, int]
 ) -> set[str]:
-    """The roots to drop: all but those that make the best use of the sentences that may change.
+    """Return the roots to drop: all but those that make the best use of what may change.
 
-    Greedy: the next to be kept is the root that saves the most for each further sentence it
-    changes.
+    Example:
+        >>> fired = {"en": [{"a"}, {"b"}, {"b"}]}
+        >>> _to_drop(fired, {"en": 1}, {"a": 5, "b": 9})
+        {'b'}
     """
     touched: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    for language, lines in fired.items():
+    for code, lines in fired.items():
         for index, roots in enumerate(lines):
             for root in roots:
-                touched[root].append((language, index))
+                touched[root].append((code, index))
     changed: set[tuple[str, int]] = set()
-    left = dict(allowed)
-    dropped = set()
-    heap = [(-worth[root] / len(sentences), root) for root, sentences in touched.items()]
+    left, dropped = dict(allowed), set()
+    heap = [(-worth[root] / len(places), root) for root, places in touched.items()]
     heapq.heapify(heap)
     while heap:
         claimed, root = heapq.heappop(heap)
-        fresh = [sentence for sentence in touched[root] if sentence not in changed]
+        fresh = [place for place in touched[root] if place not in changed]
         value = -worth[root] / max(len(fresh), 1)
-        if (
-            value < claimed
-        ):  # its sentences changed for another's sake meanwhile: it is a better bargain now
+        if value < claimed:  # its sentences changed for another root meanwhile: better value now
             heapq.heappush(heap, (value, root))
             continue
-        costs = Counter(language for language, _ in fresh)
-        if all(cost <= left[language] for language, cost in costs.items()):
+        costs = Counter(code for code, _ in fresh)
+        if all(cost <= left[code] for code, cost in costs.items()):
             changed.update(fresh)
-            for language, cost in costs.items():
-                left[language] -= cost
+            for code, cost in costs.items():
+                left[code] -= cost
         else:
             dropped.add(root)
     return dropped
 
 
 def _roots(tokens: Sequence[NewToken]) -> dict[str, set[str]]:
-    """For each new token, the merges of base tokens (or the characters) that it is made from."""
+    """Return, for each new token, the merges of base tokens (or the characters) it is made from.
+
+    Example:
+        >>> _roots([NewToken("ab", ("a", "b"), 9), NewToken("abc", ("ab", "c"), 5)])
+        {'ab': {'ab'}, 'abc': {'ab'}}
+    """
     roots: dict[str, set[str]] = {}
     for token in tokens:
-        inherited = set().union(*(roots.get(part, set()) for part in token.parts or ()))
-        new_parts = [part for part in token.parts or () if part in roots]
-        roots[token.surface] = inherited if new_parts else {token.surface}
+        new = [roots[part] for part in token.parts or () if part in roots]
+        roots[token.surface] = set().union(*new) if new else {token.surface}
     return roots
 
 
 def _worth(tokens: Sequence[NewToken], roots: Mapping[str, set[str]]) -> Counter[str]:
-    """What each root saves in the target text, with all that is built on it."""
+    """Return what each root saves in the target text, with all that is built on it."""
     worth: Counter[str] = Counter()
     for token in tokens:
         for root in roots[token.surface]:
@@ -292,7 +301,7 @@ def choose_leaves(
     chosen: Sequence[NewToken],
     give_up: GiveUp,
 ) -> tuple[dict[int, str], dict[int, int]]:
-    """Choose base tokens to give up, as many as are chosen to come: no surviving merge needs them.
+    """Choose base tokens to give up, one for each chosen token: no surviving merge needs them.
 
     The least used goes first; ties go to the token less used in the target language, then to the
     one learned last.
@@ -302,38 +311,18 @@ def choose_leaves(
         used: uses of each token in the text that must not suffer.
         in_target: uses in the target language.
         chosen: the tokens that are to come, whose parts must stay.
-        give_up: `usage` lets what a token was used for fall to its parts when it goes; `frequency`
-            does not.
+        give_up: `usage` adds the uses of a token that goes to its parts; `frequency` does not.
 
     Returns:
         Surfaces and own uses of the tokens to give up, by id.
     """
-    vocabulary = spec.vocab
-    made: dict[str, list[str]] = {}
-    needed = Counter(part for token in chosen for part in token.parts or ())
-    for left, right in spec.merges():
-        made.setdefault(left + right, []).extend((left, right))
-        needed.update((left, right))
-    if spec.family == "Unigram":
-        made = {
-            token: []
-            for token in vocabulary
-            if len(token) > 1 and vocabulary[token] not in spec.boundaries
-        }
-        needed = Counter()
-    uses, target_uses = Counter(used), Counter(in_target)
+    vocabulary, uses, target_uses = spec.vocab, Counter(used), Counter(in_target)
+    parts, needed = _dependencies(spec, chosen)
 
     def entry(token: str) -> tuple[int, int, int, str]:
         return uses[token], target_uses[token], -vocabulary[token], token
 
-    stay = spec.special.keys() | {
-        token for token, index in vocabulary.items() if index in spec.boundaries
-    }
-    leaves = [
-        entry(token)
-        for token in made
-        if token in vocabulary and token not in stay and not needed[token]
-    ]
+    leaves = [entry(token) for token in parts if not needed[token]]
     heapq.heapify(leaves)
     removed: dict[int, str] = {}
     while leaves and len(removed) < len(chosen):
@@ -341,17 +330,35 @@ def choose_leaves(
         if (of_token, of_target) != (uses[token], target_uses[token]):
             continue  # an outdated entry
         removed[vocabulary[token]] = token
-        for part in made[token]:
+        for part in parts[token]:
             needed[part] -= 1
             if give_up == "usage":
                 uses[part] += of_token
                 target_uses[part] += of_target
-        for part in set(made[token]):
-            if not needed[part] and part in made and part not in stay:
+        for part in set(parts[token]):
+            if not needed[part] and part in parts:
                 heapq.heappush(leaves, entry(part))
     if len(removed) < len(chosen):
         raise VocabularyError(
-            f"{len(chosen)} base tokens were to be replaced, but only {len(removed)} can be given up: "
-            "ask for fewer with vocabulary.tokens"
+            f"{len(chosen)} base tokens were to be replaced, but only {len(removed)} can be given "
+            "up: ask for fewer with vocabulary.tokens"
         )
     return removed, {old: used.get(token, 0) for old, token in removed.items()}
+
+
+def _dependencies(
+    spec: Spec, chosen: Sequence[NewToken]
+) -> tuple[dict[str, list[str]], Counter[str]]:
+    """Return the parts of each token that may go, and how often each token is needed as a part."""
+    stay = {token for token, index in spec.vocab.items() if index in spec.boundaries}
+    if spec.family == "Unigram":
+        return {
+            token: [] for token in spec.vocab if len(token) > 1 and token not in stay
+        }, Counter()
+    parts: dict[str, list[str]] = {}
+    needed = Counter(part for token in chosen for part in token.parts or ())
+    for left, right in spec.merges():
+        needed.update((left, right))
+        if left + right in spec.vocab and left + right not in stay:
+            parts.setdefault(left + right, []).extend((left, right))
+    return parts, needed

@@ -63,8 +63,7 @@ def measure_sizes(
     language: str,
     parallel: bool = True,
 ) -> VocabularySizes:
-    """Measure what each number of new tokens saves and costs on text that they were not learned
-    from.
+    """Measure what each number of new tokens saves and costs, on text not learned from.
 
     Args:
         base: the base model, whose shape tells the cost; its weights are not loaded.
@@ -77,12 +76,10 @@ def measure_sizes(
     from transformers import AutoConfig
 
     old, new = Spec.of(base.tokenizer), Spec.of(change.tokenizer)
-    counts = {
-        code: tokens_by_number(
-            old, new, change.added, change.base_pieces, partial(_token_counts, texts=list(lines))
-        )
-        for code, lines in texts.items()
-    }
+    counts = {}
+    for code, lines in texts.items():
+        count = partial(_token_counts, texts=list(lines))
+        counts[code] = tokens_by_number(old, new, change.added, change.base_pieces, count)
     numbers = np.array(list(counts[language]))
     tokens = {code: np.array(list(by_number.values())) for code, by_number in counts.items()}
     target = tokens[language]
@@ -104,9 +101,8 @@ def measure_sizes(
             "speed": target[0] / target / work,
         }
     )
-    return VocabularySizes(
-        table, int(numbers[knee(numbers, target)]), language, len(texts[language])
-    )
+    bend = int(numbers[knee(numbers, target)])
+    return VocabularySizes(table, bend, language, len(texts[language]))
 
 
 def tokens_by_number(
@@ -116,7 +112,7 @@ def tokens_by_number(
     spelled: Mapping[int, Sequence[int]],
     count: Callable[[Spec], Mapping[str, int]],
 ) -> dict[int, int]:
-    """Tokens of a text with none, with more and more, and with all of the added tokens.
+    """Count the tokens of a text with none, with more and more, and with all added tokens.
 
     For BPE one encoding with all of them tells it: a merge saves one token wherever it is applied,
     also as a step on the way to a later one; a character saves the bytes that spelled it, but one.
@@ -130,16 +126,12 @@ def tokens_by_number(
         count: how often each token stands in the text, for a tokenizer.
     """
     points = UNIGRAM_POINTS if grown.family == "Unigram" else POINTS
-    numbers = (
-        [0, *np.unique(np.geomspace(1, len(added), points).round().astype(int)).tolist()]
-        if added
-        else [0]
-    )
+    numbers = [0]
+    if added:
+        numbers += np.unique(np.geomspace(1, len(added), points).round().astype(int)).tolist()
     if grown.family == "Unigram":
-        return {
-            number: sum(count(_with_first(base, grown, added, number)).values())
-            for number in numbers
-        }
+        specs = {number: _with_first(base, grown, added, number) for number in numbers}
+        return {number: sum(count(spec).values()) for number, spec in specs.items()}
     parts = {left + right: (left, right) for left, right in grown.merges()}
     applied = Counter(count(grown))
     totals = [applied.total()]
@@ -155,13 +147,9 @@ def tokens_by_number(
 def sentence_tokens(
     base: PreTrainedTokenizerFast, change: VocabularyChange, text: str
 ) -> dict[int, int]:
-    """Tokens of a text by the number of new tokens, as `tokens_by_number` counts them; specs are
-    remembered.
-    """
-    count = partial(_token_counts, texts=[text])
-    return tokens_by_number(
-        _spec(base), _spec(change.tokenizer), change.added, change.base_pieces, count
-    )
+    """Return the tokens of a text by the number of new tokens; specs are remembered."""
+    count, specs = partial(_token_counts, texts=[text]), (_spec(base), _spec(change.tokenizer))
+    return tokens_by_number(*specs, change.added, change.base_pieces, count)
 
 
 @lru_cache(maxsize=4)

@@ -1,5 +1,4 @@
-"""A tokenizer.json as plain data: which family it is, and the few changes that a new vocabulary
-needs.
+"""A tokenizer.json as plain data: its family, and the changes that a new vocabulary needs.
 
 Three families are known: byte-level BPE (GPT-2, SmolLM2, Llama 3, Qwen), BPE in the way of
 SentencePiece (Llama 2, Mistral, Gemma), and Unigram (T5, XLM-R).
@@ -68,25 +67,23 @@ class Spec:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerFast) -> Spec:
-        """The spec of a tokenizer; its added tokens are part of the model's vocabulary, where they
-        keep their ids.
+        """Return the spec of a tokenizer, its added tokens in the vocabulary under their own ids.
 
         Raises:
             VocabularyError: the tokenizer is of no family that can be extended.
         """
         data = json.loads(tokenizer.backend_tokenizer.to_str())
-        family = _family(data)
-        model = data["model"]
+        family, model = _family(data), data["model"]
         added = sorted(data["added_tokens"], key=lambda token: token["id"])
-        if family == "Unigram":
-            known = {piece for piece, _ in model["vocab"]}
-            lowest = min(score for _, score in model["vocab"])
-            for token in added:
-                if token["content"] not in known and token["id"] == len(model["vocab"]):
-                    model["vocab"].append([token["content"], lowest])
-        else:
+        if family != "Unigram":
             for token in added:
                 model["vocab"].setdefault(token["content"], token["id"])
+            return cls(data, family)
+        known = {piece for piece, _ in model["vocab"]}
+        lowest = min(score for _, score in model["vocab"])
+        for token in added:
+            if token["content"] not in known and token["id"] == len(model["vocab"]):
+                model["vocab"].append([token["content"], lowest])
         return cls(data, family)
 
     @property
@@ -136,8 +133,7 @@ class Spec:
         return Tokenizer.from_str(json.dumps(self.data))
 
     def count_words(self, texts: Iterable[str]) -> dict[str, int]:
-        """The words that tokens are learned in, in the alphabet of the model, and how often each
-        occurs.
+        """Count the words that tokens are learned in, in the alphabet of the model.
 
         They are the pre-tokens of the text; a tokenizer of SentencePiece, which has none, is cut
         where its own trainer would end a word.
@@ -145,19 +141,12 @@ class Spec:
         from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
         parts = spelled_out(self.data["pre_tokenizer"]) if self.data["pre_tokenizer"] else []
-        in_text = (
-            [part["type"] for part in parts].index("ByteLevel") == len(parts) - 1
-            if self.byte_level
-            else False
-        )
-        kept = (
-            parts[:-1] if in_text else parts
-        )  # turning every word into bytes costs more than counting it
-        sequence = {"type": "Sequence", "pretokenizers": kept}
+        # Turning every word into bytes costs more than counting it: that is done afterwards.
+        in_text = self.byte_level and parts[-1]["type"] == "ByteLevel"
+        sequence = {"type": "Sequence", "pretokenizers": parts[:-1] if in_text else parts}
         model = {"type": "BPE", "vocab": {}, "merges": []}
-        whole = Tokenizer.from_str(
-            json.dumps({**self.data, "model": model, "pre_tokenizer": sequence})
-        )
+        spec = {**self.data, "model": model, "pre_tokenizer": sequence}
+        whole = Tokenizer.from_str(json.dumps(spec))
         cutter = Tokenizer(models.BPE())
         if whole.normalizer is not None:
             cutter.normalizer = whole.normalizer
@@ -166,11 +155,8 @@ class Spec:
             pieces = pre_tokenizers.Split(Regex(PIECES), "isolated")
             cutter.pre_tokenizer = pre_tokenizers.Sequence([whole.pre_tokenizer, pieces])
         counts = count_words(cutter, texts)
-        return (
-            dict(zip(words_as_surfaces(counts), counts.values(), strict=True))
-            if in_text
-            else counts
-        )
+        surfaces = words_as_surfaces(counts) if in_text else counts
+        return dict(zip(surfaces, counts.values(), strict=True))
 
     @cached_property
     def boundaries(self) -> set[int]:
@@ -252,31 +238,6 @@ class Spec:
         ]
         return dataclasses.replace(self, data={**self.data, "model": model})
 
-    def renumbered(self, new_ids: Mapping[int, int]) -> Spec:
-        """With only the ids given, under new numbers: those of tokens, of added tokens and of the
-        post-processor.
-        """
-        model = self._model_copy()
-        if self.family == "Unigram":
-            kept = sorted(new_ids, key=new_ids.__getitem__)
-            model["vocab"] = [model["vocab"][old] for old in kept]
-            if model["unk_id"] is not None:
-                model["unk_id"] = new_ids[model["unk_id"]]
-        else:
-            model["vocab"] = {
-                token: new_ids[old] for token, old in model["vocab"].items() if old in new_ids
-            }
-            model["merges"] = [
-                [left, right]
-                for left, right in model["merges"]
-                if {left, right, left + right} <= model["vocab"].keys()
-            ]
-        added = [{**token, "id": new_ids[token["id"]]} for token in self.data["added_tokens"]]
-        post = _renumbered(self.data["post_processor"], new_ids)
-        return dataclasses.replace(
-            self, data={**self.data, "model": model, "added_tokens": added, "post_processor": post}
-        )
-
     def around(self, tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
         """The given tokenizer, with its special tokens and chat template, around this
         tokenizer.json.
@@ -298,6 +259,11 @@ class Spec:
         return ((left, right) for left, right in self.data["model"].get("merges", ()))
 
     def _model_copy(self) -> dict[str, Any]:
+        """Return the model with vocabulary and merges copied one level deep.
+
+        Changes add or drop whole entries, never edit one, so entries can be shared; all other parts
+        of tokenizer.json are shared as they are.
+        """
         return {key: copy.copy(value) for key, value in self.data["model"].items()}
 
 
@@ -342,17 +308,3 @@ def _family(data: dict[str, Any]) -> Family:
         "give a model whose tokenizer is byte-level BPE (GPT-2, Llama 3, Qwen), SentencePiece BPE (Llama 2, Mistral, "
         "Gemma) or Unigram (T5, XLM-R)"
     )
-
-
-def _renumbered(post: Any, new_ids: Mapping[int, int]) -> Any:
-    """A post-processor with the new ids of the tokens that it inserts."""
-    if isinstance(post, dict):
-        changed = {key: _renumbered(value, new_ids) for key, value in post.items()}
-        if set(post) == {"id", "ids", "tokens"}:
-            changed["ids"] = [new_ids[old] for old in post["ids"]]
-        return changed
-    if isinstance(post, list):
-        if len(post) == 2 and isinstance(post[0], str) and isinstance(post[1], int):
-            return [post[0], new_ids[post[1]]]
-        return [_renumbered(value, new_ids) for value in post]
-    return post
