@@ -137,7 +137,7 @@ def by_langadapt(
 ) -> None:
     spec = with_repaired_pattern(tokenizer, texts)
     candidates = learn_tokens(spec, spec.count_words(texts), candidates_for(tokens), 2, 16)
-    learned = wanted_tokens(candidates, spec, max_token_length=16, forbid=())[:tokens]
+    learned = wanted_tokens(candidates, spec, max_token_length=16)[:tokens]
     Path(folder, "tokenizer.json").write_text(
         json.dumps(spec.appended(learned).data), encoding="utf-8"
     )
@@ -272,9 +272,8 @@ def measure(way: str, path: Path, megabytes: float, tokens: int) -> dict[str, An
 def timings(
     path: Path, language: str, sizes: list[float], numbers: list[int], ways: list[str], rounds: int
 ) -> None:
-    print(
-        "| language | MB | new tokens | way | seconds (median) | peak MB | times langadapt's seconds |"
-    )
+    columns = "language | MB | new tokens | way | seconds (median) | peak MB"
+    print(f"| {columns} | times langadapt's seconds |")
     print("|---|---|---|---|---|---|---|")
     for size in sizes:
         for number in numbers:
@@ -284,18 +283,14 @@ def timings(
                     results[way].append(measure(way, path, size, number))
             medians: dict[str, float] = {}
             for way, found in results.items():
-                if any("failed" in one for one in found):
-                    print(
-                        f"| {language} | {size:g} | {number:,} | {way} | {found[0].get('failed')} | | |"
-                    )
+                row = f"| {language} | {size:g} | {number:,} | {way}"
+                if any("failed" in result for result in found):
+                    print(f"{row} | {found[0].get('failed')} | | |")
                     continue
                 medians[way] = sorted(one["seconds"] for one in found)[len(found) // 2]
                 peak = max(one["peak_megabytes"] for one in found)
                 ratio = medians[way] / medians.get("langadapt", medians[way])
-                print(
-                    f"| {language} | {size:g} | {number:,} | {way} | {medians[way]:.1f} | {peak:,.0f} | {ratio:.1f} |",
-                    flush=True,
-                )
+                print(f"{row} | {medians[way]:.1f} | {peak:,.0f} | {ratio:.1f} |", flush=True)
 
 
 def quality(
@@ -313,9 +308,8 @@ def quality(
             lines["en"], add_special_tokens=False
         )
     ]
-    print(
-        "| change | parity | English sentences with their ids | English tokens | unreachable | audit |"
-    )
+    columns = "change | parity | English sentences with their ids | English tokens"
+    print(f"| {columns} | unreachable | audit |")
     print("|---|---|---|---|---|---|")
     for name, (english_megabytes, options) in QUALITY.items():
         others = {"en": sample(english, english_megabytes)}
@@ -330,8 +324,9 @@ def quality(
         totals = {code: sum(map(len, ids)) for code, ids in encoded.items()}
         same = sum(old == new for old, new in zip(base, encoded["en"], strict=True))
         failed = [check.claim for check in change.audit if not check.passed]
+        parity = totals[language] / totals["en"]
         print(
-            f"| {language}, {name} | {totals[language] / totals['en']:.4f} | {same} of {len(base)} | "
+            f"| {language}, {name} | {parity:.4f} | {same} of {len(base)} | "
             f"{totals['en'] / sum(map(len, base)) - 1:+.3%} | {len(change.unreachable)} | "
             f"{', '.join(failed) or 'passes'} |",
             flush=True,

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
-from tokenizers import (
-    Tokenizer,
-    decoders,
-    models,
-    pre_tokenizers,
-    trainers,
-)
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from helpers.tiny import BUILT_IN_ONLY, llama, saved, train_tokenizer
 from langadapt_utils.corpus.corpus import Corpus, load_corpus
@@ -27,6 +20,11 @@ from langadapt_utils.models import Base, load_base
 from langadapt_utils.recipe import EvaluationRecipe, Recipe
 from langadapt_utils.vocabulary.change import VocabularyChange
 from langadapt_utils.vocabulary.extend import extend_vocabulary
+
+# No deadlines: a busy machine is slow. In CI the examples are the same each time.
+hypothesis.settings.register_profile("local", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 @pytest.fixture(scope="session")
@@ -95,8 +93,8 @@ def scores(
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         models[name] = Base(folder, name)
-    recipe = EvaluationRecipe(documents=10, items=8, resamples=200, new_tokens=4)
-    return evaluate(models, corpora["hu"], recipe)
+    recipe = EvaluationRecipe(documents=10, items=8)
+    return evaluate(models, corpora["hu"], recipe, resamples=200, new_tokens=4)
 
 
 @pytest.fixture

@@ -1,175 +1,117 @@
-"""The project as a whole: layers, packaging, notebooks as they lie in git."""
+"""The project as a whole: its layout and sizes, and the notebooks as they lie in git."""
 
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
 import subprocess
-import sys
-import tomllib
+import tokenize
 from pathlib import Path
 
 import pytest
-import yaml
-from packaging.requirements import Requirement
 
-import langadapt_utils as la
 from langadapt_utils.workspace import NOTEBOOKS
 
 ROOT = Path(__file__).parents[1]
-# Bottom up: a module may import only from lines above its own.
-LAYERS = [
-    "",
-    "errors",
-    "checks",
-    "recipe",
-    "hardware",
-    "sources leaks estimates",
-    "incontext",
-    "corpus",
-    "workspace intervals",
-    "tokens",
-    "fertility",
-    "patterns merges",
-    "specs",
-    "changes scores",
-    "cards",
-    "audit sizing learning",
-    "contract pruning",
-    "vocabulary",
-    "rows",
-    "reading donors",
-    "distillation gating",
-    "embeddings",
-    "mixture losses",
-    "replay optimisation",
-    "saving",
-    "training",
-    "evaluation forgetting gains",
-    "harness paired",
-    "probing sweeping",
-    "render",
-    "plots",
-    "explorer",
-    "widgets",
-    "report book",
-    "runner",
-    "cli",
-    "",
-][1:-1]
-LINE = {module: number for number, line in enumerate(LAYERS) for module in line.split()}
+PACKAGE = ROOT / "langadapt_utils"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+MOST_CODE, LONGEST_FILE, LONGEST_FUNCTION = 6_300, 450, 60  # lines
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def imports(path: Path) -> set[str]:
-    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    return {
-        node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 1
-    } - {""}
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
 
 
-def test_every_module_has_its_place_and_imports_only_downwards() -> None:
-    modules = {path.stem for path in (ROOT / "langadapt_utils").glob("*.py")} - {"__init__"}
-    assert modules == set(LINE)
-    for module in modules:
-        for imported in imports(ROOT / "langadapt_utils" / f"{module}.py"):
-            assert LINE[imported] < LINE[module], f"{module} imports {imported}"
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def test_the_import_is_light_and_every_name_is_there() -> None:
-    code = "import sys, langadapt_utils; print(sorted({'torch', 'transformers', 'pandas', 'datasets'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-    for name in la.__all__:
-        assert getattr(la, name).__doc__, name
-    with pytest.raises(AttributeError):
-        la.nothing_of_the_sort  # noqa: B018
-
-
-def requirements() -> dict[str, Requirement]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return {Requirement(line).name.lower(): Requirement(line) for line in project["dependencies"]}
-
-
-def test_conda_users_get_the_same_packages() -> None:
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
-    named = {
-        Requirement(line).name.lower(): Requirement(line)
-        for line in pip
-        if not line.startswith("--")
+def lines_of_code(path: Path) -> int:
+    """Lines without blank ones, comments and docstrings."""
+    docstrings: set[int] = set()
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+            docstrings |= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    source = io.StringIO(path.read_text(encoding="utf-8"))
+    numbers = {
+        number
+        for token in tokenize.generate_tokens(source.readline)
+        if token.type not in layout | {tokenize.ENDMARKER}
+        for number in range(token.start[0], token.end[0] + 1)
     }
-    assert named == requirements()
-    assert "--constraint constraints.txt" in pip and "--editable ." in pip
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    python = next(
-        entry for entry in environment["dependencies"] if str(entry).startswith("python ")
-    )
-    assert python.removeprefix("python ") == project["requires-python"]
+    return len(numbers - docstrings)
 
 
-def test_every_dependency_is_pinned_within_its_range() -> None:
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line]
-    pins = {Requirement(line).name.lower(): line.partition("==")[2] for line in lines}
-    assert all(pins.values()) and pins["torch"] == "2.13.0"
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]
-    wanted = [
-        *requirements().values(),
-        *(Requirement(line) for lines in extras.values() for line in lines),
-    ]
-    for requirement in wanted:
-        if requirement.name != "langadapt":
-            assert requirement.specifier.contains(pins[requirement.name.lower()]), requirement
+def test_the_package_stays_small() -> None:
+    counts = {name_of(path): lines_of_code(path) for path in MODULES}
+    assert sum(counts.values()) <= MOST_CODE, counts
 
 
-def test_the_packages_of_the_design_are_there() -> None:
-    wanted = {
-        "jupyterlab",
-        "torch",
-        "transformers",
-        "tokenizers",
-        "datasets",
-        "matplotlib",
-        "ipywidgets",
-        "papermill",
+def test_no_file_is_long() -> None:
+    files = [*MODULES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+    counts = {name_of(path): len(path.read_text("utf-8").splitlines()) for path in files}
+    assert {name: count for name, count in counts.items() if count > LONGEST_FILE} == {}
+
+
+def test_no_function_is_long() -> None:
+    lengths = {
+        f"{name_of(path)}:{node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for path in MODULES
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
-    assert wanted <= set(requirements())
+    assert {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION} == {}
+
+
+def test_a_folder_begins_with_one_docstring() -> None:
+    for path in PACKAGE.rglob("__init__.py"):
+        if path.parent != PACKAGE:
+            tree = parsed(path)
+            assert ast.get_docstring(tree) and len(tree.body) == 1, name_of(path)
+
+
+def test_contributing_names_every_module_in_its_folder() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| (`[^|]+) \|$", text, flags=re.MULTILINE)
+    assert len(rows) <= 10
+    named: set[str] = set()
+    for where, modules in rows:
+        folder = re.fullmatch(r"`(\w+/)`", where)
+        named |= {
+            f"{folder[1] if folder else ''}{name}" for name in re.findall(r"`(\w+)`", modules)
+        }
+    relative = [path.relative_to(PACKAGE).with_suffix("") for path in MODULES]
+    assert named == {path.as_posix() for path in relative if path.name != "__init__"}
+
+
+def notebook(name: str) -> dict[str, list[dict[str, list[str]]]]:
+    content: dict[str, list[dict[str, list[str]]]]
+    content = json.loads((ROOT / "notebooks" / name).read_text(encoding="utf-8"))
+    return content
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS.values())
 def test_a_notebook_in_git_is_clean(name: str) -> None:
-    notebook = json.loads((ROOT / "notebooks" / name).read_text(encoding="utf-8"))
-    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    content = notebook(name)
+    code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
     assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
-    assert "widgets" not in notebook["metadata"]
-    assert sum("parameters" in cell["metadata"].get("tags", []) for cell in code) == 1
+    assert "widgets" not in content["metadata"]
+    assert sum("parameters" in cell["metadata"].get("tags", []) for cell in code) == 1  # type: ignore[attr-defined]
     assert all(len("".join(cell["source"]).splitlines()) <= 25 for cell in code)
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS.values())
-def test_a_notebook_tells_its_story(name: str) -> None:
-    notebook = json.loads((ROOT / "notebooks" / name).read_text(encoding="utf-8"))
-    prose = "\n".join(
-        "".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"
-    )
-    assert re.match(r"# .*\?", prose)
-    for section in (
-        "## The idea in a few lines",
-        "> **Predict.**",
-        "> **Explain.**",
-        "## Check yourself",
-        "## Exercises",
-        "Solutions",
-        "## In short",
-        "does not show",
-    ):
-        assert section in prose or (
-            section == "## The idea in a few lines" and "The idea" in prose
-        ), section
-    links = re.findall(r"\]\((\d\d_[a-z_]+\.ipynb)\)", prose)
-    assert links and all((ROOT / "notebooks" / link).exists() for link in links)
+def test_links_of_a_notebook_lead_somewhere(name: str) -> None:
+    cells = notebook(name)["cells"]
+    prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    links = re.findall(r"\]\((?!https?:)([^)#\s]+)\)", prose)
+    assert set(links) & set(NOTEBOOKS.values()), "no link to the notebook before or after"
+    for link in links:
+        assert (ROOT / "notebooks" / link).exists(), link
 
 
 def test_the_folders_are_those_of_the_design() -> None:

@@ -27,8 +27,10 @@ from langadapt_utils.workspace import NOTEBOOKS
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SHOTS = ROOT / "build" / "screenshots"
-SECONDS = 300  # for a notebook
+SECONDS = 1_200  # for a notebook, on a machine that computes other things beside it
+ANSWER_SECONDS = 60
 ERROR = '.jp-RenderedText[data-mime-type="application/vnd.jupyter.error"]'
+expect.set_options(timeout=ANSWER_SECONDS * 1_000)
 TYPED = ("Szia, árvíztűrő világ!", "ภาษาที่มีวรรณยุกต์", "🙂👩‍👩‍👧 <b>&")
 pytestmark = [
     pytest.mark.base,
@@ -39,9 +41,9 @@ pytestmark = [
 # Texts of outputs whose contrast with what is behind them is below WCAG AA.
 PALE = """outputs => {
   const parts = colour => colour.match(/[\\d.]+/g).map(Number);
+  const linear = part => part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
   const level = colour => {
-    const [r, g, b] = parts(colour).map(one => one / 255)
-      .map(one => one <= 0.03928 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = parts(colour).map(part => linear(part / 255));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const ground = element => {
@@ -49,14 +51,18 @@ PALE = """outputs => {
     const colour = getComputedStyle(element).backgroundColor;
     return (parts(colour)[3] ?? 1) > 0.5 ? colour : ground(element.parentElement);
   };
-  const texts = element => [...element.childNodes].some(one => one.nodeType === 3 && one.data.trim());
+  const hasText = element =>
+    [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+  const isShown = element =>
+    element.checkVisibility() && !["STYLE", "SCRIPT"].includes(element.tagName);
+  const isPale = element => {
+    const colours = [getComputedStyle(element).color, ground(element)];
+    const [low, high] = colours.map(level).sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05) < 4.5;
+  };
   return outputs.flatMap(output => [...output.querySelectorAll("*")])
-    .filter(one => texts(one) && one.checkVisibility() && !["STYLE", "SCRIPT"].includes(one.tagName))
-    .filter(one => {
-      const [low, high] = [level(getComputedStyle(one).color), level(ground(one))].sort((a, b) => a - b);
-      return (high + 0.05) / (low + 0.05) < 4.5;
-    })
-    .map(one => `${one.tagName}.${one.className}: ${one.textContent.slice(0, 40)}`);
+    .filter(element => hasText(element) && isShown(element) && isPale(element))
+    .map(element => `${element.tagName}.${element.className}: ${element.textContent.slice(0, 40)}`);
 }"""
 
 
@@ -180,17 +186,25 @@ def test_a_notebook_runs_and_its_controls_answer(name: str, lab: str, browser: B
     page.close()
 
 
+def differs(answer: Locator, before: str) -> bool:
+    """Wait some seconds for another answer."""
+    for _ in range(50):
+        if answer.inner_text() != before:
+            return True
+        answer.page.wait_for_timeout(200)
+    return False
+
+
 def move(box: Locator) -> None:
     """Use every control of a widget by keyboard, and see its answer change."""
     answer = box.locator(".widget-html-content").last
     for handle in box.locator(".noUi-handle").all():
-        seen = {answer.inner_text()}
+        before, changed = answer.inner_text(), False
         handle.focus()
-        for key in ("ArrowRight", "ArrowLeft", "ArrowLeft"):
+        for key in ("ArrowRight", "ArrowLeft", "ArrowLeft"):  # it may be at one of its ends
             handle.press(key)
-            box.page.wait_for_timeout(300)
-            seen.add(answer.inner_text())
-        assert len(seen) > 1, "the slider changes nothing"
+            changed = changed or differs(answer, before)
+        assert changed, "the slider changes nothing"
     for chooser in box.locator("select").all():
         before = answer.inner_text()
         chooser.select_option(index=1)

@@ -29,16 +29,12 @@ from langadapt_utils.models import Base
 from langadapt_utils.recipe import BUILT_IN, CorpusRecipe
 
 BUILT_IN_ONLY = CorpusRecipe(english=[BUILT_IN])
-
-
 SMALL = {
     "hidden_size": 16,
     "intermediate_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
 }
-
-
 GROUPED = SMALL | {"num_key_value_heads": 1, "max_position_embeddings": 128}
 
 
