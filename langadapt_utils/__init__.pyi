@@ -55,7 +55,7 @@ from .experiments.views import plot_comparison as plot_comparison
 from .corpus.contamination import check_contamination as check_contamination
 from .training.mixture import english_shares as english_shares
 from .training.mixture import mix as mix
-from .training.mixture import synthesize_english as synthesize_english
+from .training.synthesis import synthesize_english as synthesize_english
 from .training.estimates import estimate_resources as estimate_resources
 from .hardware import estimate_training_time as estimate_training_time
 from .hardware import native_precision as native_precision
@@ -64,7 +64,7 @@ from .training.train import train as train
 from .training.train import train_control as train_control
 from .training.views import live_curve as live_curve
 from .training.views import plot_training as plot_training
-from .experiments.comparison import Sweep as Sweep
+from .experiments.comparison import Comparison as Comparison
 from .experiments.comparison import english_share_variants as english_share_variants
 from .experiments.comparison import recorded_sweeps as recorded_sweeps
 from .experiments.comparison import sweep as sweep

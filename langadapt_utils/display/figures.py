@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 ENGLISH, TARGET, GREY = "#0072B2", "#BD5200", "#6e6e6e"
 
 
+# A legend beside the figure.
+LEGEND: dict[str, Any] = {"frameon": False, "loc": "center left", "bbox_to_anchor": (1, 0.5)}
+
+
 def new_axes(rows: int = 6) -> Axes:
-    """Axes of a figure that pyplot does not know, so that a notebook shows it only where `show` is
-    called.
-    """
+    """Return axes of a figure that pyplot does not know: a notebook shows it where `show` does."""
     from matplotlib.figure import Figure
 
     ax: Axes = Figure(figsize=(7, max(2.2, 1.2 + 0.38 * rows))).subplots()
@@ -39,43 +41,33 @@ def _fonts() -> list[str]:
 
 
 def dots_with_intervals(
-    ax: Axes,
-    names: Sequence[str],
-    rows: pd.DataFrame,
-    *,
-    percent: bool = False,
-    target: str | None = None,
+    ax: Axes, names: Sequence[str], rows: pd.DataFrame, *, target: str | None = None
 ) -> None:
-    """A dot with its interval a row; the numbers stand beside it. Other languages than the two are
-    grey.
+    """Draw one dot per row with its interval, and its percentage above it.
+
+    Args:
+        ax: to draw into.
+        names: of the rows.
+        rows: with the columns `change` and `language`.
+        target: languages other than this and English are grey; without it, none are.
     """
-    for place, (estimate, code) in enumerate(zip(rows.bits_per_byte, rows.language, strict=True)):
+    for place, (change, code) in enumerate(zip(rows.change, rows.language, strict=True)):
         colour = colour_of(code) if target in (None, code) or code == "en" else GREY
-        ax.plot([estimate.low, estimate.high], [place] * 2, color=colour, linewidth=2)
-        ax.plot(estimate.value, place, "o" if code == "en" else "D", color=colour)
-        label = f"{estimate.value:+.1%}" if percent else f"{estimate.value:.2f}"
-        beside(ax, label, estimate.value, place, (0, 6), ha="center", fontsize=8)
+        ax.plot([change.low, change.high], [place] * 2, color=colour, linewidth=2)
+        ax.plot(change.value, place, "o" if code == "en" else "D", color=colour)
+        beside(ax, f"{change.value:+.1%}", change.value, place, (0, 6), ha="center", fontsize=8)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(-0.6, len(names) - 0.3)
     ax.margins(x=0.12)
-    if percent:
-        ax.xaxis.set_major_formatter(lambda value, _: f"{value:+.0%}")
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:+.0%}")
 
 
 def box(
     ax: Axes, left: float, right: float, top: float, text: str, colour: str, *, fontsize: float
 ) -> None:
-    """A box with text in it, a third of a row high."""
-    ax.barh(
-        top,
-        right - left,
-        height=0.32,
-        left=left,
-        align="edge",
-        color=colour,
-        edgecolor=GREY,
-        linewidth=0.8,
-    )
+    """Draw a box with text in it, a third of a row high."""
+    style = {"color": colour, "edgecolor": GREY, "linewidth": 0.8}
+    ax.barh(top, right - left, height=0.32, left=left, align="edge", **style)
     ax.text((left + right) / 2, top + 0.16, text, ha="center", va="center", fontsize=fontsize)
 
 
@@ -106,9 +98,12 @@ def colour_of(language: str) -> str:
 
 
 def running_mean(values: Sequence[float]) -> list[float]:
-    """Return the mean of the last tenth of the values at each place."""
+    """Return the mean of the last tenth of the values at each place.
+
+    Example:
+        >>> running_mean([float(i) for i in range(20)])[:4]
+        [0.0, 0.5, 1.5, 2.5]
+    """
     width = max(1, len(values) // 10)
-    return [
-        sum(values[max(0, i - width + 1) : i + 1]) / len(values[max(0, i - width + 1) : i + 1])
-        for i in range(len(values))
-    ]
+    last = [values[max(0, i - width + 1) : i + 1] for i in range(len(values))]
+    return [sum(part) / len(part) for part in last]

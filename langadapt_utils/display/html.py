@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from html import escape
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from ..intervals import Interval, with_ends
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 TOKEN_COLOURS = ("#dceefb", "#fde9c9", "#e3f1dc", "#f3e1f0")  # pale, told apart by borders as well
+
+
+TOKEN_STYLE = "color:#111;border-left:1px solid #777;padding:1px"
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def render(template: str, **values: Any) -> Html:
 
 
 def show(ax: Axes, *, alt: str = "", caption: str = "") -> Html:
-    """A figure as an HTML element with alternative text, drawn at twice the screen's resolution.
+    """Return a figure as HTML with alternative text, at twice the screen's resolution.
 
     Args:
         ax: of the figure.
@@ -64,45 +68,39 @@ def show(ax: Axes, *, alt: str = "", caption: str = "") -> Html:
     figure.savefig(buffer, format="png", dpi=180, bbox_inches="tight", facecolor="white")
     labels = ", ".join(label for label in (ax.get_xlabel(), ax.get_ylabel()) if label)
     alt = alt or f"{ax.get_title(loc='left')}. Shown: {labels}.".replace("\n", " ")
-    width = round(figure.get_size_inches()[0] * 90)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    note = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    image = f'<img style="width:{width}px;max-width:100%" alt="{escape(alt)}" src="data:image/png;base64,{data}">'
-    return Html(f'<figure style="margin:1em 0">{image}{note}</figure>')
+    width, data = round(figure.get_size_inches()[0] * 90), base64.b64encode(buffer.getvalue())
+    image = {"width": width, "data": data.decode(), "alt": alt}
+    return render("display/figure.html.j2", **image, caption=caption)
 
 
 def table_html(table: pd.DataFrame, *, caption: str = "", digits: int = 2) -> Html:
-    """A data frame as an HTML table; estimates with their intervals."""
+    """Return a data frame as an HTML table, numbers with their confidence intervals."""
+    names = [str(name).replace("_", " ") for name in table.columns]
+    rows = [[_cell(v, digits) for v in row] for row in table.itertuples(index=False, name=None)]
+    return render("display/table.html.j2", names=names, rows=rows, caption=caption)
 
-    def cell(value: Any) -> str:
-        if isinstance(value, Interval):
-            number, _, ends = with_ends(value).partition(" ")
-            return f"{number} <small>{ends}</small>"
-        if value is None:
-            return ""
-        if isinstance(value, bool):
-            return "yes" if value else "no"
-        if isinstance(value, float):
-            return "–" if value != value else f"{value:,.{digits}f}"
-        return f"{value:,}" if isinstance(value, int) else escape(str(value))
 
-    left = 'style="text-align:left"'  # Jupyter's own style sets everything to the right
-    head = "".join(
-        f"<th {left}>{escape(str(name).replace('_', ' '))}</th>" for name in table.columns
-    )
-    rows = "".join(
-        "<tr>" + "".join(f"<td {left}>{cell(value)}</td>" for value in row) + "</tr>"
-        for row in table.itertuples(index=False, name=None)
-    )
-    title = f"<caption {left}>{escape(caption)}</caption>" if caption else ""
-    return Html(f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
+def _cell(value: Any, digits: int) -> str | Html:
+    """Return a value as text.
+
+    Example:
+        >>> _cell(1234, 2), _cell(0.5, 2), _cell(None, 2), _cell(True, 2)
+        ('1,234', '0.50', '', 'yes')
+    """
+    if isinstance(value, Interval):
+        number, _, ends = with_ends(value).partition(" ")
+        return Html(f"{number} <small>{ends}</small>")
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "yes", False: "no"}[value]
+    if isinstance(value, float):
+        return "–" if value != value else f"{value:,.{digits}f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def tokens_html(
     tokenizer: PreTrainedTokenizerFast, text: str, *, language: str, label: str = ""
 ) -> Html:
-    """A text with its tokens coloured in turn; bytes that are no character by themselves stand as
-    ⟨E0⟩.
+    """Return a text with its tokens coloured in turn; partial characters are shown as ⟨E0⟩.
 
     Args:
         tokenizer: what cuts the text.
@@ -110,20 +108,23 @@ def tokens_html(
         language: for the browser's choice of font and direction.
         label: stands before it, with the number of tokens.
     """
-    raw, pieces = text.encode(), []
-    spans = token_spans(tokenizer, text)
-    for index, span in enumerate(spans):
-        shown = escape(visible_piece(raw[span.start : span.end]))
-        style = f"background:{TOKEN_COLOURS[index % len(TOKEN_COLOURS)]};color:#111;border-left:1px solid #777;padding:1px"
-        pieces.append(f'<span style="{style}" title="token {span.id}">{shown}</span>')
-    return _paragraph("".join(pieces), language, label, f"{len(spans)} tokens", line_height=2)
+    raw, spans = text.encode(), token_spans(tokenizer, text)
+    colours = cycle(TOKEN_COLOURS)
+    pieces = [
+        {
+            "text": visible_piece(raw[span.start : span.end]),
+            "title": f"token {span.id}",
+            "style": f"background:{next(colours)};{TOKEN_STYLE}",
+        }
+        for span in spans
+    ]
+    return _pieces(pieces, language, label, f"{len(spans)} tokens", height=2, gap="")
 
 
 def cuts_html(
     tokenizer: PreTrainedTokenizerFast, text: str, *, language: str, label: str = ""
 ) -> Html:
-    """A text as its word pattern cuts it, before any merge; a combining mark cut off its letter
-    stands on a red ◌.
+    """Return a text as its word pattern cuts it; a mark cut off its letter is on a red ◌.
 
     Args:
         tokenizer: whose pre-tokenizer cuts the text.
@@ -132,43 +133,43 @@ def cuts_html(
         label: stands before it, with the number of pieces.
     """
     pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
-    spans = (
-        [span for _, span in pre_tokenizer.pre_tokenize_str(text)]
-        if pre_tokenizer
-        else [(0, len(text))]
-    )
+    cuts = pre_tokenizer.pre_tokenize_str(text) if pre_tokenizer else [("", (0, len(text)))]
     pieces, torn = [], 0
-    for start, end in spans:
-        piece = text[start:end]
-        cut_off = start > 0 and unicodedata.category(piece[0]).startswith("M")
+    for _, (start, end) in cuts:
+        cut_off = start > 0 and _is_mark(text[start])
         torn += cut_off
         border, ground = ("#b00020", "#fde7ea") if cut_off else ("#999", "#f6f6f6")
-        shown = escape(("◌" if cut_off else "") + piece.replace(" ", "␣"))
-        style = f"border:1px solid {border};background:{ground};color:#111;border-radius:3px;padding:1px 3px"
-        pieces.append(f'<span style="{style}">{shown}</span>')
-    counted = f"{len(spans)} pieces, {torn} marks cut off"
-    return _paragraph(" ".join(pieces), language, label, counted, line_height=2.2)
+        style = f"border:1px solid {border};background:{ground};color:#111"
+        shown = ("◌" if cut_off else "") + shown_spaces(text[start:end])
+        pieces.append({"text": shown, "style": f"{style};border-radius:3px;padding:1px 3px"})
+    counted = f"{len(cuts)} pieces, {torn} marks cut off"
+    return _pieces(pieces, language, label, counted, height=2.2, gap=" ")
 
 
-def _paragraph(spans: str, language: str, label: str, counted: str, *, line_height: float) -> Html:
-    """Coloured spans as running text of a language, under a label and what was counted."""
-    heading = f"<b>{escape(label)}</b> {counted}<br>" if label else ""
-    body = f'<span lang="{escape(language)}" dir="{direction(language)}">{spans}</span>'
-    return Html(f'<p style="line-height:{line_height};overflow-wrap:anywhere">{heading}{body}</p>')
+def _pieces(
+    pieces: Sequence[Mapping[str, str]], language: str, label: str, counted: str, **style: Any
+) -> Html:
+    """Return styled pieces as running text of a language, under a label and what was counted."""
+    heading = {"label": label, "counted": counted, "language": language}
+    where = {**heading, "direction": direction(language)}
+    return render("display/pieces.html.j2", pieces=pieces, **where, **style)
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")
 
 
 def shown_spaces(text: str) -> str:
-    """A token inside a sentence: its spaces visible."""
+    """Return a text with visible spaces."""
     return text.replace(" ", "␣")
 
 
 def visible_piece(piece: bytes) -> str:
-    """The bytes of a token as text: spaces and line ends visible, a combining mark at the front on
-    a ◌.
+    """Return the bytes of a token as text: spaces and line ends visible, a mark in front on a ◌.
 
     Example:
         >>> visible_piece(" a\\n".encode()), visible_piece("ั".encode())
         ('␣a⏎', '◌ั')
     """
     text = shown_spaces(bytes_as_text(piece)).replace("\n", "⏎").replace("\t", "⇥")
-    return f"◌{text}" if text and unicodedata.category(text[0]).startswith("M") else text
+    return f"◌{text}" if text and _is_mark(text[0]) else text

@@ -22,8 +22,7 @@ TWIN_LINES = 8  # of a slider's answers, that its static twin shows
 
 @dataclass(frozen=True)
 class Interactive:
-    """Controls and what stands in their place where there is no kernel; Jupyter shows the one or
-    the other.
+    """Controls, and what stands in their place where there is no kernel; Jupyter shows one.
 
     Attributes:
         controls: the live widget.
@@ -55,30 +54,39 @@ def interactive(
     *,
     observed: Sequence[Widget] | None = None,
 ) -> Interactive:
-    """Controls above their answer, which is made anew when one of them, or of those to be observed,
-    changes.
+    """Put controls above their answer, which is made anew when one of them changes.
+
+    Args:
+        controls: shown in this order.
+        answer: makes HTML of what the controls hold.
+        twin: HTML that stands in their place where there is no kernel.
+        observed: the controls whose change is answered; all by default.
     """
     import ipywidgets as widgets
 
     name = f"la-twin-{hashlib.sha256(twin.encode('utf-8', 'replace')).hexdigest()[:12]}"
     hidden = f"<style>#{name}{{display:none}}</style>"
-
-    def made() -> str:
-        try:
-            return hidden + answer()
-        except Exception as error:  # there is no cell here that could fail
-            return (
-                f'{hidden}<p role="alert"><b>{type(error).__name__}</b>: {escape(str(error))}</p>'
-            )
-
-    below = widgets.HTML(made())
+    below = widgets.HTML(hidden + _safely(answer))
     for control in controls if observed is None else observed:
-        control.observe(lambda _: setattr(below, "value", made()), names="value")
+        control.observe(lambda _: setattr(below, "value", hidden + _safely(answer)), names="value")
     return Interactive(widgets.VBox([*controls, below]), Html(f'<div id="{name}">{twin}</div>'))
 
 
+def _safely(answer: Callable[[], str]) -> str:
+    """Return the answer, or its error as HTML: there is no cell here that could fail."""
+    try:
+        return answer()
+    except Exception as error:
+        return f'<p role="alert"><b>{type(error).__name__}</b>: {escape(str(error))}</p>'
+
+
 def evenly_spread(options: Sequence[Any]) -> list[Any]:
-    """At most so many options, evenly spread, the ends among them."""
+    """Return at most eight options, evenly spread, the ends among them.
+
+    Example:
+        >>> evenly_spread(range(0, 80, 10)), evenly_spread([1, 2])
+        ([0, 10, 20, 30, 40, 50, 60, 70], [1, 2])
+    """
     if len(options) <= TWIN_LINES:
         return list(options)
     step = (len(options) - 1) / (TWIN_LINES - 1)

@@ -11,7 +11,6 @@ import copy
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -28,11 +27,10 @@ CHARACTERS = 4  # of a token, about
 
 
 class Reader:
-    """The body of a base model, which reads ids of the adapted tokenizer with any rows for the new
-    ones.
+    """The body of a base model, which reads ids of the adapted tokenizer with any new embeddings.
 
     Ids are translated to places first: an old token's place is its old id, a new one's comes after
-    all old rows.
+    all old ones.
 
     Attributes:
         first_new: the lowest place of a new token.
@@ -40,45 +38,32 @@ class Reader:
     """
 
     def __init__(self, request: Request) -> None:
-        self._body = (
-            copy.deepcopy(request.model.base_model)
-            .to(hardware.device())
-            .eval()
-            .requires_grad_(False)
-        )
+        body = copy.deepcopy(request.model.base_model).to(hardware.device())
+        self._body = body.eval().requires_grad_(False)
         matrix = self._body.get_input_embeddings().weight
-        self._name = next(
-            name for name, parameter in self._body.named_parameters() if parameter is matrix
-        )
+        self._name = next(name for name, p in self._body.named_parameters() if p is matrix)
         self._old_VD = matrix.detach()
-        self.first_new = len(self._old_VD)
-        self.longest = longest_context(request.model)
+        self.first_new, self.longest = len(self._old_VD), longest_context(request.model)
         new = {token: self.first_new + place for place, token in enumerate(request.change.added)}
         self._places = request.change.new_to_old | new
-        self.device = self._old_VD.device
-
-    def autocast(self) -> AbstractContextManager[None]:
-        """Matrix products in the precision that the hardware computes fast in."""
-        return hardware.autocast(hardware.native_precision(), self.device.type)
 
     def places(self, ids: Iterable[int]) -> torch.Tensor:
-        """The places of some ids of the adapted tokenizer."""
+        """Return the places of some ids of the adapted tokenizer."""
         return torch.tensor([self._places[index] for index in ids])
 
-    def states(self, places_BS: torch.Tensor, rows_ND: torch.Tensor) -> torch.Tensor:
-        """The last hidden states, of shape (B, S, D), with the given rows for new tokens."""
-        matrix = torch.cat([self._old_VD, rows_ND.to(self._old_VD.device, self._old_VD.dtype)])
-        with self.autocast():
-            read = torch.func.functional_call(
-                self._body, {self._name: matrix}, (places_BS.to(matrix.device),)
-            )
-        states_BSD: torch.Tensor = read.last_hidden_state
+    def states(self, places_BS: torch.Tensor, vectors_ND: torch.Tensor) -> torch.Tensor:
+        """Return the last hidden states, of shape (B, S, D), with the given new embeddings."""
+        new_ND = vectors_ND.to(self._old_VD.device, self._old_VD.dtype)
+        matrix = torch.cat([self._old_VD, new_ND])
+        with hardware.autocast(hardware.native_precision(), matrix.device.type):
+            inputs = (places_BS.to(matrix.device),)
+            output = torch.func.functional_call(self._body, {self._name: matrix}, inputs)
+        states_BSD: torch.Tensor = output.last_hidden_state
         return states_BSD
 
 
 def snippets(request: Request, texts: Sequence[str], length: int) -> Iterator[list[int]]:
-    """Runs of ids of the adapted tokenizer from all over some texts, each after the start of a
-    document.
+    """Yield runs of ids from all over some texts, each after the start of a document.
 
     Args:
         request: gives the tokenizer, and the seed of their order.
@@ -94,23 +79,16 @@ def snippets(request: Request, texts: Sequence[str], length: int) -> Iterator[li
         yield [document_start(tokenizer), *whole[: length - 1]]
 
 
-def padded(rows: Iterable[torch.Tensor]) -> torch.Tensor:
-    """Rows of different lengths in one tensor, zeros on the right."""
-    return pad_sequence(list(rows), batch_first=True)
-
-
 DIMENSIONS, EPOCHS, RARE = 300, 3, 10  # of the auxiliary embeddings, as in the paper
 BUCKETS = 200_000  # of fastText's character n-grams; tokens are short, and there are few of them
-ANCHORS = 64  # of a mixture, as in the paper
 BLOCK = 256  # new tokens at a time
 
-Mixture = tuple[
-    torch.Tensor, torch.Tensor
-]  # places (2, entries) and values (entries,) of a sparse matrix
+# Places (2, entries) and values (entries,) of a sparse matrix.
+Weights = tuple[torch.Tensor, torch.Tensor]
 
 
 def focus(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """Mixtures of old rows, weighted by how alike tokens are used in text of the target language.
+    """Mix old embeddings, weighted by how alike tokens are used in text of the target language.
 
     Likeness is the cosine of fastText embeddings trained on the text in the new tokens; the weights
     are its sparsemax over the kept tokens that the text shows.
@@ -120,16 +98,12 @@ def focus(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
     Raises:
         ModelError: no text was given, it is too short, or the package gensim is missing.
     """
-    return mixed(
-        old_VD,
-        *request.once(_likeness),
-        len(request.change.added),
-        "mixture of old tokens used like it",
-    )
+    note = "mixture of old tokens used like it"
+    return mixed(old_VD, *request.once(_likeness), len(request.change.added), note)
 
 
 def sparsemax(scores_BO: torch.Tensor) -> torch.Tensor:
-    """The point of the probability simplex that is nearest to each row of scores.
+    """Return the point of the probability simplex that is nearest to each row of scores.
 
     Source: Martins and Astudillo 2016, arXiv 1602.02068.
     """
@@ -140,88 +114,84 @@ def sparsemax(scores_BO: torch.Tensor) -> torch.Tensor:
     return (scores_BO - excess_BO.gather(1, support_B1 - 1) / support_B1).clamp(min=0)
 
 
-def _likeness(request: Request) -> Mixture:
-    if not request.texts:
-        raise ModelError(
-            "method 'focus' learns from text of the target language: give some as `texts`"
-        )
+def _likeness(request: Request) -> Weights:
+    change, texts = request.change, _texts("focus", request)
     try:
         from gensim.models import FastText
     except ImportError as error:
         raise ModelError(
-            "method 'focus' needs the package gensim: pip install 'langadapt[focus]'"
+            "method 'focus' needs the package gensim: pip install 'langadapt[focus]' (gensim has "
+            "no wheel for Python 3.14 yet: use 3.13)"
         ) from error
-    change = request.change
     names = {index: surface for surface, index in change.tokenizer.get_vocab().items()}
-    encoded = change.tokenizer(list(request.texts), add_special_tokens=False)["input_ids"]
+    encoded = change.tokenizer(texts, add_special_tokens=False)["input_ids"]
     sentences = [[names[index] for index in ids] for ids in encoded]
-    fasttext = FastText(
-        vector_size=DIMENSIONS, min_count=RARE, bucket=BUCKETS, workers=1, seed=request.seed
-    )
+    options = {"vector_size": DIMENSIONS, "min_count": RARE, "bucket": BUCKETS}
+    fasttext = FastText(**options, workers=1, seed=request.seed)
     fasttext.build_vocab(sentences)
     kept = ((old, names[new]) for new, old in change.new_to_old.items() if new in names)
     shown = [(old, name) for old, name in kept if name in fasttext.wv.key_to_index]
     if not shown:
         raise ModelError(
-            f"method 'focus' found no old token that its {len(encoded):,} texts show at least {RARE} times: give more "
-            "text, or use method 'subword_mean'"
+            f"method 'focus' found no old token that occurs at least {RARE} times in its "
+            f"{len(encoded):,} texts: give more text, or use method 'subword_mean'"
         )
     fasttext.train(sentences, total_examples=len(sentences), epochs=EPOCHS)
-    old_OE = normalize(torch.from_numpy(np.stack([fasttext.wv[name] for _, name in shown])), dim=1)
-    new_NE = normalize(
-        torch.from_numpy(np.stack([fasttext.wv[surface] for surface in change.added.values()])),
-        dim=1,
+    old_OE, new_NE = (
+        normalize(torch.from_numpy(np.stack([fasttext.wv[name] for name in surfaces])), dim=1)
+        for surfaces in ([name for _, name in shown], change.added.values())
     )
-    weights_NO = torch.cat(
-        [sparsemax(new_BE @ old_OE.T).to_sparse() for new_BE in torch.split(new_NE, BLOCK)]
-    ).coalesce()
-    rows, columns = weights_NO.indices()
-    return torch.stack(
-        [rows, torch.tensor([old for old, _ in shown])[columns]]
-    ), weights_NO.values()
+    blocks = torch.split(new_NE, BLOCK)
+    weights_NO = torch.cat([sparsemax(new_BE @ old_OE.T).to_sparse() for new_BE in blocks])
+    weights_NO = weights_NO.coalesce()
+    new, column = weights_NO.indices()
+    old = torch.tensor([index for index, _ in shown])[column]
+    return torch.stack([new, old]), weights_NO.values()
 
 
-TAUGHT_LENGTH = 50  # tokens of a snippet, as in the paper
+def _texts(method: str, request: Request) -> list[str]:
+    if not request.texts:
+        raise ModelError(
+            f"method '{method}' learns from text of the target language: give some as `texts`"
+        )
+    return list(request.texts)
+
+
+LENGTH = 50  # tokens of a snippet, as in the paper
 SHOWN = 100  # snippets that show a token, at most, as in the paper
 BUDGET = 60_000  # tokens of all snippets together
-TAUGHT_BATCH = 16  # snippets of a step
+BATCH = 16  # snippets of a step
 RATE = 3e-2  # of Adam, as a multiple of the usual size of an entry
 
 
 def distilled(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """Sub-word means, trained so that hidden states after a new token are those after its pieces.
+    """Train sub-word means until hidden states after a new token are those after its pieces.
 
     The base model reads snippets of text in old tokens (teacher) and in new ones (student); only
-    the new rows learn, by the mean squared error of the last hidden states where a token of the
-    student ends. Other than in the paper, a snippet shows all its new tokens at once, which teaches
-    more rows with the same computation. Tokens that no snippet shows keep the mean.
+    the new embeddings learn, by the mean squared error of the last hidden states where a token of
+    the student ends. Other than in the paper, a snippet shows all its new tokens at once, which
+    teaches more embeddings with the same computation. Tokens in no snippet keep the mean.
 
     Source: token distillation, Dobler et al. 2025, arXiv 2505.20133.
 
     Raises:
         ModelError: no text was given, or none of it holds a new token.
     """
-    start = subword_mean(old_VD, request)
-    if not request.texts:
-        raise ModelError(
-            "method 'distilled' learns from text of the target language: give some as `texts`"
-        )
-    shown = list(_showing(request))
+    start, texts = subword_mean(old_VD, request), _texts("distilled", request)
+    shown = list(_showing(request, texts))
     if not shown:
         raise ModelError(
             "method 'distilled' found no new token in the texts: give text of the target language"
         )
-    rows_ND = _trained(start.rows_ND, request, shown)
-    return NewEmbeddings(
-        rows_ND, None, "learned from the mean of its pieces, so that hidden states agree"
-    )
+    note = "learned from the mean of its pieces, so that hidden states agree"
+    return NewEmbeddings(_trained(start.vectors_ND, request, shown), None, note)
 
 
-def _showing(request: Request) -> Iterator[list[int]]:
-    """Snippets that show a new token which was shown rarely so far, until the budget is used up."""
+def _showing(request: Request, texts: Sequence[str]) -> Iterator[list[int]]:
+    """Yield snippets that show a new token seen rarely so far, until the budget is used up."""
     shown: Counter[int] = Counter()
     left = BUDGET
-    for snippet in snippets(request, request.texts or (), TAUGHT_LENGTH):
+    for snippet in snippets(request, texts, LENGTH):
         new = request.change.added.keys() & set(snippet)
         if left > 0 and any(shown[token] < SHOWN for token in new):
             shown.update(new)
@@ -229,17 +199,17 @@ def _showing(request: Request) -> Iterator[list[int]]:
             yield snippet
 
 
-def _trained(rows_ND: torch.Tensor, request: Request, shown: list[list[int]]) -> torch.Tensor:
-    """The rows after one pass over the snippets."""
+def _trained(vectors_ND: torch.Tensor, request: Request, shown: list[list[int]]) -> torch.Tensor:
+    """Return the embeddings after one pass over the snippets."""
     reader = Reader(request)
-    learned_ND = torch.nn.Parameter(rows_ND.clone())
-    optimizer = torch.optim.Adam([learned_ND], lr=RATE * rows_ND.std().item())
-    batches = [shown[at : at + TAUGHT_BATCH] for at in range(0, len(shown), TAUGHT_BATCH)]
+    learned_ND = torch.nn.Parameter(vectors_ND.clone())
+    optimizer = torch.optim.Adam([learned_ND], lr=RATE * vectors_ND.std().item())
+    batches = [shown[at : at + BATCH] for at in range(0, len(shown), BATCH)]
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches))
     for batch in batches:
         teacher_BT, student_BS, ends_BS, taught_BS = _aligned(batch, request, reader)
         with torch.no_grad():
-            states_BTD = reader.states(teacher_BT, rows_ND).cpu()
+            states_BTD = reader.states(teacher_BT, vectors_ND).cpu()
         wanted = states_BTD.take_along_dim(ends_BS.unsqueeze(2), dim=1)[taught_BS].float()
         given = reader.states(student_BS, learned_ND).cpu()[taught_BS].float()
         loss = torch.nn.functional.mse_loss(given, wanted)
@@ -251,28 +221,19 @@ def _trained(rows_ND: torch.Tensor, request: Request, shown: list[list[int]]) ->
 
 
 def _aligned(batch: list[list[int]], request: Request, reader: Reader) -> tuple[torch.Tensor, ...]:
-    """What teacher and student read, where each of the student's tokens ends for the teacher, and
-    what counts.
+    """Return what teacher and student read, where each student token ends, what counts.
 
     What counts begins with the first new token.
     """
     change = request.change
     teacher, student, ends, taught = [], [], [], []
     for snippet in batch:
-        spelled = [
-            change.base_pieces.get(index) or (change.new_to_old[index],) for index in snippet
-        ]
+        spelled = [change.base_pieces.get(i) or (change.new_to_old[i],) for i in snippet]
         end_S = np.cumsum([len(ids) for ids in spelled]) - 1
         size = int(np.searchsorted(end_S, reader.longest))
         teacher.append(torch.tensor([old for ids in spelled[:size] for old in ids]))
         student.append(reader.places(snippet[:size]))
         ends.append(torch.from_numpy(end_S[:size]))
         taught.append(student[-1].ge(reader.first_new).cumsum(0).gt(0))
-    return tuple(map(padded, (teacher, student, ends, taught)))
-
-
-GATED_LENGTH = 128  # tokens of a snippet
-SNIPPETS = 64  # of each language
-GATED_BATCH = 4  # snippets at a time
-GUARD = 16.0  # how much more a place in English weighs than one in the target language
-PENALTY = 1.0  # on the square of the vector's length, in lengths of a usual row
+    columns = (teacher, student, ends, taught)
+    return tuple(pad_sequence(tensors, batch_first=True) for tensors in columns)

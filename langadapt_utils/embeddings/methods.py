@@ -1,9 +1,9 @@
-"""Methods that make rows for new tokens: a registry over one small interface.
+"""Methods that make embeddings for new tokens: rules over one small interface.
 
-Wherever it can, a method says with which weights each new row is mixed from old ones. So one sparse
-product makes all rows, and where a row came from can be asked afterwards.
+Wherever it can, a method says with which weights each new embedding is mixed from old ones. So one
+sparse product makes all, and the provenance of each can be asked afterwards.
 
-Axes: V rows of the old vocabulary, N new tokens, D dimensions of a row.
+Axes: V tokens of the old vocabulary, N new tokens, D dimensions of an embedding.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from transformers import PreTrainedModel
 
-    from ..models import Base
-
     Ids = npt.NDArray[np.int64]
     Weights = npt.NDArray[np.float64]
 
@@ -46,63 +44,51 @@ class Request:
         change: the change of its vocabulary.
         seed: for methods that draw random numbers.
         texts: text of the target language, for methods that look at it.
-        english: text of English, for methods that guard it.
-        donor: another model that knows the new tokens, for methods that look at it.
     """
 
     model: PreTrainedModel
     change: VocabularyChange
     seed: int = 0
     texts: Sequence[str] | None = None
-    english: Sequence[str] | None = None
-    donor: Base | None = None
     _made: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def pieces(self) -> tuple[Ids, Ids]:
-        """The place of each new token among the new, and a base token that spells it: two columns
-        of equal length.
-        """
-        spelled = [self.change.base_pieces[new] for new in self.change.added]
-        lengths = [len(ids) for ids in spelled]
-        return np.repeat(np.arange(len(spelled)), lengths), np.fromiter(
-            chain.from_iterable(spelled), dtype=np.int64
-        )
+        """Two columns: the place of each new token, and a base token that spells it."""
+        pieces = [self.change.base_pieces[new] for new in self.change.added]
+        places = np.repeat(np.arange(len(pieces)), [len(ids) for ids in pieces])
+        return places, np.fromiter(chain.from_iterable(pieces), dtype=np.int64)
 
     @cached_property
     def bytes_of(self) -> dict[int, bytes]:
-        """The bytes of every token of the adapted tokenizer, by its new id; special tokens have
-        none.
-        """
+        """The bytes of every token of the adapted tokenizer but special ones, by new id."""
         return vocabulary_bytes(self.change.tokenizer)
 
     def generator(self) -> torch.Generator:
-        """A fresh source of random numbers."""
+        """Return a fresh source of random numbers."""
         return torch.Generator().manual_seed(self.seed)
 
     def once(self, make: Callable[[Request], Made]) -> Made:
-        """What a function makes of this request; made at the first call, as input and output rows
-        may share it.
-        """
+        """Call a function with this request once: rules for input and output may share it."""
         if make not in self._made:
             self._made[make] = make(self)
-        made: Made = self._made[make]
-        return made
+        result: Made = self._made[make]
+        return result
 
 
 @dataclass(frozen=True)
 class NewEmbeddings:
-    """Rows of new tokens, and where they came from.
+    """Embeddings of new tokens, and their provenance.
 
     Attributes:
-        rows_ND: in float32, in the order of `VocabularyChange.added`.
-        weights_NV: sparse: how much of each old row is in each new one; None for rows that are
-            drawn or learned.
+        vectors_ND: in float32, in the order of `VocabularyChange.added`.
+        weights_NV: sparse: how much of each old embedding is in each new one; None for those that
+            are drawn or learned.
         note: in words.
-        twins: places of rows that would be the same as another row, and got a little noise.
+        twins: places of embeddings that equalled another one, and got a little noise.
     """
 
-    rows_ND: torch.Tensor
+    vectors_ND: torch.Tensor
     weights_NV: torch.Tensor | None
     note: str
     twins: frozenset[int] = frozenset()
@@ -113,10 +99,9 @@ Rule = Callable[[torch.Tensor, Request], NewEmbeddings]
 
 @dataclass(frozen=True)
 class Method:
-    """A rule for the rows that a model reads with, one for those it writes with, and one for a tied
-    model's.
+    """A rule for input embeddings, one for the LM head, and one for a tied model.
 
-    Without the last, a tied model gets the rows for reading.
+    Without the last, a tied model gets the input embeddings.
     """
 
     input: Rule
@@ -130,120 +115,104 @@ class Method:
 
 
 def random_normal(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """Independent normal numbers with the mean and the spread of all old entries.
+    """Draw independent normal numbers with the mean and the spread of all old entries.
 
-    Source: the new rows of Csaki et al., arXiv 2311.05741, are random.
+    Source: the new embeddings of Csaki et al., arXiv 2311.05741, are random.
     """
-    noise_ND = torch.randn(
-        len(request.change.added), old_VD.shape[1], generator=request.generator()
-    )
-    return NewEmbeddings(
-        noise_ND * old_VD.std() + old_VD.mean(), None, "drawn: normal, as all old entries"
-    )
+    vectors_ND = _noise(old_VD, request) * old_VD.std() + old_VD.mean()
+    return NewEmbeddings(vectors_ND, None, "drawn: normal, as all old entries")
 
 
 def mean(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """The average of all old rows, for every new token.
+    """Give every new token the average of all old embeddings.
 
     Source: Hewitt 2021, "Initializing new word embeddings for pretrained language models".
     """
-    rows_ND = old_VD.mean(dim=0).expand(len(request.change.added), -1)
-    return NewEmbeddings(rows_ND, None, f"mean of all {len(old_VD):,} rows")
+    vectors_ND = old_VD.mean(dim=0).expand(len(request.change.added), -1)
+    return NewEmbeddings(vectors_ND, None, f"mean of all {len(old_VD):,} embeddings")
 
 
 def multivariate_normal(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """Normal numbers with the mean of all old rows and their covariance, shrunk to almost nothing.
+    """Draw normal numbers with the mean of all and their covariance, shrunk to almost nothing.
 
-    Source: Hewitt 2021; the shrinking by 1e-9 is that of `resize_token_embeddings` in
-    `transformers`.
+    Source: Hewitt 2021; the factor 1e-9 is that of `resize_token_embeddings` in `transformers`.
     """
     centred_VD = old_VD - old_VD.mean(dim=0)
     values_D, vectors_DD = torch.linalg.eigh(centred_VD.T @ centred_VD / len(old_VD))
-    noise_ND = torch.randn(
-        len(request.change.added), old_VD.shape[1], generator=request.generator()
-    )
-    rows_ND = old_VD.mean(dim=0) + noise_ND * (SHRUNK * values_D.clamp(min=0)).sqrt() @ vectors_DD.T
-    return NewEmbeddings(
-        rows_ND, None, "drawn: normal, with the mean and a billionth of the covariance of all rows"
-    )
+    spread_D = (SHRUNK * values_D.clamp(min=0)).sqrt()
+    vectors_ND = old_VD.mean(dim=0) + _noise(old_VD, request) * spread_D @ vectors_DD.T
+    note = "drawn: normal, with the mean and a billionth of the covariance of all embeddings"
+    return NewEmbeddings(vectors_ND, None, note)
+
+
+def _noise(old_VD: torch.Tensor, request: Request) -> torch.Tensor:
+    shape = len(request.change.added), old_VD.shape[1]
+    return torch.randn(shape, generator=request.generator())
 
 
 def subword_mean(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """The average of the rows of the base tokens that spelled the new token before.
+    """Average the embeddings of the base tokens that spelled the new token before.
 
     Source: fast vocabulary transfer, Gee et al. 2022, arXiv 2402.09977.
     """
-    return _mixed(old_VD, request, *request.pieces, note="mean of its pieces")
+    return _averaged(old_VD, request, *request.pieces, note="mean of its pieces")
 
 
 def length_weighted(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """The average of its pieces, each weighted by its number of characters.
+    """Average its pieces, each weighted by its number of characters.
 
-    Source: the output rows of "Beyond Initialization Loss", arXiv 2608.03494.
+    Source: the LM head of "Beyond Initialization Loss", arXiv 2608.03494.
     """
-    rows, columns = request.pieces
-    weights = request.once(_lengths)[columns]
-    return _mixed(
-        old_VD,
-        request,
-        rows,
-        columns,
-        weights,
-        note="mean of its pieces, weighted by their characters",
-    )
+    new, old = request.pieces
+    note = "mean of its pieces, weighted by their characters"
+    return _averaged(old_VD, request, new, old, request.once(_lengths)[old], note=note)
 
 
 def first_piece(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """The row of the first piece.
+    """Take the embedding of the first piece.
 
-    Source: the output rows of EEVE, Kim et al. 2024, arXiv 2402.14714: what comes next begins with
-    that piece.
+    Source: the LM head of EEVE, Kim et al. 2024, arXiv 2402.14714: what comes next begins with that
+    piece.
     """
-    rows, columns = request.pieces
-    first = np.flatnonzero(np.diff(rows, prepend=-1))
-    return _mixed(old_VD, request, rows[first], columns[first], note="its first piece")
+    new, old = request.pieces
+    first = np.flatnonzero(np.diff(new, prepend=-1))
+    return _averaged(old_VD, request, new[first], old[first], note="its first piece")
 
 
 def last_piece(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """The row of the last piece: where the base model has read the whole token."""
-    rows, columns = request.pieces
-    last = np.flatnonzero(np.diff(rows, append=len(request.change.added)))
-    return _mixed(old_VD, request, rows[last], columns[last], note="its last piece")
+    """Take the embedding of the last piece: where the base model has read the whole token."""
+    new, old = request.pieces
+    last = np.flatnonzero(np.diff(new, append=len(request.change.added)))
+    return _averaged(old_VD, request, new[last], old[last], note="its last piece")
 
 
 def calibrated(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """Sub-word means, rescaled to the usual length of the rows of their script.
+    """Rescale sub-word means to the usual length of the embeddings of their script.
 
     An average is shorter than what it averages. A script of which the base has few tokens gets the
-    usual length of all rows.
+    usual length of all.
 
-    Source: the input rows of "Beyond Initialization Loss", arXiv 2608.03494.
+    Source: the input embeddings of "Beyond Initialization Loss", arXiv 2608.03494.
     """
     scripts, norms_V = request.once(_scripts), old_VD.norm(dim=1)
     members: dict[str, list[int]] = defaultdict(list)
     for new, old in request.change.new_to_old.items():
         members[scripts.get(new, "")].append(old)
-    usual = {
-        script: norms_V[ids].mean().item() for script, ids in members.items() if len(ids) >= FEW
-    }
-    overall = norms_V.mean().item()
-    wanted_N = torch.tensor(
-        [usual.get(scripts.get(new, ""), overall) for new in request.change.added]
-    )
+    large = {script: ids for script, ids in members.items() if len(ids) >= FEW}
+    usual = {script: norms_V[ids].mean().item() for script, ids in large.items()}
+    overall, names = norms_V.mean().item(), [scripts.get(new, "") for new in request.change.added]
+    wanted_N = torch.tensor([usual.get(script, overall) for script in names])
     averaged = subword_mean(old_VD, request)
-    scale_N1 = (wanted_N / averaged.rows_ND.norm(dim=1)).unsqueeze(1)
+    scale_N1 = (wanted_N / averaged.vectors_ND.norm(dim=1)).unsqueeze(1)
     weights_NV = averaged.weights_NV * scale_N1 if averaged.weights_NV is not None else None
-    return NewEmbeddings(
-        averaged.rows_ND * scale_N1,
-        weights_NV,
-        "mean of its pieces, as long as rows of its script are",
-    )
+    note = "mean of its pieces, as long as embeddings of its script are"
+    return NewEmbeddings(averaged.vectors_ND * scale_N1, weights_NV, note)
 
 
 def characters(raw: bytes) -> float:
-    """Characters in some bytes; a character that is cut counts by the share of its bytes.
+    """Return the number of characters in a byte string; a partial one counts as a fraction.
 
-    A byte inside a character that began elsewhere counts a third.
+    One byte of a 3-byte Thai letter is 1/3, and so is a byte inside a character begun elsewhere.
 
     Example:
         >>> characters("ház".encode()), characters("ก".encode()[:1])
@@ -262,7 +231,7 @@ def characters(raw: bytes) -> float:
 
 
 def _lengths(request: Request) -> Weights:
-    """The characters of each base token, by its old id."""
+    """Return the characters of each base token, by its old id."""
     change, byte_level = request.change, is_byte_level(request.change.tokenizer)
     lengths = np.zeros(max(*change.new_to_old.values(), *change.removed) + 1)
     for new, old in change.new_to_old.items():
@@ -273,38 +242,33 @@ def _lengths(request: Request) -> Weights:
 
 
 def _scripts(request: Request) -> dict[int, str]:
-    """The script of each token that has letters, by its new id."""
-    found = (
-        (new, scripts_of(raw.decode("utf-8", "ignore"))) for new, raw in request.bytes_of.items()
-    )
-    return {new: min(scripts) for new, scripts in found if scripts}
+    """Return the script of each token that has letters, by its new id."""
+    texts = {new: raw.decode("utf-8", "ignore") for new, raw in request.bytes_of.items()}
+    found = {new: scripts_of(text) for new, text in texts.items()}
+    return {new: min(scripts) for new, scripts in found.items() if scripts}
 
 
-def _mixed(
+def _averaged(
     old_VD: torch.Tensor,
     request: Request,
-    rows: Ids,
-    columns: Ids,
+    new: Ids,
+    old: Ids,
     weights: Weights | None = None,
     *,
     note: str,
 ) -> NewEmbeddings:
-    """New rows as weighted means of old ones: one sparse product."""
+    """Return weighted means of old embeddings: one sparse product."""
     size = len(request.change.added)
-    weights = np.ones(len(rows)) if weights is None else weights
-    shares = weights / np.bincount(rows, weights=weights, minlength=size)[rows]
-    return mixed(
-        old_VD, torch.from_numpy(np.stack([rows, columns])), torch.from_numpy(shares), size, note
-    )
+    weights = np.ones(len(new)) if weights is None else weights
+    shares = torch.from_numpy(weights / np.bincount(new, weights=weights, minlength=size)[new])
+    return mixed(old_VD, torch.from_numpy(np.stack([new, old])), shares, size, note)
 
 
 def mixed(
     old_VD: torch.Tensor, places: torch.Tensor, weights: torch.Tensor, size: int, note: str
 ) -> NewEmbeddings:
-    """New rows from the places (row, column) and values of a sparse matrix of weights, of `size`
-    rows.
-    """
-    weights_NV = torch.sparse_coo_tensor(
-        places, weights.float(), (size, len(old_VD)), check_invariants=False
-    ).coalesce()
+    """Return `size` new embeddings from the places (new, old) and values of a sparse matrix."""
+    shape = size, len(old_VD)
+    sparse = torch.sparse_coo_tensor(places, weights.float(), shape, check_invariants=False)
+    weights_NV = sparse.coalesce()
     return NewEmbeddings(torch.sparse.mm(weights_NV, old_VD), weights_NV, note)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.functional import normalize
 
-from ..display.figures import ENGLISH, GREY, TARGET, beside, finish, new_axes
-from ..display.html import shown_spaces
+from ..display.figures import ENGLISH, GREY, LEGEND, TARGET, beside, finish, new_axes
+from ..display.html import render, shown_spaces
 from ..display.widgets import evenly_spread, interactive
 from ..vocabulary.change import VocabularyChange
 from ..vocabulary.views import NEIGHBOURS
@@ -29,28 +29,25 @@ def neighbour_table(
     *,
     tokens: Sequence[int],
 ) -> pd.DataFrame:
-    """The old tokens whose rows are nearest to those of new tokens, by cosine, under each method.
+    """Find the old tokens whose embeddings are nearest to those of new tokens, by cosine.
 
     Args:
-        methods: rows of new tokens in the order of `change.added`, of shape (new tokens,
-            dimensions), by method.
-        old: rows of the base, of shape (old tokens, dimensions).
+        methods: by method, embeddings of new tokens in the order of `change.added`, of shape (new
+            tokens, dimensions).
+        old: embeddings of the base, of shape (old tokens, dimensions).
         change: of the vocabulary.
         tokens: new ids to look at.
 
     Returns:
-        A row a token and method: `token`, `method`, `neighbours`.
+        One row per token and method: `token`, `method`, `neighbours`.
     """
-    places = {new: place for place, new in enumerate(change.added)}
-    known = torch.tensor(
-        sorted({*change.new_to_old.values(), *change.removed})
-    )  # other rows only pad the matrix
-    directions = torch.nn.functional.normalize(old[known].float(), dim=1)
+    place = {new: index for index, new in enumerate(change.added)}
+    # Other embeddings only pad the matrix.
+    known = torch.tensor(sorted({*change.new_to_old.values(), *change.removed}))
+    directions = normalize(old[known].float(), dim=1)
     rows = []
     for method, matrix in methods.items():
-        chosen = torch.nn.functional.normalize(
-            matrix[[places[new] for new in tokens]].float(), dim=1
-        )
+        chosen = normalize(matrix[[place[new] for new in tokens]].float(), dim=1)
         near = known[(chosen @ directions.T).topk(NEIGHBOURS, dim=1).indices].tolist()
         for new, found in zip(tokens, near, strict=True):
             rows.append([change.text(new), method, [change.base_text(index) for index in found]])
@@ -58,40 +55,37 @@ def neighbour_table(
 
 
 def neighbours_widget(table: pd.DataFrame) -> Interactive:
-    """Choose a new token and see which old tokens its row is nearest to, under each method.
+    """Choose a new token and see the old tokens nearest to its embedding, under each method.
 
     Args:
         table: as `neighbour_table` gives it.
     """
     import ipywidgets as widgets
 
-    tokens = list(dict.fromkeys(table.token))
-    chosen = widgets.Dropdown(
-        options=[(shown_spaces(token), token) for token in tokens], description="new token"
-    )
-
-    def say(token: str) -> str:
-        lines = "".join(
-            f'<tr><th style="text-align:left;padding-right:2em">{escape(row.method.replace("_", " "))}</th>'
-            f'<td style="text-align:left">{escape(", ".join(map(shown_spaces, row.neighbours)))}</td></tr>'
-            for row in table[table.token == token].itertuples()
-        )
-        return f"<b>{escape(shown_spaces(token))}</b><table>{lines}</table>"
-
-    return interactive(
-        [chosen], lambda: say(chosen.value), "".join(say(token) for token in evenly_spread(tokens))
-    )
+    pages = {token: _page(str(token), rows) for token, rows in table.groupby("token", sort=False)}
+    options = [(shown_spaces(token), token) for token in pages]
+    chosen = widgets.Dropdown(options=options, description="new token")
+    twin = "".join(pages[token] for token in evenly_spread(list(pages)))
+    return interactive([chosen], lambda: pages[chosen.value], twin)
 
 
-def plot_norms(rows: Mapping[str, torch.Tensor], *, ax: Axes | None = None) -> Axes:
-    """How long rows are: the middle half and the middle nine tenths of each set.
+def _page(token: str, table: pd.DataFrame) -> str:
+    rows = [
+        (row.method.replace("_", " "), ", ".join(map(shown_spaces, row.neighbours)))
+        for row in table.itertuples()
+    ]
+    return str(render("embeddings/neighbours.html.j2", token=shown_spaces(token), rows=rows))
+
+
+def plot_norms(embeddings: Mapping[str, torch.Tensor], *, ax: Axes | None = None) -> Axes:
+    """Plot how long embeddings are: the middle half and the middle nine tenths of each set.
 
     Args:
-        rows: matrices of shape (rows, dimensions) by name; the first is the reference.
+        embeddings: matrices of shape (tokens, dimensions) by name; the first is the reference.
         ax: to draw into.
     """
-    ax = ax or new_axes(rows=len(rows))
-    lengths = {name: matrix.float().norm(dim=1).numpy() for name, matrix in rows.items()}
+    ax = ax or new_axes(rows=len(embeddings))
+    lengths = {name: matrix.float().norm(dim=1).numpy() for name, matrix in embeddings.items()}
     places = range(len(lengths))[::-1]
     for place, values in zip(places, lengths.values(), strict=True):
         low, first, middle, third, high = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95])
@@ -102,51 +96,42 @@ def plot_norms(rows: Mapping[str, torch.Tensor], *, ax: Axes | None = None) -> A
         beside(ax, f"{middle:.2f}", middle, place, (0, 8), ha="center", fontsize=8)
     ax.set_yticks(list(places), [name.replace("_", " ") for name in lengths])
     ax.set_ylim(-0.5, len(lengths) - 0.2)
-    ax.set_xlabel("length of a row: median, middle half, middle nine tenths")
+    ax.set_xlabel("length of an embedding: median, middle half, middle nine tenths")
     usual = {name: float(np.median(values)) for name, values in lengths.items()}
-    (first_name, reference), *others = usual.items()
+    (reference, base), *others = usual.items()
     shortest, length = min(others, key=lambda item: item[1])
-    return finish(
-        ax,
-        f"Rows by {shortest.replace('_', ' ')} are {length / reference:.0%} as long as {first_name} "
-        f"({length:.2f} against {reference:.2f})",
-    )
+    title = f"Embeddings by {shortest.replace('_', ' ')} are {length / base:.0%} as long as "
+    return finish(ax, f"{title}{reference} ({length:.2f} against {base:.2f})")
 
 
 def plot_map(
-    rows: Mapping[str, torch.Tensor], *, most: int = 3_000, ax: Axes | None = None
+    embeddings: Mapping[str, torch.Tensor], *, most: int = 3_000, ax: Axes | None = None
 ) -> Axes:
-    """A map of rows in two dimensions: the two directions in which the first set of them varies
-    most (PCA).
+    """Plot embeddings in the two directions in which the first set varies most (PCA).
 
     Args:
-        rows: matrices of shape (rows, dimensions) by name; the first spans the map.
-        most: rows of each set to draw.
+        embeddings: matrices of shape (tokens, dimensions) by name; the first spans the map.
+        most: embeddings of each set to draw.
         ax: to draw into.
     """
-    import torch
-
     ax = ax or new_axes(rows=8)
-    reference, *others = rows
-    centre_D = rows[reference].float().mean(dim=0)
+    reference, *others = embeddings
+    centre_D = embeddings[reference].float().mean(dim=0)
     torch.manual_seed(0)
-    _, _, axes_D2 = torch.pca_lowrank(rows[reference].float() - centre_D, q=2, center=False)
+    centred_VD = embeddings[reference].float() - centre_D
+    _, _, axes_D2 = torch.pca_lowrank(centred_VD, q=2, center=False)
     spread = {}
     colours = (GREY, TARGET, ENGLISH, "#009E73", "#CC79A7")
-    for name, colour, marker in zip(rows, colours, "...xx", strict=False):
-        points = (rows[name].float() - centre_D) @ axes_D2
+    for name, colour, marker in zip(embeddings, colours, "...xx", strict=False):
+        points = (embeddings[name].float() - centre_D) @ axes_D2
         spread[name] = points.std(dim=0).mean().item()
         shown = points[:: max(1, len(points) // most)]
-        ax.plot(
-            *shown.T, marker, color=colour, markersize=3, alpha=0.35, label=name.replace("_", " ")
-        )
+        (dots,) = ax.plot(*shown.T, marker, color=colour, markersize=3, alpha=0.35)
+        dots.set_label(name.replace("_", " "))
     ax.set_xlabel("first direction")
     ax.set_ylabel("second direction")
-    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=3)
-    shares = ", ".join(
-        f"{name.replace('_', ' ')} {spread[name] / spread[reference]:.0%}" for name in others
-    )
-    return finish(
-        ax,
-        f"How far new rows spread on the map of the old ones, as a share of their spread: {shares}",
-    )
+    ax.legend(**LEGEND, markerscale=3)
+    shares = {name.replace("_", " "): spread[name] / spread[reference] for name in others}
+    said = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    title = "How far new embeddings spread on the map of the old ones, as a share of their spread"
+    return finish(ax, f"{title}: {said}")

@@ -11,6 +11,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,189 +26,170 @@ from ..files import data_folder
 from ..hardware import device
 from ..intervals import Interval, knee, plain, ratio, relative_change, sign
 from ..languages import language_name
-from ..recipe import EvaluationRecipe, Recipe
-from ..training.mixture import mix
+from ..models import Base
+from ..recipe import EvaluationRecipe, Recipe, TrainingRecipe
+from ..training.mixture import Mixture, mix
 from ..training.train import interpolate, train
 from ..vocabulary.change import VocabularyChange
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from ..models import Base
+    Loaded = tuple[PreTrainedModel, PreTrainedTokenizerFast]  # a model and its tokenizer
 
 RESAMPLES = 2_000
-MEASURED = [
-    "language",
-    "document",
-    "bits",
-    "bytes",
-]  # what stands in a row of `document_rows` after its labels
-
-
-def heldout_texts(corpus: Corpus, documents: int) -> dict[str, Sequence[str]]:
-    """Some held-out documents of the target language and of English."""
-    return {
-        code: corpus.heldout[code].shuffle(seed=0)["text"][:documents]
-        for code in (corpus.language, "en")
-    }
-
-
-def document_rows(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    texts: Mapping[str, Sequence[str]],
-    window_tokens: int,
-    *labels: Any,
-) -> list[list[Any]]:
-    """A row a text: the labels, and what `MEASURED` names."""
-    model.to(device())
-    rows = [
-        [*labels, code, index, float(value), len(text.encode())]
-        for code, lines in texts.items()
-        for index, (value, text) in enumerate(
-            zip(
-                document_bits(model, tokenizer, lines, window_tokens=window_tokens),
-                lines,
-                strict=True,
-            )
-        )
-    ]
-    model.to("cpu")
-    return rows
-
-
-def bits_by(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Bits of each document of one language, averaged over seeds: a row for each value of a column
-    of labels.
-    """
-    return table.pivot_table(index=name, columns="document", values="bits", sort=False)
-
-
-def compared(
-    table: pd.DataFrame, name: str, reference: str
-) -> Iterator[tuple[str, Interval, Interval | None]]:
-    """Bits per byte for each value of a column of labels, and the change against the one that is
-    the reference.
-
-    Intervals are over documents. The table holds one language; where it has no reference, there are
-    no changes.
-    """
-    bits = bits_by(table, name)
-    sizes = table.groupby("document")["bytes"].first().loc[bits.columns].to_numpy(dtype=float)
-    for label, values in zip(bits.index, bits.to_numpy(), strict=True):
-        change = None
-        if label != reference and reference in bits.index:
-            change = relative_change(bits.loc[reference].to_numpy(), values, resamples=RESAMPLES)
-        yield label, ratio(values, sizes, resamples=RESAMPLES), change
-
-
-BASE = "base model"
-REFERENCE = "subword_mean"
+BASE, BEFORE, SUBWORD_MEAN = "base model", "before", "subword_mean"
+COLUMNS = ["variant", "steps", "seed", "language", "document", "bits", "bytes"]
+Start = Callable[[str, Recipe], tuple["PreTrainedModel", VocabularyChange, Corpus]]
+Texts = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How methods stand, before and after training.
+    """How variants stand on the same documents, perhaps after several numbers of training steps.
 
     Attributes:
         target: the target language.
-        table: one row a document and measurement: `method`, `seed`, `steps`, `language`,
-            `document`, `bits`, `bytes`. The method `base model` is the model before any change.
+        table: one row per document and measurement: `variant`, `steps`, `seed`, `language`,
+            `document`, `bits`, `bytes`.
+        reference: the variant that the others are compared with, at the same number of steps.
     """
 
     target: str
     table: pd.DataFrame
+    reference: str = BEFORE
+
+    @cached_property
+    def _summary(self) -> pd.DataFrame:
+        rows = []
+        for (language, steps), group in self.table.groupby(["language", "steps"], sort=False):
+            bits = _bits_by_variant(group)
+            sizes = group.groupby("document")["bytes"].first().loc[bits.columns].to_numpy(float)
+            for variant, values in zip(bits.index, bits.to_numpy(), strict=True):
+                score, change = ratio(values, sizes, resamples=RESAMPLES), None
+                if variant not in (self.reference, BASE) and self.reference in bits.index:
+                    change = _change(bits, self.reference, variant)
+                rows.append([variant, steps, language, score, change])
+        return pd.DataFrame(
+            rows, columns=["variant", "steps", "language", "bits_per_byte", "change"]
+        )
 
     def summary(self) -> pd.DataFrame:
-        """Bits per byte by method, steps and language, and the change against the sub-word mean at
-        the same steps.
+        """Return bits per byte by variant, steps and language, and the change to the reference.
 
         Intervals are over documents; a document's bits are averaged over seeds first.
         """
-        rows = []
-        for (language, steps), group in self.table.groupby(["language", "steps"], sort=False):
-            for method, score, change in compared(group, "method", REFERENCE):
-                rows.append([method, steps, language, score, None if method == BASE else change])
-        return pd.DataFrame(
-            rows, columns=["method", "steps", "language", "bits_per_byte", "change"]
-        )
+        return self._summary.copy()
 
     def findings(self) -> list[str]:
-        """What can be said of the target language, from the outcome of the tests."""
-        table = self.summary()
-        name, last = language_name(self.target), int(table.steps.max())
-        here = table[(table.language == self.target) & (table.method != BASE)]
-        sentences = []
-        for steps in sorted(here.steps.unique()):
-            ranked = sorted(
-                here[here.steps == steps].itertuples(), key=lambda row: row.bits_per_byte.value
+        """Return what can be said, from the outcome of the tests."""
+        return self._of_recipes() if self.reference == BEFORE else self._of_methods()
+
+    def _of_recipes(self) -> list[str]:
+        table = self._summary[self._summary.variant != BEFORE]
+        english, of_target = table[table.language == "en"], table[table.language == self.target]
+        best = min(of_target.itertuples(), key=lambda row: row.bits_per_byte.value)
+        words = {1: "worse than before", 0: "not beyond doubt other than before"}
+        words[-1] = "better than before"
+        names = {
+            which: [row.variant for row in english.itertuples() if sign(row.change) == which]
+            for which in words
+        }
+        lowest = f"{best.variant}: {best.bits_per_byte.value:.3f} bits per byte."
+        return [
+            f"{language_name(self.target)} is lowest with {lowest}",
+            *(
+                f"English is {words[key]} with {', '.join(names[key])}."
+                for key in words
+                if names[key]
+            ),
+        ]
+
+    def _of_methods(self) -> list[str]:
+        name, last, sentences = language_name(self.target), int(self.table.steps.max()), []
+        of_target = self._summary[self._summary.language == self.target]
+        measured = of_target[of_target.variant != BASE]
+        when = {int(s): f"after {s} steps" if s else "before training" for s in measured.steps}
+        for steps in sorted(when):
+            rows = measured[measured.steps == steps].itertuples()
+            ranked = sorted(rows, key=lambda row: row.bits_per_byte.value)
+            better = [row.variant for row in ranked if row.change and sign(row.change) < 0]
+            lowest = (
+                f"{ranked[0].variant} is lowest ({ranked[0].bits_per_byte.value:.3f} bits per byte)"
             )
-            when = f"after {steps} steps" if steps else "before training"
-            better = [
-                row.method for row in ranked if row.change is not None and sign(row.change) < 0
-            ]
-            sentences.append(
-                f"{name} {when}: {ranked[0].method} is lowest ({ranked[0].bits_per_byte.value:.3f} bits per byte); "
-                f"beyond doubt better than {REFERENCE}: {', '.join(better) or 'none'}."
-            )
-        for early in sorted(set(here.steps) - {last}):
-            for one, other in self.reversals(int(early), last):
-                sentences.append(
-                    f"{name}: {one} beats {other} {f'after {early} steps' if early else 'before training'}, "
-                    f"but loses to it after {last}, both beyond doubt."
-                )
-        seeds = self.table[self.table.method != BASE].seed.nunique()
-        if last and seeds == 1:
-            sentences.append(
-                "One seed: the intervals leave out what another order of the training text would change."
-            )
+            beyond = f"beyond doubt better than {self.reference}: {', '.join(better) or 'none'}"
+            sentences.append(f"{name} {when[steps]}: {lowest}; {beyond}.")
+        for early in sorted(set(when) - {last}):
+            for first, second in self.reversals(early, last):
+                loses = f"but loses to it after {last}, both beyond doubt"
+                sentences.append(f"{name}: {first} beats {second} {when[early]}, {loses}.")
+        if last and self.table[self.table.variant != BASE].seed.nunique() == 1:
+            caution = "the intervals leave out what another order of the training text would change"
+            sentences.append(f"One seed: {caution}.")
         return sentences
 
     def reversals(self, early: int, late: int) -> list[tuple[str, str]]:
-        """Pairs of methods of which the first is better early and worse late, both beyond doubt."""
+        """Return pairs of which the first is better early and worse late, both beyond doubt."""
+        of_target = self.table[self.table.language == self.target]
+        stages = [_bits_by_variant(of_target[of_target.steps == steps]) for steps in (early, late)]
+        variants = [v for v in stages[0].index if v != BASE and v in stages[1].index]
         found = []
-        bits = {
-            steps: bits_by(
-                self.table[(self.table.language == self.target) & (self.table.steps == steps)],
-                "method",
-            )
-            for steps in (early, late)
-        }
-        methods = [m for m in bits[early].index if m != BASE and m in bits[late].index]
-        for one, other in combinations(methods, 2):
-            signs = {
-                steps: sign(
-                    relative_change(
-                        rows.loc[one].to_numpy(), rows.loc[other].to_numpy(), resamples=RESAMPLES
-                    )
-                )
-                for steps, rows in bits.items()
-            }
-            if signs[early] * signs[late] < 0:
-                found.append((one, other) if signs[early] > 0 else (other, one))
+        for first, second in combinations(variants, 2):
+            before, after = (sign(_change(bits, first, second)) for bits in stages)
+            if before * after < 0:
+                found.append((first, second) if before > 0 else (second, first))
         return found
 
-    def save(self, path: Path) -> None:
-        """Write findings, summary and the bits of every document as JSON."""
-        content = {
-            "target": self.target,
-            "findings": self.findings(),
-            "summary": plain(self.summary()),
-        }
-        content["documents"] = plain(self.table)
+    @cached_property
+    def _values(self) -> pd.DataFrame:
+        """Bits per byte, of shape (variants, languages)."""
+        sums = self.table.groupby(["variant", "language"], sort=False)[["bits", "bytes"]].sum()
+        return (sums.bits / sums.bytes).unstack()
+
+    def front(self) -> list[str]:
+        """Return the variants that no other beats in both languages (the Pareto front), in order.
+
+        The best in the target language comes first.
+        """
+        values = self._values
+        best = [
+            variant
+            for variant, row in values.iterrows()
+            if not ((values <= row).all(axis=1) & (values < row).any(axis=1)).any()
+        ]
+        return sorted(best, key=lambda variant: float(values.loc[variant, self.target]))
+
+    def knee(self) -> str | None:
+        """Return the variant of the front where gaining one language begins to cost the other."""
+        front = self.front()
+        if len(front) < 3:
+            return None
+        values = self._values.loc[front]
+        return front[knee(values[self.target], values["en"])]
+
+    def with_variants(self, other: Comparison) -> Comparison:
+        """Add the variants of another comparison, if it was measured on the same documents."""
+        document, added = ["language", "document"], other.table[other.table.variant != BEFORE]
+        sizes = (table.groupby(document)["bytes"].first() for table in (self.table, added))
+        if not next(sizes).equals(next(sizes)):
+            return self
+        return replace(self, table=pd.concat([self.table, added], ignore_index=True))
+
+    def save(self, path: Path, about: Mapping[str, Any] | None = None) -> None:
+        """Write findings, summary, documents and what they came from as JSON."""
+        content = {"target": self.target, **(about or {}), "findings": self.findings()}
+        content |= {"summary": plain(self._summary), "documents": plain(self.table)}
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def recorded(name: str) -> dict[str, Any]:
-    """A comparison that was recorded with the project: commit, recipe, hardware, findings, summary.
+def _bits_by_variant(table: pd.DataFrame) -> pd.DataFrame:
+    """Average the bits of each document over seeds: of shape (variants, documents)."""
+    return table.pivot_table(index="variant", columns="document", values="bits", sort=False)
 
-    Args:
-        name: of a file in `data/reference`, such as `embeddings-hu`.
-    """
-    content: dict[str, Any] = json.loads(
-        (data_folder() / "reference" / f"{name}.json").read_text(encoding="utf-8")
-    )
-    return content
+
+def _change(bits: pd.DataFrame, reference: str, variant: str) -> Interval:
+    before, after = bits.loc[reference].to_numpy(), bits.loc[variant].to_numpy()
+    return relative_change(before, after, resamples=RESAMPLES)
 
 
 def compare_methods(
@@ -220,322 +202,235 @@ def compare_methods(
     steps: Sequence[int] = (0, 50),
     seeds: Sequence[int] = (0,),
     documents: int = 12,
+    batch_tokens: int | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
-    """Start new rows by several methods, and measure each before training and after some steps of
-    it.
+    """Start new embeddings by several methods; measure each before and after some training steps.
 
-    A seed decides what is drawn and the order of the training text, which is the same for all
-    methods.
+    A seed decides what is drawn and the order of the training text, the same for all methods.
 
     Args:
         base: the model and its tokenizer.
         change: the change of the vocabulary.
         corpus: `train` is trained on, `heldout` measured on.
-        recipe: mixture, rates and window; a step has `embeddings.probe_batch_tokens` tokens.
+        recipe: mixture, learning rates and window.
         methods: names in `METHODS`, or keyword arguments for `initialise_embeddings` by any name;
-            without, those of the recipe.
-        steps: how many optimiser steps; 0 is right after. Each number is a run of its own, with its
-            own schedule.
+            by default those of the recipe.
+        steps: numbers of training steps, each a run with a schedule of its own; 0: before training.
         seeds: of the runs.
         documents: held-out documents of each language.
+        batch_tokens: tokens per training step; a quarter of the recipe's by default.
         report: called with a line on progress.
     """
-    target = corpus.language
-    settings = recipe.embeddings
-    methods = methods or settings.compare
+    methods = methods or recipe.embeddings.compare
     ways = methods if isinstance(methods, Mapping) else {name: {"method": name} for name in methods}
+    batch = batch_tokens or max(recipe.mixture.sequence_length, recipe.training.batch_tokens // 4)
+    sizes = {"batch_tokens": batch, "micro_batch_tokens": batch, "interpolation": 1.0}
+    training = recipe.training.model_copy(update=sizes)
     texts, window = heldout_texts(corpus, documents), recipe.evaluation.window_tokens
     report(BASE)
     untouched = document_rows(base.model, base.tokenizer, texts, window)
-    rows = [[BASE, 0, number, *row] for number in steps for row in untouched]
-    for seed in seeds:
-        mixtures = {}
-        for number in filter(None, steps):
-            budget = number * (recipe.training.batch_tokens // 4)
-            mixtures[number] = mix(
-                corpus,
-                change.tokenizer,
-                recipe.mixture,
-                budget_tokens=budget,
-                seed=seed,
-            )
-        for name, way in ways.items():
-            report(f"{name}, seed {seed}")
-            given = {
-                "texts": corpus.train[target]["text"],
-                "english": corpus.train["en"]["text"],
-                "seed": seed,
-            }
-            start = initialise_embeddings(base.model, change, **given | dict(way))
-            for number in steps:
-                model = start
-                if number:
-                    options = {
-                        "batch_tokens": (recipe.training.batch_tokens // 4),
-                        "micro_batch_tokens": (recipe.training.batch_tokens // 4),
-                        "interpolation": 1.0,
-                    }
-                    with tempfile.TemporaryDirectory() as folder:
-                        training = recipe.training.model_copy(update=options)
-                        model = train(
-                            start, change, mixtures[number], training, folder, seed=seed
-                        ).model
-                rows += document_rows(model, change.tokenizer, texts, window, name, seed, number)
-    return Comparison(target, pd.DataFrame(rows, columns=["method", "seed", "steps", *MEASURED]))
+    rows = [[BASE, number, 0, *row] for number in steps for row in untouched]
 
+    @cache
+    def mixture(number: int, seed: int) -> Mixture:
+        budget = number * batch
+        return mix(corpus, change.tokenizer, recipe.mixture, budget_tokens=budget, seed=seed)
 
-BEFORE = "before"
-COLUMNS = ["variant", "seed", *MEASURED]
-Start = Callable[[str, Recipe], tuple["PreTrainedModel", VocabularyChange, Corpus]]
+    def stages(name: str, seed: int) -> Iterator[tuple[int, Loaded]]:
+        given = {"texts": corpus.train[corpus.language]["text"], "seed": seed}
+        start = initialise_embeddings(base.model, change, **given | dict(ways[name]))
+        for number in steps:
+            model = start
+            if number:
+                model = _trained(start, change, mixture(number, seed), training, seed)
+            yield number, (model, change.tokenizer)
 
-
-@dataclass(frozen=True)
-class Sweep:
-    """What became of one start under several recipes.
-
-    Attributes:
-        target: the target language.
-        table: one row a document and measurement: `variant`, `seed`, `language`, `document`,
-            `bits`, `bytes`. The variant `before` is what all are compared with.
-    """
-
-    target: str
-    table: pd.DataFrame
-
-    def summary(self) -> pd.DataFrame:
-        """Bits per byte by variant and language, and the change against before.
-
-        Intervals are over documents; a document's bits are averaged over seeds first.
-        """
-        rows = []
-        for language, group in self.table.groupby("language", sort=False):
-            rows += [
-                [variant, language, score, change]
-                for variant, score, change in compared(group, "variant", BEFORE)
-            ]
-        return pd.DataFrame(rows, columns=["variant", "language", "bits_per_byte", "change"])
-
-    def findings(self) -> list[str]:
-        """What can be said, from the outcome of the tests."""
-        table = self.summary()
-        variants = table[table.variant != BEFORE]
-        best = min(
-            variants[variants.language == self.target].itertuples(),
-            key=lambda row: row.bits_per_byte.value,
-        )
-        english = variants[variants.language == "en"]
-        said = {
-            which: [row.variant for row in english.itertuples() if sign(row.change) == which]
-            for which in (1, 0, -1)
-        }
-        words = {
-            1: "worse than before",
-            0: "not beyond doubt other than before",
-            -1: "better than before",
-        }
-        return [
-            f"{language_name(self.target)} is lowest with {best.variant}: {best.bits_per_byte.value:.3f} bits per byte.",
-            *(
-                f"English is {words[which]} with {', '.join(names)}."
-                for which, names in said.items()
-                if names
-            ),
-        ]
-
-    def front(self) -> list[str]:
-        """Arms that no other beats in both languages at once (the Pareto front), the best in the
-        target first.
-        """
-        values = self._values()
-        best = [
-            variant
-            for variant, row in values.iterrows()
-            if not ((values <= row).all(axis=1) & (values < row).any(axis=1)).any()
-        ]
-        return sorted(best, key=lambda variant: float(values.loc[variant, self.target]))
-
-    def knee(self) -> str | None:
-        """The variant of the front from which on more of one language begins to cost most of the
-        other, if there is one.
-        """
-        front = self.front()
-        if len(front) < 3:
-            return None
-        values = self._values().loc[front]
-        return front[knee(values[self.target], values["en"])]
-
-    def with_variants(self, other: Sweep) -> Sweep:
-        """This sweep and the variants of another that was measured on the same documents, or this
-        one alone.
-        """
-        variants = other.table[other.table.variant != BEFORE]
-        size, document = (
-            self.table.groupby(["language", "document"])["bytes"].first(),
-            ["language", "document"],
-        )
-        if not size.equals(variants.groupby(document)["bytes"].first()):
-            return self
-        return replace(self, table=pd.concat([self.table, variants], ignore_index=True))
-
-    def _values(self) -> pd.DataFrame:
-        """Bits per byte, of shape (variants, languages)."""
-        sums = self.table.groupby(["variant", "language"], sort=False)[["bits", "bytes"]].sum()
-        return (sums.bits / sums.bytes).unstack()
-
-    def save(self, path: Path, about: Mapping[str, Any]) -> None:
-        """Write summary, findings and what they came from (recipes, data, hardware, commit,
-        seconds) as JSON.
-        """
-        content = {
-            "target": self.target,
-            **about,
-            "findings": self.findings(),
-            "summary": plain(self.summary()),
-        }
-        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def recorded_sweeps(language: str) -> dict[str, dict[str, Any]]:
-    """Sweeps in a language that were recorded with the project, by name: recipes, hardware, commit,
-    summary.
-    """
-    folder = data_folder() / "reference"
-    return {
-        path.stem.removeprefix(f"sweep-{language}-"): json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(folder.glob(f"sweep-{language}-*.json"))
-    }
-
-
-def english_share_variants(recipe: Recipe) -> dict[str, Recipe]:
-    """Short runs of a recipe with other shares of English, by name; a share of 1 is the control
-    without the target.
-    """
-    training = recipe.training.model_copy(update={"budget_tokens": recipe.mixture.sweep_tokens})
-    return {
-        f"{share:.0%} English": recipe.model_copy(
-            update={
-                "training": training,
-                "mixture": recipe.mixture.model_copy(update={"english_share": share}),
-            }
-        )
-        for share in recipe.mixture.sweep
-    }
-
-
-def interpolation_sweep(
-    start: PreTrainedModel,
-    end: PreTrainedModel,
-    change: VocabularyChange,
-    before: tuple[PreTrainedModel, PreTrainedTokenizerFast],
-    corpus: Corpus,
-    recipe: EvaluationRecipe,
-    *,
-    scores: Scores | None = None,
-) -> Sweep:
-    """The target language against English on the way from the start to the adapted model, without
-    training.
-
-    At the start, rows of new tokens are what initialisation made of them; all others are the
-    base's.
-
-    Args:
-        start: the base model with new rows, before training.
-        end: the adapted model.
-        change: of the vocabulary.
-        before: the base model and its tokenizer, which all points are compared with.
-        corpus: whose `heldout` is measured on.
-        recipe: points of the way, documents, windows.
-        scores: of the base and the adapted model on documents of this corpus, which are not
-            measured again.
-
-    Source: WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903.
-    """
-    texts, window = heldout_texts(corpus, recipe.comparison_documents), recipe.window_tokens
-    known = (
-        [_rows_known(scores, place, corpus, recipe) for place in (0, -1)]
-        if scores
-        else [None, None]
-    )
-    rows = _labelled(BEFORE, known[0]) or document_rows(*before, texts, window, BEFORE, 0)
-    for share in recipe.interpolation_points:
-        variant = f"{share:.0%} of the way"
-        if share == 1 and known[1]:
-            rows += _labelled(variant, known[1])
-        else:
-            model = interpolate(start, end, share)
-            rows += document_rows(model, change.tokenizer, texts, window, variant, 0)
-    return Sweep(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
-
-
-def _rows_known(
-    scores: Scores, place: int, corpus: Corpus, recipe: EvaluationRecipe
-) -> list[list[Any]] | None:
-    """The rows of the dial's documents under the first (0) or last (-1) model of scores, if all of
-    them are there.
-    """
-    mine = scores.documents[scores.documents.model == scores.models[place]].set_index(
-        ["language", "id"]
-    )
-    rows = []
-    for code in (corpus.language, "en"):
-        ids = corpus.heldout[code].shuffle(seed=0)["id"][: recipe.comparison_documents]
-        if not all((code, name) in mine.index for name in ids) or mine.index.has_duplicates:
-            return None
-        found = mine.loc[[(code, name) for name in ids]]
-        rows += [
-            [code, index, *pair]
-            for index, pair in enumerate(zip(found.bits, found.bytes, strict=True))
-        ]
-    return rows
-
-
-def _labelled(variant: str, rows: Sequence[list[Any]] | None) -> list[list[Any]]:
-    return [[variant, 0, *row] for row in rows or ()]
+    rows += _measured(ways, seeds, stages, texts, window, report)
+    return Comparison(corpus.language, pd.DataFrame(rows, columns=COLUMNS), SUBWORD_MEAN)
 
 
 def sweep(
     variants: Mapping[str, Recipe],
     corpus: Corpus,
     start: Start,
-    before: tuple[PreTrainedModel, PreTrainedTokenizerFast],
+    before: Loaded,
     *,
-    texts: Mapping[str, Sequence[str]] | None = None,
+    texts: Texts | None = None,
     documents: int = 12,
     seeds: Sequence[int] = (0,),
     report: Callable[[str], None] = lambda line: None,
-) -> Sweep:
+    **training: Any,
+) -> Comparison:
     """Train every variant from its start and measure all on the same documents.
 
     Args:
         variants: recipes by name.
         corpus: whose `heldout` is measured on.
-        start: gives what a variant starts from, by its name and recipe: the model with rows for new
-            tokens, the change of the vocabulary, and the corpus whose `train` is trained on.
+        start: gives what a variant starts from, by its name and recipe: the model with new
+            embeddings, the change of the vocabulary, and the corpus whose `train` is trained on.
         before: the model and tokenizer that all are compared with.
-        texts: to measure on, by language; held-out documents where not given.
+        texts: to measure on, by language; held-out documents by default.
         documents: how many of those.
         seeds: of the order of the training text.
         report: called with a line on progress.
+        training: keyword arguments of `train`, by name of the variant.
     """
     texts = texts or heldout_texts(corpus, documents)
     window = next(iter(variants.values())).evaluation.window_tokens
-    rows = document_rows(*before, texts, window, BEFORE, 0)
+
+    def stages(name: str, seed: int) -> Iterator[tuple[int, Loaded]]:
+        recipe, (model, change, own) = variants[name], start(name, variants[name])
+        budget = recipe.training.budget_tokens
+        mixture = mix(own, change.tokenizer, recipe.mixture, budget_tokens=budget, seed=seed)
+        untracked = recipe.training.model_copy(update={"report_to": []})  # a tracker has one run
+        options = training.get(name, {})
+        yield 0, (_trained(model, change, mixture, untracked, seed, **options), change.tokenizer)
+
+    rows = document_rows(*before, texts, window, BEFORE, 0, 0)
+    rows += _measured(variants, seeds, stages, texts, window, report)
+    return Comparison(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
+
+
+def interpolation_sweep(
+    start: PreTrainedModel,
+    end: PreTrainedModel,
+    change: VocabularyChange,
+    before: Loaded,
+    corpus: Corpus,
+    recipe: EvaluationRecipe,
+    *,
+    scores: Scores | None = None,
+) -> Comparison:
+    """Measure both languages on the way from the start to the adapted model, without training.
+
+    At the start, embeddings of new tokens are what initialisation made of them.
+
+    Args:
+        start: the base model with new embeddings, before training.
+        end: the adapted model.
+        change: of the vocabulary.
+        before: the base model and its tokenizer, which all points are compared with.
+        corpus: whose `heldout` is measured on.
+        recipe: points of the way, documents, windows.
+        scores: of the base and the adapted model on these documents, which saves measuring them.
+
+    Source: WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903.
+    """
+    texts, window = heldout_texts(corpus, recipe.comparison_documents), recipe.window_tokens
+    known = [_known_rows(scores, place, corpus, recipe) for place in (0, -1)]
+    rows = [[BEFORE, 0, 0, *row] for row in known[0] or document_rows(*before, texts, window)]
+    for share in recipe.interpolation_points:
+        found = known[1] if share == 1 else None
+        if not found:
+            model = interpolate(start, end, share)
+            found = document_rows(model, change.tokenizer, texts, window)
+        rows += [[f"{share:.0%} of the way", 0, 0, *row] for row in found]
+    return Comparison(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
+
+
+def english_share_variants(recipe: Recipe) -> dict[str, Recipe]:
+    """Return short runs of a recipe with other fractions of English, by name.
+
+    A fraction of 1 is a control run without the target language.
+    """
+    training = recipe.training.model_copy(update={"budget_tokens": recipe.mixture.sweep_tokens})
+    mixtures = {
+        share: recipe.mixture.model_copy(update={"english_share": share})
+        for share in recipe.mixture.sweep
+    }
+    return {
+        f"{share:.0%} English": recipe.model_copy(update={"training": training, "mixture": mixture})
+        for share, mixture in mixtures.items()
+    }
+
+
+def heldout_texts(corpus: Corpus, documents: int) -> dict[str, Sequence[str]]:
+    """Return some held-out documents of the target language and of English."""
+    parts = {code: corpus.heldout[code].shuffle(seed=0) for code in (corpus.language, "en")}
+    return {code: part["text"][:documents] for code, part in parts.items()}
+
+
+def document_rows(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Texts,
+    window_tokens: int,
+    *labels: Any,
+) -> list[list[Any]]:
+    """Return one row per text: the labels, language, document, bits, bytes."""
+    model.to(device())
+    rows = []
+    for code, lines in texts.items():
+        bits = document_bits(model, tokenizer, lines, window_tokens=window_tokens)
+        for index, (value, text) in enumerate(zip(bits, lines, strict=True)):
+            rows.append([*labels, code, index, float(value), len(text.encode())])
+    model.to("cpu")
+    return rows
+
+
+def _measured(
+    names: Iterator[str] | Mapping[str, Any],
+    seeds: Sequence[int],
+    stages: Callable[[str, int], Iterator[tuple[int, Loaded]]],
+    texts: Texts,
+    window_tokens: int,
+    report: Callable[[str], None],
+) -> list[list[Any]]:
+    """Measure what each variant is at each of its stages, seed by seed."""
+    rows = []
     for seed in seeds:
-        for name, recipe in variants.items():
+        for name in names:
             report(f"{name}, seed {seed}")
-            model, change, trained_on = start(name, recipe)
-            mixture = mix(
-                trained_on,
-                change.tokenizer,
-                recipe.mixture,
-                budget_tokens=recipe.training.budget_tokens,
-                seed=seed,
-            )
-            with tempfile.TemporaryDirectory() as folder:
-                settings = recipe.training.model_copy(
-                    update={"report_to": []}
-                )  # a tracker has one run
-                trained = train(model, change, mixture, settings, folder, seed=seed)
-            rows += document_rows(trained.model, change.tokenizer, texts, window, name, seed)
-    return Sweep(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
+            for steps, loaded in stages(name, seed):
+                rows += document_rows(*loaded, texts, window_tokens, name, steps, seed)
+    return rows
+
+
+def _trained(
+    start: PreTrainedModel,
+    change: VocabularyChange,
+    mixture: Mixture,
+    recipe: TrainingRecipe,
+    seed: int,
+    **options: Any,
+) -> PreTrainedModel:
+    with tempfile.TemporaryDirectory() as folder:
+        return train(start, change, mixture, recipe, folder, seed=seed, **options).model
+
+
+def _known_rows(
+    scores: Scores | None, place: int, corpus: Corpus, recipe: EvaluationRecipe
+) -> list[list[Any]] | None:
+    """Return the rows of the first (0) or last (-1) model of scores, if all documents are there."""
+    if scores is None:
+        return None
+    documents = scores.documents[scores.documents.model == scores.models[place]]
+    mine, rows = documents.set_index(["language", "id"]), []
+    for code in (corpus.language, "en"):
+        ids = corpus.heldout[code].shuffle(seed=0)["id"][: recipe.comparison_documents]
+        keys = [(code, name) for name in ids]
+        if not all(key in mine.index for key in keys) or mine.index.has_duplicates:
+            return None
+        found = mine.loc[keys]
+        rows += [
+            [code, i, *pair] for i, pair in enumerate(zip(found.bits, found.bytes, strict=True))
+        ]
+    return rows
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """Read a comparison that was recorded with the project: commit, recipe, hardware, findings.
+
+    Args:
+        name: of a file in `data/reference`, such as `embeddings-hu`.
+    """
+    path = data_folder() / "reference" / f"{name}.json"
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def recorded_sweeps(language: str) -> dict[str, dict[str, Any]]:
+    """Read the sweeps in a language that were recorded with the project, by name."""
+    paths = sorted((data_folder() / "reference").glob(f"sweep-{language}-*.json"))
+    return {path.stem.removeprefix(f"sweep-{language}-"): recorded(path.stem) for path in paths}

@@ -1,6 +1,4 @@
-"""Comparisons in figures and controls: methods beside each other, English against the target
-language.
-"""
+"""Comparisons in figures and controls: methods side by side, English against the target."""
 
 from __future__ import annotations
 
@@ -8,87 +6,74 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from ..display.figures import ENGLISH, GREY, TARGET, beside, colour_of, finish, new_axes
+from ..display.figures import ENGLISH, GREY, LEGEND, TARGET, beside, colour_of, finish, new_axes
 from ..display.widgets import interactive, listed, new_slider
 from ..intervals import percent, restored
 from ..languages import language_name
-from .comparison import BEFORE
+from .comparison import BASE, BEFORE, Comparison
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ..display.widgets import Interactive
-    from .comparison import Comparison, Sweep
+
+    Recorded = Mapping[str, Mapping[str, Any]]  # comparisons recorded with the project, by name
+
+SPREAD = 0.18  # of a row's height, between the first and the last stage
+APART = {"expand": (1.15, 1.7), "force_text": (0.2, 0.6), "iter_lim": 500}  # labels of points
 
 
 def plot_comparison(comparison: Comparison, *, ax: Axes | None = None) -> Axes:
-    """Bits per byte of each method, before training and after each number of steps, for both
-    languages.
-    """
-    from .comparison import BASE
-
+    """Plot the bits per byte of each method, before training and after, for both languages."""
     table = comparison.summary()
-    methods, stages = list(dict.fromkeys(table.method)), sorted(table.steps.unique())
-    ax = ax or new_axes(rows=2 * len(methods))
+    stages = sorted(table.steps.unique())
+    ax = ax or new_axes(rows=2 * table.variant.nunique())
     last = table[(table.language == comparison.target) & (table.steps == stages[-1])]
     ranked = sorted(last.itertuples(), key=lambda row: -row.bits_per_byte.value)
-    order = [row.method for row in ranked if row.method != BASE] + [BASE]
+    order = [row.variant for row in ranked if row.variant != BASE] + [BASE]
     for row in table.itertuples():
-        stage, estimate, colour = (
-            stages.index(row.steps),
-            row.bits_per_byte,
-            colour_of(row.language),
-        )
-        if row.method == BASE and stage:
+        stage, score, colour = stages.index(row.steps), row.bits_per_byte, colour_of(row.language)
+        if row.variant == BASE and stage:
             continue
-        place = order.index(row.method) + (0.18 if len(stages) > 1 else 0) * (
-            1 - 2 * stage / max(1, len(stages) - 1)
-        )
-        ax.plot([estimate.low, estimate.high], [place] * 2, color=colour, linewidth=1.5)
-        ax.plot(
-            estimate.value,
-            place,
-            "o" if row.language == "en" else "D",
-            color=colour,
-            markerfacecolor="white" if stage < len(stages) - 1 else colour,
-            markersize=5,
-        )
-        beside(ax, f"{estimate.value:.2f}", estimate.high, place, (4, 0), va="center", fontsize=7)
+        place = order.index(row.variant) + _offset(stage, len(stages))
+        fill, marker = "white" if stage < len(stages) - 1 else colour, _marker(row.language)
+        ax.plot([score.low, score.high], [place] * 2, color=colour, linewidth=1.5)
+        ax.plot(score.value, place, marker, color=colour, markerfacecolor=fill, markersize=5)
+        beside(ax, f"{score.value:.2f}", score.high, place, (4, 0), va="center", fontsize=7)
     ax.set_yticks(range(len(order)), [name.replace("_", " ") for name in order])
     ax.set_ylim(-0.6, len(order) - 0.4)
     ax.margins(x=0.1)
-    when = (
-        f"; hollow: before training, full: after {stages[-1]} steps"
-        if len(stages) > 1
-        else " before training"
-    )
+    later = f"; hollow: before training, full: after {stages[-1]} steps"
+    when = later if len(stages) > 1 else " before training"
     ax.set_xlabel(f"bits per byte (95 % interval){when}")
-    ax.legend(
-        handles=[
-            ax.plot(
-                [],
-                [],
-                "o" if code == "en" else "D",
-                color=colour_of(code),
-                label=language_name(code),
-            )[0]
-            for code in (comparison.target, "en")
-        ],
-        frameon=False,
-        loc="center left",
-        bbox_to_anchor=(1, 0.5),
-    )
+    for code in (comparison.target, "en"):
+        ax.plot([], [], _marker(code), color=colour_of(code), label=language_name(code))
+    ax.legend(**LEGEND)
     return finish(ax, comparison.findings()[len(stages) - 1])
 
 
+def _offset(stage: int, stages: int) -> float:
+    """Return how far from its row a stage is drawn: the first above, the last below.
+
+    Example:
+        >>> _offset(0, 2), _offset(1, 2), _offset(0, 1)
+        (0.18, -0.18, 0.0)
+    """
+    return SPREAD * (1 - 2 * stage / (stages - 1)) if stages > 1 else 0.0
+
+
+def _marker(language: str) -> str:
+    return "o" if language == "en" else "D"
+
+
 def plot_sweep(
-    sweep: Sweep,
-    recorded: Mapping[str, Mapping[str, Any]] | None = None,
+    sweep: Comparison,
+    recorded: Recorded | None = None,
     *,
     chosen: str = "",
     ax: Axes | None = None,
 ) -> Axes:
-    """English against the target language, a point for each variant: down and left is better.
+    """Plot English against the target language, one point per variant: down and left is better.
 
     A dotted line joins the variants that no other beats in both languages (the Pareto front).
 
@@ -100,57 +85,57 @@ def plot_sweep(
     """
     from adjustText import adjust_text
 
-    from .comparison import BEFORE
-
     ax = ax or new_axes(rows=12)
-    summary = {(row.variant, row.language): row for row in sweep.summary().itertuples()}
-    knee, place, labels = sweep.knee(), {}, []
-    for variant in dict.fromkeys(variant for variant, _ in summary):
-        x, y = (summary[variant, code].bits_per_byte for code in (sweep.target, "en"))
-        colour = GREY if variant == BEFORE else TARGET
-        across, along = ([[one.value - one.low], [one.high - one.value]] for one in (x, y))
-        ax.errorbar(
-            x.value, y.value, along, across, "o", color=colour, ecolor=(colour, 0.5), elinewidth=0.8
-        )
-        place[variant] = x.value, y.value
-        words = [variant] + [
-            word for word, which in (("knee", knee), ("chosen", chosen)) if which == variant
-        ]
-        labels.append(ax.text(x.value, y.value, ", ".join(words), fontsize=8, color=colour))
-    ax.plot(
-        *zip(*(place[variant] for variant in sweep.front()), strict=True),
-        color=GREY,
-        linewidth=0.8,
-        linestyle=":",
-    )
-    for variant in {knee, chosen} & set(place):
-        ax.plot(*place[variant], "o", markersize=12, markerfacecolor="none", color=GREY)
-    recorded = recorded or {}
-    for name, content in recorded.items():
-        points: dict[str, dict[str, float]] = {}
-        for row in content["summary"]:
-            points.setdefault(row["variant"], {})[row["language"]] = row["bits_per_byte"]["value"]
-        for variant, values in points.items():
-            at = values[sweep.target], values["en"]
-            ax.plot(*at, "o", color=ENGLISH, markerfacecolor="white", markersize=5)
-            said = variant if len(recorded) == 1 else f"{variant} ({name})"
-            labels.append(ax.text(*at, said, fontsize=7, color=ENGLISH))
+    points, labels = _draw_points(ax, sweep, {"knee": sweep.knee(), "chosen": chosen})
+    front = zip(*(points[variant] for variant in sweep.front()), strict=True)
+    ax.plot(*front, color=GREY, linewidth=0.8, linestyle=":")
+    for name, content in (recorded or {}).items():
+        for variant, point in _recorded_points(content, sweep.target).items():
+            ax.plot(*point, "o", color=ENGLISH, markerfacecolor="white", markersize=5)
+            label = variant if len(recorded or {}) == 1 else f"{variant} ({name})"
+            labels.append(ax.text(*point, label, fontsize=7, color=ENGLISH))
     ax.margins(0.12)
     ax.set_xlabel(f"{language_name(sweep.target)}, bits per byte (95 % interval)")
     ax.set_ylabel("English, bits per byte")
     note = f"hollow: recorded, {', '.join(recorded)}" if recorded else ""
     ax = finish(ax, " ".join(sweep.findings()[:2]), note=note)
     lines = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5}
-    adjust_text(
-        labels, ax=ax, expand=(1.15, 1.7), force_text=(0.2, 0.6), iter_lim=500, arrowprops=lines
-    )
+    adjust_text(labels, ax=ax, arrowprops=lines, **APART)
     return ax
 
 
-def sweep_widget(
-    sweep: Sweep, recorded: Mapping[str, Mapping[str, Any]] | None = None
-) -> Interactive:
-    """Choose a point of a sweep or dial and read what both languages are at.
+def _draw_points(
+    ax: Axes, sweep: Comparison, marked: Mapping[str, str | None]
+) -> tuple[dict[str, tuple[float, float]], list[Any]]:
+    """Draw the variants with their intervals; return their points, and the labels to be placed."""
+    rows = {(row.variant, row.language): row.bits_per_byte for row in sweep.summary().itertuples()}
+    points, labels = {}, []
+    for variant in dict.fromkeys(variant for variant, _ in rows):
+        x, y = rows[variant, sweep.target], rows[variant, "en"]
+        colour = GREY if variant == BEFORE else TARGET
+        along, across = (
+            [[score.value - score.low], [score.high - score.value]] for score in (y, x)
+        )
+        faint = (colour, 0.5)
+        ax.errorbar(x.value, y.value, along, across, "o", c=colour, ecolor=faint, elinewidth=0.8)
+        points[variant] = x.value, y.value
+        words = [word for word, which in marked.items() if which == variant]
+        if words:
+            ax.plot(*points[variant], "o", markersize=12, markerfacecolor="none", color=GREY)
+        label = ", ".join([variant, *words])
+        labels.append(ax.text(*points[variant], label, fontsize=8, color=colour))
+    return points, labels
+
+
+def _recorded_points(content: Mapping[str, Any], target: str) -> dict[str, tuple[float, float]]:
+    values: dict[str, dict[str, float]] = {}
+    for row in content["summary"]:
+        values.setdefault(row["variant"], {})[row["language"]] = row["bits_per_byte"]["value"]
+    return {variant: (scores[target], scores["en"]) for variant, scores in values.items()}
+
+
+def sweep_widget(sweep: Comparison, recorded: Recorded | None = None) -> Interactive:
+    """Choose a point of a sweep and read what both languages are at.
 
     Args:
         sweep: of this run.
@@ -161,27 +146,20 @@ def sweep_widget(
     return interactive([slider], lambda: sentences[slider.value], listed(list(sentences.values())))
 
 
-def sweep_sentences(
-    sweep: Sweep, recorded: Mapping[str, Mapping[str, Any]] | None = None
-) -> dict[str, str]:
-    """What there is to say of each point of a sweep, as HTML; points of recorded ones name their
-    recording.
-    """
+def sweep_sentences(sweep: Comparison, recorded: Recorded | None = None) -> dict[str, str]:
+    """Return what there is to say of each point, as HTML; recorded ones name their recording."""
     front, sentences = sweep.front(), {}
     tables = {"": sweep.summary()}
     tables |= {name: restored(content["summary"]) for name, content in (recorded or {}).items()}
     for name, table in tables.items():
         for variant, rows in table[table.variant != BEFORE].groupby("variant", sort=False):
-            parts = [
-                f"{escape(language_name(row.language))} {row.bits_per_byte.value:.3f} bits per byte, "
-                f"{percent(row.change)}"
+            title = f"{variant} ({name})" if name else str(variant)
+            scores = "; ".join(
+                f"{escape(language_name(row.language))} {row.bits_per_byte.value:.3f} bits per "
+                f"byte, {percent(row.change)}"
                 for row in rows.itertuples()
-            ]
-            best = (
-                " Nothing else here beats it in both languages."
-                if not name and variant in front
-                else ""
             )
-            title = f"{variant} ({name})" if name else variant
-            sentences[title] = f"<b>{escape(title)}</b>: {'; '.join(parts)}.{best}"
+            unbeaten = not name and variant in front
+            best = " Nothing else here beats it in both languages." if unbeaten else ""
+            sentences[title] = f"<b>{escape(title)}</b>: {scores}.{best}"
     return sentences
