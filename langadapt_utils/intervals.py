@@ -1,13 +1,10 @@
-"""Numbers with 95 % intervals: bootstrap over documents, Wilson's for shares; what can be said of a
-difference.
-"""
+"""Numbers with 95 % confidence intervals: bootstrap over documents, Wilson's for fractions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +16,9 @@ if TYPE_CHECKING:
     Numbers = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
-FEWEST = 5  # units of an interval: the range of fewer holds the middle of all too rarely, of five in 94 % of cases
+# Units of an interval: the range of fewer holds the middle of all too rarely, of five in 94 % of
+# cases.
+FEWEST = 5
 TOO_FEW = "(too few for an interval)"
 
 
@@ -41,7 +40,7 @@ class Interval:
 
 
 def ratio(over: Numbers, under: Numbers, *, resamples: int, seed: int = 0) -> Interval:
-    """Sum over sum, with a bootstrap interval over the units.
+    """Divide sum by sum, with a bootstrap interval over the units.
 
     A percentile interval (Efron & Tibshirani 1993), widened for few units as Hesterberg 2015, arXiv
     1411.5279, does.
@@ -49,33 +48,26 @@ def ratio(over: Numbers, under: Numbers, *, resamples: int, seed: int = 0) -> In
     weights = _bootstrap_weights(len(over), resamples, seed)
     below = weights @ under
     drawn = below != 0  # a resample of nothing has no ratio
-    return _estimate(over.sum() / under.sum(), (weights @ over)[drawn] / below[drawn], len(over))
+    return _interval(over.sum() / under.sum(), (weights @ over)[drawn] / below[drawn], len(over))
 
 
 def relative_change(before: Numbers, after: Numbers, *, resamples: int, seed: int = 0) -> Interval:
-    """How much a sum over the same units changed, as a share of what it was; a paired bootstrap
-    over units.
-    """
+    """Return how much a sum changed, as a fraction of itself: a paired bootstrap over units."""
     weights = _bootstrap_weights(len(before), resamples, seed)
-    return _estimate(
-        after.sum() / before.sum() - 1, (weights @ after) / (weights @ before) - 1, len(before)
-    )
+    resampled = (weights @ after) / (weights @ before) - 1
+    return _interval(after.sum() / before.sum() - 1, resampled, len(before))
 
 
 def wilson(correct: int, items: int) -> Interval:
-    """A share of correct answers with Wilson's 95 % interval (Wilson 1927)."""
-    z, share = NormalDist().inv_cdf((1 + CONFIDENCE) / 2), correct / items
-    middle = (share + z * z / (2 * items)) / (1 + z * z / items)
-    half = (
-        z
-        / (1 + z * z / items)
-        * math.sqrt(share * (1 - share) / items + z * z / (4 * items * items))
-    )
-    return Interval(share, middle - half, middle + half, items)
+    """Return a fraction of correct answers with Wilson's 95 % interval (Wilson 1927)."""
+    from scipy.stats import binomtest
+
+    ends = binomtest(correct, items).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(correct / items, float(ends.low), float(ends.high), items)
 
 
 def percent(change: Interval) -> str:
-    """A relative change with its interval.
+    """Return a relative change with its interval.
 
     Example:
         >>> percent(Interval(-0.1, -0.2, 0.05, 9))
@@ -85,43 +77,41 @@ def percent(change: Interval) -> str:
     return f"{change.value:+.1%} {ends}"
 
 
-def with_ends(estimate: Interval) -> str:
-    """A number with its interval.
+def with_ends(number: Interval) -> str:
+    """Return a number with its interval.
 
     Example:
         >>> with_ends(Interval(2.5, 2.25, 2.75, 9))
         '2.500 [2.250, 2.750]'
     """
-    ends = f"[{estimate.low:.3f}, {estimate.high:.3f}]" if estimate.low == estimate.low else TOO_FEW
-    return f"{estimate.value:.3f} {ends}"
+    ends = f"[{number.low:.3f}, {number.high:.3f}]" if number.low == number.low else TOO_FEW
+    return f"{number.value:.3f} {ends}"
 
 
 def sign(change: Interval) -> int:
-    """-1 or 1 where the whole interval lies below or above 0, else 0: nothing can be told."""
+    """Return -1 or 1 where the whole interval lies below or above 0, else 0."""
     return -1 if change.high < 0 else 1 if change.low > 0 else 0
 
 
 def plain(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """A table as plain data for a file, its estimates as objects."""
-    return [
-        {name: plain_cell(cell) for name, cell in row.items()} for row in table.to_dict("records")
-    ]
+    """Return a table as plain data for a file, its intervals as objects."""
+    records = table.to_dict("records")
+    return [{name: plain_cell(cell) for name, cell in row.items()} for row in records]
 
 
 def plain_cell(cell: Any) -> Any:
-    """One cell of `plain`; what is not a number is None, as JSON has no other word for it."""
+    """Return one cell of `plain`; NaN becomes None, as JSON has no other word for it."""
     if isinstance(cell, Interval):
         return {name: plain_cell(value) for name, value in asdict(cell).items()}
     return None if isinstance(cell, float) and math.isnan(cell) else cell
 
 
 def restored(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The table that `plain` wrote, its estimates as `Interval` again."""
+    """Return the table that `plain` wrote, with `Interval`s again."""
     import pandas as pd
 
-    return pd.DataFrame(
-        [{name: _restored_cell(cell) for name, cell in row.items()} for row in records]
-    )
+    rows = [{name: _restored_cell(cell) for name, cell in row.items()} for row in records]
+    return pd.DataFrame(rows)
 
 
 def _restored_cell(cell: Any) -> Any:
@@ -132,38 +122,31 @@ def _restored_cell(cell: Any) -> Any:
 
 
 def _bootstrap_weights(units: int, resamples: int, seed: int) -> Numbers:
-    """How often each unit is drawn in each resample, of shape (resamples, units)."""
-    return (
-        np.random.default_rng(seed)
-        .multinomial(units, np.full(units, 1 / units), size=resamples)
-        .astype(float)
-    )
+    """Draw how often each unit is in each resample, of shape (resamples, units)."""
+    shares, generator = np.full(units, 1 / units), np.random.default_rng(seed)
+    return generator.multinomial(units, shares, size=resamples).astype(float)
 
 
-def _estimate(value: float, resampled: Numbers, units: int) -> Interval:
+def _interval(value: float, resampled: Numbers, units: int) -> Interval:
+    """Return a value with the interval of its resamples, widened for few units."""
     if units < FEWEST:
         return Interval(float(value), math.nan, math.nan, units)
-    tail = NormalDist().cdf(-math.sqrt(units / (units - 1)) * _student_quantile(units - 1))
+    from scipy.stats import norm, t
+
+    quantile = t.ppf((1 + CONFIDENCE) / 2, units - 1)
+    tail = norm.cdf(-math.sqrt(units / (units - 1)) * quantile)
     low, high = np.quantile(resampled, [tail, 1 - tail])
     return Interval(float(value), float(low), float(high), units)
 
 
-def _student_quantile(freedom: int) -> float:
-    """Student's distribution at the upper end of an interval, by the expansion of Fisher & Cornish
-    1960.
-    """
-    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return float(z + sum(term / freedom**power for power, term in enumerate(terms, start=1)))
-
-
 def knee(x: npt.ArrayLike, y: npt.ArrayLike) -> int:
-    """Which point of a falling curve lies farthest below the straight line between its ends, both
-    axes scaled to 1.
+    """Return the point of a falling curve farthest below the straight line between its ends.
+
+    Both axes are scaled to 1.
+
+    Example:
+        >>> knee([0, 1, 2, 3, 4], [10, 4, 3, 2, 1])
+        1
 
     Source: Satopaa et al. 2011, Finding a "Kneedle" in a Haystack.
     """

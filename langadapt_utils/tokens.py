@@ -184,5 +184,11 @@ def document_start(tokenizer: PreTrainedTokenizerFast) -> int:
         if token is not None and token in tokenizer.get_vocab():
             return int(tokenizer.convert_tokens_to_ids(token))
     raise CorpusError(
-        "the tokenizer has neither a BOS nor an EOS token to put before a document: set its `bos_token`"
+        "the tokenizer has no BOS or EOS token to put before a document: set its `bos_token`"
     )
+
+
+def document_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """Return the ids of a text, the start of a document before them."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return [document_start(tokenizer), *ids]

@@ -1,4 +1,5 @@
 import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from langadapt_utils.corpus.items import load_items, pattern_items
 from langadapt_utils.errors import RecipeError
 from langadapt_utils.evaluation import harness
 from langadapt_utils.evaluation.evaluate import score_items
-from langadapt_utils.evaluation.harness import built_in, hulu, task_folder, thai_exam, with_tasks
+from langadapt_utils.evaluation.harness import built_in, task_folder, with_tasks
 from langadapt_utils.evaluation.likelihood import document_bits
 from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.models import Base
@@ -18,6 +19,8 @@ from langadapt_utils.recipe import EvaluationRecipe
 from langadapt_utils.tokens import document_start
 
 ITEMS = 12
+hulu = runpy.run_path(str(task_folder() / "hulu" / "hulu.py"))["hulu"]
+thai_exam = runpy.run_path(str(task_folder() / "thai_exams" / "thai_exams.py"))["thai_exam"]
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,19 +26,15 @@ from ..corpus.items import (
 from ..languages import NO_LANGUAGE, language_name, scripts_of
 from ..models import Base
 from ..recipe import EvaluationRecipe
-from ..tokens import document_start
+from ..tokens import document_ids
 from .likelihood import continuation_bits, document_bits
 from .scores import CONTROL, Scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-CHANCE = {
-    "choice": 1 / 2,
-    "cloze": 1 / CLOZE_OPTIONS,
-    "pairs": 1 / 2,
-    **dict.fromkeys(PATTERNS, 1 / OPTIONS),
-}
+CHANCE = {"choice": 1 / 2, "cloze": 1 / CLOZE_OPTIONS, "pairs": 1 / 2}
+CHANCE |= dict.fromkeys(PATTERNS, 1 / OPTIONS)
 BEGINNING = 400  # characters of documents in other languages than English and the target
 SAMPLES = 2  # prompts of each language
 
@@ -49,7 +46,7 @@ def score_items(
     items: Sequence[dict[str, Any]],
     language: str,
 ) -> list[bool]:
-    """Which evaluation items a model gets right, by likelihood.
+    """Return which evaluation items a model gets right, by likelihood.
 
     Args:
         model: to be asked.
@@ -65,11 +62,10 @@ def score_items(
     options = [item_options(kind, items, place, language) for place in range(len(items))]
     answers = [item.get("label", 0) for item in items]
     flat = [option for group in options for option in group]
-    bits = continuation_bits(
-        model, tokenizer, [context for context, _ in flat], [text for _, text in flat]
-    )
+    contexts, continuations = [context for context, _ in flat], [text for _, text in flat]
+    bits = continuation_bits(model, tokenizer, contexts, continuations)
     if kind in ("choice", "cloze"):
-        bits = bits / np.array([len(text.encode()) for _, text in flat])
+        bits = bits / np.array([len(text.encode()) for text in continuations])
     width = len(options[0])
     return [bool(right) for right in bits.reshape(-1, width).argmin(axis=1) == np.array(answers)]
 
@@ -94,7 +90,6 @@ def evaluate(
         new_tokens: of each sample text.
         report: called with what is being measured.
     """
-    documents, items, samples = [], [], []
     read = {
         code: at_most_of_each_source(part, recipe.documents)
         for code, part in corpus.heldout.items()
@@ -102,89 +97,82 @@ def evaluate(
     for code, part in corpus.others.items():
         rows = at_most_of_each_source(part, recipe.other_documents)
         read[code] = [row | {"text": row["text"][:BEGINNING]} for row in rows]
-    asked = [
-        (code, kind, load_items(kind, code)[: recipe.items])
-        for code in corpus.heldout
-        for kind in ITEM_KINDS
-    ]
-    asked += [
-        (NO_LANGUAGE, kind, pattern_items(kind, math.ceil(recipe.items / len(PATTERNS))))
-        for kind in PATTERNS
-    ]
-    asked = [(code, kind, chosen) for code, kind, chosen in asked if chosen]
-    for name, bundle in models.items():
-        model, tokenizer = bundle.model.to(hardware.device()), bundle.tokenizer
-        for language in ["en"] if name == CONTROL else read:
-            report(f"{name}: {language_name(language)} documents")
-            documents += _document_rows(
-                name, model, tokenizer, read[language], language, recipe.window_tokens
-            )
-        for language, kind, chosen in [] if name == CONTROL else asked:
-            report(f"{name}: {language_name(language)} {kind} items")
-            items += _answers(name, model, tokenizer, kind, chosen, language)
-        for language in [] if name == CONTROL else corpus.heldout:
-            report(f"{name}: {language_name(language)} samples")
-            for row in read[language][:SAMPLES]:
-                prompt = opening(row["text"])
-                text = generate(model, tokenizer, prompt, new_tokens)
-                sample = {"model": name, "language": language, "prompt": prompt, "text": text}
-                samples.append(sample | text_quality(text, like=row["text"]))
+    asked = _items(list(corpus.heldout), recipe.items)
+    tables: list[list[dict[str, Any]]] = [[], [], []]
+    for name, base in models.items():
+        only_english = name == CONTROL
+        model = base.model.to(hardware.device())
+        measure = _Measure(name, model, base.tokenizer, report)
+        for language in ["en"] if only_english else read:
+            tables[0] += measure.documents(language, read[language], recipe.window_tokens)
+        for language, kind, items in [] if only_english else asked:
+            tables[1] += measure.items(language, kind, items)
+        for language in [] if only_english else corpus.heldout:
+            tables[2] += measure.samples(language, read[language][:SAMPLES], new_tokens)
         model.to("cpu")
-    return Scores(
-        list(models),
-        corpus.language,
-        pd.DataFrame(documents),
-        pd.DataFrame(items),
-        samples,
-        resamples,
-    )
+    documents, answers = pd.DataFrame(tables[0]), pd.DataFrame(tables[1])
+    return Scores(list(models), corpus.language, documents, answers, tables[2], resamples)
 
 
-def _document_rows(
-    name: str,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    rows: Sequence[Mapping[str, Any]],
-    language: str,
-    window_tokens: int,
-) -> list[dict[str, Any]]:
-    bits = document_bits(
-        model, tokenizer, [row["text"] for row in rows], window_tokens=window_tokens
-    )
-    return [
-        {
-            "model": name,
-            "language": language,
-            "source": row["source"],
-            "domain": row["domain"],
-            "id": row["id"],
-        }
-        | {"bits": float(b), "bytes": len(row["text"].encode())}
-        for row, b in zip(rows, bits, strict=True)
-    ]
+def _items(languages: Sequence[str], most: int) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """Return language, kind and items of each test that has items."""
+    asked = [(code, k, load_items(k, code)[:most]) for code in languages for k in ITEM_KINDS]
+    each = math.ceil(most / len(PATTERNS))
+    asked += [(NO_LANGUAGE, kind, pattern_items(kind, each)) for kind in PATTERNS]
+    return [(code, kind, items) for code, kind, items in asked if items]
 
 
-def _answers(
-    name: str,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    kind: str,
-    items: Sequence[dict[str, Any]],
-    language: str,
-) -> list[dict[str, Any]]:
-    right = score_items(model, tokenizer, kind, items, language)
-    return [
-        {"model": name, "language": language, "kind": kind, "id": item["id"], "correct": bool(ok)}
-        | {"chance": CHANCE[kind]}
-        for item, ok in zip(items, right, strict=True)
-    ]
+@dataclass(frozen=True)
+class _Measure:
+    """A model that is measured, its name in the tables, and who is told about it."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    report: Callable[[str], None]
+
+    def documents(
+        self, language: str, rows: Sequence[Mapping[str, Any]], window_tokens: int
+    ) -> list[dict[str, Any]]:
+        self.report(f"{self.name}: {language_name(language)} documents")
+        texts = [row["text"] for row in rows]
+        bits = document_bits(self.model, self.tokenizer, texts, window_tokens=window_tokens)
+        return [
+            {"model": self.name, "language": language}
+            | {column: row[column] for column in ("source", "domain", "id")}
+            | {"bits": float(value), "bytes": len(row["text"].encode())}
+            for row, value in zip(rows, bits, strict=True)
+        ]
+
+    def items(
+        self, language: str, kind: str, items: Sequence[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        self.report(f"{self.name}: {language_name(language)} {kind} items")
+        right = score_items(self.model, self.tokenizer, kind, items, language)
+        about = {"model": self.name, "language": language, "kind": kind}
+        return [
+            about | {"id": item["id"], "correct": correct, "chance": CHANCE[kind]}
+            for item, correct in zip(items, right, strict=True)
+        ]
+
+    def samples(
+        self, language: str, rows: Sequence[Mapping[str, Any]], new_tokens: int
+    ) -> list[dict[str, Any]]:
+        self.report(f"{self.name}: {language_name(language)} samples")
+        samples = []
+        for row in rows:
+            prompt = opening(row["text"])
+            text = generate(self.model, self.tokenizer, prompt, new_tokens)
+            about = {"model": self.name, "language": language, "prompt": prompt, "text": text}
+            samples.append(about | text_quality(text, like=row["text"]))
+        return samples
 
 
 def generate(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompt: str, new_tokens: int
 ) -> str:
     """Continue a prompt greedily, without repeating three tokens in a row."""
-    ids = [document_start(tokenizer), *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
+    ids = document_ids(tokenizer, prompt)
     inputs = torch.tensor([ids], device=model.device)
     with torch.no_grad(), hardware.autocast(hardware.native_precision(), model.device.type):
         output = model.generate(
@@ -199,7 +187,7 @@ def generate(
 
 
 def text_quality(text: str, *, like: str) -> dict[str, float]:
-    """What can be counted of a generated text: shares from 0 to 1.
+    """Return what can be counted of a generated text, as fractions from 0 to 1.
 
     Args:
         text: that a model wrote.
@@ -211,17 +199,16 @@ def text_quality(text: str, *, like: str) -> dict[str, float]:
         stand for bytes that are no text.
     """
     scripts, letters = scripts_of(like), [letter for letter in text if letter.isalpha()]
+    right = sum(scripts_of(letter) <= scripts for letter in letters)
     runs = [text[begin : begin + 8] for begin in range(len(text) - 7)]
     return {
-        "right_script": sum(scripts_of(letter) <= scripts for letter in letters) / len(letters)
-        if letters
-        else 0.0,
+        "right_script": right / len(letters) if letters else 0.0,
         "repeated": 1 - len(set(runs)) / len(runs) if runs else 0.0,
         "undecodable": text.count("\ufffd") / len(text) if text else 0.0,
     }
 
 
 def opening(text: str, characters: int = 40) -> str:
-    """The first words of a text, about as many characters as asked; for prompts."""
+    """Return the first words of a text, about as many characters as asked."""
     cut = text.find(" ", characters)
     return text[:characters] if cut < 0 or cut > 2 * characters else text[:cut]

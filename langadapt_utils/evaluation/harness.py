@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +37,12 @@ TEXT_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
 def task_folder() -> Path:
-    """Where the tasks of this project lie, for `lm_eval --include_path`."""
+    """Return where the tasks of this project lie, for `lm_eval --include_path`."""
     return data_folder() / "tasks"
 
 
 def with_tasks(scores: Scores, models: Mapping[str, Base], recipe: EvaluationRecipe) -> Scores:
-    """Scores that hold the answers of models in tasks of lm-eval too, item by item.
+    """Add the answers of models in tasks of lm-eval, item by item, to their scores.
 
     Args:
         scores: of the same models.
@@ -65,7 +65,7 @@ def with_tasks(scores: Scores, models: Mapping[str, Base], recipe: EvaluationRec
 
 
 def _task_manager(recipe: EvaluationRecipe) -> TaskManager:
-    """What knows the tasks of lm-eval and of this project, those of the recipe among them."""
+    """Return what knows the tasks of lm-eval and of this project."""
     try:
         from lm_eval.tasks import TaskManager
     except ImportError as error:
@@ -77,7 +77,8 @@ def _task_manager(recipe: EvaluationRecipe) -> TaskManager:
     for task in recipe.tasks:
         if not manager.match_tasks([task]):
             raise RecipeError(
-                f"evaluation.tasks cannot hold '{task}': lm-eval has no such task (see `lm_eval ls tasks`)"
+                f"evaluation.tasks cannot hold '{task}': lm-eval has no such task; see "
+                "`lm_eval ls tasks`"
             )
     return manager
 
@@ -110,7 +111,7 @@ def _answers(
         metric = next((metric for metric in ACCURACY if metric in samples[0]), None)
         if metric is None or any(sample[metric] not in (0, 1) for sample in samples):
             raise RecipeError(
-                f"evaluation.tasks cannot hold '{task}': it does not say of each item if it is right"
+                f"evaluation.tasks cannot hold '{task}': it does not say which items are right"
             )
         rows += [
             {"model": name, "language": ANY_LANGUAGE, "kind": task, "id": str(sample["doc_id"])}
@@ -121,15 +122,17 @@ def _answers(
 
 
 def _chance(options: int) -> float:
-    """Of an item with so many options; where the answer is not one of several, nothing is right by
-    chance.
-    """
+    """Return the chance of a right guess: none where the answer is not one of several."""
     return 1 / options if options > 1 else 0.0
 
 
 def built_in(kind: str, language: str, **metadata: Any) -> dict[str, Dataset]:
-    """The built-in items of a kind for lm-eval: `choice_cause`, `choice_next`, `cloze`, `pairs` or
-    a pattern.
+    """Return the built-in items of a kind for lm-eval.
+
+    Args:
+        kind: `choice_cause`, `choice_next`, `cloze`, `pairs` or a pattern.
+        language: of the items.
+        metadata: what else lm-eval hands over.
     """
     kind, _, part = kind.partition("_")
     items = pattern_items(kind, PATTERN_ITEMS) if kind in PATTERNS else load_items(kind, language)
@@ -137,63 +140,43 @@ def built_in(kind: str, language: str, **metadata: Any) -> dict[str, Dataset]:
     for place, item in enumerate(items):
         if part and (part == "cause") != (item["kind"] == "cause"):
             continue
-        options, label = item_options(kind, items, place, language), item.get("label", 0)
-        contexts, continuations = zip(*options, strict=True)
+        contexts, texts = zip(*item_options(kind, items, place, language), strict=True)
+        stripped = [context.rstrip() for context in contexts]
+        row: dict[str, Any] = {"context": stripped[0], "choices": [text.lstrip() for text in texts]}
         if part == "cause":
-            row: dict[str, Any] = {
-                "contexts": [one.rstrip() for one in contexts],
-                "continuation": continuations[0],
-            }
-        else:
-            row = {
-                "context": contexts[0].rstrip(),
-                "choices": [one.lstrip() for one in continuations],
-            }
-        rows.append({**row, "label": label})
-    return _test(rows)
+            row = {"contexts": stripped, "continuation": texts[0]}
+        rows.append({**row, "label": item.get("label", 0)})
+    return test_part(rows)
 
 
-def hulu(name: str, folder: str = "", **metadata: Any) -> dict[str, Dataset]:
-    """A task of HuLU (Ligeti-Nagy et al. 2024) as likelihoods of short Hungarian answers, on its
-    validation part.
-
-    Args:
-        name: HuCOLA, HuCoPA, HuRTE, HuSST, HuWNLI or HuCB.
-        folder: that holds `NAME/*validation*` or `*dev*` files; empty: NYTK/NAME of the hub.
-        metadata: what else lm-eval hands over.
-    """
-    return _test(
-        [
-            HULU[name](row)
-            for row in _rows(name, folder, f"NYTK/{name}", None, ("validation", "dev"))
-        ]
-    )
-
-
-def thai_exam(name: str, folder: str = "", **metadata: Any) -> dict[str, Dataset]:
-    """One of the Thai exams of scb10x/thai_exam: onet, ic, tgat, tpat1 or a_level; the letter is to
-    be named.
-    """
-    rows = _rows(name, folder, "scb10x/thai_exam", name, ("test",))
-    return _test([_exam_question(row) for row in rows])
-
-
-def _test(rows: Sequence[Mapping[str, Any]]) -> dict[str, Dataset]:
+def test_part(rows: Sequence[Mapping[str, Any]]) -> dict[str, Dataset]:
+    """Return rows as the test part of a data set, as lm-eval wants it."""
     from datasets import Dataset
 
     return {"test": Dataset.from_list([dict(row) for row in rows])}
 
 
-def _rows(
+def task_rows(
     name: str, folder: str, repository: str, config: str | None, parts: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """The rows of one part of a data set, from files below a folder or from the hub."""
+    """Read one part of the data set of a task.
+
+    Args:
+        name: of the task, part of the names of its files.
+        folder: of downloaded files; empty: from the hub.
+        repository: on the hub.
+        config: of the repository.
+        parts: names of the part, the first that is there counts.
+
+    Raises:
+        RecipeError: the folder holds no such file.
+    """
     from datasets import load_dataset
 
     if not folder:
         loaded = load_dataset(repository, config)
         return list(loaded[next(part for part in parts if part in loaded)])
-    place = Path(folder).expanduser()
+    place, names = Path(folder).expanduser(), " or ".join(parts)
     named = re.compile(rf"(?<![a-z0-9]){re.escape(name.lower())}(?![a-z0-9])")
     files = [
         path
@@ -204,85 +187,24 @@ def _rows(
     ]
     if not files:
         raise RecipeError(
-            f"evaluation.task_folder {folder} has no file of {name} whose name says {' or '.join(parts)}"
+            f"evaluation.task_folder {folder} has no file of {name} whose name says {names}"
         )
     kind = {".jsonl": "json", ".tsv": "csv"}.get(files[0].suffix, files[0].suffix.lstrip("."))
     options = {"sep": "\t"} if files[0].suffix == ".tsv" else {}
-    return list(
-        load_dataset(kind, data_files=[str(path) for path in files], split="train", **options)
-    )
+    return list(load_dataset(kind, data_files=list(map(str, files)), split="train", **options))
 
 
-def _field(row: Mapping[str, Any], *names: str) -> Any:
-    """A field under any of its names: files and hub differ in them."""
+def field_of(row: Mapping[str, Any], *names: str) -> Any:
+    """Return a field under any of its names: files and hub differ in them.
+
+    Example:
+        >>> field_of({"Label": 1}, "label", "Label")
+        1
+    """
     for name in names:
         if row.get(name) is not None:
             return row[name]
     raise RecipeError(
-        f"a row of the task has no field {' or '.join(names)}, only {', '.join(row)}: is it another file?"
+        f"a row of the task has no field {' or '.join(names)}, only {', '.join(row)}: check that "
+        "it is the right file"
     )
-
-
-def _acceptable(row: Mapping[str, Any]) -> dict[str, Any]:
-    context = f"{_field(row, 'Sent', 'sentence')}\nHelyes ez a mondat?"
-    return {
-        "context": context,
-        "choices": ["nem", "igen"],
-        "label": int(_field(row, "Label", "label")),
-    }
-
-
-def _plausible(row: Mapping[str, Any]) -> dict[str, Any]:
-    because = "mert" if row["question"] == "cause" else "ezért"
-    choices = [choice[0].lower() + choice[1:] for choice in (row["choice1"], row["choice2"])]
-    context = f"{row['premise'].strip().rstrip('.')}, {because}"
-    return {"context": context, "choices": choices, "label": int(_field(row, "label", "Label")) - 1}
-
-
-def _sentiment(row: Mapping[str, Any]) -> dict[str, Any]:
-    answers = {"negative": "negatív.", "neutral": "semleges.", "positive": "pozitív."}
-    return _one_of(f"{_field(row, 'Sent', 'sentence')}\nEz a vélemény", answers, row)
-
-
-def _entailed(row: Mapping[str, Any]) -> dict[str, Any]:
-    premise, hypothesis = (
-        _field(row, "premise", "sentence1"),
-        _field(row, "hypothesis", "sentence2"),
-    )
-    context = f"{premise}\nKövetkezik ebből, hogy: {hypothesis}\nVálasz:"
-    return {
-        "context": context,
-        "choices": ["nem", "igen"],
-        "label": int(_field(row, "label", "Label")),
-    }
-
-
-def _committed(row: Mapping[str, Any]) -> dict[str, Any]:
-    answers = {"contradiction": "hamis", "neutral": "bizonytalan", "entailment": "igaz"}
-    context = (
-        f"{_field(row, 'premise', 'Premise')}\n{_field(row, 'hypothesis', 'Hypothesis')}\nIgaz ez?"
-    )
-    return _one_of(context, answers, row)
-
-
-def _one_of(context: str, answers: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, Any]:
-    """An item whose label is a word: what the model says for each, by word."""
-    label = list(answers).index(str(_field(row, "Label", "label")).lower())
-    return {"context": context, "choices": list(answers.values()), "label": label}
-
-
-def _exam_question(row: Mapping[str, Any]) -> dict[str, Any]:
-    letters = [letter for letter in "abcde" if str(row.get(letter) or "").strip()]
-    lines = [_field(row, "question"), *(f"{letter}. {row[letter]}" for letter in letters), "คำตอบ:"]
-    label = letters.index(str(_field(row, "answer")).strip().lower())
-    return {"context": "\n".join(lines), "choices": letters, "label": label}
-
-
-HULU: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
-    "HuCOLA": _acceptable,
-    "HuCoPA": _plausible,
-    "HuRTE": _entailed,
-    "HuSST": _sentiment,
-    "HuWNLI": _entailed,
-    "HuCB": _committed,
-}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -75,66 +76,62 @@ class Scores:
     more: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def bits_per_byte(self, by: Sequence[str] = ("language", "source")) -> pd.DataFrame:
-        """Bits per byte of the first and the last model, and the change between them, each as an
-        `Interval`.
+        """Return bits per byte of the first and the last model, and the change, as `Interval`s.
 
-        `against_control` is the change from the control to the last model, where the control was
-        measured.
+        `against_control` is the change from the control run to the last model, if it was measured.
         """
+        return (self._by_source if tuple(by) == ("language", "source") else self._bits(by)).copy()
+
+    @cached_property
+    def _by_source(self) -> pd.DataFrame:
+        return self._bits(("language", "source"))
+
+    def _bits(self, by: Sequence[str]) -> pd.DataFrame:
         rows = []
         for key, group in self.documents.groupby(list(by), sort=False):
             wide = group.pivot(index=["source", "id"], columns="model", values=["bits", "bytes"])
-            before, after = (
-                wide["bits"][name].to_numpy() for name in (self.models[0], self.models[-1])
-            )
+            before, after = (wide["bits"][m].to_numpy() for m in (self.models[0], self.models[-1]))
             sizes = wide["bytes"][self.models[0]].to_numpy()
             control = wide["bits"][CONTROL].to_numpy() if CONTROL in wide["bits"] else None
-            rows.append(
-                dict(zip(by, key, strict=True))
-                | {"before": ratio(before, sizes, resamples=self.resamples)}
-                | {"after": ratio(after, sizes, resamples=self.resamples)}
-                | {"change": relative_change(before, after, resamples=self.resamples)}
-                | {"against_control": self._change(control, after)}
-            )
+            measured = control is not None and not np.isnan(control).any()
+            row = dict(zip(by, key, strict=True))
+            row["before"] = ratio(before, sizes, resamples=self.resamples)
+            row["after"] = ratio(after, sizes, resamples=self.resamples)
+            row["change"] = self._change(before, after)
+            row["against_control"] = self._change(control, after) if measured else None
+            rows.append(row)
         return pd.DataFrame(rows)
 
+    def _change(self, before: Any, after: Any) -> Interval:
+        return relative_change(before, after, resamples=self.resamples)
+
     def accuracy(self) -> pd.DataFrame:
-        """Accuracy of the first and the last model, the difference, and what was retained, each as
-        an `Interval`.
+        """Return accuracy of the first and the last model, and the difference, as `Interval`s.
 
-        `retained` is the share of what the first model could do beyond chance; None where it could
-        do nothing beyond doubt, or items are few.
+        `retained` is the fraction kept of what the first model could do beyond chance; None where
+        it could do nothing beyond doubt, or items are few.
         """
+        return self._accuracy.copy()
+
+    @cached_property
+    def _accuracy(self) -> pd.DataFrame:
         rows = []
-        for (language, kind), group in (
-            self.items.groupby(["language", "kind"], sort=False) if len(self.items) else []
-        ):
+        items = self.items.groupby(["language", "kind"], sort=False) if len(self.items) else ()
+        for (language, kind), group in items:
             wide = group.pivot(index="id", columns="model", values="correct").astype(float)
-            chance = float(group.chance.mean())
             before, after = wide[self.models[0]].to_numpy(), wide[self.models[-1]].to_numpy()
-            rows.append(
-                {"language": language, "kind": kind, "chance": chance}
-                | {
-                    "before": wilson(int(before.sum()), len(before)),
-                    "after": wilson(int(after.sum()), len(after)),
-                }
-                | {"change": ratio(after - before, np.ones(len(before)), resamples=self.resamples)}
-            )
-            able = rows[-1]["before"].low > chance and len(before) >= ENOUGH
-            above = [numbers - chance for numbers in (after, before)]
-            rows[-1]["retained"] = (
-                ratio(above[0], above[1], resamples=self.resamples) if able else None
-            )
-        return pd.DataFrame(
-            rows, columns=["language", "kind", "chance", "before", "after", "change", "retained"]
-        )
+            count, chance = len(before), float(group.chance.mean())
+            intervals = [wilson(int(right.sum()), count) for right in (before, after)]
+            change = ratio(after - before, np.ones(count), resamples=self.resamples)
+            retained = None
+            if intervals[0].low > chance and count >= ENOUGH:
+                retained = ratio(after - chance, before - chance, resamples=self.resamples)
+            rows.append([language, kind, chance, *intervals, change, retained])
+        columns = ["language", "kind", "chance", "before", "after", "change", "retained"]
+        return pd.DataFrame(rows, columns=columns)
 
-    def backward_transfer(self) -> Interval | None:
-        """How much accuracy in English changed on average over kinds of items, each counting the
-        same.
-
-        None where there are no English items. Source: Lopez-Paz & Ranzato 2017, arXiv 1706.08840.
-        """
+    @cached_property
+    def _transfer(self) -> Interval | None:
         english = self.items[self.items.language == "en"] if len(self.items) else self.items
         if not len(english):
             return None
@@ -143,40 +140,64 @@ class Scores:
         change = (wide[self.models[-1]] - wide[self.models[0]]).to_numpy()
         return ratio(weights * change, weights, resamples=self.resamples)
 
-    def comparisons(self) -> dict[str, float]:
-        """How many before/after comparisons are made, how many are beyond doubt, and how many would
-        be by chance.
+    def backward_transfer(self) -> Interval | None:
+        """Return the mean change of accuracy in English over kinds of items, each counted once.
+
+        None where there are no English items. Source: Lopez-Paz & Ranzato 2017, arXiv 1706.08840.
         """
-        return _comparisons(self.bits_per_byte(), self.accuracy())
+        return self._transfer
+
+    def comparisons(self) -> dict[str, float]:
+        """Return how many comparisons are made, are beyond doubt, and would be so by chance."""
+        against = [change for change in self._by_source.against_control if change]
+        changes = [*self._by_source.change, *self._accuracy.change, *against]
+        return {
+            "count": len(changes),
+            "beyond_doubt": sum(sign(change) != 0 for change in changes),
+            "by_chance": len(changes) * (1 - CONFIDENCE),
+        }
 
     def findings(self) -> list[Finding]:
-        """What the tests say, in words: gain on the target language, loss on English."""
-        return _findings(self.bits_per_byte(), self.accuracy(), self.backward_transfer())
+        """Return what the tests say, in words: gain on the target language, loss on English."""
+        found = [
+            finding
+            for place, row in enumerate(self._by_source.itertuples())
+            for finding in _about_text(row, f"/bits_per_byte/{place}")
+        ]
+        found += [
+            _about_items(row, f"/accuracy/{place}")
+            for place, row in enumerate(self._accuracy.itertuples())
+        ]
+        if change := self._transfer:
+            verdict = HIGHER_IS_BETTER[sign(change)]
+            text = f"All kinds of English items together: {_points(change)}: {verdict}."
+            found.append(Finding(text, "/backward_transfer"))
+        made = self.comparisons()
+        text = f"{made['count']} comparisons with the base or the control, {made['beyond_doubt']} "
+        text += "of them beyond doubt; if nothing had changed, about "
+        text += f"{made['by_chance']:.1f} would be by chance."
+        return [*found, Finding(text, "/comparisons")]
 
     def save(self, path: Path) -> None:
-        """Write the scores as JSON: every document and item, and the tables made from them
-        (`scores.schema.json`).
-        """
-        bits, accuracy, transfer = self.bits_per_byte(), self.accuracy(), self.backward_transfer()
+        """Write documents, items and the tables made from them as JSON (`scores.schema.json`)."""
         content = {
             "schema": SCHEMA,
             "models": self.models,
             "target": self.target,
             "resamples": self.resamples,
-            "findings": [vars(finding) for finding in _findings(bits, accuracy, transfer)],
-            "bits_per_byte": plain(bits),
+            "findings": [vars(finding) for finding in self.findings()],
+            "bits_per_byte": plain(self._by_source),
             "domains": plain(self.bits_per_byte(by=("language", "domain"))),
-            "accuracy": plain(accuracy),
-            "backward_transfer": plain_cell(transfer),
-            "comparisons": _comparisons(bits, accuracy),
+            "accuracy": plain(self._accuracy),
+            "backward_transfer": plain_cell(self._transfer),
+            "comparisons": self.comparisons(),
             "documents": self.documents.to_dict("records"),
             "items": self.items.to_dict("records"),
             "samples": self.samples,
             "more": self.more,
         }
-        path.write_text(
-            json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8"
-        )
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        path.write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Scores:
@@ -186,62 +207,39 @@ class Scores:
         rest = (content[name] for name in ("samples", "resamples", "more"))
         return cls(content["models"], content["target"], documents, items, *rest)
 
-    def _change(self, before: Any, after: Any) -> Interval | None:
-        if before is None or np.isnan(before).any():
-            return None
-        return relative_change(before, after, resamples=self.resamples)
+
+def _about_text(row: Any, source: str) -> list[Finding]:
+    """Return what a row of the table of bits per byte says."""
+    text, units = f"{language_name(row.language)} ({source_name(row.source)})", row.change.units
+    moved = f"bits per byte {_percent(row.change, f', {units} held-out documents')}"
+    scores = f"from {row.before.value:.3f} to {row.after.value:.3f}"
+    verdict = LOWER_IS_BETTER[sign(row.change)]
+    found = [Finding(f"{text}: {moved}, {scores}: {verdict}.", source)]
+    if control := row.against_control:
+        against = f"{text}, against a control that learned from English alone: bits per byte"
+        verdict = LOWER_IS_BETTER[sign(control)]
+        found.append(Finding(f"{against} {_percent(control)}: {verdict}.", source))
+    return found
 
 
-def _comparisons(bits: pd.DataFrame, accuracy: pd.DataFrame) -> dict[str, float]:
-    changes = [
-        *bits.change,
-        *accuracy.change,
-        *(change for change in bits.against_control if change),
-    ]
-    return {
-        "count": len(changes),
-        "beyond_doubt": sum(sign(change) != 0 for change in changes),
-        "by_chance": len(changes) * (1 - CONFIDENCE),
-    }
-
-
-def _findings(
-    bits: pd.DataFrame, accuracy: pd.DataFrame, transfer: Interval | None
-) -> list[Finding]:
-    found = []
-    for place, row in enumerate(bits.itertuples()):
-        where = f"/bits_per_byte/{place}"
-        text = f"{language_name(row.language)} ({source_name(row.source)})"
-        said = f"{text}: bits per byte {_percent(row.change, f', {row.change.units} held-out documents')}, "
-        said += f"from {row.before.value:.3f} to {row.after.value:.3f}: {LOWER_IS_BETTER[sign(row.change)]}."
-        found.append(Finding(said, where))
-        if control := row.against_control:
-            said = f"{text}, against a control that learned from English alone: bits per byte {_percent(control)}"
-            found.append(Finding(f"{said}: {LOWER_IS_BETTER[sign(control)]}.", where))
-    for place, row in enumerate(accuracy.itertuples()):
-        said = (
-            f"{language_name(row.language)}, {kind_name(row.kind)}: {row.before.value:.0%} right "
-            f"before, {row.after.value:.0%} after ({_points(row.change)}, chance {row.chance:.0%}, "
-            f"{row.before.units} items): {HIGHER_IS_BETTER[sign(row.change)]}."
-        )
-        found.append(Finding(said, f"/accuracy/{place}"))
-    if transfer:
-        said = f"All kinds of English items together: {_points(transfer)}: {HIGHER_IS_BETTER[sign(transfer)]}."
-        found.append(Finding(said, "/backward_transfer"))
-    many = _comparisons(bits, accuracy)
-    said = f"{many['count']} comparisons with the base or the control, {many['beyond_doubt']} of them beyond doubt; "
-    said += f"if nothing had changed, about {many['by_chance']:.1f} would be by chance."
-    return [*found, Finding(said, "/comparisons")]
+def _about_items(row: Any, source: str) -> Finding:
+    """Return what a row of the table of accuracies says."""
+    about = f"{_points(row.change)}, chance {row.chance:.0%}, {row.before.units} items"
+    return Finding(
+        f"{language_name(row.language)}, {kind_name(row.kind)}: {row.before.value:.0%} right "
+        f"before, {row.after.value:.0%} after ({about}): {HIGHER_IS_BETTER[sign(row.change)]}.",
+        source,
+    )
 
 
 def _percent(change: Interval, note: str = "") -> str:
-    """A relative change in words."""
+    """Return a relative change in words."""
     moved = "fell" if change.value < 0 else "rose"
     return f"{moved} by {abs(change.value):.1%} ({_interval(change, '{:+.1%}')}{note})"
 
 
 def _points(change: Interval) -> str:
-    """A difference of two shares in words."""
+    """Return a difference of two fractions in words."""
     return f"{100 * change.value:+.1f} points, {_interval(change, '{:+.1f}', scale=100)}"
 
 

@@ -1,6 +1,4 @@
-"""The report of a run: one self-contained HTML file made from what the stages wrote, and the model
-card.
-"""
+"""The report of a run, one self-contained HTML file, and the model card."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ..corpus.items import kind_name
-from ..display.html import show, table_html
+from ..display.html import render, show, table_html
 from ..errors import WorkspaceError
 from ..evaluation.scores import Scores
 from ..evaluation.views import plot_accuracy, plot_changes, plot_domains
@@ -33,8 +31,8 @@ if TYPE_CHECKING:
 MORE = {
     "fertility": "Tokens on held-out text, before and after",
     "gains": "What the user gains, measured on this machine (medians of three rounds)",
-    "interpolation": "On the way from the start to the adapted model, and short runs with other shares of English",
-    "kl_divergence": "How far next tokens in English are from the base's: bits, and over how many tokens",
+    "interpolation": "From the start to the adapted model, and short runs with other English shares",
+    "kl_divergence": "How far next tokens in English are from the base: bits, over how many tokens",
     "drift": "How far weights moved, as a share of their length",
     "audit": "Audit of the vocabulary",
 }
@@ -51,30 +49,23 @@ def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | N
     Raises:
         WorkspaceError: a stage is missing.
     """
-    import jinja2
-
     if scores is None:
         if not (run.folder / "scores.json").is_file():
             run.stage(STAGES[-1])
         scores = Scores.load(run.folder / "scores.json")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["html"] = lambda piece: jinja2.utils.markupsafe.Markup(str(piece))
     change = VocabularyChange.load(run.stage("02_vocabulary"))
-    page = environment.get_template("report.html.j2").render(**_content(run, scores, change))
+    page = str(render("report/report.html.j2", **_content(run, scores, change)))
     path = path or run.folder / REPORT
-    write_atomically(path, lambda beside: beside.write_text(page, encoding="utf-8"))
+    write_atomically(path, lambda beside: beside.write_text(page + "\n", encoding="utf-8"))
     card = model_card(run.recipe, change, scores)
     write_atomically(run.folder / CARD, lambda beside: beside.write_text(card, encoding="utf-8"))
     return path
 
 
 def stage_tables(run: Workspace) -> dict[str, list[dict[str, Any]]]:
-    """What the report says of the first four stages, as tables for `Scores.more`: `fertility`,
-    `vocabulary`, `audit` and `training`.
+    """Return what the first four stages say, as tables for `Scores.more`.
+
+    They are `fertility`, `vocabulary`, `audit` and `training`.
     """
     change = VocabularyChange.load(run.stage("02_vocabulary"))
     fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
@@ -87,7 +78,7 @@ def stage_tables(run: Workspace) -> dict[str, list[dict[str, Any]]]:
 
 
 def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
-    """What several runs did to each language, beside each other.
+    """Compare what several runs did to each language.
 
     Runs that read the same documents are compared document by document with the first of them.
 
@@ -95,7 +86,7 @@ def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
         folders: of finished runs.
 
     Returns:
-        A row a run, language and source: `run`, `language`, `source`, `before`, `after`, `change`
+        One row per run, language and source: `run`, `language`, `source`, `before`, `after`, `change`
         against the run's own base, and `against_first` of the adapted models (None where documents
         differ), each an `Interval`.
 
@@ -106,51 +97,47 @@ def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
     for folder in folders:
         if not (folder / "scores.json").is_file():
             raise WorkspaceError(
-                f"{folder} holds no finished run: it has no scores.json; run `langadapt run` first"
+                f"{folder} holds no finished run (no scores.json): run `langadapt run` first"
             )
         scores = Scores.load(folder / "scores.json")
         documents = scores.documents[scores.documents.model == scores.models[-1]]
         first = documents if first is None else first
         for row in scores.bits_per_byte().itertuples():
-            mine = (
-                some[(some.language == row.language) & (some.source == row.source)]
-                for some in (documents, first)
+            here, there = (
+                table[(table.language == row.language) & (table.source == row.source)]
+                .set_index("id")
+                .sort_index()
+                for table in (documents, first)
             )
-            here, there = (some.set_index("id").sort_index() for some in mine)
             against = None
             if documents is not first and here.bytes.equals(there.bytes):
-                against = relative_change(
-                    there.bits.to_numpy(), here.bits.to_numpy(), resamples=scores.resamples
-                )
-            rows.append(
-                [folder.name, row.language, row.source, row.before, row.after, row.change, against]
-            )
+                bits = there.bits.to_numpy(), here.bits.to_numpy()
+                against = relative_change(*bits, resamples=scores.resamples)
+            found = [row.before, row.after, row.change, against]
+            rows.append([folder.name, row.language, row.source, *found])
     columns = ["run", "language", "source", "before", "after", "change", "against_first"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def _content(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[str, Any]:
+    """Return what the template of the report shows."""
     language = language_name(run.recipe.language)
     manifests = {name: run.manifest(name) for name in STAGES[:-1]}
+    bits, items = "Bits per byte on held-out documents", "Evaluation items"
+    accuracy = table_html(_named(scores.accuracy()), caption=items) if len(scores.items) else ""
+    more = {name: caption for name, caption in MORE.items() if name in scores.more}
     return {
         "title": f"{language} for {run.recipe.base}",
         "language": language,
         "findings": scores.findings(),
         "figures": [(source, show(ax)) for source, ax in _figures(run, scores, change).items()],
-        "bits_table": table_html(
-            _named(scores.bits_per_byte()), caption="Bits per byte on held-out documents"
-        ),
-        "accuracy_table": table_html(_named(scores.accuracy()), caption="Evaluation items")
-        if len(scores.items)
-        else "",
+        "bits_table": table_html(_named(scores.bits_per_byte()), caption=bits),
+        "accuracy_table": accuracy,
         "more_tables": {
             name: (caption, table_html(_named(restored(scores.more[name]))))
-            for name, caption in MORE.items()
-            if name in scores.more
+            for name, caption in more.items()
         },
-        "samples": [
-            sample | {"name": language_name(sample["language"])} for sample in scores.samples
-        ],
+        "samples": [row | {"name": language_name(row["language"])} for row in scores.samples],
         "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
         "hardware": manifests["04_training"]["hardware"],
         "minutes": sum(manifest["seconds"] for manifest in manifests.values()) / 60,
@@ -158,7 +145,7 @@ def _content(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[s
 
 
 def _figures(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[str, Axes]:
-    """Figures by where in `scores.json` the numbers of their titles stand."""
+    """Return figures by where in `scores.json` the numbers of their titles stand."""
     fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
     figures = {"/bits_per_byte": plot_changes(scores), "/domains": plot_domains(scores)}
     if len(scores.items):
@@ -171,100 +158,69 @@ def _figures(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[s
 
 
 def _steps(run: Workspace) -> list[dict[str, Any]]:
-    steps: list[dict[str, Any]] = json.loads(
-        (run.stage("04_training") / "steps.json").read_text(encoding="utf-8")
-    )
+    path = run.stage("04_training") / "steps.json"
+    steps: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     return steps
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
-    """A table with names for codes, and columns that hold nothing left out."""
+    """Return a table with names for codes, without columns that hold nothing."""
     names = {"language": language_name, "source": source_name, "kind": kind_name}
-    named = table.assign(
-        **{column: table[column].map(name) for column, name in names.items() if column in table}
-    )
+    columns = {column: table[column].map(names[column]) for column in names if column in table}
+    named = table.assign(**columns)
     return named.loc[:, [column for column in named if named[column].notna().any()]]
 
 
-HUB = "hub:"
-
-
 def model_card(recipe: Recipe, change: VocabularyChange, scores: Scores | None = None) -> str:
-    """A Hugging Face model card in Markdown, its metadata in YAML.
+    """Return a Hugging Face model card in Markdown, its metadata in YAML.
 
     Args:
         recipe: of the run.
         change: of the vocabulary.
-        scores: of the adapted model; the card says that it was not measured where there are none.
+        scores: of the adapted model; without them the card says that it was not measured.
     """
-    language = language_name(recipe.language)
-    share = f"{recipe.mixture.english_share:.0%} of them English"
-    return f"""---
-{_metadata(recipe, scores)}
----
-# {language} adaptation of {recipe.base}
-
-Made with langadapt: {len(change.added):,} tokens for {language} were added to the tokenizer ({change.mode}), their rows
-started by the method {recipe.embeddings.method}, and the model was trained on {recipe.training.budget_tokens:,} tokens,
-{share}. Method: Csaki et al., arXiv 2311.05741, and later work.
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer, model = (kind.from_pretrained("model") for kind in (AutoTokenizer, AutoModelForCausalLM))
-```
-
-## What was gained and lost
-
-{_results(scores)}
-
-## Text and licence
-
-{language} from {", ".join(recipe.corpus.target)}; English from {", ".join(recipe.corpus.english)}. The licences of
-the base model and of the text apply. Whatever the base model says wrongly or unfairly, this one may say too.
-"""
+    table = list(scores.bits_per_byte().itertuples()) if scores else []
+    texts = [f"{language_name(row.language)}, {source_name(row.source)}" for row in table]
+    rows = [
+        [text, with_ends(row.before), with_ends(row.after), percent(row.change)]
+        for text, row in zip(texts, table, strict=True)
+    ]
+    card = render(
+        "report/card.md.j2",
+        metadata=_metadata(recipe, table, texts),
+        language=language_name(recipe.language),
+        recipe=recipe,
+        change=change,
+        rows=rows,
+        findings=scores.findings() if scores else [],
+    )
+    return f"{card}\n"
 
 
-def _metadata(recipe: Recipe, scores: Scores | None) -> str:
+def _metadata(recipe: Recipe, table: Sequence[Any], texts: Sequence[str]) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
+    metric = {"metric_type": "bits_per_byte", "metric_name": "bits per byte"}
     results = [
         EvalResult(
             task_type="text-generation",
             dataset_type=source_name(row.source).replace(" ", "-"),
             dataset_config=row.language,
             dataset_split="held out",
-            dataset_name=f"{language_name(row.language)}, {source_name(row.source)}",
-            metric_type="bits_per_byte",
-            metric_name="bits per byte",
+            dataset_name=text,
             metric_value=round(row.after.value, 4),
+            **metric,
         )
-        for row in (scores.bits_per_byte().itertuples() if scores else [])
+        for text, row in zip(texts, table, strict=True)
     ]
+    on_hub = recipe.base.startswith("hub:")
     data = ModelCardData(
         language=[recipe.language, "en"],
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["langadapt"],
-        base_model=recipe.base.removeprefix(HUB).partition("@")[0]
-        if recipe.base.startswith(HUB)
-        else None,
+        base_model=recipe.base.removeprefix("hub:").partition("@")[0] if on_hub else None,
         model_name=f"{language_name(recipe.language)} adaptation of {recipe.base}",
         eval_results=results or None,
     )
     return str(data.to_yaml()).strip()
-
-
-def _results(scores: Scores | None) -> str:
-    if not scores:
-        return "Not measured yet."
-    lines = ["| text | bits per byte before | after | change |", "|---|---|---|---|"]
-    for row in scores.bits_per_byte().itertuples():
-        text = f"{language_name(row.language)}, {source_name(row.source)}"
-        lines.append(
-            f"| {text} | {with_ends(row.before)} | {with_ends(row.after)} | {percent(row.change)} |"
-        )
-    found = "\n".join(f"* {finding}" for finding in scores.findings())
-    return (
-        "\n".join(lines) + f"\n\nBrackets hold 95 % intervals over held-out documents.\n\n{found}"
-    )
