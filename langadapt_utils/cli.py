@@ -44,9 +44,7 @@ def run(
     run_dir: RunFolder = None,
     parameter: Overrides = [],  # noqa: B006  typer copies it
 ) -> None:
-    """Run the notebooks; stages that are complete are skipped, a stopped run goes on where it
-    was.
-    """
+    """Run the notebooks; complete stages are skipped, a stopped run resumes where it was."""
     from .runner import run_notebooks
 
     chosen = [_stage(name) for name in stages or STAGES]
@@ -54,9 +52,8 @@ def run(
     in_order = [stage for stage in STAGES if stage in chosen]
     try:
         with _Display() as display:
-            run = run_notebooks(
-                recipe, folder, stages=in_order, tell=display.tell, progress=display.progress
-            )
+            tell, progress = display.tell, display.progress
+            run = run_notebooks(recipe, folder, stages=in_order, tell=tell, progress=progress)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -89,15 +86,9 @@ def compare(
 
     table = Table("run", "language", "text", "before", "after", "change", "against the first")
     for row in compare_runs(runs).itertuples():
-        changes = ("" if one is None else percent(one) for one in row[6:8])
-        table.add_row(
-            row.run,
-            row.language,
-            row.source,
-            f"{row.before.value:.3f}",
-            f"{row.after.value:.3f}",
-            *changes,
-        )
+        changes = ("" if change is None else percent(change) for change in row[6:8])
+        scores = f"{row.before.value:.3f}", f"{row.after.value:.3f}"
+        table.add_row(row.run, row.language, row.source, *scores, *changes)
     Console().print(table)
 
 
@@ -112,20 +103,16 @@ def entry() -> NoReturn:
 
 
 def _stage(name: str) -> str:
-    matching = [
-        stage
-        for stage in STAGES
-        if stage == name or stage.split("_")[0] == name.zfill(2) or stage.split("_")[1] == name
-    ]
-    if not matching:
-        raise RecipeError(f"stage '{name}' is unknown: use one of {', '.join(STAGES)}")
-    return matching[0]
+    for stage in STAGES:
+        if name.zfill(2) in (stage, *stage.split("_")):
+            return stage
+    raise RecipeError(f"stage '{name}' is unknown: use one of {', '.join(STAGES)}")
 
 
 def _recipe(
     language: str | None, profile: str | None, folder: Path | None, parameter: list[str]
 ) -> tuple[Recipe, Path]:
-    """The recipe asked for; that of the run folder where nothing but the folder was named."""
+    """Return the recipe asked for; that of the run folder where only the folder is named."""
     if folder and (folder / "recipe.yaml").is_file() and not (language or profile or parameter):
         return Recipe.read(folder / "recipe.yaml"), folder
     overrides = dict(parse_override(text) for text in parameter)
@@ -144,24 +131,17 @@ def _print_findings(run: Workspace) -> None:
 
 
 class _Display:
-    """A bar for stages and one for the steps of the running stage; plain lines where there is no
-    terminal.
-    """
+    """A bar for stages and one for the steps of the running one; plain lines without a terminal."""
 
     def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         self._console = Console()
-        columns = [
-            TextColumn("{task.description:<32}"),
-            BarColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-        ]
-        self._bars = Progress(
-            *columns, console=self._console, disable=not self._console.is_terminal
-        )
+        name, note = TextColumn("{task.description:<32}"), TextColumn("{task.fields[note]}")
+        columns = (name, BarColumn(), note, TimeElapsedColumn())
+        hidden = not self._console.is_terminal
+        self._bars = Progress(*columns, console=self._console, disable=hidden)
         self._all = self._bars.add_task("stages", total=len(STAGES), note="")
         self._one = self._bars.add_task("", total=None, note="", visible=False)
         self._told = time.monotonic()

@@ -43,6 +43,11 @@ def data_folder() -> Path:
     return project_folder() / "data"
 
 
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def read_jsonl(path: Path) -> Iterable[dict[str, Any]]:
     """Yield the rows of a JSONL file."""
     with path.open(encoding="utf-8") as file:

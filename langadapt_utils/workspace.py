@@ -15,7 +15,7 @@ from typing import Any
 
 from . import hardware
 from .errors import CorpusError, WorkspaceError
-from .files import data_folder, free_bytes, project_folder, write_atomically
+from .files import data_folder, free_bytes, project_folder, read_json, write_atomically
 from .recipe import BUILT_IN, Recipe
 from .sources import absolute, base_fingerprint, built_in_languages, fingerprint
 
@@ -52,42 +52,39 @@ class Workspace:
     def __init__(self, folder: Path | str, recipe: Recipe, *, stage: str = "") -> None:
         self.folder, self.recipe, self._stage = Path(folder), recipe, stage
         self._opened = time.time()
-        if recipe.language not in built_in_languages() and BUILT_IN in recipe.corpus.target:
+        known = built_in_languages()
+        if recipe.language not in known and BUILT_IN in recipe.corpus.target:
             raise CorpusError(
-                f"language '{recipe.language}' has no built-in text, only {', '.join(built_in_languages())} have: "
+                f"language '{recipe.language}' has no built-in text, only {', '.join(known)} have: "
                 "name your own with -p corpus.target=my_text.jsonl"
             )
         fingerprint(recipe.corpus)  # a text that does not exist is said before anything is written
         path = self.folder / "recipe.yaml"
         if path.exists():
             before = Recipe.read(path)
-            if different := before.conflicts(recipe):
-                name, (there, asked) = next(iter(different.items()))
+            for name, (there, asked) in before.conflicts(recipe).items():
                 raise WorkspaceError(
-                    f"{self.folder} holds a run of another recipe ({name} is {there!r} there, {asked!r} was asked): "
-                    "choose another folder with --run, or delete this one"
+                    f"{self.folder} holds a run of another recipe ({name} is {there!r} there, "
+                    f"{asked!r} was asked): choose another folder with --run, or delete this one"
                 )
-            if before != recipe:  # it goes on with other options of speed
-                write_atomically(path, lambda beside: recipe.write(beside))
-        elif self.folder.exists() and any(
-            not path.name.startswith(".") for path in self.folder.iterdir()
-        ):
+            if before == recipe:
+                return
+        elif self.folder.exists() and any(self.folder.glob("[!.]*")):
             raise WorkspaceError(
-                f"{self.folder} is not empty and holds no recipe.yaml: choose another folder with --run"
+                f"{self.folder} is not empty and has no recipe.yaml: choose another with --run"
             )
-        else:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, lambda beside: recipe.write(beside))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, recipe.write)
 
     def _repr_html_(self) -> str:
-        machine = hardware.describe()
+        machine, recipe = hardware.describe(), self.recipe
+        complete = ", ".join(name for name in STAGES if self.is_complete(name))
         rows = {
             "run folder": self.folder,
-            "recipe": f"{self.recipe.language}, profile {self.recipe.profile_name}, base {self.recipe.base}",
+            "recipe": f"{recipe.language}, profile {recipe.profile_name}, base {recipe.base}",
             "machine": f"{machine['device']}, {machine['cores']} cores, {machine['precision']}",
-            "this notebook": recorded_time(self._stage, self.recipe.language),
-            "complete": ", ".join(name for name in STAGES if self.is_complete(name))
-            or "nothing yet",
+            "this notebook": recorded_time(self._stage, recipe.language),
+            "complete": complete or "nothing yet",
         }
         left = 'style="text-align:left"'
         cells = "".join(
@@ -98,7 +95,7 @@ class Workspace:
         return f"<table>{cells}</table>"
 
     def stage(self, name: str) -> Path:
-        """The folder of a finished stage.
+        """Return the folder of a finished stage.
 
         Raises:
             WorkspaceError: the stage has not been done with this recipe and text.
@@ -107,15 +104,16 @@ class Workspace:
             manifest = self.folder / name / MANIFEST
             reason = "was made from other inputs" if manifest.exists() else "does not exist"
             raise WorkspaceError(
-                f"stage {name} of run {self.folder} is needed first: {manifest} {reason}; run notebook "
-                f"{NOTEBOOKS[name]}, or `langadapt run {name[:2]} --run {self.folder}`, or set build_missing"
+                f"stage {name} of run {self.folder} is needed first: {manifest} {reason}; run "
+                f"notebook {NOTEBOOKS[name]}, or `langadapt run {name[:2]} --run {self.folder}`, "
+                "or set build_missing"
             )
         return self.folder / name
 
     def is_complete(self, name: str) -> bool:
-        """Whether a stage was finished with this recipe and text, and its files are still whole."""
+        """Return whether a stage was finished with this recipe and text, and its files are whole."""
         try:
-            manifest = json.loads((self.folder / name / MANIFEST).read_text(encoding="utf-8"))
+            manifest = read_json(self.folder / name / MANIFEST)
         except (FileNotFoundError, json.JSONDecodeError):
             return False
         files = {**manifest["files"], **manifest["published"]}
@@ -127,34 +125,25 @@ class Workspace:
         return whole and manifest["key"] == self.key(name)
 
     def manifest(self, name: str) -> dict[str, Any]:
-        """What a finished stage recorded about itself."""
-        content: dict[str, Any] = json.loads(
-            (self.stage(name) / MANIFEST).read_text(encoding="utf-8")
-        )
+        """Return what a finished stage recorded about itself."""
+        content: dict[str, Any] = read_json(self.stage(name) / MANIFEST)
         return content
 
     def key(self, name: str) -> str:
-        """A hash of all that a stage's result depends on."""
+        """Return a hash of all that a stage's result depends on."""
         from . import __version__
 
-        recipe = self.recipe
-        inputs = [
-            name,
-            __version__,
-            recipe.digest,
-            fingerprint(recipe.corpus),
-            base_fingerprint(recipe.base),
-        ]
+        text, base = fingerprint(self.recipe.corpus), base_fingerprint(self.recipe.base)
+        inputs = [name, __version__, self.recipe.digest, text, base]
         return hashlib.sha256("\n".join(inputs).encode()).hexdigest()
 
     def partial(self, name: str) -> Path:
-        """Where a stage writes until it is complete."""
+        """Return where a stage writes until it is complete."""
         return self.folder / f".{name}.partial"
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """A folder to write a stage's results into; it becomes the stage's folder when the block
-        ends well.
+        """Give a folder for a stage's results; it becomes the stage's when the block ends well.
 
         What an interrupted stage left is handed out again when its inputs are the same, so that it
         can go on from there; anything older is removed.
@@ -192,9 +181,7 @@ class Workspace:
             file.write(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
 
     def reporter(self, stage: str) -> Callable[[Any], None]:
-        """A function that logs the records of a stage and shows the newest one as a line that keeps
-        its place.
-        """
+        """Return a function that logs records of a stage and shows the newest in one place."""
         from IPython.display import display
 
         handle = display({"text/plain": ""}, raw=True, display_id=True)
@@ -211,75 +198,58 @@ class Workspace:
         free = free_bytes(self.folder)
         if free < needed_bytes:
             raise WorkspaceError(
-                f"{self.folder} needs {needed_bytes / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free: "
-                "free some, or choose another disk with --run"
+                f"{self.folder} needs {needed_bytes / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are "
+                "free: free some, or choose another disk with --run"
             )
 
 
 def recorded_time(stage: str, language: str) -> str:
-    """How long a stage took in the recorded run of a language, or of another where that one has
-    none, in words.
-    """
-    found = {
-        path.stem.removesuffix("-cpu"): path
-        for path in (data_folder() / "reference").glob("*-cpu.json")
-    }
-    if not stage or not found:
+    """Return how long a stage took in the recorded run of a language, or of another, in words."""
+    paths = list((data_folder() / "reference").glob("*-cpu.json"))
+    if not stage or not paths:
         return ""
-    content = json.loads(
-        found.get(language, next(iter(found.values()))).read_text(encoding="utf-8")
-    )
+    content = read_json(min(paths, key=lambda path: path.stem != f"{language}-cpu"))
     machine, seconds = content["hardware"], content["seconds"][stage]
     took = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
-    return f"took {took} on {machine['cores']} cores of {machine['device']} ({content['name']}, recorded)"
+    where = f"{machine['cores']} cores of {machine['device']}"
+    return f"took {took} on {where} ({content['name']}, recorded)"
 
 
 def progress_note(record: Mapping[str, Any]) -> str:
-    """A progress record in words, with a bar where the number of steps is known."""
+    """Return a progress record in words, with a bar where the number of steps is known."""
     if "steps" not in record:
         return str(record["doing"])
     done = round(20 * record["step"] / record["steps"])
     minutes, seconds = divmod(round(record["seconds_left"]), 60)
     bits = ", ".join(f"{name} {value:.2f}" for name, value in record["bits_per_byte"].items())
-    return (
-        f"{'█' * done}{'░' * (20 - done)} step {record['step']} of {record['steps']}, "
-        f"{record['tokens_per_second']:,.0f} tokens/s, {minutes}:{seconds:02d} left; bits per byte: {bits}"
-    )
+    bar = f"{'█' * done}{'░' * (20 - done)} step {record['step']} of {record['steps']}"
+    speed = f"{record['tokens_per_second']:,.0f} tokens/s, {minutes}:{seconds:02d} left"
+    return f"{bar}, {speed}; bits per byte: {bits}"
 
 
 def anchored(recipe: Recipe, root: Path) -> Recipe:
-    """The recipe with its local paths made absolute, so that it means the same from any working
-    directory.
-    """
-    corpus = recipe.corpus.model_copy(
-        update={
-            name: [absolute(s, root) for s in getattr(recipe.corpus, name)]
-            for name in ("target", "english")
-        }
-        | {"others": [_anchored_other(named, root) for named in recipe.corpus.others]}
-    )
-    folder = recipe.evaluation.task_folder
-    evaluation = recipe.evaluation.model_copy(
-        update={"task_folder": folder and absolute(folder, root)}
-    )
-    anchored_parts = {"corpus": corpus, "evaluation": evaluation}
-    return recipe.model_copy(update={"base": absolute(recipe.base, root), **anchored_parts})
-
-
-def _anchored_other(named: str, root: Path) -> str:
-    """CODE:SOURCE with its path made absolute."""
-    code, colon, source = named.partition(":")
-    return f"{code}:{absolute(source, root)}" if colon else named
+    """Return the recipe with absolute paths, which mean the same from any working directory."""
+    corpus, evaluation = recipe.corpus, recipe.evaluation
+    others = [named.partition(":") for named in corpus.others]
+    paths = {
+        "target": [absolute(source, root) for source in corpus.target],
+        "english": [absolute(source, root) for source in corpus.english],
+        "others": [f"{code}:{absolute(s, root)}" if colon else code for code, colon, s in others],
+    }
+    folder = evaluation.task_folder and absolute(evaluation.task_folder, root)
+    parts = {
+        "base": absolute(recipe.base, root),
+        "corpus": corpus.model_copy(update=paths),
+        "evaluation": evaluation.model_copy(update={"task_folder": folder}),
+    }
+    return recipe.model_copy(update=parts)
 
 
 def default_folder(recipe: Recipe) -> Path:
-    """`runs/NAME` in the checkout, or below the current folder where langadapt is installed without
-    one.
-    """
+    """Return `runs/NAME` in the checkout, or below the current folder where there is none."""
     checkout = project_folder()
-    return (
-        (checkout if (checkout / "pyproject.toml").exists() else Path.cwd()) / "runs" / recipe.name
-    )
+    root = checkout if (checkout / "pyproject.toml").exists() else Path.cwd()
+    return root / "runs" / recipe.name
 
 
 def _sizes(folder: Path, below: Path) -> dict[str, int]:
@@ -288,9 +258,7 @@ def _sizes(folder: Path, below: Path) -> dict[str, int]:
 
 
 def _replace(source: Path, target: Path) -> None:
-    """Put a file or folder in the place of another, which is gone only once the new one is
-    there.
-    """
+    """Put a file or folder in the place of another, which goes once the new one is there."""
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.is_dir():

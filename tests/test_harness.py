@@ -11,7 +11,7 @@ from langadapt_utils.corpus.items import load_items, pattern_items
 from langadapt_utils.errors import RecipeError
 from langadapt_utils.evaluation import harness
 from langadapt_utils.evaluation.evaluate import score_items
-from langadapt_utils.evaluation.harness import built_in, task_folder, with_tasks
+from langadapt_utils.evaluation.harness import task_folder, with_tasks
 from langadapt_utils.evaluation.likelihood import document_bits
 from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.models import Base
@@ -19,8 +19,10 @@ from langadapt_utils.recipe import EvaluationRecipe
 from langadapt_utils.tokens import document_start
 
 ITEMS = 12
-hulu = runpy.run_path(str(task_folder() / "hulu" / "hulu.py"))["hulu"]
-thai_exam = runpy.run_path(str(task_folder() / "thai_exams" / "thai_exams.py"))["thai_exam"]
+PUBLISHED = runpy.run_path(str(task_folder() / "published" / "published.py"))
+hulu, thai_exam = PUBLISHED["hulu"], PUBLISHED["thai_exam"]
+BUILT_IN = runpy.run_path(str(task_folder() / "builtin" / "builtin.py"))
+built_in, PATTERN_ITEMS = BUILT_IN["built_in"], BUILT_IN["PATTERN_ITEMS"]
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +52,7 @@ def test_tasks_of_lm_eval_stand_beside_the_built_in_items(tiny: Base, scores: Sc
     for name, items, language in [
         ("langadapt_cloze_hu", load_items("cloze", "hu"), "hu"),
         ("langadapt_pairs_hu", load_items("pairs", "hu"), "hu"),
-        ("langadapt_copying", pattern_items("copying", harness.PATTERN_ITEMS), "zxx"),
+        ("langadapt_copying", pattern_items("copying", PATTERN_ITEMS), "zxx"),
     ]:
         ours = score_items(tiny.model, tiny.tokenizer, name.split("_")[1], items, language)[:ITEMS]
         theirs = tasks[(tasks.kind == name) & (tasks.model == "base")].correct.tolist()

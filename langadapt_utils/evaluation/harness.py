@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from .. import hardware
-from ..corpus.items import PATTERNS, item_options, load_items, pattern_items
 from ..errors import ModelError, RecipeError
 from ..files import data_folder
 from ..languages import ANY_LANGUAGE
@@ -27,7 +25,6 @@ from ..tokens import document_start
 from .scores import CONTROL, Scores
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from lm_eval.tasks import TaskManager
 
 ACCURACY = ("acc_bytes", "acc_norm", "acc")  # the first of them that a task has
@@ -124,87 +121,3 @@ def _answers(
 def _chance(options: int) -> float:
     """Return the chance of a right guess: none where the answer is not one of several."""
     return 1 / options if options > 1 else 0.0
-
-
-def built_in(kind: str, language: str, **metadata: Any) -> dict[str, Dataset]:
-    """Return the built-in items of a kind for lm-eval.
-
-    Args:
-        kind: `choice_cause`, `choice_next`, `cloze`, `pairs` or a pattern.
-        language: of the items.
-        metadata: what else lm-eval hands over.
-    """
-    kind, _, part = kind.partition("_")
-    items = pattern_items(kind, PATTERN_ITEMS) if kind in PATTERNS else load_items(kind, language)
-    rows: list[dict[str, Any]] = []
-    for place, item in enumerate(items):
-        if part and (part == "cause") != (item["kind"] == "cause"):
-            continue
-        contexts, texts = zip(*item_options(kind, items, place, language), strict=True)
-        stripped = [context.rstrip() for context in contexts]
-        row: dict[str, Any] = {"context": stripped[0], "choices": [text.lstrip() for text in texts]}
-        if part == "cause":
-            row = {"contexts": stripped, "continuation": texts[0]}
-        rows.append({**row, "label": item.get("label", 0)})
-    return test_part(rows)
-
-
-def test_part(rows: Sequence[Mapping[str, Any]]) -> dict[str, Dataset]:
-    """Return rows as the test part of a data set, as lm-eval wants it."""
-    from datasets import Dataset
-
-    return {"test": Dataset.from_list([dict(row) for row in rows])}
-
-
-def task_rows(
-    name: str, folder: str, repository: str, config: str | None, parts: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Read one part of the data set of a task.
-
-    Args:
-        name: of the task, part of the names of its files.
-        folder: of downloaded files; empty: from the hub.
-        repository: on the hub.
-        config: of the repository.
-        parts: names of the part, the first that is there counts.
-
-    Raises:
-        RecipeError: the folder holds no such file.
-    """
-    from datasets import load_dataset
-
-    if not folder:
-        loaded = load_dataset(repository, config)
-        return list(loaded[next(part for part in parts if part in loaded)])
-    place, names = Path(folder).expanduser(), " or ".join(parts)
-    named = re.compile(rf"(?<![a-z0-9]){re.escape(name.lower())}(?![a-z0-9])")
-    files = [
-        path
-        for path in sorted(place.rglob("*"))
-        if path.suffix in TEXT_FILES
-        and named.search(str(path.relative_to(place)).lower())
-        and any(part in path.stem.lower() for part in parts)
-    ]
-    if not files:
-        raise RecipeError(
-            f"evaluation.task_folder {folder} has no file of {name} whose name says {names}"
-        )
-    kind = {".jsonl": "json", ".tsv": "csv"}.get(files[0].suffix, files[0].suffix.lstrip("."))
-    options = {"sep": "\t"} if files[0].suffix == ".tsv" else {}
-    return list(load_dataset(kind, data_files=list(map(str, files)), split="train", **options))
-
-
-def field_of(row: Mapping[str, Any], *names: str) -> Any:
-    """Return a field under any of its names: files and hub differ in them.
-
-    Example:
-        >>> field_of({"Label": 1}, "label", "Label")
-        1
-    """
-    for name in names:
-        if row.get(name) is not None:
-            return row[name]
-    raise RecipeError(
-        f"a row of the task has no field {' or '.join(names)}, only {', '.join(row)}: check that "
-        "it is the right file"
-    )
