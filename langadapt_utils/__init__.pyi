@@ -52,7 +52,7 @@ from .experiments.comparison import recorded as recorded
 from .experiments.views import plot_comparison as plot_comparison
 
 # Notebook 4: training on a mixture of the language and English
-from .corpus.contamination import check_contamination as check_contamination
+from .corpus.corpus import check_contamination as check_contamination
 from .training.mixture import english_shares as english_shares
 from .training.mixture import mix as mix
 from .training.synthesis import synthesize_english as synthesize_english

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from .display.figures import box, colour_of, finish, new_axes
 from .display.html import TOKEN_COLOURS, visible_piece
 from .errors import CorpusError
+from .files import read_json
 from .languages import BY_SPACES, SEGMENTERS, language_name, word_spans
 from .tokens import token_spans
 
@@ -43,17 +44,14 @@ class FertilityReport:
     sentences: int
 
     def value(self, tokenizer: str, language: str, column: str) -> float:
-        """One cell of the table."""
-        return float(
-            self.table.set_index(["tokenizer", "language"]).loc[(tokenizer, language), column]
-        )
+        """Return one cell of the table."""
+        rows = self.table.set_index(["tokenizer", "language"])
+        return float(rows.loc[(tokenizer, language), column])
 
     def save(self, path: Path) -> None:
         """Write the report as JSON."""
-        content = {
-            "sentences": self.sentences,
-            "rows": json.loads(self.table.to_json(orient="records")),
-        }
+        rows = json.loads(self.table.to_json(orient="records"))
+        content = {"sentences": self.sentences, "rows": rows}
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
@@ -61,7 +59,7 @@ class FertilityReport:
         """Read what `save` wrote."""
         import pandas as pd
 
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return cls(pd.DataFrame(content["rows"]), content["sentences"])
 
 
@@ -86,8 +84,8 @@ def measure_fertility(
     counts = {language: len(lines) for language, lines in texts.items()}
     if not all(counts.values()) or (parallel and len(set(counts.values())) > 1):
         raise CorpusError(
-            "fertility needs text in every language, and as many lines of each where they are parallel: "
-            f"there are {counts}"
+            "fertility needs text in every language, as many lines of each where they are "
+            f"parallel: there are {counts}"
         )
     rows = [
         {"tokenizer": name, "language": language, **_count(tokenizer, lines, language)}
@@ -101,9 +99,8 @@ def measure_fertility(
     table["continued_words"] = table.continued / table.words
     table["single_token_words"] = 1 - table.continued_words
     english = table[table.language == "en"].set_index("tokenizer").tokens
-    table["parity"] = (
-        table.tokens / table.tokenizer.map(english) if parallel and len(english) else float("nan")
-    )
+    known = parallel and len(english)
+    table["parity"] = table.tokens / table.tokenizer.map(english) if known else float("nan")
     return FertilityReport(table.drop(columns="continued"), min(counts.values()))
 
 
@@ -111,11 +108,9 @@ def _count(
     tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], language: str
 ) -> dict[str, int | str]:
     tokens = words = continued = 0
-    for text, encoding in zip(
-        texts,
-        tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False),
-        strict=True,
-    ):
+    encode = tokenizer.backend_tokenizer.encode_batch
+    encodings = encode(list(texts), add_special_tokens=False)
+    for text, encoding in zip(texts, encodings, strict=True):
         spans = word_spans(text, language)
         tokens += len(encoding.ids)
         words += len(spans)
@@ -131,7 +126,7 @@ def _count(
 
 
 def tokens_touching(words: Spans, tokens: Spans) -> list[int]:
-    """How many tokens touch each word; words and tokens are in order of the text.
+    """Count the tokens that touch each word; words and tokens are in order of the text.
 
     Example:
         >>> tokens_touching([(0, 4), (5, 9)], [(0, 2), (2, 4), (4, 9)])
@@ -159,36 +154,36 @@ UNITS = {
 
 
 def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = None) -> Axes:
-    """One fertility measure, a bar for each language and tokenizer."""
+    """Plot one measure of fertility, a bar for each language and tokenizer."""
     ax = ax or new_axes(rows=len(report.table))
-    target = next(code for code in report.table.language if code != "en")
     rows = report.table.iloc[::-1]
     names = [f"{language_name(row.language)}, {row.tokenizer}" for row in rows.itertuples()]
-    bars = ax.barh(
-        names, rows[column], color=[colour_of(code) for code in rows.language], height=0.65
-    )
+    colours = [colour_of(code) for code in rows.language]
+    bars = ax.barh(names, rows[column], color=colours, height=0.65)
     ax.bar_label(bars, fmt="{:.2f}", padding=3)
     ax.set_xlabel(UNITS[column])
     ax.set_xlim(0, max(rows[column]) * 1.15)
-    last = report.table.tokenizer.iloc[-1]
-    here, english = (report.value(last, code, column) for code in (target, "en"))
-    title = f"{language_name(target)} takes {here:.2f} {UNITS[column]}, English {english:.2f}"
+    return finish(ax, _finding(report, column), note=f"{report.sentences} texts a language")
+
+
+def _finding(report: FertilityReport, column: str) -> str:
+    """Return what a measure says of the target language under the last tokenizer."""
+    target = next(code for code in report.table.language if code != "en")
+    name, last = language_name(target), report.table.tokenizer.iloc[-1]
+    value, english = (report.value(last, code, column) for code in (target, "en"))
     if column == "parity":
-        title = f"The same sentences cost {here:.2f} times as many tokens in {language_name(target)} as in English"
-    elif column in ("continued_words", "single_token_words"):
-        what = (
-            "are cut in two or more tokens" if column == "continued_words" else "are a single token"
-        )
-        title = (
-            f"{here:.0%} of {language_name(target)} words {what}, {english:.0%} of English words"
-        )
-    return finish(ax, title, note=f"{report.sentences} texts a language")
+        return f"The same sentences cost {value:.2f} times as many tokens in {name} as in English"
+    parts = {"continued_words": "are cut in two or more tokens"}
+    parts["single_token_words"] = "are a single token"
+    if column in parts:
+        return f"{value:.0%} of {name} words {parts[column]}, {english:.0%} of English words"
+    return f"{name} takes {value:.2f} {UNITS[column]}, English {english:.2f}"
 
 
 def plot_bytes(
     tokenizer: PreTrainedTokenizerFast, words: Mapping[str, str], *, ax: Axes | None = None
 ) -> Axes:
-    """Words byte by byte: which bytes are a letter (above) and which are a token (below).
+    """Plot words byte by byte: which bytes are a letter (above) and which are a token (below).
 
     Args:
         tokenizer: what cuts the words.
@@ -202,17 +197,15 @@ def plot_bytes(
         counts[code] = len(spans)
         for letter in word:
             size = len(letter.encode())
-            box(
-                ax, place, place + size, row, visible_piece(letter.encode()), "#f2f2f2", fontsize=11
-            )
+            text = visible_piece(letter.encode())
+            box(ax, place, place + size, row, text, "#f2f2f2", fontsize=11)
             place += size
         for span, colour in zip(spans, cycle(TOKEN_COLOURS)):
             text = visible_piece(raw[span.start : span.end])
             box(ax, span.start, span.end, row + 0.36, text, colour, fontsize=8)
         counted = f"letters {len(word)}, bytes {len(raw)}, tokens {len(spans)}"
-        ax.text(
-            0, row - 0.08, f"{language_name(code)}: {counted}", fontsize=9, color=colour_of(code)
-        )
+        label = f"{language_name(code)}: {counted}"
+        ax.text(0, row - 0.08, label, fontsize=9, color=colour_of(code))
     ax.set_xlim(-0.02, max(len(word.encode()) for word in words.values()) + 0.02)
     ax.set_ylim(len(words) - 0.15, -0.35)
     ax.set_yticks([])

@@ -111,7 +111,7 @@ class Workspace:
         return self.folder / name
 
     def is_complete(self, name: str) -> bool:
-        """Return whether a stage was finished with this recipe and text, and its files are whole."""
+        """Return whether a stage was finished with this recipe and text, its files whole."""
         try:
             manifest = read_json(self.folder / name / MANIFEST)
         except (FileNotFoundError, json.JSONDecodeError):

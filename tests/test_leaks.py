@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langadapt_utils.corpus import contamination
-from langadapt_utils.corpus.contamination import check_contamination, find_contamination
-from langadapt_utils.corpus.corpus import Corpus, load_corpus
+from langadapt_utils.corpus.contamination import find_contamination
+from langadapt_utils.corpus.corpus import Corpus, check_contamination, load_corpus
 from langadapt_utils.corpus.items import load_items
 from langadapt_utils.errors import CorpusError
 from langadapt_utils.recipe import CorpusRecipe

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING
 from ..errors import CorpusError
 from ..recipe import BUILT_IN, CorpusRecipe
 from ..sources import built_in_languages
-from .contamination import CONTAMINATED, find_contamination
+from .contamination import CONTAMINATED, GRAM, find_contamination
 from .documents import (
+    at_most_of_each_source,
     built_in_documents,
     built_in_rows,
     concatenate,
     read_documents,
     without_repeats,
 )
+from .items import ITEM_KINDS, item_texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,22 +44,17 @@ class Corpus:
     language: str
     train: dict[str, Dataset]
     heldout: dict[str, Dataset]
-    parallel: (
-        pd.DataFrame
-    )  # held-out sentences: columns `id`, `domain` and one a language; may be empty
-    read_others: Callable[[], dict[str, Dataset]] = (
-        dict  # languages that are only measured, by code
-    )
+    # Held-out sentences: the columns `id`, `domain` and one per language; may be empty.
+    parallel: pd.DataFrame
+    read_others: Callable[[], dict[str, Dataset]] = dict
 
     @cached_property
     def others(self) -> dict[str, Dataset]:
-        """Documents in languages that are only measured, by code; read when they are first asked
-        for.
-        """
+        """Documents in languages that are only measured, by code; read when first asked for."""
         return self.read_others()
 
     def summary(self) -> pd.DataFrame:
-        """Documents and megabytes of every language, source and split."""
+        """Count documents and megabytes of every language, source and split."""
         import pandas as pd
 
         rows = [
@@ -72,9 +69,7 @@ class Corpus:
         return table
 
     def measuring_texts(self) -> tuple[dict[str, list[str]], bool]:
-        """Held-out text of English and the target language, and whether it is parallel line by
-        line.
-        """
+        """Return held-out text of English and the target language, and whether it is parallel."""
         languages = ["en", self.language]
         if len(self.parallel):
             return {code: self.parallel[code].tolist() for code in languages}, True
@@ -98,28 +93,25 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
             raise CorpusError(
                 f"no source is named for text in '{code}', which is needed at least to measure on"
             )
-        parts = [
-            read_documents(source, code, max_megabytes=recipe.max_megabytes) for source in sources
-        ]
+        most = recipe.max_megabytes
+        parts = [read_documents(source, code, max_megabytes=most) for source in sources]
         documents = without_repeats(concatenate(parts))
         train[code], heldout[code] = split_documents(documents, recipe.heldout_share, seed)
         if recipe.contamination == "drop":
             heldout[code] = _without_contamination(train[code], heldout[code], code)
-    held_ids = set(heldout[language]["id"]) & set(heldout["en"]["id"])
-    parallel = _parallel_sentences(["en", language], held_ids)
+    ids = [set(heldout[code]["id"]) for code in (language, "en")]
+    parallel = _parallel_sentences(["en", language], ids[0] & ids[1])
     for named in recipe.others:
         if named.startswith(f"{language}:"):
             raise CorpusError(
-                f"corpus.others cannot hold '{named}': that is the target language; name another one"
+                f"corpus.others cannot hold '{named}', which is the target language: name another"
             )
-    others = partial(
-        _other_languages, recipe, language, set(heldout[language]["id"]) | set(heldout["en"]["id"])
-    )
+    others = partial(_other_languages, recipe, language, ids[0] | ids[1])
     return Corpus(language, train, heldout, parallel, others)
 
 
 def built_in_corpus(language: str) -> Corpus:
-    """The project's own documents in a built-in language and in English, whatever a recipe reads.
+    """Return the project's own documents in a built-in language and in English.
 
     Raises:
         CorpusError: the language is not built in.
@@ -128,9 +120,7 @@ def built_in_corpus(language: str) -> Corpus:
 
 
 def _other_languages(recipe: CorpusRecipe, language: str, heldout: set[str]) -> dict[str, Dataset]:
-    """Documents in languages other than English and the target; of the built-in ones, those that
-    are held out there.
-    """
+    """Read documents in third languages; of the built-in ones, those that are held out there."""
     found: dict[str, list[Dataset]] = defaultdict(list)
     for named in recipe.others:
         code, _, source = named.partition(":")
@@ -146,11 +136,10 @@ def _other_languages(recipe: CorpusRecipe, language: str, heldout: set[str]) -> 
 
 
 def split_documents(documents: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Hold out `share` of the documents of every domain of every source, rounded up; small domains
-    are pooled.
+    """Hold out `share` of the documents of every domain of a source; small domains are pooled.
 
-    The choice depends on the seed and on the document ids alone, so that translations of a document
-    land on the same side.
+    The number is rounded up. The choice depends on the seed and on the document ids alone, so that
+    translations of a document land on the same side.
     """
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
     keys = list(zip(documents["source"], documents["domain"], strict=True))
@@ -162,25 +151,22 @@ def split_documents(documents: Dataset, share: float, seed: int) -> tuple[Datase
     heldout: set[int] = set()
     for key in sorted(groups):
         order = sorted(groups[key], key=lambda index: str(ids[index]))
-        random.Random(f"{seed} {(Path(key[0]).name, key[1])}").shuffle(
-            order
-        )  # wherever the file lies
+        place = Path(key[0]).name, key[1]  # the same wherever the file lies
+        random.Random(f"{seed} {place}").shuffle(order)
         heldout.update(order[: math.ceil(share * len(order))])
     if len(heldout) == len(documents):
         raise CorpusError(
-            f"{len(documents)} documents are too few to hold out {share:.0%} of each domain and train on the "
-            "rest: give more documents (in a .txt file, a blank line ends a document)"
+            f"{len(documents)} documents are too few to hold out {share:.0%} of each domain and "
+            "train on the rest: give more (in a .txt file, a blank line ends a document)"
         )
     rest = [index for index in range(len(documents)) if index not in heldout]
     return documents.select(rest), documents.select(sorted(heldout))
 
 
 def _without_contamination(train: Dataset, heldout: Dataset, language: str) -> Dataset:
-    """Held-out documents that are not, in great part, in the training text too."""
-    shares = find_contamination(train["text"], dict(enumerate(heldout["text"])))
-    kept = heldout.select(
-        sorted(index for index, share in shares.items() if not share > CONTAMINATED)
-    )
+    """Drop held-out documents that are, in great part, in the training text too."""
+    found = find_contamination(train["text"], dict(enumerate(heldout["text"])))
+    kept = heldout.select(sorted(found.index[~(found > CONTAMINATED)]))
     if len(kept) == 0:
         raise CorpusError(
             f"every held-out document in '{language}' is in the training text too: give other text"
@@ -198,3 +184,51 @@ def _parallel_sentences(languages: Sequence[str], ids: set[str]) -> pd.DataFrame
         for sentences in zip(*(row[language] for language in languages), strict=True)
     ]
     return pd.DataFrame(rows, columns=["id", "domain", *languages])
+
+
+def check_contamination(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFrame:
+    """Make sure that nothing that the run measures on is among what it learns from.
+
+    The vocabulary and the model learn from `corpus.train`; held-out documents and the built-in
+    items measure.
+
+    Args:
+        corpus: to be checked.
+        documents: of each source, as many as `evaluate` takes.
+
+    Returns:
+        One row for each kind of test text: `tests`, how many, and `largest_share` of n-grams that
+        any of them shares with training text.
+
+    Raises:
+        CorpusError: a test text is in the training text.
+    """
+    import pandas as pd
+
+    rows = []
+    for code in ("en", corpus.language):
+        tests = _test_texts(corpus, code, documents)
+        texts = {place: text for place, (*_, text) in enumerate(tests)}
+        shares = find_contamination(corpus.train[code]["text"], texts)
+        copies = shares[shares > CONTAMINATED]
+        for place, share in copies.items():
+            kind, name, _ = tests[place]
+            raise CorpusError(
+                f"test contamination: '{name}' of the {kind} ({code}) is in the training text too "
+                f"({share:.0%} of its n-grams of {GRAM} characters; {len(copies)} such texts in "
+                "all): remove the copies, or set corpus.contamination=drop, which leaves held-out "
+                "documents like it out"
+            )
+        for kind in dict.fromkeys(kind for kind, *_ in tests):
+            places = [place for place, (other, *_) in enumerate(tests) if other == kind]
+            rows.append([code, kind, len(places), shares[places].max()])  # NaN: all are too short
+    return pd.DataFrame(rows, columns=["language", "measured_on", "tests", "largest_share"])
+
+
+def _test_texts(corpus: Corpus, code: str, documents: int) -> list[tuple[str, str, str]]:
+    """Return kind, name and text of all that is measured on in a language."""
+    held = at_most_of_each_source(corpus.heldout[code], documents)
+    tests = [("held-out documents", row["id"], row["text"]) for row in held]
+    for kind in ITEM_KINDS:
+        tests += [(f"items: {kind}", *item) for item in item_texts(kind, code).items()]
+    return tests

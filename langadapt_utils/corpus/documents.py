@@ -45,7 +45,7 @@ def read_documents(source: str, language: str, *, max_megabytes: float = 0.0) ->
 
 
 def at_most_of_each_source(documents: Dataset, limit: int) -> list[dict[str, Any]]:
-    """The first documents of each source, in an order that does not depend on their domain."""
+    """Return the first documents of each source, in an order that no domain decides."""
     taken: Counter[str] = Counter()
     rows = []
     for row in documents.shuffle(seed=0) if len(documents) > limit else documents:
@@ -62,20 +62,17 @@ def built_in_rows() -> list[dict[str, Any]]:
 
 def built_in_documents(language: str) -> Dataset:
     """Return the built-in documents in one language."""
+    found = [row for row in built_in_rows() if isinstance(row.get(language), list)]
     rows = [
-        {
-            "id": row["id"],
-            "source": BUILT_IN,
-            "domain": row["domain"],
-            "text": " ".join(row[language]),
-        }
-        for row in built_in_rows()
-        if isinstance(row.get(language), list)
+        {"id": row["id"], "source": BUILT_IN, "domain": row["domain"]}
+        | {"text": " ".join(row[language])}
+        for row in found
     ]
     if not rows:
+        known = ", ".join(["en", *built_in_languages()])
         raise CorpusError(
-            f"the built-in corpus has no text in '{language}', only in {', '.join(['en', *built_in_languages()])}: "
-            "name your own text with corpus.target, for example -p corpus.target=my_text.jsonl"
+            f"the built-in corpus has no text in '{language}', only in {known}: name your own text "
+            "with corpus.target, for example -p corpus.target=my_text.jsonl"
         )
     return _dataset(rows)
 
@@ -99,8 +96,8 @@ def _hub_documents(source: str, max_megabytes: float) -> Dataset:
         raise
     except Exception as error:  # the hub and the reader raise many kinds
         raise CorpusError(
-            f"cannot load {source} (split train): {_first_line(error)}; check the name and the network, or "
-            "download it and name the file"
+            f"cannot load {source} (split train): {_first_line(error)}; check the name and the "
+            "network, or download it and name the file"
         ) from error
 
 
@@ -110,7 +107,7 @@ def _local_documents(source: str, max_megabytes: float) -> Dataset:
 
 
 def _load(max_megabytes: float, *arguments: Any, **options: Any) -> Dataset:
-    """The training split of a data set, or the beginning of it."""
+    """Load the training split of a data set, or the beginning of it."""
     from datasets import Dataset, load_dataset
 
     if not max_megabytes:
@@ -139,43 +136,28 @@ def _read_file(path: Path, source: str, max_megabytes: float) -> Dataset:
     except CorpusError:
         raise
     except Exception as error:  # the readers raise many kinds
-        if any(
-            isinstance(cause, UnicodeDecodeError)
-            for cause in (error, error.__cause__, error.__context__)
-        ):
-            raise CorpusError(
-                f"corpus file {path} is not UTF-8: convert it, for example with `iconv -t UTF-8`"
-            ) from error
-        raise CorpusError(
-            f"cannot read corpus file {path}: {_first_line(error.__cause__ or error)}"
-        ) from error
+        causes = (error, error.__cause__, error.__context__)
+        problem = f"cannot read corpus file {path}: {_first_line(error.__cause__ or error)}"
+        if any(isinstance(cause, UnicodeDecodeError) for cause in causes):
+            problem = f"corpus file {path} is not UTF-8: convert it, for example with `iconv`"
+        raise CorpusError(problem) from error
 
 
 def _with_columns(loaded: Dataset, source: str, name: str) -> Dataset:
-    """Keep the text, and the domain where there is one; drop empty documents. Ids are `name` and
-    the row.
-    """
+    """Keep text and domain of documents that are not empty; ids are `name` and the row."""
     from datasets import Value
 
-    if "text" not in loaded.column_names:
+    columns, rows = loaded.column_names, len(loaded)
+    if "text" not in columns:
         raise CorpusError(
-            f"{name} has no field 'text', only {', '.join(loaded.column_names)}: rename the field that holds the text"
+            f"{name} has no field 'text', only {', '.join(columns)}: rename the field that holds "
+            "the text"
         )
-    rows = len(loaded)
-    ids = [f"{name}-{index}" for index in range(rows)]
-    domains = (
-        [str(domain) for domain in loaded["domain"]]
-        if "domain" in loaded.column_names
-        else ["text"] * rows
-    )
-    kept = (
-        loaded.select_columns(["text"]).add_column("id", ids).add_column("source", [source] * rows)
-    )
-    kept = (
-        kept.add_column("domain", domains)
-        .select_columns(list(COLUMNS))
-        .cast_column("text", Value("string"))
-    )
+    domains = list(map(str, loaded["domain"])) if "domain" in columns else ["text"] * rows
+    kept = loaded.select_columns(["text"]).add_column("source", [source] * rows)
+    kept = kept.add_column("id", [f"{name}-{index}" for index in range(rows)])
+    kept = kept.add_column("domain", domains).select_columns(list(COLUMNS))
+    kept = kept.cast_column("text", Value("string"))
     kept = kept.select([index for index, text in enumerate(kept["text"]) if text and text.strip()])
     if len(kept) == 0:
         raise CorpusError(f"{name} has no text in it: every document is empty")

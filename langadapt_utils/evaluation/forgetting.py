@@ -88,8 +88,8 @@ def weight_drift(
         change: says which tokens the base has; new embeddings do not count.
 
     Returns:
-        One row per part of a layer: `layer` (-1 outside of the layers), `part`, `drift` (norm of the
-        difference over the norm before).
+        One row per part of a layer: `layer` (-1 outside of the layers), `part`, `drift` (norm of
+        the difference over the norm before).
     """
     new = sorted(change.new_to_old)
     old = [change.new_to_old[index] for index in new]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MORE = {
     "fertility": "Tokens on held-out text, before and after",
     "gains": "What the user gains, measured on this machine (medians of three rounds)",
-    "interpolation": "From the start to the adapted model, and short runs with other English shares",
+    "interpolation": "From the start to the adapted model, and short runs of other English shares",
     "kl_divergence": "How far next tokens in English are from the base: bits, over how many tokens",
     "drift": "How far weights moved, as a share of their length",
     "audit": "Audit of the vocabulary",
@@ -86,9 +86,9 @@ def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
         folders: of finished runs.
 
     Returns:
-        One row per run, language and source: `run`, `language`, `source`, `before`, `after`, `change`
-        against the run's own base, and `against_first` of the adapted models (None where documents
-        differ), each an `Interval`.
+        One row per run, language and source: `run`, `language`, `source`, `before`, `after`,
+        `change` against the run's own base, and `against_first` of the adapted models (None where
+        documents differ), each an `Interval`.
 
     Raises:
         WorkspaceError: a folder holds no finished run.

@@ -14,8 +14,7 @@ import torch
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from .. import hardware
-from ..corpus.contamination import check_contamination
-from ..corpus.corpus import load_corpus
+from ..corpus.corpus import check_contamination, load_corpus
 from ..errors import ModelError
 from ..models import load_base, name_portable_class, quiet_transformers
 from ..recipe import Recipe, TrainingRecipe

@@ -303,8 +303,9 @@ def _family(data: dict[str, Any]) -> Family:
             return "byte-level BPE"
         if not model.get("continuing_subword_prefix") and not model.get("end_of_word_suffix"):
             return "SentencePiece BPE"
+    found = kind if kind != "BPE" else "BPE with word affixes"
     raise VocabularyError(
-        f"the tokenizer is {kind if kind != 'BPE' else 'BPE with word affixes'}, which cannot be extended: "
-        "give a model whose tokenizer is byte-level BPE (GPT-2, Llama 3, Qwen), SentencePiece BPE (Llama 2, Mistral, "
-        "Gemma) or Unigram (T5, XLM-R)"
+        f"the tokenizer is {found}, which cannot be extended: give a model whose tokenizer is "
+        "byte-level BPE (GPT-2, Llama 3, Qwen), SentencePiece BPE (Llama 2, Mistral, Gemma) or "
+        "Unigram (T5, XLM-R)"
     )

@@ -70,7 +70,8 @@ def _entailed(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _committed(row: Mapping[str, Any]) -> dict[str, Any]:
     answers = {"contradiction": "hamis", "neutral": "bizonytalan", "entailment": "igaz"}
-    context = f"{field_of(row, 'premise', 'Premise')}\n{field_of(row, 'hypothesis', 'Hypothesis')}\nIgaz ez?"
+    premise, hypothesis = (field_of(row, name, name.title()) for name in ("premise", "hypothesis"))
+    context = f"{premise}\n{hypothesis}\nIgaz ez?"
     return _one_of(context, answers, row)
 
 
