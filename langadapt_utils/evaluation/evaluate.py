@@ -33,6 +33,9 @@ from .scores import CONTROL, Scores
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+    Rows = Sequence[Mapping[str, Any]]
+    Table = list[dict[str, Any]]
+
 CHANCE = {"choice": 1 / 2, "cloze": 1 / CLOZE_OPTIONS, "pairs": 1 / 2}
 CHANCE |= dict.fromkeys(PATTERNS, 1 / OPTIONS)
 BEGINNING = 400  # characters of documents in other languages than English and the target
@@ -90,15 +93,13 @@ def evaluate(
         new_tokens: of each sample text.
         report: called with what is being measured.
     """
-    read = {
-        code: at_most_of_each_source(part, recipe.documents)
-        for code, part in corpus.heldout.items()
-    }
+    heldout, most = corpus.heldout.items(), recipe.documents
+    read = {code: at_most_of_each_source(part, most) for code, part in heldout}
     for code, part in corpus.others.items():
         rows = at_most_of_each_source(part, recipe.other_documents)
         read[code] = [row | {"text": row["text"][:BEGINNING]} for row in rows]
     asked = _items(list(corpus.heldout), recipe.items)
-    tables: list[list[dict[str, Any]]] = [[], [], []]
+    tables: list[Table] = [[], [], []]
     for name, base in models.items():
         only_english = name == CONTROL
         model = base.model.to(hardware.device())
@@ -114,7 +115,7 @@ def evaluate(
     return Scores(list(models), corpus.language, documents, answers, tables[2], resamples)
 
 
-def _items(languages: Sequence[str], most: int) -> list[tuple[str, str, list[dict[str, Any]]]]:
+def _items(languages: Sequence[str], most: int) -> list[tuple[str, str, Table]]:
     """Return language, kind and items of each test that has items."""
     asked = [(code, k, load_items(k, code)[:most]) for code in languages for k in ITEM_KINDS]
     each = math.ceil(most / len(PATTERNS))
@@ -124,16 +125,14 @@ def _items(languages: Sequence[str], most: int) -> list[tuple[str, str, list[dic
 
 @dataclass(frozen=True)
 class _Measure:
-    """A model that is measured, its name in the tables, and who is told about it."""
+    """A model that is measured, its name in the tables, and a function that reports progress."""
 
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
     report: Callable[[str], None]
 
-    def documents(
-        self, language: str, rows: Sequence[Mapping[str, Any]], window_tokens: int
-    ) -> list[dict[str, Any]]:
+    def documents(self, language: str, rows: Rows, window_tokens: int) -> Table:
         self.report(f"{self.name}: {language_name(language)} documents")
         texts = [row["text"] for row in rows]
         bits = document_bits(self.model, self.tokenizer, texts, window_tokens=window_tokens)
@@ -144,9 +143,7 @@ class _Measure:
             for row, value in zip(rows, bits, strict=True)
         ]
 
-    def items(
-        self, language: str, kind: str, items: Sequence[dict[str, Any]]
-    ) -> list[dict[str, Any]]:
+    def items(self, language: str, kind: str, items: Table) -> Table:
         self.report(f"{self.name}: {language_name(language)} {kind} items")
         right = score_items(self.model, self.tokenizer, kind, items, language)
         about = {"model": self.name, "language": language, "kind": kind}
@@ -155,9 +152,7 @@ class _Measure:
             for item, correct in zip(items, right, strict=True)
         ]
 
-    def samples(
-        self, language: str, rows: Sequence[Mapping[str, Any]], new_tokens: int
-    ) -> list[dict[str, Any]]:
+    def samples(self, language: str, rows: Rows, new_tokens: int) -> Table:
         self.report(f"{self.name}: {language_name(language)} samples")
         samples = []
         for row in rows:
@@ -174,15 +169,10 @@ def generate(
     """Continue a prompt greedily, without repeating three tokens in a row."""
     ids = document_ids(tokenizer, prompt)
     inputs = torch.tensor([ids], device=model.device)
+    options = {"max_new_tokens": new_tokens, "no_repeat_ngram_size": 3, "pad_token_id": ids[0]}
+    options["do_sample"] = False
     with torch.no_grad(), hardware.autocast(hardware.native_precision(), model.device.type):
-        output = model.generate(
-            inputs,
-            attention_mask=torch.ones_like(inputs),
-            max_new_tokens=new_tokens,
-            do_sample=False,
-            no_repeat_ngram_size=3,
-            pad_token_id=ids[0],
-        )
+        output = model.generate(inputs, attention_mask=torch.ones_like(inputs), **options)
     return str(tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True))
 
 

@@ -1,8 +1,7 @@
-"""Tasks of the Language Model Evaluation Harness (lm-eval), beside the built-in items and in the
-same tables.
+"""Tasks of the Language Model Evaluation Harness (lm-eval), in the same tables as built-in items.
 
 `data/tasks` holds tasks that lm-eval finds with `--include_path`: the built-in items, HuLU and the
-Thai exams. Their data come from the functions below, as rows with `context`, `choices` and `label`.
+Thai exams. A Python file beside the YAML makes rows with `context`, `choices` and `label`.
 """
 
 from __future__ import annotations
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
 ACCURACY = ("acc_bytes", "acc_norm", "acc")  # the first of them that a task has
 BATCH = 16  # requests of one forward pass
-PATTERN_ITEMS = 99  # of each kind
-TEXT_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
 def task_folder() -> Path:
@@ -51,12 +48,10 @@ def with_tasks(scores: Scores, models: Mapping[str, Base], recipe: EvaluationRec
         RecipeError: a task is unknown, or does not say of each item whether it was right.
     """
     manager = _task_manager(recipe)
-    rows = [
-        row
-        for name, bundle in models.items()
-        if name != CONTROL
-        for row in _answers(name, bundle, recipe, manager)
-    ]
+    rows: list[dict[str, Any]] = []
+    for name, bundle in models.items():
+        if name != CONTROL:
+            rows += _answers(name, bundle, recipe, manager)
     items = pd.concat([scores.items, pd.DataFrame(rows)], ignore_index=True)
     return dataclasses.replace(scores, items=items)
 
@@ -66,17 +61,14 @@ def _task_manager(recipe: EvaluationRecipe) -> TaskManager:
     try:
         from lm_eval.tasks import TaskManager
     except ImportError as error:
-        raise ModelError(
-            "evaluation.tasks needs lm-eval: pip install 'langadapt[harness]'"
-        ) from error
+        missing = "evaluation.tasks needs lm-eval: pip install 'langadapt[harness]'"
+        raise ModelError(missing) from error
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # not how each task was read
     manager = TaskManager(include_path=str(task_folder()), metadata={"folder": recipe.task_folder})
     for task in recipe.tasks:
         if not manager.match_tasks([task]):
-            raise RecipeError(
-                f"evaluation.tasks cannot hold '{task}': lm-eval has no such task; see "
-                "`lm_eval ls tasks`"
-            )
+            unknown = "lm-eval has no such task; see `lm_eval ls tasks`"
+            raise RecipeError(f"evaluation.tasks cannot hold '{task}': {unknown}")
     return manager
 
 
@@ -94,22 +86,15 @@ def _answers(
         batch_size=BATCH,
         mixed_precision_dtype=precision if precision == "bfloat16" else None,
     )
-    found = simple_evaluate(
-        model,
-        tasks=list(recipe.tasks),
-        task_manager=manager,
-        limit=recipe.items,
-        bootstrap_iters=0,
-        log_samples=True,
-    )
+    options = {"limit": recipe.items, "bootstrap_iters": 0, "log_samples": True}
+    found = simple_evaluate(model, tasks=list(recipe.tasks), task_manager=manager, **options)
     bundle.model.to("cpu")
     rows = []
     for task, samples in found["samples"].items():
         metric = next((metric for metric in ACCURACY if metric in samples[0]), None)
         if metric is None or any(sample[metric] not in (0, 1) for sample in samples):
-            raise RecipeError(
-                f"evaluation.tasks cannot hold '{task}': it does not say which items are right"
-            )
+            problem = "it does not say which items are right"
+            raise RecipeError(f"evaluation.tasks cannot hold '{task}': {problem}")
         rows += [
             {"model": name, "language": ANY_LANGUAGE, "kind": task, "id": str(sample["doc_id"])}
             | {"correct": bool(sample[metric]), "chance": _chance(len(sample["filtered_resps"]))}

@@ -57,11 +57,9 @@ def document_bits(
     start, sizes = document_start(tokenizer), byte_lengths(tokenizer)
     encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     window = min(window_tokens, longest_context(model))
-    pieces = [
-        piece
-        for unit, ids in enumerate(encoded)
-        for piece in _windows(unit, [start, *ids], sizes, window, context_bytes)
-    ]
+    pieces: list[_Piece] = []
+    for unit, ids in enumerate(encoded):
+        pieces += _windows(unit, [start, *ids], sizes, window, context_bytes)
     return _bits(model, pieces, len(texts))
 
 

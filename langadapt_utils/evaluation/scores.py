@@ -159,23 +159,19 @@ class Scores:
 
     def findings(self) -> list[Finding]:
         """Return what the tests say, in words: gain on the target language, loss on English."""
-        found = [
-            finding
-            for place, row in enumerate(self._by_source.itertuples())
-            for finding in _about_text(row, f"/bits_per_byte/{place}")
-        ]
-        found += [
-            _about_items(row, f"/accuracy/{place}")
-            for place, row in enumerate(self._accuracy.itertuples())
-        ]
+        found = []
+        for index, row in enumerate(self._by_source.itertuples()):
+            found += _about_text(row, f"/bits_per_byte/{index}")
+        for index, row in enumerate(self._accuracy.itertuples()):
+            found.append(_about_items(row, f"/accuracy/{index}"))
         if change := self._transfer:
             verdict = HIGHER_IS_BETTER[sign(change)]
             text = f"All kinds of English items together: {_points(change)}: {verdict}."
             found.append(Finding(text, "/backward_transfer"))
-        made = self.comparisons()
-        text = f"{made['count']} comparisons with the base or the control, {made['beyond_doubt']} "
-        text += "of them beyond doubt; if nothing had changed, about "
-        text += f"{made['by_chance']:.1f} would be by chance."
+        counts = self.comparisons()
+        text = f"{counts['count']} comparisons with the base or the control, "
+        text += f"{counts['beyond_doubt']} of them beyond doubt; if nothing had changed, about "
+        text += f"{counts['by_chance']:.1f} would be by chance."
         return [*found, Finding(text, "/comparisons")]
 
     def save(self, path: Path) -> None:
@@ -225,11 +221,10 @@ def _about_text(row: Any, source: str) -> list[Finding]:
 def _about_items(row: Any, source: str) -> Finding:
     """Return what a row of the table of accuracies says."""
     about = f"{_points(row.change)}, chance {row.chance:.0%}, {row.before.units} items"
-    return Finding(
-        f"{language_name(row.language)}, {kind_name(row.kind)}: {row.before.value:.0%} right "
-        f"before, {row.after.value:.0%} after ({about}): {HIGHER_IS_BETTER[sign(row.change)]}.",
-        source,
-    )
+    right = f"{row.before.value:.0%} right before, {row.after.value:.0%} after"
+    verdict = HIGHER_IS_BETTER[sign(row.change)]
+    items = f"{language_name(row.language)}, {kind_name(row.kind)}"
+    return Finding(f"{items}: {right} ({about}): {verdict}.", source)
 
 
 def _percent(change: Interval, note: str = "") -> str:

@@ -6,15 +6,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 from ..corpus.items import kind_name
-from ..display.figures import (
-    GREY,
-    LEGEND,
-    TARGET,
-    colour_of,
-    dots_with_intervals,
-    finish,
-    new_axes,
-)
+from ..display.figures import GREY, LEGEND, TARGET, colour_of, dots_with_intervals, finish, new_axes
 from ..intervals import Interval, percent, sign
 from ..languages import language_name
 from ..sources import source_name

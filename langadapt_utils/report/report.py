@@ -28,15 +28,6 @@ from ..workspace import CARD, REPORT, STAGES, Workspace
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MORE = {
-    "fertility": "Tokens on held-out text, before and after",
-    "gains": "What the user gains, measured on this machine (medians of three rounds)",
-    "interpolation": "From the start to the adapted model, and short runs of other English shares",
-    "kl_divergence": "How far next tokens in English are from the base: bits, over how many tokens",
-    "drift": "How far weights moved, as a share of their length",
-    "audit": "Audit of the vocabulary",
-}
-
 
 def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | None = None) -> Path:
     """Write `report.html` of a run, and fill the model card of the adapted model.
@@ -93,25 +84,20 @@ def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
     Raises:
         WorkspaceError: a folder holds no finished run.
     """
-    rows, first = [], None
+    rows: list[list[Any]] = []
+    first: dict[Any, pd.DataFrame] = {}
     for folder in folders:
         if not (folder / "scores.json").is_file():
-            raise WorkspaceError(
-                f"{folder} holds no finished run (no scores.json): run `langadapt run` first"
-            )
+            problem = f"{folder} holds no finished run (no scores.json)"
+            raise WorkspaceError(f"{problem}: run `langadapt run` first")
         scores = Scores.load(folder / "scores.json")
-        documents = scores.documents[scores.documents.model == scores.models[-1]]
-        first = documents if first is None else first
+        parts = _adapted_documents(scores)
+        first = first or parts
         for row in scores.bits_per_byte().itertuples():
-            here, there = (
-                table[(table.language == row.language) & (table.source == row.source)]
-                .set_index("id")
-                .sort_index()
-                for table in (documents, first)
-            )
-            against = None
-            if documents is not first and here.bytes.equals(there.bytes):
-                bits = there.bits.to_numpy(), here.bits.to_numpy()
+            key, against = (row.language, row.source), None
+            after, before = parts[key], first.get(key)
+            if parts is not first and before is not None and after.bytes.equals(before.bytes):
+                bits = before.bits.to_numpy(), after.bits.to_numpy()
                 against = relative_change(*bits, resamples=scores.resamples)
             found = [row.before, row.after, row.change, against]
             rows.append([folder.name, row.language, row.source, *found])
@@ -119,24 +105,25 @@ def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def _adapted_documents(scores: Scores) -> dict[Any, pd.DataFrame]:
+    """Return the documents that the adapted model read, by language and source, sorted by id."""
+    documents = scores.documents[scores.documents.model == scores.models[-1]]
+    return dict(list(documents.set_index("id").sort_index().groupby(["language", "source"])))
+
+
 def _content(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[str, Any]:
     """Return what the template of the report shows."""
     language = language_name(run.recipe.language)
     manifests = {name: run.manifest(name) for name in STAGES[:-1]}
-    bits, items = "Bits per byte on held-out documents", "Evaluation items"
-    accuracy = table_html(_named(scores.accuracy()), caption=items) if len(scores.items) else ""
-    more = {name: caption for name, caption in MORE.items() if name in scores.more}
     return {
         "title": f"{language} for {run.recipe.base}",
         "language": language,
         "findings": scores.findings(),
         "figures": [(source, show(ax)) for source, ax in _figures(run, scores, change).items()],
-        "bits_table": table_html(_named(scores.bits_per_byte()), caption=bits),
-        "accuracy_table": accuracy,
-        "more_tables": {
-            name: (caption, table_html(_named(restored(scores.more[name]))))
-            for name, caption in more.items()
-        },
+        "bits": scores.bits_per_byte(),
+        "accuracy": scores.accuracy(),
+        "more": {name: restored(records) for name, records in scores.more.items()},
+        "table": lambda data, caption="": table_html(_named(data), caption=caption),
         "samples": [row | {"name": language_name(row["language"])} for row in scores.samples],
         "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
         "hardware": manifests["04_training"]["hardware"],
@@ -158,9 +145,9 @@ def _figures(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[s
 
 
 def _steps(run: Workspace) -> list[dict[str, Any]]:
+    """Return the record of each training step."""
     path = run.stage("04_training") / "steps.json"
-    steps: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return steps
+    return list(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
@@ -181,17 +168,15 @@ def model_card(recipe: Recipe, change: VocabularyChange, scores: Scores | None =
     """
     table = list(scores.bits_per_byte().itertuples()) if scores else []
     texts = [f"{language_name(row.language)}, {source_name(row.source)}" for row in table]
-    rows = [
-        [text, with_ends(row.before), with_ends(row.after), percent(row.change)]
-        for text, row in zip(texts, table, strict=True)
-    ]
     card = render(
         "report/card.md.j2",
         metadata=_metadata(recipe, table, texts),
         language=language_name(recipe.language),
         recipe=recipe,
         change=change,
-        rows=rows,
+        rows=list(zip(texts, table, strict=True)),
+        with_ends=with_ends,
+        percent=percent,
         findings=scores.findings() if scores else [],
     )
     return f"{card}\n"
@@ -200,25 +185,25 @@ def model_card(recipe: Recipe, change: VocabularyChange, scores: Scores | None =
 def _metadata(recipe: Recipe, table: Sequence[Any], texts: Sequence[str]) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    metric = {"metric_type": "bits_per_byte", "metric_name": "bits per byte"}
+    task, metric = "text-generation", "bits_per_byte"
+    held_out = {"dataset_split": "held out", "metric_name": metric.replace("_", " ")}
     results = [
         EvalResult(
-            task_type="text-generation",
+            task_type=task,
+            metric_type=metric,
             dataset_type=source_name(row.source).replace(" ", "-"),
             dataset_config=row.language,
-            dataset_split="held out",
             dataset_name=text,
             metric_value=round(row.after.value, 4),
-            **metric,
+            **held_out,
         )
         for text, row in zip(texts, table, strict=True)
     ]
+    about = {"library_name": "transformers", "pipeline_tag": task, "tags": ["langadapt"]}
     on_hub = recipe.base.startswith("hub:")
     data = ModelCardData(
         language=[recipe.language, "en"],
-        library_name="transformers",
-        pipeline_tag="text-generation",
-        tags=["langadapt"],
+        **about,
         base_model=recipe.base.removeprefix("hub:").partition("@")[0] if on_hub else None,
         model_name=f"{language_name(recipe.language)} adaptation of {recipe.base}",
         eval_results=results or None,
