@@ -129,6 +129,16 @@ def test_hulu_is_read_from_downloads(name: str, tmp_path: Path) -> None:
     assert item["choices"][item["label"]] == answer and item["context"]
 
 
+def test_tasks_read_downloads_through_lm_eval(tiny: Base, scores: Scores, tmp_path: Path) -> None:
+    """As `lm_eval --include_path data/tasks --metadata '{"folder": "FOLDER"}'` does."""
+    row, _ = ROWS["HuSST"]
+    (tmp_path / "HuSST_dev.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    recipe = EvaluationRecipe(tasks=["langadapt_husst"], task_folder=str(tmp_path))
+    items = with_tasks(scores, {"base": tiny, "adapted": tiny}, recipe).items
+    tasks = items[items.kind == "langadapt_husst"]
+    assert len(tasks) == 2 and tasks.chance.tolist() == [pytest.approx(1 / 3)] * 2
+
+
 def test_thai_exams_are_read_from_downloads(tmp_path: Path) -> None:
     row = {
         "question": "ข้อใดถูก",
@@ -156,7 +166,7 @@ def test_what_cannot_be_measured_is_said(
     with pytest.raises(RecipeError, match="cannot hold 'hulu_all'"):
         with_tasks(scores, {"base": tiny}, EvaluationRecipe(tasks=["hulu_all"]))
     monkeypatch.setattr(harness, "ACCURACY", ("bits_per_byte",))
-    with pytest.raises(RecipeError, match="does not say of each item"):
+    with pytest.raises(RecipeError, match="does not say which items are right"):
         with_tasks(scores, {"base": tiny}, EvaluationRecipe(items=2, tasks=["langadapt_copying"]))
     with pytest.raises(RecipeError, match="has no file of HuSST"):
         hulu("HuSST", str(tmp_path))

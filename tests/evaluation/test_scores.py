@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import runpy
 from importlib import resources
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from helpers.tiny import saved
 from helpers.traces import untraceable
 from langadapt_utils.corpus.corpus import Corpus
+from langadapt_utils.evaluation import scores as scores_module
 from langadapt_utils.evaluation.evaluate import evaluate
 from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.intervals import Interval, sign
@@ -78,6 +81,23 @@ def test_what_is_saved_is_what_the_schema_says(scores: Scores, tmp_path: Path) -
         jsonschema.validate(content, SCHEMA)
 
 
+def test_the_schema_is_made_from_the_result_classes() -> None:
+    """Where this fails, run `python benchmarks/record_schema.py`."""
+    path = Path(__file__).parents[2] / "benchmarks" / "record_schema.py"
+    assert runpy.run_path(str(path))["scores_schema"]() == SCHEMA
+
+
+def test_tables_are_computed_once(scores: Scores, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = dataclasses.replace(scores)
+    first = [fresh.bits_per_byte(), fresh.accuracy(), fresh.backward_transfer(), fresh.findings()]
+    for name in ("ratio", "relative_change", "wilson"):
+        monkeypatch.setattr(scores_module, name, None)  # a second computation fails
+    first[0]["before"] = None  # a table that a user changes is the user's
+    first[1].drop(first[1].index, inplace=True)
+    assert fresh.bits_per_byte().before.notna().all() and len(fresh.accuracy())
+    assert [fresh.backward_transfer(), fresh.findings()] == first[2:]
+
+
 def test_english_is_compared_with_the_control_too(tmp_path: Path) -> None:
     rows = rows_of({"base": 300.0, "control": 250.0, "adapted": 275.0})
     rows += rows_of({"base": 500.0, "adapted": 400.0}, language="hu")
@@ -143,9 +163,10 @@ def test_a_model_compared_with_itself_is_never_told_apart(
     tmp_path: Path,
 ) -> None:
     same = saved(model, tokenizer, tmp_path / "same")
-    recipe = EvaluationRecipe(documents=6, items=8, resamples=200, new_tokens=4)
+    recipe = EvaluationRecipe(documents=6, items=8)
     models = {"base": same, "control": same, "adapted": same}
-    findings = [finding.text for finding in evaluate(models, corpora["hu"], recipe).findings()]
+    scores = evaluate(models, corpora["hu"], recipe, resamples=200, new_tokens=4)
+    findings = [finding.text for finding in scores.findings()]
     assert any("control" in line for line in findings) and all(
         line.endswith("no difference that this test can tell.") for line in findings[:-1]
     )
