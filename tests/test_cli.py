@@ -147,7 +147,7 @@ def test_a_run_folder_serves_one_process_at_a_time(tiny: Recipe, tmp_path: Path)
     run = Workspace(tmp_path / "run", tiny)
     with (
         FileLock(lock_path(run.folder)),
-        pytest.raises(LangadaptError, match="another process is running"),
+        pytest.raises(LangadaptError, match="another process runs"),
     ):
         run_notebooks(tiny, run.folder)
 

@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,7 +46,7 @@ def test_a_written_recipe_is_read_back_the_same(name: str, tmp_path: Path) -> No
         ({"embeddings.method": "magic"}, "embeddings.method cannot be 'magic'"),
         (
             {"training.learning_rate": 0},
-            "training.learning_rate cannot be 0.0: it should be greater than 0",
+            "training.learning_rate cannot be 0: it should be greater than 0",
         ),
         ({"language": "th"}, "parameter 'language' is unknown"),
     ],
@@ -132,16 +133,17 @@ def test_a_broken_recipe_file_is_refused(content: str, tmp_path: Path) -> None:
         Recipe.read(tmp_path / "recipe.yaml")
 
 
-def test_the_vocabulary_knobs_become_arguments() -> None:
-    overrides = {"vocabulary.forbid": "digits,mixed_scripts", "vocabulary.segment_words": True}
-    recipe = Recipe.profile("cpu", language="th", overrides=overrides)
-    arguments = recipe.vocabulary.arguments("th")
-    assert arguments["forbid"] == ["digits", "mixed_scripts"] and arguments["segment"] == "th"
-    assert arguments["protect"] == {"en": recipe.vocabulary.protect_english}
-    plain = Recipe.profile(
-        "cpu", overrides={"vocabulary.protect_english": 0, "vocabulary.forbid": ""}
-    )
-    arguments = plain.vocabulary.arguments("hu")
-    assert arguments["protect"] == {} and arguments["forbid"] == [] and arguments["segment"] is None
-    with pytest.raises(RecipeError, match=r"vocabulary\.forbid\.0 cannot be 'emoji'"):
-        Recipe.profile("cpu", overrides={"vocabulary.forbid": "emoji"})
+def test_the_vocabulary_options_become_arguments() -> None:
+    recipe = Recipe.profile("cpu", overrides={"vocabulary.protect_english": 0.98})
+    assert recipe.vocabulary.arguments()["protect"] == {"en": 0.98}
+    plain = Recipe.profile("cpu", overrides={"vocabulary.protect_english": 0})
+    assert plain.vocabulary.arguments()["protect"] == {}
+
+
+def test_a_recipe_fits_a_screen_and_begins_with_what_matters(tmp_path: Path) -> None:
+    recipe = Recipe.profile("cpu", language="th")
+    recipe.write(tmp_path / "recipe.yaml")
+    options = list(yaml.safe_load((tmp_path / "recipe.yaml").read_text(encoding="utf-8")))
+    assert len([name for name in options if name != "profile_name"]) <= 48
+    assert options[:4] == ["language", "base", "corpus.target", "training.budget_tokens"]
+    assert Recipe.read(tmp_path / "recipe.yaml") == recipe

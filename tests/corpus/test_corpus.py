@@ -53,7 +53,7 @@ def test_parallel_sentences_are_held_out_and_aligned(corpora: dict[str, Corpus])
 
 
 def test_another_seed_holds_out_other_documents(corpora: dict[str, Corpus]) -> None:
-    other = load_corpus(CorpusRecipe(english=[BUILT_IN], seed=1), "hu")
+    other = load_corpus(CorpusRecipe(english=[BUILT_IN]), "hu", seed=1)
     assert set(other.heldout["hu"]["id"]) != set(corpora["hu"].heldout["hu"]["id"])
 
 

@@ -266,7 +266,7 @@ def test_a_tokenizer_without_a_start_is_refused(
     assert document_start(bare) == tokenizer.convert_tokens_to_ids("<|endoftext|>")
     from tokenizers import Tokenizer, models
 
-    with pytest.raises(CorpusError, match="neither a BOS nor an EOS"):
+    with pytest.raises(CorpusError, match="no BOS or EOS token"):
         document_start(
             PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({"a": 0}, [])))
         )
