@@ -1,18 +1,17 @@
-"""What each part of the recipe is worth: variants that differ in one thing, trained and measured
-alike, several seeds.
+r"""What each part of the recipe is worth: variants that differ in one thing, several seeds.
 
     python benchmarks/ablations.py --language hu --text hu.jsonl.xz --english en.jsonl.xz \
         --aligned flores.en.txt,flores.hu.txt --budget 10000000 --seeds 0,1 --record h100-10m
     python benchmarks/ablations.py --language hu --text hu.jsonl.xz --english en.jsonl.xz \
-        --aligned flores.en.txt,flores.hu.txt --budget 50000000 --seeds 0,1 --variants "25% English"
-        --record h100-50m
-    python benchmarks/ablations.py --language hu --profile cpu --tokens 1000 --budget 60000 --seeds
-        0,1 \\ --variants "0% English,10% English,25% English,50% English,100% English" --record
-        cpu-shares
+        --aligned flores.en.txt,flores.hu.txt --budget 50000000 --seeds 0,1 \
+        --variants "25% English" --record h100-50m
+    python benchmarks/ablations.py --language hu --profile cpu --tokens 1000 --budget 60000 \
+        --seeds 0,1 --record cpu-shares \
+        --variants "0% English,10% English,25% English,50% English,100% English"
 
 Texts are JSON Lines with the field `text`, as `benchmarks/vocabulary.py` reads them, or the
-profile's own where none are named. Aligned sentences are measured on, or held-out documents where
-none are named; they are checked against the training text for leaks. Results go to
+profile's own where none are named. All variants are measured alike: on aligned sentences, without
+those that occur in the training text, or on held-out documents where none are named. Results go to
 `data/reference/sweep-LANGUAGE-NAME.json`, and notebook 4 draws them.
 """
 
@@ -22,6 +21,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,30 +44,51 @@ if TYPE_CHECKING:
 
 SHARES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 ONE_RATE = {"training.new_embeddings_lr_scale": 1.0, "training.old_embeddings_lr_scale": 1.0}
-NO_TOKENS = "no new tokens"
+NO_TOKENS, PAPER = "no new tokens", "the paper's"
 VARIANTS: dict[str, dict[str, Any]] = {
     **{f"{share:.0%} English": {"mixture.english_share": share} for share in SHARES},
     "English early": {"mixture.schedule": "early"},
     "English annealed": {"mixture.schedule": "annealed"},
-    "average of weights": {"training.ema": 0.92},
+    "average of weights": {},
     "the model's own English": {"mixture.english_from": "model"},
     "one rate": ONE_RATE,
-    "rows first": {"training.rows_first_share": 0.1},
+    "embeddings first": {},
     "adapters": {"training.lora_rank": 64},
     "documents separate": {"mixture.separate_documents": True},
     "documents not separate": {"mixture.separate_documents": False},
-    # Csaki et al., arXiv 2311.05741: the k least frequent tokens give way, rows are random,
+    # Csaki et al., arXiv 2311.05741: the k least frequent tokens give way, embeddings are random,
     # one rate, 25 % English.
-    "the paper's": {
+    PAPER: {
         "vocabulary.mode": "replace",
         "vocabulary.tokens": 5_000,
-        "vocabulary.give_up": "frequency",
         "embeddings.method": "random",
         "mixture.english_share": 0.25,
         **ONE_RATE,
     },
     NO_TOKENS: {},
 }
+# What no recipe holds: keyword arguments of `train` and of `extend_vocabulary`.
+TRAINING = {"average of weights": {"ema": 0.92}, "embeddings first": {"embeddings_first": 0.1}}
+VOCABULARY: dict[str, dict[str, Any]] = {PAPER: {"give_up": "frequency"}}
+
+
+def say(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}: {line}", file=sys.stderr, flush=True)
+
+
+def aligned_texts(paths: Sequence[Path], corpus: Corpus) -> dict[str, list[str]]:
+    """Read sentences that are aligned line by line, without those that would be trained on."""
+    lines = [path.read_text(encoding="utf-8").splitlines() for path in paths]
+    texts = dict(zip(("en", corpus.language), lines, strict=True))
+    known: set[int] = set()
+    for code, some in texts.items():
+        shares = find_contamination(corpus.train[code]["text"], dict(enumerate(some)))
+        known.update(shares.index[shares > CONTAMINATED])
+    say(f"{len(known)} aligned sentences are in the training text and left out")
+    return {
+        code: [line for index, line in enumerate(some) if index not in known]
+        for code, some in texts.items()
+    }
 
 
 class Beginnings:
@@ -80,32 +101,34 @@ class Beginnings:
     def __call__(
         self, name: str, recipe: Recipe
     ) -> tuple[PreTrainedModel, VocabularyChange, Corpus]:
-        bare = name == NO_TOKENS
-        key = f"{bare} {recipe.vocabulary} {recipe.embeddings}"
+        bare, given = name == NO_TOKENS, VOCABULARY.get(name, {})
+        key = f"{bare} {given} {recipe.vocabulary} {recipe.embeddings}"
         if key not in self._made:
-            self._made[key] = self._nothing_new() if bare else self._extended(recipe)
+            self._made[key] = self._nothing_new() if bare else self._extended(recipe, given)
         corpus = self._corpus
         if recipe.mixture.english_from == "model":
-            corpus = synthesize_english(
-                corpus, self._base, recipe, report=lambda line: print(line, file=sys.stderr)
-            )
+            corpus = synthesize_english(corpus, self._base, recipe, report=say)
         return *self._made[key], corpus
 
-    def _extended(self, recipe: Recipe) -> tuple[PreTrainedModel, VocabularyChange]:
+    def _extended(
+        self, recipe: Recipe, given: Mapping[str, Any]
+    ) -> tuple[PreTrainedModel, VocabularyChange]:
         texts = {code: list(part["text"]) for code, part in self._corpus.train.items()}
         change = extend_vocabulary(
             self._base.tokenizer,
             texts[recipe.language],
             others={"en": texts["en"]},
-            **recipe.vocabulary.arguments(recipe.language),
+            **recipe.vocabulary.arguments(),
+            **given,
         )
-        method, seed = recipe.embeddings.method, recipe.embeddings.seed
-        given: dict[str, Any] = {
-            "texts": texts[recipe.language],
-            "english": texts["en"],
-            "method": method,
-        }
-        return initialise_embeddings(self._base.model, change, seed=seed, **given), change
+        model = initialise_embeddings(
+            self._base.model,
+            change,
+            method=recipe.embeddings.method,
+            texts=texts[recipe.language],
+            untie=recipe.embeddings.untie,
+        )
+        return model, change
 
     def _nothing_new(self) -> tuple[PreTrainedModel, VocabularyChange]:
         tokenizer = self._base.tokenizer
@@ -140,13 +163,12 @@ def main() -> None:
         "training.budget_tokens": chosen.budget,
         "training.interpolation": chosen.interpolation,
     }
+    named = {"target": chosen.text, "english": chosen.english}
     with tempfile.TemporaryDirectory() as folder:
-        for option, path in {
-            "corpus.target": chosen.text,
-            "corpus.english": chosen.english,
-        }.items():
+        for option, path in named.items():
             if path:
-                common[option] = [str(write_sample(path, chosen.megabytes, Path(folder)))]
+                written = write_sample(path, chosen.megabytes, Path(folder))
+                common[f"corpus.{option}"] = [str(written)]
         variants = {
             name: Recipe.profile(
                 chosen.profile, language=chosen.language, overrides=common | VARIANTS[name]
@@ -154,25 +176,8 @@ def main() -> None:
             for name in chosen.variants.split(",")
         }
         corpus = load_corpus(next(iter(variants.values())).corpus, chosen.language)
-    texts = None
-    if chosen.aligned:
-        lines = [
-            Path(path).read_text(encoding="utf-8").splitlines()
-            for path in chosen.aligned.split(",")
-        ]
-        texts = dict(zip(("en", chosen.language), lines, strict=True))
-        for code, some in texts.items():
-            shares = find_contamination(corpus.train[code]["text"], dict(enumerate(some)))
-            known = set(shares.index[shares > CONTAMINATED])
-            if known:
-                print(
-                    f"{len(known)} sentences in '{code}' are in the training text and left out",
-                    file=sys.stderr,
-                )
-                texts = {
-                    each: [x for i, x in enumerate(part) if i not in known]
-                    for each, part in texts.items()
-                }
+    aligned = [Path(path) for path in chosen.aligned.split(",") if path]
+    texts = aligned_texts(aligned, corpus) if aligned else None
     base = load_base(next(iter(variants.values())).base)
     found = sweep(
         variants,
@@ -182,27 +187,24 @@ def main() -> None:
         texts=texts,
         documents=chosen.documents,
         seeds=[int(seed) for seed in chosen.seeds.split(",")],
-        report=lambda line: print(
-            f"{time.monotonic() - began:.0f} s: {line}", file=sys.stderr, flush=True
-        ),
+        report=say,
+        **TRAINING,
     )
     print("| variant | language | bits per byte | against the base |\n|---|---|---|---|")
     for row in found.summary().itertuples():
         print(f"| {row.variant} | {row.language} | {standing(row)} |")
     print(*found.findings(), sep="\n")
     if chosen.record:
-        named = {"target": chosen.text, "english": chosen.english}
         about = {
             "commit": commit(),
             "data": {name: path.name if path else "the profile's" for name, path in named.items()},
-            "measured_on": [Path(path).name for path in chosen.aligned.split(",")]
-            if texts
-            else "held-out documents",
+            "measured_on": [path.name for path in aligned] or "held-out documents",
             "megabytes": chosen.megabytes,
             "seeds": chosen.seeds,
             "hardware": hardware.describe(),
             "seconds": round(time.monotonic() - began),
             "recipes": {name: _plain(recipe, named) for name, recipe in variants.items()},
+            "training": {name: TRAINING[name] for name in TRAINING.keys() & variants.keys()},
         }
         found.save(REFERENCE / f"sweep-{chosen.language}-{chosen.record}.json", about)
 

@@ -1,18 +1,16 @@
-r"""Ways to start the rows of new tokens: seconds and memory, the model right after, and after a
-probe of training.
+r"""Ways to start the embeddings of new tokens: speed, and bits per byte before and after training.
 
     python benchmarks/embeddings.py speed --tokens 30000
-    python benchmarks/embeddings.py start --text hu.jsonl.xz --language hu --megabytes 20 --tokens
-        16000 \ --english en.jsonl.xz --aligned flores.en.txt,flores.hu.txt
-    python benchmarks/embeddings.py probe --text hu.jsonl.xz --language hu --megabytes 10 --tokens
-        8000 \ --english en.jsonl.xz --steps 0,50 --seeds 0,1,2 --record hu
+    python benchmarks/embeddings.py start --text hu.jsonl.xz --language hu --megabytes 20 \
+        --tokens 16000 --english en.jsonl.xz --aligned flores.en.txt,flores.hu.txt
+    python benchmarks/embeddings.py probe --text hu.jsonl.xz --language hu --megabytes 10 \
+        --tokens 8000 --english en.jsonl.xz --steps 0,50 --seeds 0,1,2 --record hu
 
 Texts are JSON Lines with the field `text`, as `benchmarks/vocabulary.py` reads them. `start`
-measures all aligned
-sentences, and compares with public implementations where they are installed: `tokenizer-adapter`
-(average), `mergekit` (tokensurgeon's sub-word mean) and the mean resizing of `transformers`.
-`probe` trains on the text and measures on held-out documents, of which it takes the beginning;
-without texts, it takes the profile's own. With `--record` the result goes to
+measures all aligned sentences, and compares with public implementations where they are installed:
+`tokenizer-adapter` (average), `mergekit` (tokensurgeon's sub-word mean) and the mean resizing of
+`transformers`. `probe` trains on the text and measures on held-out documents, of which it takes the
+beginning; without texts, it takes the profile's own. With `--record` the result goes to
 `data/reference/embeddings-NAME.json`.
 
 Measured on 2 cores of AMD EPYC with SmolLM2-135M (tied). 30,000 new tokens, closed-form methods:
@@ -38,12 +36,11 @@ Right after initialisation, 16,000 Hungarian tokens learned on 20 MB (sources as
 mergekit's means are other ones, and better here by accident: of a byte-level vocabulary it encodes
 the printed form of the bytes (`Åĳ` for `ő`), not the text, so that 1,618 of the 16,000 tokens get
 the pieces of their text (5,888 where it is told how spaces are marked; the table is without). The
-others average 6.6 pieces in place of 3.7 and lie nearer to the mean of all rows (1.62 away, not
-1.93), where they draw less probability from other tokens. `gated` did that on purpose.
+others average 6.6 pieces in place of 3.7 and lie nearer to the mean of all embeddings (1.62 away,
+not 1.93), where they draw less probability from other tokens. `gated` did that on purpose.
 
 After 50 steps of 256 tokens, change of bits per byte in % against the sub-word mean, and 95 %
-interval over 16 documents (20 on the cpu profile), each averaged over three seeds (one for `focus`
-and `distilled`):
+interval over 16 documents, each averaged over three seeds (one for `focus` and `distilled`):
 
 | method | hu | en | th | en |
 |---|---|---|---|---|
@@ -53,14 +50,14 @@ and `distilled`):
 | focus | +8.5 [+7.6, +9.5] | -0.3 [-0.9, +0.2] | | |
 | distilled | +0.5 [+0.2, +0.8] | -0.6 [-1.1, +0.0] | | |
 
-On the cpu profile (hu), by length stands at +0.2 [+0.1, +0.3], gated at +0.0 [-0.3, +0.2].
-At the end of a run of 90 steps of 1,024 tokens (hu, one seed) `gated` stands at +0.2 % [-0.1,
-+0.5], English at -0.2 % [-0.5, +0.0]. So no method is better than the mean after training whatever
-the text, and the mean is the default. An earlier run of one seed gave length-weighted means +1.2 %
-in Hungarian: at this rate and batch one seed says little. Right after, random rows stand 3.9 (hu)
-and 2.0 (th) bits per byte above the mean, and `gated` below it in Hungarian alone. `distilled` had
-its default budget; whether a longer one pays was not measured. `gated`, which taught new tokens
-when they are due, was taken out because of these results.
+On the cpu profile (hu, 20 documents), by length stands at +0.2 [+0.1, +0.3], gated at +0.0 [-0.3,
++0.2]. At the end of a run of 90 steps of 1,024 tokens (hu, one seed) `gated` stands at +0.2 %
+[-0.1, +0.5], English at -0.2 % [-0.5, +0.0]. So no method is better than the mean after training
+whatever the text, and the mean is the default. An earlier run of one seed gave length-weighted
+means +1.2 % in Hungarian: at this rate and batch one seed says little. Right after initialisation,
+random embeddings stand 3.9 (hu) and 2.0 (th) bits per byte above the mean, and `gated` below it in
+Hungarian alone. `distilled` had its default budget; whether a longer one pays was not measured.
+`gated`, which taught new tokens when they are due, was taken out because of these results.
 """
 
 from __future__ import annotations
@@ -151,9 +148,7 @@ def made_up_change(tokenizer: Any, tokens: int) -> VocabularyChange:
 
 
 def measure_speed(method: str, tokens: int) -> dict[str, Any]:
-    """Seconds of making the rows and the model, and the peak of memory over that of the base
-    model.
-    """
+    """Seconds of making the embeddings and the model, and peak memory over the base model's."""
     base = load_base(Recipe.profile("cpu").base)
     change = made_up_change(base.tokenizer, tokens)
     for parameter in base.model.parameters():
@@ -179,15 +174,8 @@ def speed(arguments: argparse.Namespace) -> None:
     for method in METHODS:
         if method in LEARNED:
             continue
-        command = [
-            sys.executable,
-            __file__,
-            "one",
-            "--method",
-            method,
-            "--tokens",
-            str(arguments.tokens),
-        ]
+        command = [sys.executable, __file__, "one", "--method", method]
+        command += ["--tokens", str(arguments.tokens)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         result = json.loads(done.stdout.splitlines()[-1])
         peak = result["added_mb"] / result["matrix_mb"]
@@ -221,7 +209,7 @@ def start(arguments: argparse.Namespace) -> None:
     ways: dict[str, Callable[[], PreTrainedModel]] = {}
     for method in arguments.methods.split(","):
         name, _, untied = method.partition("/")
-        given = {"texts": texts, "english": english, "untie": bool(untied)}
+        given = {"texts": texts, "untie": bool(untied)}
         ways[method] = lambda name=name, given=given: initialise_embeddings(
             base.model, change, method=name, **given
         )  # type: ignore[misc]
@@ -252,20 +240,15 @@ def standing(row: Any) -> str:
 
 def probe(arguments: argparse.Namespace) -> None:
     """Train a little from each start, print what was found, and record it if asked."""
-    overrides: dict[str, Any] = {
-        **({"vocabulary.tokens": arguments.tokens} if arguments.tokens else {}),
-        "vocabulary.protect_english": arguments.protect,
-        "embeddings.probe_batch_tokens": arguments.batch_tokens,
-    }
+    overrides: dict[str, Any] = {"vocabulary.protect_english": arguments.protect}
+    if arguments.tokens:
+        overrides["vocabulary.tokens"] = arguments.tokens
+    texts = {"target": arguments.text, "english": arguments.english}
     with tempfile.TemporaryDirectory() as folder:
-        for option, path in {
-            "corpus.target": arguments.text,
-            "corpus.english": arguments.english,
-        }.items():
+        for name, path in texts.items():
             if path:
-                overrides[option] = [
-                    str(write_sample(path, arguments.megabytes, Path(folder), LONGEST))
-                ]
+                written = write_sample(path, arguments.megabytes, Path(folder), LONGEST)
+                overrides[f"corpus.{name}"] = [str(written)]
         recipe = Recipe.profile("cpu", language=arguments.language, overrides=overrides)
         corpus = load_corpus(recipe.corpus, arguments.language)
     base = load_base(recipe.base)
@@ -274,7 +257,7 @@ def probe(arguments: argparse.Namespace) -> None:
         base.tokenizer,
         train[arguments.language],
         others={"en": train["en"]},
-        **recipe.vocabulary.arguments(arguments.language),
+        **recipe.vocabulary.arguments(),
     )
     comparison = compare_methods(
         base,
@@ -285,18 +268,18 @@ def probe(arguments: argparse.Namespace) -> None:
         steps=[int(number) for number in arguments.steps.split(",")],
         seeds=[int(number) for number in arguments.seeds.split(",")],
         documents=arguments.documents,
+        batch_tokens=arguments.batch_tokens,
         report=lambda line: print(line, file=sys.stderr),
     )
-    print("| method | steps | language | bits per byte | against sub-word mean |")
+    print("| variant | steps | language | bits per byte | against sub-word mean |")
     print("|---|---|---|---|---|")
     for one in comparison.summary().itertuples():
-        print(f"| {one.method} | {one.steps} | {one.language} | {standing(one)} |")
+        print(f"| {one.variant} | {one.steps} | {one.language} | {standing(one)} |")
     print(*comparison.findings(), sep="\n")
     if arguments.record:
         path = REFERENCE / f"embeddings-{arguments.record}.json"
         at = commit()  # before a file is changed
         comparison.save(path)
-        texts = {"target": arguments.text, "english": arguments.english}
         named = {name: [path.name] for name, path in texts.items() if path}
         plain_recipe = recipe.model_dump()
         plain_recipe["corpus"] |= named

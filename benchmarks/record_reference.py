@@ -1,5 +1,4 @@
-"""Record a finished run as a reference result: its numbers, its figure, and the table in the
-README.
+"""Record a finished run as a reference result: its numbers, its figure, the table in the README.
 
     python benchmarks/record_reference.py runs/hu-cpu runs/th-cpu
 

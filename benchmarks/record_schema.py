@@ -5,6 +5,7 @@ python benchmarks/record_schema.py
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -77,6 +78,14 @@ def rows(name: str, texts: tuple[str, ...], fields: dict[str, Any]) -> Any:
     return list[table(name, dict.fromkeys(texts, str) | fields)]
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the schema."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     text = json.dumps(scores_schema(), indent=1, ensure_ascii=False)
     PATH.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,8 @@
-"""Speed of training, setting by setting, against `transformers.Trainer` with its defaults.
+r"""Speed of training, setting by setting, against `transformers.Trainer` with its defaults.
 
-    python benchmarks/training.py settings [--length 256] [--micro-batch 1024] [--batch 1024]
+    python benchmarks/training.py settings [--length 256] [--micro-batch 1024] [--batch 1024] \
         [--rounds 3]
-    python benchmarks/training.py settings --length 1024 --micro-batch 32768 --batch 65536
+    python benchmarks/training.py settings --length 1024 --micro-batch 32768 --batch 65536 \
         --teraflops 989   # one H100
     python benchmarks/training.py scaling
 
@@ -232,9 +232,7 @@ SCALED_STEPS = 6  # training steps of the shortest run
 
 
 def scaling(arguments: argparse.Namespace) -> None:
-    """Print cost by parameters and by tokens: what each further token takes, beside what starting
-    and saving take.
-    """
+    """Print the time of training by parameters and tokens, and that of each further token."""
     steps = [2**power * SCALED_STEPS for power in range(3)]
     tokens = [count * arguments.batch for count in steps]
     print("| parameters |" + "|".join(f" s for {count:,} tokens " for count in tokens), end="|")
@@ -266,12 +264,8 @@ def scaling(arguments: argparse.Namespace) -> None:
         first, second = (
             1e3 * (seconds[i + 1] - seconds[i]) / (tokens[i + 1] - tokens[i]) for i in (0, 1)
         )
-        each = (
-            1e9
-            * (seconds[2] - seconds[0])
-            / (tokens[2] - tokens[0])
-            / (model.num_parameters() / 1e3)
-        )
+        per_token = 1e9 * (seconds[2] - seconds[0]) / (tokens[2] - tokens[0])
+        each = per_token / (model.num_parameters() / 1e3)
         print(
             f"| {model.num_parameters() / 1e6:.0f} M |"
             + "".join(f" {one:.1f} |" for one in seconds),

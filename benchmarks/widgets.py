@@ -1,5 +1,4 @@
-"""How long controls take to answer, for a page and a paragraph in each language: they should stay
-below 100 ms.
+"""How long controls take to answer, for a page and a paragraph in each language, in milliseconds.
 
     python benchmarks/widgets.py [--rounds 20]
 
@@ -7,7 +6,7 @@ Tokens of a paragraph can be opened: its first answer also looks up their neighb
 remember those.
 
 On two cores of an AMD EPYC no answer took longer than 24 ms for a page; for a paragraph the first
-took 35 to 84 ms, later ones at most 18.
+took 35 to 84 ms, later ones at most 18. They should stay below 100 ms.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def main() -> None:
         recipe = Recipe.profile("cpu", language=language)
         base, corpus = load_base(recipe.base), load_corpus(recipe.corpus, language)
         change = extend_vocabulary(base.tokenizer, corpus.train[language]["text"], tokens=1_000)
-        before = TokenFacts(base.tokenizer, rows=base.model.get_input_embeddings().weight)
+        before = TokenFacts(base.tokenizer, embeddings=base.model.get_input_embeddings().weight)
         after = TokenFacts(change.tokenizer, change)
         texts, parallel = corpus.measuring_texts()
         sizes = measure_sizes(base, change, texts, language=language, parallel=parallel)
