@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_model, save_model
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.modeling_utils import PreTrainedModel
@@ -35,7 +36,7 @@ KEPT = 2  # checkpoints
 SMOOTHED = 20  # steps whose mean loss says where a run stands
 DIVERGED = 1.5  # times the lowest such mean: the run is lost; a step as high leaves no checkpoint
 ADVICE = "start another run with a lower training.learning_rate, or with training.precision=float32"
-AVERAGE = "average.pt"  # the moving average of the weights, in a checkpoint
+AVERAGE = "average.safetensors"  # the moving average of the weights, in a checkpoint
 Record = dict[str, Any]
 Report = Callable[[Record], None]
 
@@ -241,7 +242,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         """Complete a written checkpoint and rename it; move older ones away, whole, to delete."""
         folder, beside = Path(self.args.output_dir), written.parent
         if self._average:
-            torch.save(self._average.state_dict(), written / AVERAGE)
+            save_model(self._average, str(written / AVERAGE))
         written.replace(folder / written.name)
         for old in checkpoints_of(folder)[:-KEPT]:
             old.replace(beside / old.name)
@@ -249,8 +250,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self._average:
-            path = Path(resume_from_checkpoint) / AVERAGE
-            self._average.load_state_dict(torch.load(path, weights_only=True))
+            load_model(self._average, Path(resume_from_checkpoint) / AVERAGE)
 
 
 class _Averaging(TrainerCallback):  # type: ignore[misc]
