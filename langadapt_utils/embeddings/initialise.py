@@ -306,4 +306,5 @@ def _repeated(old: torch.Tensor, kept: torch.Tensor, new: torch.Tensor) -> list[
 
 
 def _bytes_of(matrix: torch.Tensor) -> Iterator[bytes]:
-    return (vector.tobytes() for vector in matrix.cpu().contiguous().view(torch.int16).numpy())
+    whole = (matrix + 0.0).cpu().contiguous()  # -0.0 becomes 0.0, which it equals
+    return (vector.tobytes() for vector in whole.view(torch.int16).numpy())

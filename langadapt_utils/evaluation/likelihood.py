@@ -106,7 +106,7 @@ def _windows(
     scored = window
     while scored < len(ids):
         enough = int(np.searchsorted(before, before[scored] - context_bytes, side="right")) - 1
-        begin = max(enough, scored - window // 2, 0)
+        begin = max(min(enough, scored - 1), scored - window // 2, 0)
         yield _Piece(unit, ids[begin : begin + window], scored - begin)
         scored = begin + window
 
