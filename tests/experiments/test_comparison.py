@@ -11,24 +11,26 @@ from transformers import PreTrainedTokenizerFast
 import langadapt_utils as la
 from helpers.tiny import llama, saved
 from langadapt_utils.corpus.corpus import Corpus
-from langadapt_utils.experiments.comparison import Comparison, compare_methods, recorded
+from langadapt_utils.experiments.comparison import (
+    COLUMNS,
+    Comparison,
+    compare_methods,
+    recorded,
+)
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.vocabulary.change import VocabularyChange
 
 
 def comparison(levels: dict[tuple[str, int], float], documents: int = 30) -> Comparison:
-    """Documents whose bits scatter by a tenth around a level for each method and number of
-    steps.
-    """
+    """Documents whose bits scatter by a tenth around a level for each method and steps."""
     scatter = np.random.default_rng(0).normal(1, 0.1, documents)
     rows = [
-        [method, 0, steps, language, index, level * scatter[index] * 1000, 1000]
-        for (method, steps), level in levels.items()
+        [variant, steps, 0, language, index, level * scatter[index] * 1000, 1000]
+        for (variant, steps), level in levels.items()
         for language in ("hu", "en")
         for index in range(documents)
     ]
-    columns = ["method", "seed", "steps", "language", "document", "bits", "bytes"]
-    return Comparison("hu", pd.DataFrame(rows, columns=columns))
+    return Comparison("hu", pd.DataFrame(rows, columns=COLUMNS), "subword_mean")
 
 
 REVERSED = {
@@ -66,12 +68,8 @@ def test_what_is_equal_is_not_ranked() -> None:
 
 
 def test_the_summary_pairs_documents() -> None:
-    row = (
-        comparison(REVERSED)
-        .summary()
-        .set_index(["method", "steps", "language"])
-        .loc[("calibrated", 50, "hu")]
-    )
+    summary = comparison(REVERSED).summary().set_index(["variant", "steps", "language"])
+    row = summary.loc[("calibrated", 50, "hu")]
     assert row.bits_per_byte.value == pytest.approx(2.4, rel=0.05) and row.bits_per_byte.units == 30
     assert (
         row.change.value == pytest.approx(2.4 / 2.5 - 1) and row.change.high - row.change.low < 1e-9
@@ -86,7 +84,6 @@ def test_methods_are_trained_on_the_same_data_and_measured_on_held_out_text(
 ) -> None:
     base = saved(llama(len(tokenizer)), tokenizer, tmp_path / "base")
     overrides = {
-        "embeddings.probe_batch_tokens": 128,
         "mixture.sequence_length": 64,
         "training.precision": "float32",
         "training.learning_rate": 0.01,
@@ -99,10 +96,18 @@ def test_methods_are_trained_on_the_same_data_and_measured_on_held_out_text(
         "random": {"method": "random"},
     }
     said = compare_methods(
-        base, change, corpora["hu"], recipe, methods=ways, steps=(0, 8), seeds=(0, 1), documents=3
+        base,
+        change,
+        corpora["hu"],
+        recipe,
+        methods=ways,
+        steps=(0, 8),
+        seeds=(0, 1),
+        documents=3,
+        batch_tokens=128,
     )
     bits = said.table.pivot_table(
-        index=["method", "steps", "seed", "language"], columns="document", values="bits"
+        index=["variant", "steps", "seed", "language"], columns="document", values="bits"
     )
     assert len(said.table) == (1 + 4 * 2) * 2 * 2 * 3
     pd.testing.assert_frame_equal(bits.loc["subword_mean"], bits.loc["again"])

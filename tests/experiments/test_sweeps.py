@@ -16,7 +16,7 @@ from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.experiments.comparison import (
     BEFORE,
     COLUMNS,
-    Sweep,
+    Comparison,
     english_share_variants,
     interpolation_sweep,
     recorded_sweeps,
@@ -41,7 +41,7 @@ RECIPE = Recipe.profile(
 )
 
 
-def test_arms_differ_in_their_share_alone() -> None:
+def test_variants_differ_in_their_share_alone() -> None:
     variants = english_share_variants(RECIPE)
     assert list(variants) == ["0% English", "50% English", "100% English"]
     for share, variant in zip([0.0, 0.5, 1.0], variants.values(), strict=True):
@@ -55,7 +55,7 @@ def test_arms_differ_in_their_share_alone() -> None:
 @pytest.fixture(scope="module")
 def found(
     corpora: dict[str, Corpus], change: VocabularyChange, tokenizer: PreTrainedTokenizerFast
-) -> Sweep:
+) -> Comparison:
     base = llama(len(tokenizer))
     start = initialise_embeddings(base, change)
     corpus = corpora["hu"]
@@ -70,7 +70,7 @@ def found(
     )
 
 
-def test_each_language_learns_most_where_there_is_most_of_it(found: Sweep) -> None:
+def test_each_language_learns_most_where_there_is_most_of_it(found: Comparison) -> None:
     bits = (
         found.summary()
         .set_index(["variant", "language"])
@@ -80,7 +80,7 @@ def test_each_language_learns_most_where_there_is_most_of_it(found: Sweep) -> No
     assert bits["100% English", "en"] < bits["50% English", "en"] < bits["0% English", "en"]
 
 
-def test_seeds_and_documents_are_all_there(found: Sweep) -> None:
+def test_seeds_and_documents_are_all_there(found: Comparison) -> None:
     sizes = (
         found.table[found.table.variant != BEFORE].groupby(["variant", "seed", "language"]).size()
     )
@@ -95,14 +95,13 @@ def test_seeds_and_documents_are_all_there(found: Sweep) -> None:
 
 
 def table(rows: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
-    columns = ["variant", "seed", "language", "document", "bits", "bytes"]
     return pd.DataFrame(
         [
-            [variant, 0, code, i, value, 100]
+            [variant, 0, 0, code, i, value, 100]
             for (variant, code), values in rows.items()
             for i, value in enumerate(values)
         ],
-        columns=columns,
+        columns=COLUMNS,
     )
 
 
@@ -115,7 +114,7 @@ def test_findings_follow_the_tests() -> None:
         ("a", "en"): [110.0, 111.0, 112.0, 113.0, 111.5],
         ("b", "en"): [101.0, 100.0, 103.0, 102.0, 101.5],
     }
-    assert Sweep("hu", table(rows)).findings() == [
+    assert Comparison("hu", table(rows)).findings() == [
         "Hungarian is lowest with a: 2.013 bits per byte.",
         "English is worse than before with a.",
         "English is not beyond doubt other than before with b.",
@@ -129,10 +128,10 @@ def test_the_front_has_what_nothing_beats_in_both() -> None:
         for variant, pair in bits.items()
         for code, value in zip(("hu", "en"), pair, strict=True)
     }
-    assert Sweep("hu", table(rows)).front() == ["a", "b", "c"]
+    assert Comparison("hu", table(rows)).front() == ["a", "b", "c"]
 
 
-def test_the_dial_goes_from_the_start_to_the_adapted_model(
+def test_interpolation_goes_from_the_start_to_the_adapted_model(
     corpora: dict[str, Corpus], change: VocabularyChange, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     base = llama(len(tokenizer))
@@ -141,7 +140,7 @@ def test_the_dial_goes_from_the_start_to_the_adapted_model(
     with torch.no_grad():
         for parameter in end.parameters():
             parameter.mul_(1.5)
-    recipe = EvaluationRecipe(interpolation_points=[0.0, 0.5, 1.0], interpolation_documents=3)
+    recipe = EvaluationRecipe(interpolation_points=[0.0, 0.5, 1.0], comparison_documents=3)
     turned = interpolation_sweep(start, end, change, (base, tokenizer), corpora["hu"], recipe)
     texts = corpora["hu"].heldout["hu"].shuffle(seed=0)["text"][:3]
     table = turned.table[turned.table.language == "hu"]
@@ -179,11 +178,11 @@ def test_the_dial_goes_from_the_start_to_the_adapted_model(
 
 
 def test_a_sweep_is_drawn_and_recorded(
-    found: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    found: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "reference").mkdir()
     found.save(tmp_path / "reference" / "sweep-hu-mine.json", {"commit": "abc", "seconds": 3})
-    monkeypatch.setattr("langadapt_utils.sweeping.data_folder", lambda: tmp_path)
+    monkeypatch.setattr("langadapt_utils.experiments.comparison.data_folder", lambda: tmp_path)
     recorded = recorded_sweeps("hu")
     assert (
         list(recorded) == ["mine"]
@@ -207,21 +206,22 @@ def test_a_sweep_is_drawn_and_recorded(
     assert set(sentences) == variants | {f"{variant} (mine)" for variant in variants}
 
 
-def test_the_knee_and_arms_from_elsewhere() -> None:
+def test_the_knee_and_variants_from_elsewhere() -> None:
     pairs = {BEFORE: (4.0, 4.0), "a": (1.0, 3.0), "b": (1.2, 1.2), "c": (3.0, 1.0)}
     rows = {
         (variant, code): [value * 8 for _ in range(6)]
         for variant, pair in pairs.items()
         for code, value in zip(("hu", "en"), pair, strict=True)
     }
-    sweep = Sweep("hu", table(rows))
+    sweep = Comparison("hu", table(rows))
     assert (
-        sweep.knee() == "b" and Sweep("hu", sweep.table[sweep.table.variant != "b"]).knee() is None
+        sweep.knee() == "b"
+        and Comparison("hu", sweep.table[sweep.table.variant != "b"]).knee() is None
     )
-    renamed = Sweep("hu", sweep.table[sweep.table.variant == "a"].assign(variant="d"))
+    renamed = Comparison("hu", sweep.table[sweep.table.variant == "a"].assign(variant="d"))
     both = sweep.with_variants(renamed)
     assert set(both.table.variant) == {BEFORE, "a", "b", "c", "d"}
-    others = Sweep("hu", renamed.table.assign(bytes=99))
+    others = Comparison("hu", renamed.table.assign(bytes=99))
     assert sweep.with_variants(others) is sweep
     assert {"b, knee", "c, chosen"} <= {
         text.get_text() for text in plot_sweep(sweep, chosen="c").texts
@@ -235,11 +235,11 @@ def test_no_label_of_the_recorded_sweep_covers_another() -> None:
         for row in content["summary"]
     }
     rows = [
-        [variant, 0, code, i, 8 * value, 8]
+        [variant, 0, 0, code, i, 8 * value, 8]
         for (variant, code), value in values.items()
         for i in range(6)
     ]
-    ax = plot_sweep(Sweep("hu", pd.DataFrame(rows, columns=COLUMNS)))
+    ax = plot_sweep(Comparison("hu", pd.DataFrame(rows, columns=COLUMNS)))
     ax.figure.canvas.draw()
     boxes = {text.get_text(): text.get_window_extent() for text in ax.texts if text.get_text()}
     assert len(boxes) == len(values) / 2

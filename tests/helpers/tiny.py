@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from tokenizers import (
     Regex,
@@ -153,3 +154,9 @@ def saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pa
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Base(folder, str(folder))
+
+
+def needs_gensim(method: str) -> None:
+    """Skip the rest of a test where the package that `focus` needs is missing."""
+    if method == "focus":
+        pytest.importorskip("gensim")
