@@ -5,7 +5,6 @@ from html.parser import HTMLParser
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
@@ -14,12 +13,11 @@ from transformers import PreTrainedTokenizerFast
 import langadapt_utils as la
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.display import figures
-from langadapt_utils.display.html import Html, show, table_html, tokens_html
-from langadapt_utils.evaluation.scores import Scores
+from langadapt_utils.display.html import show, table_html, tokens_html
 from langadapt_utils.fertility import UNITS, FertilityReport, measure_fertility
 from langadapt_utils.intervals import Interval
-from langadapt_utils.training.views import live_curve
 from langadapt_utils.vocabulary.change import VocabularyChange
+from langadapt_utils.vocabulary.views import plot_vocabulary_curve
 
 
 class _Text(HTMLParser):
@@ -43,38 +41,6 @@ def report(
 ) -> FertilityReport:
     texts, _ = corpora["hu"].measuring_texts()
     return measure_fertility({"base": tokenizer, "adapted": change.tokenizer}, texts)
-
-
-@pytest.fixture(scope="module")
-def scores() -> Scores:
-    documents = pd.DataFrame(
-        [
-            {
-                "model": model,
-                "language": language,
-                "source": source,
-                "domain": domain,
-                "id": f"{domain}{i}",
-            }
-            | {
-                "bits": (100 + i) * (0.7 if model == "adapted" and language == "hu" else 1.0),
-                "bytes": 50,
-            }
-            for model in ("base", "adapted")
-            for language, source in (("hu", "builtin"), ("en", "builtin"), ("en", "wikipedia"))
-            for domain in ("news", "science")
-            for i in range(5)
-        ]
-    )
-    items = pd.DataFrame(
-        [
-            {"model": model, "language": "hu", "kind": "pairs", "id": i, "chance": 0.5}
-            | {"correct": model == "adapted" or i % 2 == 0}
-            for model in ("base", "adapted")
-            for i in range(40)
-        ]
-    )
-    return Scores(["base", "adapted"], "hu", documents, items, [], 200)
 
 
 @pytest.mark.parametrize("column", UNITS)
@@ -107,73 +73,15 @@ def test_words_are_drawn_byte_by_byte_in_letters_of_any_script(
         show(ax)
 
 
-def test_tokens_are_counted_against_the_first() -> None:
-    ax = la.plot_token_counts({"base": 200, "few": 150, "many": 50}, "Thai")
-    title = ax.get_title(loc="left").replace("\n", " ")
-    assert title == "Thai tokens saved: 25% with few, 75% with many"
-    assert [bar.get_width() for bar in ax.patches] == [0.25, 0.75, 1]
-
-
-def test_the_curve_states_what_is_saved(change: VocabularyChange) -> None:
-    ax = la.plot_vocabulary_curve(change, "hu")
-    saved = 1 - change.curve[200] / change.curve[0]
-    assert f"200 new tokens save {saved:.0%}" in ax.get_title(loc="left").replace("\n", " ")
-
-
-def test_changes_are_drawn_with_their_intervals(scores: Scores) -> None:
-    ax = la.plot_changes(scores)
-    assert "Hungarian falls by 30.0%" in ax.get_title(loc="left").replace("\n", " ")
-    widths = [line.get_xdata() for line in ax.lines if len(line.get_xdata()) == 2]
-    expected = [(change.low, change.high) for change in scores.bits_per_byte().change.iloc[::-1]]
-    assert [tuple(width) for width in widths[:3]] == [pytest.approx(pair) for pair in expected]
-
-
-def test_domains_and_accuracy_state_their_finding(scores: Scores) -> None:
-    domains, accuracy = la.plot_domains(scores), la.plot_accuracy(scores)
-    assert "Hungarian gains most on" in domains.get_title(loc="left").replace("\n", " ")
-    assert (
-        accuracy.get_title(loc="left").replace("\n", " ")
-        == "Accuracy changed beyond doubt on: Hungarian minimal pairs"
-    )
-
-
-def test_figures_of_rows_tell_their_lengths_and_their_spread() -> None:
-    torch.manual_seed(0)
-    old = torch.randn(400, 8)
-    rows = {"old rows": old, "subword_mean": old[:100] / 2, "random": 2 * old[100:200]}
-    norms = la.plot_norms(rows)
-    usual, half = (matrix.norm(dim=1).median().item() for matrix in (old, old[:100] / 2))
-    title = norms.get_title(loc="left").replace("\n", " ")
-    assert (
-        title
-        == f"Rows by subword mean are {half / usual:.0%} as long as old rows ({half:.2f} against {usual:.2f})"
-    )
-    title = la.plot_map(rows).get_title(loc="left").replace("\n", " ")
-    shares = [int(share) for share in re.findall(r"(\d+)%", title)]
-    assert shares[0] == pytest.approx(50, abs=12) and shares[1] == pytest.approx(200, abs=40)
-
-
-@pytest.mark.parametrize("languages", [("target", "en"), ("target",), ("en",)])
-def test_training_is_drawn_for_the_languages_it_had(languages: tuple[str, ...]) -> None:
-    steps = [
-        {"tokens": 10 * i, "bits_per_byte": {code: 3 - i / 10 for code in languages}}
-        for i in range(1, 12)
-    ]
-    ax = la.plot_training(steps, "th")
-    assert len(ax.lines) == 2 * len(languages) and (
-        "Thai" in ax.get_title(loc="left").replace("\n", " ")
-    ) == ("target" in languages)
-
-
 def test_a_figure_is_drawn_where_it_is_shown_and_nowhere_else(change: VocabularyChange) -> None:
     plt.close("all")
-    la.plot_vocabulary_curve(change, "hu")
+    plot_vocabulary_curve(change, "hu")
     assert plt.get_fignums() == []
 
 
 def test_figures_draw_into_given_axes(change: VocabularyChange) -> None:
     figure, ax = plt.subplots()
-    assert la.plot_vocabulary_curve(change, "hu", ax=ax) is ax
+    assert plot_vocabulary_curve(change, "hu", ax=ax) is ax
     plt.close(figure)
 
 
@@ -236,34 +144,6 @@ def test_coloured_tokens_show_the_whole_text(text: str, tokenizer: PreTrainedTok
 def test_language_and_direction_are_said(tokenizer: PreTrainedTokenizerFast) -> None:
     assert 'lang="ar" dir="rtl"' in str(tokens_html(tokenizer, "سلام", language="ar"))
     assert 'lang="th" dir="ltr"' in str(tokens_html(tokenizer, "ไทย", language="th", label="base"))
-
-
-def test_the_curve_is_shown_while_a_model_trains_and_goes_when_it_is_done(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    shown, told = [], []
-
-    class Place:
-        def update(self, what: Html) -> None:
-            shown.append(str(what))
-
-    monkeypatch.setattr("IPython.display.display", lambda *_, **__: Place())
-    report = live_curve("hu", told.append, seconds=0.0)
-    report({"doing": "reading"})
-    for step in (1, 2, 3):
-        report(
-            {
-                "step": step,
-                "steps": 3,
-                "tokens": 100 * step,
-                "bits_per_byte": {"target": 3.0 - step, "en": 1.0},
-            }
-        )
-    assert len(told) == 4 and len(shown) == 3
-    assert (
-        all("data:image/png" in one and "Training loss" in one for one in shown[:2])
-        and shown[2] == ""
-    )
 
 
 def test_what_is_not_known_is_an_empty_cell() -> None:

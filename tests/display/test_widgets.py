@@ -5,7 +5,6 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils.display.widgets import Interactive
-from langadapt_utils.embeddings.views import neighbours_widget
 from langadapt_utils.tokens import token_spans
 from langadapt_utils.vocabulary import views
 from langadapt_utils.vocabulary.change import VocabularyChange
@@ -83,18 +82,3 @@ def test_the_slider_counts_the_readers_own_sentence(
     assert "<b>1 tokens</b> instead of 1" in answer.value
     typed.value = " "
     assert "Your text" not in answer.value
-
-
-def test_neighbours_are_shown_by_method() -> None:
-    table = pd.DataFrame(
-        [
-            [" szép", "mean", [" sz", "ép"]],
-            [" szép", "random", ["q", "<"]],
-            ["ház", "mean", ["h", "á"]],
-        ],
-        columns=["token", "method", "neighbours"],
-    )
-    chosen, answer = neighbours_widget(table).controls.children
-    assert "␣sz, ép" in answer.value and "q, &lt;" in answer.value
-    chosen.value = "ház"
-    assert "h, á" in answer.value and "random" not in answer.value

@@ -8,15 +8,19 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from helpers.tiny import sentencepiece_bpe, train_tokenizer
+from helpers.vocabularies import with_pattern
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.models import Base
+from langadapt_utils.vocabulary import audit
 from langadapt_utils.vocabulary.audit import (
+    Audited,
     audit_vocabulary,
     describe_added,
     excerpts,
     lint_tokenizer,
 )
 from langadapt_utils.vocabulary.change import Effect, VocabularyChange, split_sentences
+from langadapt_utils.vocabulary.extend import extend_vocabulary
 from langadapt_utils.vocabulary.tokenizer_json import Spec
 
 
@@ -43,59 +47,92 @@ def test_a_sound_change_passes(
     assert broken(change, tokenizer, corpora) == set()
 
 
-def test_each_fault_is_found(
-    change: VocabularyChange, tokenizer: PreTrainedTokenizerFast, corpora: dict[str, Corpus]
+FAULTS = {
+    "reachable": lambda change, new: {"unreachable": (new,)},
+    "spelled": lambda change, new: {"base_pieces": {**change.base_pieces, new: (5,)}},
+    "ids_kept": lambda change, new: {"new_to_old": {**change.new_to_old, 7: 8, 8: 7}},
+    "no_false_specials": lambda change, new: {"added": {**change.added, new: "Ġ<|im_start|>"}},
+}
+
+
+@pytest.mark.parametrize("check", FAULTS)
+def test_each_check_alone_finds_its_fault(
+    check: str,
+    change: VocabularyChange,
+    tokenizer: PreTrainedTokenizerFast,
+    corpora: dict[str, Corpus],
+) -> None:
+    texts = excerpts(corpora["hu"].train["hu"]["text"])
+    fields = FAULTS[check](change, next(iter(change.added)))
+    for passes, one in ((True, change), (False, dataclasses.replace(change, **fields))):
+        assert getattr(audit, check)(Audited(tokenizer, one, texts, texts)).passed == passes
+
+
+def test_a_token_that_nothing_spells_is_found(
+    change: VocabularyChange, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     new = next(iter(change.added))
-    faults = {
-        "every added token can be produced": {"unreachable": (new,)},
-        "every added token is spelled by base tokens": {
-            "base_pieces": {**change.base_pieces, new: (5,)}
-        },
-        "text in en takes at most 0.1% more tokens": {
-            "effects": {"en": Effect(10, 1, 1_000, 1_002)}
-        },
-        "99.90% of the sentences in en keep their ids": {
-            "effects": {"en": Effect(1_000, 2, 9, 9, protected=0.999)}
-        },
-        "all other tokens keep their ids": {"new_to_old": {**change.new_to_old, 7: 8, 8: 7}},
-    }
-    for claim, fields in faults.items():
-        assert claim in broken(dataclasses.replace(change, **fields), tokenizer, corpora), claim
     nothing = dataclasses.replace(change, base_pieces={**change.base_pieces, new: ()})
-    assert "every added token is spelled by base tokens" in broken(nothing, tokenizer, corpora)
+    assert not audit.spelled(Audited(tokenizer, nothing, [], [])).passed
 
 
-def test_broken_tokenizers_are_found(
-    change: VocabularyChange, tokenizer: PreTrainedTokenizerFast, corpora: dict[str, Corpus]
+def forgotten_bytes(data: dict) -> None:
+    data["decoder"] = {"type": "Fuse"}
+
+
+def twin(data: dict) -> None:
+    data["model"]["vocab"][" "] = 1 + max(data["model"]["vocab"].values())
+
+
+def renamed_special(data: dict) -> None:
+    data["added_tokens"][0]["content"] = "<|other|>"
+    data["model"]["vocab"]["<|other|>"] = data["model"]["vocab"].pop("<|endoftext|>")
+
+
+TOKENIZERS = {
+    "no_new_twins": lambda change, base: edited(change.tokenizer, twin),
+    "special_tokens_kept": lambda change, base: edited(change.tokenizer, renamed_special),
+    "round_trips": lambda change, base: edited(change.tokenizer, forgotten_bytes),
+    "fewer_tokens": lambda change, base: base,
+    "ids_kept": lambda change, base: train_tokenizer(["another text"], size=len(base)),
+    "same_size": lambda change, base: change.tokenizer,
+}
+
+
+@pytest.mark.parametrize("check", TOKENIZERS)
+def test_each_check_alone_finds_a_broken_tokenizer(
+    check: str,
+    change: VocabularyChange,
+    tokenizer: PreTrainedTokenizerFast,
+    corpora: dict[str, Corpus],
 ) -> None:
-    def forget(data: dict) -> None:
-        data["decoder"] = {"type": "Fuse"}
-
-    def special(data: dict) -> None:
-        data["added_tokens"][0]["content"] = "<|other|>"
-        data["model"]["vocab"]["<|other|>"] = data["model"]["vocab"].pop("<|endoftext|>")
-
-    faults = {
-        "text comes back from its tokens as before": edited(change.tokenizer, forget),
-        "the target language takes fewer tokens, or fewer unknown ones": tokenizer,
-    }
-    for claim, fault in faults.items():
-        assert claim in broken(dataclasses.replace(change, tokenizer=fault), tokenizer, corpora), (
-            claim
-        )
-    other = dataclasses.replace(
-        change, tokenizer=train_tokenizer(["quite another text"], size=len(tokenizer))
-    )
-    assert "all other tokens keep their ids" in broken(other, tokenizer, corpora)
+    texts = excerpts(corpora["hu"].train["hu"]["text"])
+    fault = dataclasses.replace(change, tokenizer=TOKENIZERS[check](change, tokenizer))
+    assert not getattr(audit, check)(Audited(tokenizer, fault, texts, texts)).passed
+    if check != "same_size":  # `extend` makes the vocabulary larger
+        assert getattr(audit, check)(Audited(tokenizer, change, texts, texts)).passed
 
 
-def test_a_token_that_looks_special_is_found(
-    change: VocabularyChange, tokenizer: PreTrainedTokenizerFast, corpora: dict[str, Corpus]
+def test_checks_of_other_languages_find_growth_and_broken_protection(
+    change: VocabularyChange,
 ) -> None:
-    new = next(iter(change.added))
-    clash = dataclasses.replace(change, added={**change.added, new: "Ġ<|im_start|>"})
-    assert "no added token looks like a special token" in broken(clash, tokenizer, corpora)
+    assert audit.little_growth(change, "en", Effect(10, 1, 1_000, 1_001)).passed
+    assert not audit.little_growth(change, "en", Effect(10, 1, 1_000, 1_002)).passed
+    kept = Effect(1_000, 1, 9, 9, protected=0.999)
+    assert audit.protection_kept(change, "en", kept).passed
+    broken = dataclasses.replace(kept, changed=2)
+    assert not audit.protection_kept(change, "en", broken).passed
+
+
+def test_checks_of_a_repaired_pattern_find_cut_marks_and_changed_text() -> None:
+    thai, gpt2 = ["ศึกษาภาษาที่นี่"], with_pattern("gpt2")
+    change = extend_vocabulary(gpt2, thai * 5, tokens=3)
+    assert change.repaired and audit.marks_kept(Audited(gpt2, change, thai, thai)).passed
+    assert audit.other_text_cut_as_before(Audited(gpt2, change, thai, ["a b 12"])).passed
+    unrepaired = dataclasses.replace(change, tokenizer=gpt2)
+    assert not audit.marks_kept(Audited(gpt2, unrepaired, thai, thai)).passed
+    other = dataclasses.replace(change, tokenizer=with_pattern("ranges"))
+    assert not audit.other_text_cut_as_before(Audited(gpt2, other, thai, ["don't 12"])).passed
 
 
 def lint(tokenizer: PreTrainedTokenizerFast) -> dict[str, bool]:
@@ -122,9 +159,6 @@ def test_lint_names_what_is_wrong(tokenizer: PreTrainedTokenizerFast) -> None:
 
     def wrong_id(data: dict) -> None:
         data["post_processor"]["special_tokens"]["<s>"]["ids"] = [77]
-
-    def twin(data: dict) -> None:
-        data["model"]["vocab"][" "] = 1 + max(data["model"]["vocab"].values())
 
     assert not lint(edited(mistral, wrong_id))[
         "the post-processor inserts tokens of this vocabulary"

@@ -7,11 +7,11 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_patterns import PATTERNS
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from helpers.tiny import train_tokenizer
+from helpers.vocabularies import PATTERNS
 from langadapt_utils.vocabulary import merges
 from langadapt_utils.vocabulary.extend import extend_vocabulary
 from langadapt_utils.vocabulary.merges import (

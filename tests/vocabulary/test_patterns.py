@@ -7,26 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from helpers.tiny import train_tokenizer
+from helpers.vocabularies import PATTERNS, with_pattern
 from langadapt_utils.vocabulary.extend import extend_vocabulary
 from langadapt_utils.vocabulary.patterns import find_cuts, join_to_letters, propose_repair
 
-# Word patterns as published with each model; None is the one built into the byte-level pre-
-# tokenizer (GPT-2).
-PATTERNS = {
-    "gpt2": None,
-    "llama3": (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    ),
-    "qwen2": (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    ),
-    "ranges": r" ?[A-Za-zÀ-ɏ\p{Lo}]+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+",
-}
 SCRIPTS = {
     "thai": "ศึกษาภาษาที่นี่",
     "hindi": "हिन्दी में लिखा गया",
@@ -35,16 +21,6 @@ SCRIPTS = {
     "burmese": "မြန်မာဘာသာစကား",
     "arabic": "الْعَرَبِيَّةُ لُغَةٌ",
 }
-
-
-def with_pattern(
-    name: str, cache: dict[str, PreTrainedTokenizerFast] = {}
-) -> PreTrainedTokenizerFast:
-    if name not in cache:
-        cache[name] = train_tokenizer(
-            ["some English text, don't mind"], size=270, pattern=PATTERNS[name]
-        )
-    return cache[name]
 
 
 def pieces(pre_tokenizer: pre_tokenizers.PreTokenizer, text: str) -> list[str]:
@@ -133,7 +109,7 @@ def test_no_pattern_breaks_the_rewriting(pattern: str) -> None:
     """Whatever the pattern, rewriting ends, and changes nothing that takes no letter."""
     rewritten = join_to_letters(pattern)
     assert len(rewritten) >= len(pattern)
-    if r"\p{L" not in pattern and "[" not in pattern:
+    if r"\p" not in pattern and "[" not in pattern:  # `\pL` is a letter, too
         assert rewritten == pattern
 
 

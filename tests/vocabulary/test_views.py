@@ -11,7 +11,14 @@ from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.views import neighbour_table
 from langadapt_utils.tokens import token_spans
 from langadapt_utils.vocabulary.change import VocabularyChange
-from langadapt_utils.vocabulary.views import LONGEST, OPENED, TokenFacts, explore_html
+from langadapt_utils.vocabulary.views import (
+    LONGEST,
+    OPENED,
+    TokenFacts,
+    explore_html,
+    plot_token_counts,
+    plot_vocabulary_curve,
+)
 
 PIECE = re.compile(r"<summary>(.*?)</summary>", flags=re.DOTALL)
 
@@ -123,3 +130,16 @@ def test_neighbours_of_new_tokens_under_each_method(
     assert table.token.tolist() == [change.text(new) for new in tokens] * 2
     pieces = {change.base_text(old_id) for old_id in change.base_pieces[tokens[0]]}
     assert pieces <= set(table.neighbours[0])
+
+
+def test_tokens_are_counted_against_the_first() -> None:
+    ax = plot_token_counts({"base": 200, "few": 150, "many": 50}, "Thai")
+    title = ax.get_title(loc="left").replace("\n", " ")
+    assert title == "Thai tokens saved: 25% with few, 75% with many"
+    assert [bar.get_width() for bar in ax.patches] == [0.25, 0.75, 1]
+
+
+def test_the_curve_states_what_is_saved(change: VocabularyChange) -> None:
+    ax = plot_vocabulary_curve(change, "hu")
+    saved = 1 - change.curve[200] / change.curve[0]
+    assert f"200 new tokens save {saved:.0%}" in ax.get_title(loc="left").replace("\n", " ")

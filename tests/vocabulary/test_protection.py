@@ -1,0 +1,82 @@
+"""Sentences of other languages that keep their exact ids."""
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from helpers.tiny import train_tokenizer
+from helpers.vocabularies import encode, english, failed, token_total
+from langadapt_utils.corpus.corpus import Corpus
+from langadapt_utils.errors import VocabularyError
+from langadapt_utils.vocabulary.extend import extend_vocabulary
+
+
+def changed_share(
+    base: PreTrainedTokenizerFast, adapted: PreTrainedTokenizerFast, sentences: list[str]
+) -> float:
+    return sum(encode(base, s) != encode(adapted, s) for s in sentences) / len(sentences)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.99, 1.0])
+def test_protected_sentences_keep_their_exact_ids(
+    share: float, tokenizer: PreTrainedTokenizerFast, corpora: dict[str, Corpus]
+) -> None:
+    texts = corpora["hu"].train["hu"]["text"]
+    free = extend_vocabulary(tokenizer, texts, tokens=150, others=english(corpora))
+    change = extend_vocabulary(
+        tokenizer, texts, tokens=150, others=english(corpora), protect={"en": share}
+    )
+    effect = change.effects["en"]
+    assert failed(change) == [] and len(change.added) == 150 and not change.unreachable
+    assert effect.protected == share and effect.kept >= share > free.effects["en"].kept
+    assert (
+        change.protection_cost
+        and change.protection_cost.dropped > 0
+        and change.protection_cost.tokens > change.protection_cost.tokens_unprotected
+    )
+    assert change.protection_cost.tokens == token_total(change.tokenizer, list(texts))
+    assert change.protection_cost.tokens_unprotected == token_total(free.tokenizer, list(texts))
+
+
+def test_any_language_can_be_protected(
+    tokenizer: PreTrainedTokenizerFast, corpora: dict[str, Corpus]
+) -> None:
+    """Hungarian tokens must leave a language alone that shares its letters."""
+    german = [
+        "die Größe der Häuser",
+        "schön grün und böse",
+        "mit zwei Fenstern",
+        "das Gesetz",
+        "Verkehr",
+    ]
+    texts = corpora["hu"].train["hu"]["text"]
+    free = extend_vocabulary(tokenizer, texts, tokens=150, others={"de": german})
+    kept = extend_vocabulary(
+        tokenizer, texts, tokens=150, others={"de": german}, protect={"de": 1.0}
+    )
+    assert (
+        changed_share(tokenizer, free.tokenizer, german)
+        > 0
+        == changed_share(tokenizer, kept.tokenizer, german)
+    )
+
+
+def test_a_contract_that_cannot_be_kept_is_refused() -> None:
+    """A base that joined marks to what follows them loses those tokens by the repair, whatever else
+    is left out.
+    """
+    base = train_tokenizer(["ก่! ก่! ก่!"] * 50, size=270)
+    with pytest.raises(
+        VocabularyError, match="1 of 1 sentences in 'lo' change whatever tokens are left out"
+    ):
+        extend_vocabulary(
+            base, ["ที่นี่ ที่นี่ กี่ปี่"] * 5, tokens=2, others={"lo": ["ก่!"]}, protect={"lo": 1.0}
+        )
+    unrepaired = extend_vocabulary(
+        base,
+        ["ที่นี่ ที่นี่ กี่ปี่"] * 5,
+        tokens=2,
+        others={"lo": ["ก่!"]},
+        protect={"lo": 1.0},
+        repair_script=False,
+    )
+    assert unrepaired.effects["lo"].changed == 0
