@@ -83,6 +83,7 @@ from langadapt_utils.corpus.corpus import load_corpus
 from langadapt_utils.embeddings.initialise import METHODS, initialise_embeddings
 from langadapt_utils.evaluation.likelihood import document_bits
 from langadapt_utils.experiments.comparison import compare_methods
+from langadapt_utils.intervals import percent
 from langadapt_utils.models import Base, load_base
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.vocabulary.change import VocabularyChange
@@ -233,9 +234,7 @@ def write_sample(path: Path, megabytes: float, folder: Path, longest: int | None
 
 def standing(row: Any) -> str:
     """Bits per byte of a row of a summary and its change, as two cells."""
-    change = row.change
-    against = f"{change.value:+.2%} [{change.low:+.2%}, {change.high:+.2%}]" if change else ""
-    return f"{row.bits_per_byte.value:.4f} | {against}"
+    return f"{row.bits_per_byte.value:.4f} | {percent(row.change) if row.change else ''}"
 
 
 def probe(arguments: argparse.Namespace) -> None:
