@@ -65,8 +65,7 @@ class Corpus:
         ]
         grouped = pd.DataFrame(rows).groupby(["language", "source", "split"], sort=False)["bytes"]
         table = grouped.agg(documents="count", megabytes="sum").reset_index()
-        table["megabytes"] /= 1e6
-        return table
+        return table.assign(megabytes=table.megabytes / 1e6)
 
     def measuring_texts(self) -> tuple[dict[str, list[str]], bool]:
         """Return held-out text of English and the target language, and whether it is parallel."""
@@ -90,23 +89,17 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
     train, heldout = {}, {}
     for code, sources in ((language, recipe.target), ("en", recipe.english)):
         if not sources:
-            raise CorpusError(
-                f"no source is named for text in '{code}', which is needed at least to measure on"
-            )
-        most = recipe.max_megabytes
-        parts = [read_documents(source, code, max_megabytes=most) for source in sources]
+            raise CorpusError(f"corpus has no source in '{code}': name one, at least to measure on")
+        parts = [read_documents(source, code, recipe.max_megabytes) for source in sources]
         documents = without_repeats(concatenate(parts))
         train[code], heldout[code] = split_documents(documents, recipe.heldout_share, seed)
         if recipe.contamination == "drop":
             heldout[code] = _without_contamination(train[code], heldout[code], code)
-    ids = [set(heldout[code]["id"]) for code in (language, "en")]
-    parallel = _parallel_sentences(["en", language], ids[0] & ids[1])
-    for named in recipe.others:
-        if named.startswith(f"{language}:"):
-            raise CorpusError(
-                f"corpus.others cannot hold '{named}', which is the target language: name another"
-            )
-    others = partial(_other_languages, recipe, language, ids[0] | ids[1])
+    target, english = (set(heldout[code]["id"]) for code in (language, "en"))
+    parallel = _parallel_sentences(["en", language], target & english)
+    if named := next((name for name in recipe.others if name.startswith(f"{language}:")), ""):
+        raise CorpusError(f"corpus.others cannot hold '{named}': {language} is the target language")
+    others = partial(_other_languages, recipe, language, target | english)
     return Corpus(language, train, heldout, parallel, others)
 
 
@@ -125,13 +118,12 @@ def _other_languages(recipe: CorpusRecipe, language: str, heldout: set[str]) -> 
     for named in recipe.others:
         code, _, source = named.partition(":")
         if named != BUILT_IN:
-            found[code].append(read_documents(source, code, max_megabytes=recipe.max_megabytes))
+            found[code].append(read_documents(source, code, recipe.max_megabytes))
             continue
-        for other in built_in_languages():
-            if other != language:
-                documents = built_in_documents(other)
-                places = [place for place, name in enumerate(documents["id"]) if name in heldout]
-                found[other] += [documents.select(places)] if places else []
+        for other in [code for code in built_in_languages() if code != language]:
+            documents = built_in_documents(other)
+            indices = [i for i, name in enumerate(documents["id"]) if name in heldout]
+            found[other] += [documents.select(indices)] if indices else []
     return {code: without_repeats(concatenate(parts)) for code, parts in found.items() if parts}
 
 
@@ -147,19 +139,18 @@ def split_documents(documents: Dataset, share: float, seed: int) -> tuple[Datase
     for index, (source, domain) in enumerate(keys):
         large = share * sizes[source, domain] >= 1
         groups[source, domain if large else ""].append(index)
-    ids = documents["id"]
-    heldout: set[int] = set()
-    for key in sorted(groups):
-        order = sorted(groups[key], key=lambda index: str(ids[index]))
-        place = Path(key[0]).name, key[1]  # the same wherever the file lies
-        random.Random(f"{seed} {place}").shuffle(order)
+    ids, heldout = documents["id"], set[int]()
+    for (source, domain), indices in sorted(groups.items()):
+        order = sorted(indices, key=lambda index: str(ids[index]))
+        group = Path(source).name, domain  # the same wherever the file lies
+        random.Random(f"{seed} {group}").shuffle(order)
         heldout.update(order[: math.ceil(share * len(order))])
-    if len(heldout) == len(documents):
+    rest = [index for index in range(len(documents)) if index not in heldout]
+    if not rest:
         raise CorpusError(
             f"{len(documents)} documents are too few to hold out {share:.0%} of each domain and "
             "train on the rest: give more (in a .txt file, a blank line ends a document)"
         )
-    rest = [index for index in range(len(documents)) if index not in heldout]
     return documents.select(rest), documents.select(sorted(heldout))
 
 
@@ -167,10 +158,8 @@ def _without_contamination(train: Dataset, heldout: Dataset, language: str) -> D
     """Drop held-out documents that are, in great part, in the training text too."""
     found = find_contamination(train["text"], dict(enumerate(heldout["text"])))
     kept = heldout.select(sorted(found.index[~(found > CONTAMINATED)]))
-    if len(kept) == 0:
-        raise CorpusError(
-            f"every held-out document in '{language}' is in the training text too: give other text"
-        )
+    if not len(kept):
+        raise CorpusError(f"all held-out text ({language}) is in the training text too: give other")
     return kept
 
 
@@ -187,48 +176,62 @@ def _parallel_sentences(languages: Sequence[str], ids: set[str]) -> pd.DataFrame
 
 
 def check_contamination(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFrame:
-    """Make sure that nothing that the run measures on is among what it learns from.
+    """Check that no test text occurs in the training text.
 
-    The vocabulary and the model learn from `corpus.train`; held-out documents and the built-in
-    items measure.
+    Test texts are held-out documents and built-in evaluation items; the training text, from which
+    the vocabulary and the model learn, is `corpus.train`.
 
     Args:
         corpus: to be checked.
-        documents: of each source, as many as `evaluate` takes.
+        documents: of each source at most, as many as `evaluate` takes.
 
     Returns:
-        One row for each kind of test text: `tests`, how many, and `largest_share` of n-grams that
-        any of them shares with training text.
+        One row per language and kind of test text: `tests`, how many, and `largest_share` of
+        n-grams that any of them shares with training text (NaN where all are too short).
 
     Raises:
         CorpusError: a test text is in the training text.
+
+    Example:
+        >>> bool((check_contamination(built_in_corpus("hu")).largest_share > CONTAMINATED).any())
+        False
     """
     import pandas as pd
 
-    rows = []
-    for code in ("en", corpus.language):
-        tests = _test_texts(corpus, code, documents)
-        texts = {place: text for place, (*_, text) in enumerate(tests)}
-        shares = find_contamination(corpus.train[code]["text"], texts)
-        copies = shares[shares > CONTAMINATED]
-        for place, share in copies.items():
-            kind, name, _ = tests[place]
-            raise CorpusError(
-                f"test contamination: '{name}' of the {kind} ({code}) is in the training text too "
-                f"({share:.0%} of its n-grams of {GRAM} characters; {len(copies)} such texts in "
-                "all): remove the copies, or set corpus.contamination=drop, which leaves held-out "
-                "documents like it out"
-            )
-        for kind in dict.fromkeys(kind for kind, *_ in tests):
-            places = [place for place, (other, *_) in enumerate(tests) if other == kind]
-            rows.append([code, kind, len(places), shares[places].max()])  # NaN: all are too short
-    return pd.DataFrame(rows, columns=["language", "measured_on", "tests", "largest_share"])
+    checked = []
+    for language in ("en", corpus.language):
+        tests = _test_texts(corpus, language, documents)
+        _refuse_copies(tests[tests.share > CONTAMINATED])
+        checked.append(tests)
+    kinds = pd.concat(checked).groupby(["language", "measured_on"], sort=False)["share"]
+    return kinds.agg(tests="size", largest_share="max").reset_index()
 
 
-def _test_texts(corpus: Corpus, code: str, documents: int) -> list[tuple[str, str, str]]:
-    """Return kind, name and text of all that is measured on in a language."""
-    held = at_most_of_each_source(corpus.heldout[code], documents)
-    tests = [("held-out documents", row["id"], row["text"]) for row in held]
+def _test_texts(corpus: Corpus, language: str, documents: int) -> pd.DataFrame:
+    """Return every test text of a language, with the share of it that is in the training text."""
+    import pandas as pd
+
+    heldout = at_most_of_each_source(corpus.heldout[language], documents)
+    texts = [("held-out documents", row["id"], row["text"]) for row in heldout]
     for kind in ITEM_KINDS:
-        tests += [(f"items: {kind}", *item) for item in item_texts(kind, code).items()]
+        texts += [(f"items: {kind}", *item) for item in item_texts(kind, language).items()]
+    tests = pd.DataFrame(texts, columns=["measured_on", "id", "text"]).assign(language=language)
+    tests["share"] = find_contamination(corpus.train[language]["text"], tests.text.to_dict())
     return tests
+
+
+def _refuse_copies(copies: pd.DataFrame) -> None:
+    """Raise a `CorpusError` that names the test text of which most is in the training text.
+
+    Example:
+        >>> import pandas as pd
+        >>> _refuse_copies(pd.DataFrame({"share": []}))  # no copies: nothing happens
+    """
+    if len(copies):
+        worst = copies.loc[copies.share.idxmax()]
+        raise CorpusError(
+            f"test contamination: '{worst.id}' of the {worst.measured_on} ({worst.language}) is in "
+            f"the training text too ({worst.share:.0%} of its {GRAM}-character n-grams; "
+            f"{len(copies)} such texts in all): remove the copies, or set "
+            "corpus.contamination=drop to leave such held-out documents out"
+        )

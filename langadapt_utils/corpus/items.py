@@ -11,34 +11,32 @@ from ..files import data_folder, read_jsonl
 ITEM_KINDS = ("choice", "cloze", "pairs")  # of the built-in evaluation items
 
 PATTERNS = ("copying", "mapping", "counting")
-OPTIONS = 4  # of each item
-CLOZE_OPTIONS = 4
+OPTIONS = 4  # of each pattern and of each cloze item
 KIND_NAMES = {"choice": "two-choice stories", "cloze": "last words", "pairs": "minimal pairs"}
 KIND_NAMES |= {kind: f"{kind} from context" for kind in PATTERNS}
 
 
 def load_items(kind: str, language: str) -> list[dict[str, Any]]:
-    """The built-in evaluation items of a kind in a language; empty where there are none.
+    """Return the built-in evaluation items of a kind in a language; empty where there are none.
 
     Args:
         kind: `choice` (premise, choices, label), `cloze` (context, target) or `pairs` (good, bad).
         language: its code.
     """
-    items = []
-    for row in read_jsonl(data_folder() / f"eval_{kind}.jsonl"):
-        if kind == "pairs" and row["lang"] == language:
-            items.append(row)
-        elif isinstance(row.get(language), dict):
-            items.append(
-                {**{k: v for k, v in row.items() if not isinstance(v, dict)}, **row[language]}
-            )
-    return items
+    rows = list(read_jsonl(data_folder() / f"eval_{kind}.jsonl"))
+    if kind == "pairs":
+        return [row for row in rows if row["lang"] == language]
+    return [
+        {name: value for name, value in row.items() if not isinstance(value, dict)} | row[language]
+        for row in rows
+        if isinstance(row.get(language), dict)
+    ]
 
 
 def item_options(
     kind: str, items: Sequence[dict[str, Any]], place: int, language: str
 ) -> list[tuple[str, str]]:
-    """What a model chooses from in an evaluation item: pairs of context and continuation.
+    """Return what a model chooses from in an evaluation item: pairs of context and continuation.
 
     Args:
         kind: as `score_items` takes it.
@@ -52,7 +50,7 @@ def item_options(
     if kind == "choice":
         return [(item["premise"] + space, choice) for choice in item["choices"]]
     if kind == "cloze":
-        others = [items[(place + step) % len(items)]["target"] for step in range(1, CLOZE_OPTIONS)]
+        others = [items[(place + step) % len(items)]["target"] for step in range(1, OPTIONS)]
         return [(item["context"] + space, word) for word in [item["target"], *others]]
     if kind in PATTERNS:
         return [(item["context"], option) for option in item["options"]]
@@ -60,15 +58,12 @@ def item_options(
 
 
 def kind_name(kind: str) -> str:
-    """What a kind of items is called in figures and sentences; a task of lm-eval has a name of its
-    own.
-    """
+    """Return what a kind of items is called in figures; a task of lm-eval keeps its name."""
     return KIND_NAMES.get(kind, kind)
 
 
 def pattern_items(kind: str, count: int, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Items that need no language, only what stands before: numbers to be copied, looked up or
-    counted on.
+    """Return items that need no language, only the context: numbers to copy, look up or count on.
 
     Learning from context can collapse while perplexity looks healthy: Elhady et al. 2025, arXiv
     2506.00288.
@@ -87,14 +82,12 @@ def pattern_items(kind: str, count: int, *, seed: int = 0) -> list[dict[str, Any
 
 
 def item_texts(kind: str, language: str) -> dict[str, str]:
-    """The text of each built-in item: what is shown and what is scored."""
-    parts = ("premise", "context", "target", "good")
-    return {
-        item["id"]: " ".join(
-            [*(item[part] for part in parts if part in item), *item.get("choices", ())]
-        )
-        for item in load_items(kind, language)
-    }
+    """Return the text of each built-in item by its id: what is shown and what is scored."""
+    texts = {}
+    for item in load_items(kind, language):
+        parts = [item[name] for name in ("premise", "context", "target", "good") if name in item]
+        texts[item["id"]] = " ".join([*parts, *item.get("choices", ())])
+    return texts
 
 
 def _pattern(kind: str, draw: random.Random) -> dict[str, Any]:
@@ -113,13 +106,9 @@ def _pattern(kind: str, draw: random.Random) -> dict[str, Any]:
         step, first = draw.randint(1, 9), draw.randint(10, 45)
         context = " ".join(str(first + step * place) for place in range(6))
         right = first + step * 6
-        wrong = draw.sample(
-            [n for n in range(right - 9, right + 10) if 10 <= n < 100 and n != right], OPTIONS - 1
-        )
+        near = [n for n in range(right - 9, right + 10) if 10 <= n < 100 and n != right]
+        wrong = draw.sample(near, OPTIONS - 1)
     options = [right, *wrong]
     draw.shuffle(options)
-    return {
-        "context": context,
-        "options": [f" {number}" for number in options],
-        "label": options.index(right),
-    }
+    written, label = [f" {number}" for number in options], options.index(right)
+    return {"context": context, "options": written, "label": label}

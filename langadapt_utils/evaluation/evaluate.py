@@ -14,15 +14,7 @@ import torch
 from .. import hardware
 from ..corpus.corpus import Corpus
 from ..corpus.documents import at_most_of_each_source
-from ..corpus.items import (
-    CLOZE_OPTIONS,
-    ITEM_KINDS,
-    OPTIONS,
-    PATTERNS,
-    item_options,
-    load_items,
-    pattern_items,
-)
+from ..corpus.items import ITEM_KINDS, OPTIONS, PATTERNS, item_options, load_items, pattern_items
 from ..languages import NO_LANGUAGE, language_name, scripts_of
 from ..models import Base
 from ..recipe import EvaluationRecipe
@@ -36,7 +28,7 @@ if TYPE_CHECKING:
     Rows = Sequence[Mapping[str, Any]]
     Table = list[dict[str, Any]]
 
-CHANCE = {"choice": 1 / 2, "cloze": 1 / CLOZE_OPTIONS, "pairs": 1 / 2}
+CHANCE = {"choice": 1 / 2, "cloze": 1 / OPTIONS, "pairs": 1 / 2}
 CHANCE |= dict.fromkeys(PATTERNS, 1 / OPTIONS)
 BEGINNING = 400  # characters of documents in other languages than English and the target
 SAMPLES = 2  # prompts of each language
