@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 # From the colour-blind-safe palette of Okabe and Ito, the orange darkened until it can be read as
 # text (WCAG AA).
 ENGLISH, TARGET, GREY = "#0072B2", "#BD5200", "#6e6e6e"
-
-
 # A legend beside the figure.
 LEGEND: dict[str, Any] = {"frameon": False, "loc": "center left", "bbox_to_anchor": (1, 0.5)}
 
@@ -43,19 +41,19 @@ def _fonts() -> list[str]:
 def dots_with_intervals(
     ax: Axes, names: Sequence[str], rows: pd.DataFrame, *, target: str | None = None
 ) -> None:
-    """Draw one dot per row with its interval, and its percentage above it.
+    """Draw one dot per row with its confidence interval, and its percentage above it.
 
     Args:
         ax: to draw into.
-        names: of the rows.
+        names: one per row.
         rows: with the columns `change` and `language`.
         target: languages other than this and English are grey; without it, none are.
     """
-    for place, (change, code) in enumerate(zip(rows.change, rows.language, strict=True)):
+    for height, (change, code) in enumerate(zip(rows.change, rows.language, strict=True)):
         colour = colour_of(code) if target in (None, code) or code == "en" else GREY
-        ax.plot([change.low, change.high], [place] * 2, color=colour, linewidth=2)
-        ax.plot(change.value, place, "o" if code == "en" else "D", color=colour)
-        beside(ax, f"{change.value:+.1%}", change.value, place, (0, 6), ha="center", fontsize=8)
+        ax.plot([change.low, change.high], [height, height], color=colour, linewidth=2)
+        ax.plot(change.value, height, "o" if code == "en" else "D", color=colour)
+        beside(ax, f"{change.value:+.1%}", change.value, height, (0, 6), ha="center", fontsize=8)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(-0.6, len(names) - 0.3)
     ax.margins(x=0.12)
@@ -65,16 +63,16 @@ def dots_with_intervals(
 def box(
     ax: Axes, left: float, right: float, top: float, text: str, colour: str, *, fontsize: float
 ) -> None:
-    """Draw a box with text in it, a third of a row high."""
+    """Draw a box from `left` to `right` with text in its middle, a third of a line high."""
     style = {"color": colour, "edgecolor": GREY, "linewidth": 0.8}
-    ax.barh(top, right - left, height=0.32, left=left, align="edge", **style)
-    ax.text((left + right) / 2, top + 0.16, text, ha="center", va="center", fontsize=fontsize)
+    bars = ax.barh(top, right - left, height=0.32, left=left, align="edge", **style)
+    ax.bar_label(bars, [text], label_type="center", fontsize=fontsize)
 
 
 def beside(
     ax: Axes, text: str, x: float, y: float, points: tuple[float, float], **style: Any
 ) -> None:
-    """Write a text at an offset in points from a place in the figure."""
+    """Write a text beside a data point, `points` to its right and above it, in points."""
     ax.annotate(text, (x, y), xytext=points, textcoords="offset points", **style)
 
 

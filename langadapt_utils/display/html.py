@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import unicodedata
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from ..intervals import Interval, with_ends
@@ -22,9 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 TOKEN_COLOURS = ("#dceefb", "#fde9c9", "#e3f1dc", "#f3e1f0")  # pale, told apart by borders as well
-
-
-TOKEN_STYLE = "color:#111;border-left:1px solid #777;padding:1px"
+PIECES = "display/pieces.html.j2"
 
 
 @dataclass(frozen=True)
@@ -33,13 +29,10 @@ class Html:
 
     text: str
 
-    def _repr_html_(self) -> str:
-        return self.text
-
     def __str__(self) -> str:
         return self.text
 
-    __html__ = __str__  # templates take it as it is
+    _repr_html_ = __html__ = __str__  # Jupyter and templates take it as it is
 
 
 @cache
@@ -75,9 +68,8 @@ def show(ax: Axes, *, alt: str = "", caption: str = "") -> Html:
 
 def table_html(table: pd.DataFrame, *, caption: str = "", digits: int = 2) -> Html:
     """Return a data frame as an HTML table, numbers with their confidence intervals."""
-    names = [str(name).replace("_", " ") for name in table.columns]
     rows = [[_cell(v, digits) for v in row] for row in table.itertuples(index=False, name=None)]
-    return render("display/table.html.j2", names=names, rows=rows, caption=caption)
+    return render("display/table.html.j2", names=table.columns, rows=rows, caption=caption)
 
 
 def _cell(value: Any, digits: int) -> str | Html:
@@ -109,16 +101,13 @@ def tokens_html(
         label: stands before it, with the number of tokens.
     """
     raw, spans = text.encode(), token_spans(tokenizer, text)
-    colours = cycle(TOKEN_COLOURS)
     pieces = [
-        {
-            "text": visible_piece(raw[span.start : span.end]),
-            "title": f"token {span.id}",
-            "style": f"background:{next(colours)};{TOKEN_STYLE}",
-        }
+        {"text": visible_piece(raw[span.start : span.end]), "title": f"token {span.id}"}
         for span in spans
     ]
-    return _pieces(pieces, language, label, f"{len(spans)} tokens", height=2, gap="")
+    about = {"language": language, "direction": direction(language), "label": label}
+    counted = f"{len(spans)} tokens"
+    return render(PIECES, pieces=pieces, counted=counted, colours=TOKEN_COLOURS, **about)
 
 
 def cuts_html(
@@ -134,25 +123,13 @@ def cuts_html(
     """
     pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
     cuts = pre_tokenizer.pre_tokenize_str(text) if pre_tokenizer else [("", (0, len(text)))]
-    pieces, torn = [], 0
+    pieces = []
     for _, (start, end) in cuts:
-        cut_off = start > 0 and _is_mark(text[start])
-        torn += cut_off
-        border, ground = ("#b00020", "#fde7ea") if cut_off else ("#999", "#f6f6f6")
-        style = f"border:1px solid {border};background:{ground};color:#111"
-        shown = ("◌" if cut_off else "") + shown_spaces(text[start:end])
-        pieces.append({"text": shown, "style": f"{style};border-radius:3px;padding:1px 3px"})
-    counted = f"{len(cuts)} pieces, {torn} marks cut off"
-    return _pieces(pieces, language, label, counted, height=2.2, gap=" ")
-
-
-def _pieces(
-    pieces: Sequence[Mapping[str, str]], language: str, label: str, counted: str, **style: Any
-) -> Html:
-    """Return styled pieces as running text of a language, under a label and what was counted."""
-    heading = {"label": label, "counted": counted, "language": language}
-    where = {**heading, "direction": direction(language)}
-    return render("display/pieces.html.j2", pieces=pieces, **where, **style)
+        torn = start > 0 and _is_mark(text[start])
+        pieces.append({"text": "◌" * torn + shown_spaces(text[start:end]), "torn": torn})
+    about = {"language": language, "direction": direction(language), "label": label}
+    counted = f"{len(cuts)} pieces, {sum(bool(piece['torn']) for piece in pieces)} marks cut off"
+    return render(PIECES, pieces=pieces, counted=counted, colours=(), **about)
 
 
 def _is_mark(character: str) -> bool:

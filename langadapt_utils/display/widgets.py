@@ -8,29 +8,64 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from .html import Html
 
 if TYPE_CHECKING:
-    from ipywidgets import VBox, Widget
+    from ipywidgets import Widget
 
-TWIN_LINES = 8  # of a slider's answers, that its static twin shows
+TWIN_LINES = 8  # how many of a slider's answers its static twin shows
 
 
-@dataclass(frozen=True)
 class Interactive:
-    """Controls, and what stands in their place where there is no kernel; Jupyter shows one.
+    """Controls above their answer, and what stands in their place where there is no kernel.
 
     Attributes:
-        controls: the live widget.
+        controls: the live widget; its last child holds the answer.
         twin: the static HTML.
+
+    Args:
+        controls: shown in this order.
+        answer: returns HTML for the present values of the controls.
+        twin: HTML that stands in their place where there is no kernel.
+        observed: the controls whose changes are answered; all by default.
+
+    Example:
+        >>> slider = new_slider("number", [1, 2], 1)
+        >>> shown = Interactive([slider], lambda: f"{slider.value} of 2", "1 of 2")
+        >>> slider.value = 2
+        >>> shown.controls.children[-1].value.endswith("2 of 2")
+        True
     """
 
-    controls: VBox
-    twin: Html
+    def __init__(
+        self,
+        controls: Sequence[Widget],
+        answer: Callable[[], str],
+        twin: str,
+        *,
+        observed: Sequence[Widget] | None = None,
+    ) -> None:
+        import ipywidgets as widgets
+
+        name = f"la-twin-{hashlib.sha256(twin.encode('utf-8', 'replace')).hexdigest()[:12]}"
+        self._answer, self._hide_twin = answer, f"<style>#{name}{{display:none}}</style>"
+        self._below = widgets.HTML()
+        self.controls = widgets.VBox([*controls, self._below])
+        self.twin = Html(f'<div id="{name}">{twin}</div>')
+        for control in controls if observed is None else observed:
+            control.observe(self._renew, names="value")
+        self._renew()
+
+    def _renew(self, _: object = None) -> None:
+        """Show the answer, or its error: there is no cell here that could fail."""
+        try:
+            text = self._answer()
+        except Exception as error:
+            text = f'<p role="alert"><b>{type(error).__name__}</b>: {escape(str(error))}</p>'
+        self._below.value = self._hide_twin + text
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
@@ -43,41 +78,8 @@ def new_slider(name: str, options: Sequence[Any], value: Any) -> Widget:
     """Return a slider over options, as wide as a cell."""
     import ipywidgets as widgets
 
-    wide = widgets.Layout(width="90%")
-    return widgets.SelectionSlider(options=options, value=value, description=name, layout=wide)
-
-
-def interactive(
-    controls: Sequence[Widget],
-    answer: Callable[[], str],
-    twin: str,
-    *,
-    observed: Sequence[Widget] | None = None,
-) -> Interactive:
-    """Put controls above their answer, which is made anew when one of them changes.
-
-    Args:
-        controls: shown in this order.
-        answer: makes HTML of what the controls hold.
-        twin: HTML that stands in their place where there is no kernel.
-        observed: the controls whose change is answered; all by default.
-    """
-    import ipywidgets as widgets
-
-    name = f"la-twin-{hashlib.sha256(twin.encode('utf-8', 'replace')).hexdigest()[:12]}"
-    hidden = f"<style>#{name}{{display:none}}</style>"
-    below = widgets.HTML(hidden + _safely(answer))
-    for control in controls if observed is None else observed:
-        control.observe(lambda _: setattr(below, "value", hidden + _safely(answer)), names="value")
-    return Interactive(widgets.VBox([*controls, below]), Html(f'<div id="{name}">{twin}</div>'))
-
-
-def _safely(answer: Callable[[], str]) -> str:
-    """Return the answer, or its error as HTML: there is no cell here that could fail."""
-    try:
-        return answer()
-    except Exception as error:
-        return f'<p role="alert"><b>{type(error).__name__}</b>: {escape(str(error))}</p>'
+    shape = {"description": name, "layout": {"width": "90%"}}
+    return widgets.SelectionSlider(options=options, value=value, **shape)
 
 
 def evenly_spread(options: Sequence[Any]) -> list[Any]:
@@ -87,10 +89,8 @@ def evenly_spread(options: Sequence[Any]) -> list[Any]:
         >>> evenly_spread(range(0, 80, 10)), evenly_spread([1, 2])
         ([0, 10, 20, 30, 40, 50, 60, 70], [1, 2])
     """
-    if len(options) <= TWIN_LINES:
-        return list(options)
-    step = (len(options) - 1) / (TWIN_LINES - 1)
-    return [options[round(step * place)] for place in range(TWIN_LINES)]
+    last, count = len(options) - 1, min(TWIN_LINES, len(options))
+    return [options[round(last * index / max(1, count - 1))] for index in range(count)]
 
 
 def listed(lines: Sequence[str]) -> str:

@@ -12,14 +12,12 @@ from torch.nn.functional import normalize
 
 from ..display.figures import ENGLISH, GREY, LEGEND, TARGET, beside, finish, new_axes
 from ..display.html import render, shown_spaces
-from ..display.widgets import evenly_spread, interactive
+from ..display.widgets import Interactive, evenly_spread
 from ..vocabulary.change import VocabularyChange
 from ..vocabulary.views import NEIGHBOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from ..display.widgets import Interactive
 
 
 def neighbour_table(
@@ -66,7 +64,7 @@ def neighbours_widget(table: pd.DataFrame) -> Interactive:
     options = [(shown_spaces(token), token) for token in pages]
     chosen = widgets.Dropdown(options=options, description="new token")
     twin = "".join(pages[token] for token in evenly_spread(list(pages)))
-    return interactive([chosen], lambda: pages[chosen.value], twin)
+    return Interactive([chosen], lambda: pages[chosen.value], twin)
 
 
 def _page(token: str, table: pd.DataFrame) -> str:

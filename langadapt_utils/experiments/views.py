@@ -7,15 +7,13 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ..display.figures import ENGLISH, GREY, LEGEND, TARGET, beside, colour_of, finish, new_axes
-from ..display.widgets import interactive, listed, new_slider
+from ..display.widgets import Interactive, listed, new_slider
 from ..intervals import percent, restored
 from ..languages import language_name
 from .comparison import BASE, BEFORE, Comparison
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from ..display.widgets import Interactive
 
     Recorded = Mapping[str, Mapping[str, Any]]  # comparisons recorded with the project, by name
 
@@ -143,7 +141,7 @@ def sweep_widget(sweep: Comparison, recorded: Recorded | None = None) -> Interac
     """
     sentences = sweep_sentences(sweep, recorded)
     slider = new_slider("point", list(sentences), next(iter(sentences)))
-    return interactive([slider], lambda: sentences[slider.value], listed(list(sentences.values())))
+    return Interactive([slider], lambda: sentences[slider.value], listed(list(sentences.values())))
 
 
 def sweep_sentences(sweep: Comparison, recorded: Recorded | None = None) -> dict[str, str]:

@@ -15,7 +15,7 @@ import torch
 
 from ..display.figures import GREY, TARGET, beside, finish, new_axes
 from ..display.html import TOKEN_COLOURS, Html, render, shown_spaces, visible_piece
-from ..display.widgets import evenly_spread, interactive, listed, new_slider
+from ..display.widgets import Interactive, evenly_spread, listed, new_slider
 from ..languages import direction, language_name
 from ..tokens import Span, readable, token_spans
 from .change import VocabularyChange
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from transformers import PreTrainedTokenizerFast
 
-    from ..display.widgets import Interactive
 
 LONGEST = 6_000  # characters that are shown
 OPENED = 700  # tokens in all, up to which each can be opened
@@ -280,7 +279,7 @@ def token_explorer(
         names="value",
     )
     twin = "".join(page(text, code, price) for code, text in samples.items())
-    return interactive([chosen, typed, cost], answer, twin, observed=[typed, cost])
+    return Interactive([chosen, typed, cost], answer, twin, observed=[typed, cost])
 
 
 def _set(control: Any, value: str | None) -> None:
@@ -320,7 +319,7 @@ def vocabulary_size_widget(
         return vocabulary_size_sentence(sizes, number, typed.value, count(typed.value))
 
     twin = listed([say(number) for number in evenly_spread(numbers)])
-    return interactive([typed, slider] if count else [slider], lambda: say(slider.value), twin)
+    return Interactive([typed, slider] if count else [slider], lambda: say(slider.value), twin)
 
 
 def vocabulary_size_sentence(
