@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, Optional
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .errors import LangadaptError, RecipeError
 from .recipe import PROFILES, Recipe, parse_override
@@ -78,7 +80,6 @@ def compare(
     ],
 ) -> None:
     """Put finished runs beside each other."""
-    from rich.console import Console
     from rich.table import Table
 
     from .intervals import percent
@@ -130,45 +131,34 @@ def _print_findings(run: Workspace) -> None:
     typer.echo(f"\nmodel:  {run.folder / 'model'}\nreport: {run.folder / 'report.html'}")
 
 
-class _Display:
+class _Display(Progress):
     """A bar for stages and one for the steps of the running one; plain lines without a terminal."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self._console = Console()
         name, note = TextColumn("{task.description:<32}"), TextColumn("{task.fields[note]}")
+        console = Console()
         columns = (name, BarColumn(), note, TimeElapsedColumn())
-        hidden = not self._console.is_terminal
-        self._bars = Progress(*columns, console=self._console, disable=hidden)
-        self._all = self._bars.add_task("stages", total=len(STAGES), note="")
-        self._one = self._bars.add_task("", total=None, note="", visible=False)
-        self._told = time.monotonic()
-
-    def __enter__(self) -> _Display:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        super().__init__(*columns, console=console, disable=not console.is_terminal)
+        self._stages = self.add_task("stages", total=len(STAGES), note="")
+        self._steps = self.add_task("", total=None, note="", visible=False)
+        self._printed = time.monotonic()
 
     def tell(self, line: str) -> None:
         name, _, rest = line.partition(": ")
         if name in STAGES:
             if rest.endswith(".ipynb"):
-                self._bars.reset(self._one, total=None, description=name, note="", visible=True)
+                self.reset(self._steps, total=None, description=name, note="", visible=True)
             else:
-                self._bars.update(self._all, advance=1)
-                self._bars.update(self._one, visible=False)
-        self._console.print(line, highlight=False, soft_wrap=True)
+                self.update(self._stages, advance=1)
+                self.update(self._steps, visible=False)
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def progress(self, record: dict[str, Any]) -> None:
         note = progress_note(record)
         if "steps" in record:
-            self._bars.update(self._one, total=record["steps"], completed=record["step"], note=note)
+            self.update(self._steps, total=record["steps"], completed=record["step"], note=note)
         else:
-            self._bars.update(self._one, note=note)
-        if not self._console.is_terminal and time.monotonic() - self._told > PLAIN_LINE_SECONDS:
-            self._told = time.monotonic()
-            self._console.print(f"  {note}", highlight=False, soft_wrap=True)
+            self.update(self._steps, note=note)
+        if not self.console.is_terminal and time.monotonic() - self._printed > PLAIN_LINE_SECONDS:
+            self._printed = time.monotonic()
+            self.console.print(f"  {note}", highlight=False, soft_wrap=True)

@@ -6,7 +6,7 @@ class LangadaptError(Exception):
 
 
 class RecipeError(LangadaptError):
-    """A option of the recipe is unknown or has a value it cannot have."""
+    """An option of the recipe is unknown or has a value it cannot have."""
 
 
 class WorkspaceError(LangadaptError):

@@ -1,6 +1,4 @@
-"""Folders of the project and of its cache, free space, and files that are written beside and
-renamed.
-"""
+"""Folders of the project and of its cache, free space, reading JSON, writing files whole."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from typing import Any
 
 
 def cache_folder() -> Path:
-    """Where fetched things are kept: `LANGADAPT_CACHE`, else the platform's cache folder."""
+    """Return where fetched files are kept: `LANGADAPT_CACHE`, else the platform's cache folder."""
     import platformdirs
 
     chosen = os.environ.get("LANGADAPT_CACHE")
@@ -27,19 +25,19 @@ def remove_stale(folder: Path, prefix: str) -> None:
 
 
 def free_bytes(path: Path) -> int:
-    """Free disk space where a path is or will be, in bytes."""
+    """Return the free disk space where a path is or will be, in bytes."""
     existing = next(parent for parent in [path, *path.absolute().parents] if parent.exists())
     return shutil.disk_usage(existing).free
 
 
 def project_folder() -> Path:
-    """The folder that holds `data/` and `notebooks/`: the checkout, or the installed package."""
+    """Return the folder of `data/` and `notebooks/`: the checkout, or the installed package."""
     package = Path(__file__).resolve().parent
     return package if (package / "data").is_dir() else package.parent
 
 
 def data_folder() -> Path:
-    """The folder of the built-in corpus."""
+    """Return the folder of the built-in corpus."""
     return project_folder() / "data"
 
 
@@ -56,7 +54,7 @@ def read_jsonl(path: Path) -> Iterable[dict[str, Any]]:
 
 
 def write_atomically(path: Path, write: Any) -> None:
-    """Have `write` make a file beside, then rename it."""
+    """Let `write` write a file beside `path`, then rename it, so that `path` is always whole."""
     beside = path.with_name(f".{path.name}.partial")
     write(beside)
     beside.replace(path)

@@ -11,8 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import hardware
-
 if TYPE_CHECKING:
     import torch
 
@@ -20,34 +18,27 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def device() -> torch.device:
-    """The first GPU if there is one, else the CPU."""
+    """Return the first GPU if there is one, else the CPU."""
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def native_precision(asked: str = "auto") -> Precision:
-    """The precision to compute in: what was asked, else bfloat16 where the processor or GPU has
-    it.
-    """
+    """Return the precision to compute in: as asked, else bfloat16 where the hardware has it."""
     import torch
 
-    if asked == "auto":
-        if device().type == "cuda":
-            has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-            has_bfloat16 = any(
-                capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")
-            )
-        return "bfloat16" if has_bfloat16 else "float32"
-    return "bfloat16" if asked == "bfloat16" else "float32"
+    if asked != "auto":
+        return "bfloat16" if asked == "bfloat16" else "float32"
+    if device().type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = any(map(torch.cpu.get_capabilities().get, ("avx512_bf16", "amx_bf16", "bf16")))
+    return "bfloat16" if native else "float32"
 
 
 def autocast(precision: Precision, device_type: str) -> AbstractContextManager[Any]:
-    """A context in which matrix products run in this precision on devices of this type (`cpu`,
-    `cuda`).
-    """
+    """Return a context in which a type of device multiplies matrices in this precision."""
     import torch
 
     return torch.autocast(device_type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
@@ -72,7 +63,7 @@ def keep_freed_memory() -> bool:
 
 
 def describe() -> dict[str, Any]:
-    """The hardware and the software that decide speed, for manifests."""
+    """Return the hardware and the software that decide speed, for manifests."""
     import torch
     import transformers
 
@@ -87,7 +78,7 @@ def describe() -> dict[str, Any]:
 
 
 def processor_name() -> str:
-    """The processor's model name."""
+    """Return the processor's model name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -97,10 +88,9 @@ def processor_name() -> str:
 
 
 def usable_cores() -> int:
-    """Cores this process may run on, by its affinity and by the quota of its container."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    """Count the cores this process may use, by its affinity and the quota of its container."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
     except (OSError, ValueError):
@@ -109,9 +99,7 @@ def usable_cores() -> int:
 
 
 def use_all_cores() -> None:
-    """Let torch compute in as many threads as there are usable cores, unless the environment says
-    how many.
-    """
+    """Let torch use as many threads as there are usable cores, unless OMP_NUM_THREADS is set."""
     import torch
 
     if "OMP_NUM_THREADS" not in os.environ:
@@ -120,7 +108,7 @@ def use_all_cores() -> None:
 
 @cache
 def measured_flops(precision: Precision, seconds: float = 1.5) -> float:
-    """Floating-point operations per second of a large matrix product on this machine, now."""
+    """Measure floating-point operations per second of a large matrix product on this machine."""
     import torch
 
     size = 4_096 if device().type == "cuda" else 1_024
@@ -134,20 +122,16 @@ def measured_flops(precision: Precision, seconds: float = 1.5) -> float:
     return best
 
 
-# Share of a large matrix product's speed that training reaches, where it was measured: see
+# Fraction of a large matrix product's speed that training reaches, measured by
 # benchmarks/training.py.
-EFFICIENCY = {
-    ("cpu", "bfloat16"): 0.45,
-    ("cpu", "float32"): 0.7,
-    ("cuda", "bfloat16"): 0.15,
-    ("cuda", "float32"): 0.4,
-}
+EFFICIENCY = {("cpu", "bfloat16"): 0.45, ("cpu", "float32"): 0.7}
+EFFICIENCY |= {("cuda", "bfloat16"): 0.15, ("cuda", "float32"): 0.4}
 
 
-def estimate_training_time(parameters: int, tokens: int, precision: hardware.Precision) -> float:
-    """How long training on a number of tokens takes here, from the speed of a matrix product.
+def estimate_training_time(parameters: int, tokens: int, precision: Precision) -> float:
+    """Return the seconds that training takes on this machine, from the speed of a matrix product.
 
-    Training costs about 6 floating-point operations a parameter and token (Kaplan et al. 2020,
+    Training costs about 6 floating-point operations per parameter and token (Kaplan et al. 2020,
     arXiv 2001.08361).
 
     Args:
@@ -155,5 +139,5 @@ def estimate_training_time(parameters: int, tokens: int, precision: hardware.Pre
         tokens: of the run.
         precision: of the matrix products.
     """
-    efficiency = EFFICIENCY[hardware.device().type, precision]
-    return 6 * parameters * tokens / (efficiency * hardware.measured_flops(precision))
+    speed = EFFICIENCY[device().type, precision] * measured_flops(precision)
+    return 6 * parameters * tokens / speed

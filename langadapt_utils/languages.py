@@ -8,6 +8,7 @@ import regex
 
 NO_LANGUAGE, ANY_LANGUAGE = "zxx", "und"  # in ISO 639-2: no linguistic content, undetermined
 Spans = list[tuple[int, int]]  # start and end of each word, in characters
+OF_SEVERAL_SCRIPTS = {"Zyyy", "Zinh", "Zzzz"}  # in Unicode: common, inherited, unknown
 LETTER_RUN = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 
 
@@ -40,23 +41,24 @@ def direction(code: str) -> str:
 
 
 def scripts_of(text: str) -> set[str]:
-    """The scripts of the letters in a text, by their Unicode codes, such as Latn and Thai."""
+    """Return the scripts of the letters in a text by their Unicode codes.
+
+    Example:
+        >>> sorted(scripts_of("ház, บ้าน 12"))
+        ['Latn', 'Thai']
+    """
     from fontTools.unicodedata import script
 
-    return {script(character) for character in text if character.isalpha()} - {
-        "Zyyy",
-        "Zinh",
-        "Zzzz",
-    }
+    return {script(letter) for letter in text if letter.isalpha()} - OF_SEVERAL_SCRIPTS
 
 
 def letter_runs(text: str) -> Spans:
-    """Words of a language that writes spaces: runs of letters, combining marks and digits."""
+    """Find words of a language with spaces: runs of letters, combining marks and digits."""
     return [match.span() for match in LETTER_RUN.finditer(text)]
 
 
 def thai_words(text: str) -> Spans:
-    """Thai words by the dictionary-based segmenter `newmm` of pythainlp (maximal matching)."""
+    """Find Thai words by the dictionary-based segmenter `newmm` of pythainlp (maximal matching)."""
     from pythainlp.tokenize import word_tokenize
 
     spans, start = [], 0
@@ -72,7 +74,7 @@ BY_SPACES = ("letter runs", letter_runs)
 
 
 def word_spans(text: str, language: str) -> Spans:
-    """Where the words of a text are, in characters, by the language's segmenter.
+    """Return where the words of a text are, in characters, by the language's segmenter.
 
     Example:
         >>> word_spans("Jó napot!", "hu")

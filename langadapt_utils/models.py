@@ -83,9 +83,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
     except (OSError, ValueError, ImportError) as error:
-        raise ModelError(
-            f"{folder} has no tokenizer that `transformers` can load: {brief(error)}"
-        ) from error
+        message = f"{folder} has no tokenizer that `transformers` can load: {brief(error)}"
+        raise ModelError(message) from error
     if not tokenizer.is_fast:
         raise ModelError(
             f"the tokenizer in {folder} ({type(tokenizer).__name__}) is not a fast one: convert it "
@@ -111,12 +110,12 @@ def longest_context(model: PreTrainedModel) -> int:
 
 def parameter_count(folder: Path) -> int:
     """Count the parameters of a saved model, read from the headers of its safetensors files."""
+    from safetensors import safe_open
+
     total = 0
     for path in folder.glob("*.safetensors"):
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        header.pop("__metadata__", None)
-        total += sum(math.prod(tensor["shape"]) for tensor in header.values())
+        with safe_open(path, framework="np") as file:
+            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     if not total:
         raise SourceError(
             f"{folder} holds no .safetensors file: convert the model with `save_pretrained` first"

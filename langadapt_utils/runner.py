@@ -4,12 +4,13 @@ first failure.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
+import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ def open_run(stage: str, namespace: Mapping[str, Any]) -> Workspace:
         RecipeError: a parameter is unknown or has the wrong type.
         WorkspaceError: the stage before has not been done, and `build_missing` does not ask for it.
     """
-    for name in set(_injected(namespace)) - PARAMETERS.keys():
+    cells = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters")]
+    injected = {name for cell in cells for name in re.findall(r"^(\w+) =", cell, re.MULTILINE)}
+    for name in injected - PARAMETERS.keys():  # papermill does not check them itself
         raise RecipeError(f"parameter '{name}' is unknown: use one of {', '.join(PARAMETERS)}")
     for name, kind in PARAMETERS.items():
         if not isinstance(namespace[name], kind):
@@ -132,14 +135,13 @@ def lock_path(folder: Path) -> Path:
 def expected_time(recipe: Recipe, parameters: int, stages: Sequence[str]) -> str:
     """Return how long the stages will take on this machine, as a sentence."""
     precision = hardware.native_precision(recipe.training.precision)
-    seconds = OVERHEAD_SECONDS * len(stages) / len(STAGES)
+    tokens = 0
     if "04_training" in stages:
-        swept = len(recipe.mixture.sweep) * recipe.mixture.sweep_tokens
-        seconds += hardware.estimate_training_time(
-            parameters, recipe.trained_tokens + swept, precision
-        )
+        tokens += recipe.trained_tokens + len(recipe.mixture.sweep) * recipe.mixture.sweep_tokens
     if "05_evaluation" in stages and recipe.profile_name != "smoke":
-        seconds += hardware.estimate_training_time(parameters, MEASURED_TOKENS // 3, precision)
+        tokens += MEASURED_TOKENS // 3
+    seconds = OVERHEAD_SECONDS * len(stages) / len(STAGES)
+    seconds += hardware.estimate_training_time(parameters, tokens, precision) if tokens else 0
     machine = f"{hardware.usable_cores()} cores of {hardware.processor_name()}"
     if hardware.device().type == "cuda":
         machine = str(hardware.describe()["device"])
@@ -157,19 +159,12 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
     executed.parent.mkdir(exist_ok=True)
     beside = executed.with_name(f".{notebook.stem}.partial.ipynb")
     failed = executed.with_suffix(".failed.ipynb")
+    options = {"kernel_name": "python3", "progress_bar": False, "start_timeout": 120}
+    options |= {"cwd": notebook.parent, "extra_arguments": ["--log-level=ERROR"]}  # no notices
     began = time.monotonic()
     with _following(run.folder / "log.jsonl", progress):
         try:
-            papermill.execute_notebook(
-                notebook,
-                beside,
-                parameters=_parameters(run),
-                cwd=notebook.parent,
-                kernel_name="python3",
-                progress_bar=False,
-                start_timeout=120,
-                extra_arguments=["--log-level=ERROR"],  # not its notice about local sockets
-            )
+            papermill.execute_notebook(notebook, beside, _parameters(run), **options)
         except DeadKernelError as error:
             raise StageFailed(
                 f"{notebook.name} stopped: its kernel died, probably for lack of memory; lower "
@@ -203,42 +198,26 @@ def _without_widget_state(path: Path) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-class _following:
-    """While the block runs, hand every new record of a log to `progress`."""
+@contextmanager
+def _following(path: Path, progress: Progress) -> Iterator[None]:
+    """Give every record that a log gets to `progress` while the block runs."""
+    over, start = threading.Event(), path.stat().st_size if path.exists() else 0
+    thread = threading.Thread(target=_follow, args=(path, start, progress, over), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
-    def __init__(self, path: Path, progress: Progress) -> None:
-        self._path, self._progress, self._over = path, progress, threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
 
-    def __enter__(self) -> None:
-        self._position = self._path.stat().st_size if self._path.exists() else 0
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _follow(self) -> None:
-        while not self._over.wait(0.5):
-            if not self._path.exists():
-                continue
-            with self._path.open("rb") as file:
-                file.seek(self._position)
+def _follow(path: Path, position: int, progress: Progress, over: threading.Event) -> None:
+    """Read the whole lines of a growing file from a position on, twice per second."""
+    while not over.wait(0.5):
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(position)
                 for line in file:
-                    if not line.endswith(b"\n"):
-                        break
-                    self._position += len(line)
-                    self._progress(json.loads(line))
-
-
-def _injected(namespace: Mapping[str, Any]) -> list[str]:
-    """Names that papermill injected; it does not check them itself."""
-    cells = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters")]
-    return [
-        target.id
-        for cell in cells
-        for line in ast.parse(cell).body
-        if isinstance(line, ast.Assign)
-        for target in line.targets
-        if isinstance(target, ast.Name)
-    ]
+                    if line.endswith(b"\n"):  # the last may be half written
+                        position += len(line)
+                        progress(json.loads(line))

@@ -37,15 +37,13 @@ class Span:
 
 @cache
 def byte_alphabet() -> dict[str, int]:
-    """The character that stands for each byte in byte-level vocabularies (the convention of GPT-2).
+    """Return the byte of each character of byte-level vocabularies (the convention of GPT-2).
 
     Printable Latin-1 characters stand for themselves; the other bytes are numbered from U+0100 on.
     """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(b): b for b in printable} | {
-        chr(0x100 + index): b for index, b in enumerate(others)
-    }
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    return {character: byte for byte, character in bytes_to_unicode().items()}
 
 
 @cache
@@ -59,13 +57,13 @@ def _bytes() -> dict[int, str]:
 
 
 def is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Whether the vocabulary is written in the byte alphabet, as of GPT-2, Llama 3 and Qwen."""
+    """Return whether a vocabulary is written in the byte alphabet, as of GPT-2 and Llama 3."""
     backend = tokenizer.backend_tokenizer
     return "ByteLevel" in f"{backend.pre_tokenizer!r} {backend.decoder!r}"
 
 
 def surface_bytes(surface: str, *, byte_level: bool = True) -> bytes:
-    """The bytes that a token of a vocabulary stands for.
+    """Return the bytes that a token of a vocabulary stands for.
 
     Args:
         surface: the token as the vocabulary writes it.
@@ -88,7 +86,7 @@ def surface_bytes(surface: str, *, byte_level: bool = True) -> bytes:
 
 
 def bytes_surface(raw: bytes) -> str:
-    """Bytes as a byte-level vocabulary writes them.
+    """Return bytes as a byte-level vocabulary writes them.
 
     Example:
         >>> bytes_surface(" ház".encode())
@@ -98,31 +96,35 @@ def bytes_surface(raw: bytes) -> str:
 
 
 def words_as_surfaces(words: Iterable[str]) -> list[str]:
-    """Words as a byte-level vocabulary writes them; all at once, which is much faster than one by
-    one.
+    """Return words as a byte-level vocabulary writes them: together, which is much faster.
+
+    Example:
+        >>> words_as_surfaces(["ház", " ló"])
+        ['hÃ¡z', 'ĠlÃ³']
     """
     joined = bytes_surface(NEVER.join(word.encode() for word in words))
     return joined.split(bytes_surface(NEVER)) if joined else []
 
 
 def surfaces_as_words(surfaces: Iterable[str]) -> list[str]:
-    """Surfaces of a byte-level vocabulary as text, without bytes that are no character; all at
-    once.
+    """Return tokens of a byte-level vocabulary as text, without bytes that are no character.
+
+    Example:
+        >>> surfaces_as_words(["hÃ¡z", "ĠlÃ³"])
+        ['ház', ' ló']
     """
     joined = surface_bytes(bytes_surface(NEVER).join(surfaces))
     return [raw.decode("utf-8", "ignore") for raw in joined.split(NEVER)] if joined else []
 
 
 def readable(tokenizer: PreTrainedTokenizerFast, token: int | str) -> str:
-    """A token, by its id or its surface, as text; bytes that are no character by themselves as
-    ⟨E0⟩.
-    """
+    """Return a token, by its id or as the vocabulary writes it, as text; partial bytes as ⟨E0⟩."""
     surface = tokenizer.convert_ids_to_tokens(token) if isinstance(token, int) else token
     return bytes_as_text(surface_bytes(surface, byte_level=is_byte_level(tokenizer)))
 
 
 def bytes_as_text(raw: bytes) -> str:
-    """Bytes as text; those that are no character by themselves as ⟨E0⟩.
+    """Return bytes as text; those that are no character by themselves as ⟨E0⟩.
 
     Example:
         >>> bytes_as_text(b"h\\xc3\\xa1z\\xe0")
@@ -132,7 +134,7 @@ def bytes_as_text(raw: bytes) -> str:
 
 
 def vocabulary_bytes(tokenizer: PreTrainedTokenizerFast) -> dict[int, bytes]:
-    """The bytes that each id of a tokenizer stands for; special tokens are left out."""
+    """Return the bytes of each id of a tokenizer; special tokens are left out."""
     byte_level, special = is_byte_level(tokenizer), tokenizer.added_tokens_decoder
     return {
         index: surface_bytes(surface, byte_level=byte_level)
@@ -142,9 +144,7 @@ def vocabulary_bytes(tokenizer: PreTrainedTokenizerFast) -> dict[int, bytes]:
 
 
 def byte_lengths(tokenizer: PreTrainedTokenizerFast) -> npt.NDArray[np.int64]:
-    """Bytes that each id of a tokenizer stands for, of shape (highest id + 1,); 0 for special
-    ones.
-    """
+    """Count the bytes of each id of a tokenizer, of shape (highest id + 1,); 0 if special."""
     lengths = np.zeros(max(tokenizer.get_vocab().values()) + 1, dtype=np.int64)
     for index, raw in vocabulary_bytes(tokenizer).items():
         lengths[index] = len(raw)
@@ -152,7 +152,7 @@ def byte_lengths(tokenizer: PreTrainedTokenizerFast) -> npt.NDArray[np.int64]:
 
 
 def token_spans(tokenizer: PreTrainedTokenizerFast, text: str) -> list[Span]:
-    """The tokens of a text and the bytes each covers; together they cover every byte once.
+    """Return the tokens of a text and the bytes each covers; they cover every byte once.
 
     Byte-level tokens carry their length in themselves. For other tokenizers, whose tokens end at
     characters, a token covers what lies between its end and the end of the one before.
@@ -174,8 +174,9 @@ def token_spans(tokenizer: PreTrainedTokenizerFast, text: str) -> list[Span]:
 
 
 def document_start(tokenizer: PreTrainedTokenizerFast) -> int:
-    """The id that stands before a document in training and in measuring: the first that exists of
-    `<|endoftext|>`, the BOS and the EOS token.
+    """Return the id that stands before a document in training and in evaluation.
+
+    It is the first that exists of `<|endoftext|>`, the BOS and the EOS token.
 
     Raises:
         CorpusError: the tokenizer has none of them.
