@@ -1,13 +1,11 @@
-"""What a language costs under a tokenizer: tokens per word, character and byte, parity, continued
-words.
-"""
+"""What a language costs under a tokenizer: fertility, parity, words that are cut."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import accumulate, cycle, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +14,7 @@ from .display.html import TOKEN_COLOURS, visible_piece
 from .errors import CorpusError
 from .files import read_json
 from .languages import BY_SPACES, SEGMENTERS, language_name, word_spans
-from .tokens import token_spans
+from .tokens import Span, token_spans
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,13 +29,13 @@ class FertilityReport:
     """Fertility of tokenizers over languages.
 
     Attributes:
-        table: a row for each tokenizer and language, with the columns `tokens`, `words`,
+        table: one row per tokenizer and language, with the columns `tokens`, `words`,
             `characters`, `bytes`, `tokens_per_word` (fertility; Ács 2019), `tokens_per_character`,
             `tokens_per_byte`, `parity` (tokens over those of English for the same sentences; Petrov
             et al., arXiv 2305.15425; empty where the texts are not translations), `continued_words`
             (share of words that two or more tokens touch; Rust et al. 2021), `single_token_words`
             (share that is exactly one token; arXiv 2510.09947), `segmenter`.
-        sentences: how many texts were measured in each language.
+        sentences: number of texts measured in each language.
     """
 
     table: pd.DataFrame
@@ -107,6 +105,7 @@ def measure_fertility(
 def _count(
     tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], language: str
 ) -> dict[str, int | str]:
+    """Count tokens, words, characters and bytes of texts, and the words that tokens cut."""
     tokens = words = continued = 0
     encode = tokenizer.backend_tokenizer.encode_batch
     encodings = encode(list(texts), add_special_tokens=False)
@@ -115,14 +114,10 @@ def _count(
         tokens += len(encoding.ids)
         words += len(spans)
         continued += sum(touching > 1 for touching in tokens_touching(spans, encoding.offsets))
-    return {
-        "tokens": tokens,
-        "words": words,
-        "characters": sum(map(len, texts)),
-        "bytes": sum(len(text.encode()) for text in texts),
-        "continued": continued,
-        "segmenter": SEGMENTERS.get(language, BY_SPACES)[0],
-    }
+    characters, size = sum(map(len, texts)), sum(len(text.encode()) for text in texts)
+    segmenter = SEGMENTERS.get(language, BY_SPACES)[0]
+    counts = {"tokens": tokens, "words": words, "characters": characters, "bytes": size}
+    return {**counts, "continued": continued, "segmenter": segmenter}
 
 
 def tokens_touching(words: Spans, tokens: Spans) -> list[int]:
@@ -154,7 +149,7 @@ UNITS = {
 
 
 def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = None) -> Axes:
-    """Plot one measure of fertility, a bar for each language and tokenizer."""
+    """Plot one measure of fertility, one bar per language and tokenizer."""
     ax = ax or new_axes(rows=len(report.table))
     rows = report.table.iloc[::-1]
     names = [f"{language_name(row.language)}, {row.tokenizer}" for row in rows.itertuples()]
@@ -163,7 +158,7 @@ def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = No
     ax.bar_label(bars, fmt="{:.2f}", padding=3)
     ax.set_xlabel(UNITS[column])
     ax.set_xlim(0, max(rows[column]) * 1.15)
-    return finish(ax, _finding(report, column), note=f"{report.sentences} texts a language")
+    return finish(ax, _finding(report, column), note=f"{report.sentences} texts per language")
 
 
 def _finding(report: FertilityReport, column: str) -> str:
@@ -187,29 +182,30 @@ def plot_bytes(
 
     Args:
         tokenizer: what cuts the words.
-        words: one for each language, by code.
+        words: one per language, by code.
         ax: to draw into.
     """
     ax = ax or new_axes(rows=3 * len(words))
-    counts = {}
-    for row, (code, word) in enumerate(words.items()):
-        spans, raw, place = token_spans(tokenizer, word), word.encode(), 0
-        counts[code] = len(spans)
-        for letter in word:
-            size = len(letter.encode())
-            text = visible_piece(letter.encode())
-            box(ax, place, place + size, row, text, "#f2f2f2", fontsize=11)
-            place += size
-        for span, colour in zip(spans, cycle(TOKEN_COLOURS)):
-            text = visible_piece(raw[span.start : span.end])
-            box(ax, span.start, span.end, row + 0.36, text, colour, fontsize=8)
-        counted = f"letters {len(word)}, bytes {len(raw)}, tokens {len(spans)}"
-        label = f"{language_name(code)}: {counted}"
-        ax.text(0, row - 0.08, label, fontsize=9, color=colour_of(code))
+    spans = {code: token_spans(tokenizer, word) for code, word in words.items()}
+    for line, (code, word) in enumerate(words.items()):
+        _draw_word(ax, line, word, spans[code])
+        counts = f"letters {len(word)}, bytes {len(word.encode())}, tokens {len(spans[code])}"
+        label = f"{language_name(code)}: {counts}"
+        ax.text(0, line - 0.08, label, fontsize=9, color=colour_of(code))
     ax.set_xlim(-0.02, max(len(word.encode()) for word in words.values()) + 0.02)
     ax.set_ylim(len(words) - 0.15, -0.35)
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
     ax.set_xlabel("bytes in UTF-8: letters above, tokens below")
-    said = ", ".join(f"{count} in {language_name(code)}" for code, count in counts.items())
-    return finish(ax, f"Tokens that one word takes: {said}")
+    named = ", ".join(f"{len(spans[code])} in {language_name(code)}" for code in words)
+    return finish(ax, f"Tokens that one word takes: {named}")
+
+
+def _draw_word(ax: Axes, line: int, word: str, spans: Sequence[Span]) -> None:
+    """Draw the letters of a word as boxes as wide as their bytes, its tokens in colours below."""
+    raw, ends = word.encode(), [0, *accumulate(len(letter.encode()) for letter in word)]
+    for letter, (start, end) in zip(word, pairwise(ends), strict=True):
+        box(ax, start, end, line, visible_piece(letter.encode()), "#f2f2f2", fontsize=11)
+    for span, colour in zip(spans, cycle(TOKEN_COLOURS)):
+        text = visible_piece(raw[span.start : span.end])
+        box(ax, span.start, span.end, line + 0.36, text, colour, fontsize=8)

