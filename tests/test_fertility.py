@@ -1,4 +1,6 @@
 import math
+import re
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,9 +11,19 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from langadapt_utils.corpus.corpus import Corpus
+from langadapt_utils.display.html import show
 from langadapt_utils.errors import CorpusError
-from langadapt_utils.fertility import FertilityReport, measure_fertility, tokens_touching
+from langadapt_utils.fertility import (
+    UNITS,
+    FertilityReport,
+    measure_fertility,
+    plot_bytes,
+    plot_fertility,
+    tokens_touching,
+)
 from langadapt_utils.languages import word_spans
+from langadapt_utils.vocabulary.change import VocabularyChange
 
 
 @pytest.fixture
@@ -109,3 +121,41 @@ def test_touching_tokens_are_counted_like_overlaps(words: list[int], tokens: lis
     assert tokens_touching(left, right) == [
         sum(a < end and start < b for a, b in right) for start, end in left
     ]
+
+
+@pytest.fixture(scope="module")
+def report(
+    tokenizer: PreTrainedTokenizerFast, change: VocabularyChange, corpora: dict[str, Corpus]
+) -> FertilityReport:
+    texts, _ = corpora["hu"].measuring_texts()
+    return measure_fertility({"base": tokenizer, "adapted": change.tokenizer}, texts)
+
+
+@pytest.mark.parametrize("column", UNITS)
+def test_a_fertility_figure_states_the_numbers_it_shows(
+    column: str, report: FertilityReport
+) -> None:
+    ax = plot_fertility(report, column)
+    assert "Hungarian" in ax.get_title(loc="left").replace(
+        "\n", " "
+    ) and ax.get_xlabel().startswith(UNITS[column])
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx(
+        list(report.table[column].iloc[::-1])
+    )
+
+
+def test_words_are_drawn_byte_by_byte_in_letters_of_any_script(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    words = {"en": "language", "hu": "nyelvű", "th": "น้ำ"}
+    ax = plot_bytes(tokenizer, words)
+    counts = [len(tokenizer.tokenize(word)) for word in words.values()]
+    title = ax.get_title(loc="left").replace("\n", " ")
+    assert list(map(int, re.findall(r"\d+", title))) == counts
+    assert len(ax.patches) == sum(map(len, words.values())) + sum(counts)
+    assert sum(bar.get_width() for bar in ax.patches) == 2 * sum(
+        len(word.encode()) for word in words.values()
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as a letter that no font has
+        show(ax)

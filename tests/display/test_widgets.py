@@ -1,84 +1,49 @@
 """Controls answer, show errors in place, and have a static twin."""
 
-import pandas as pd
 import pytest
-from transformers import PreTrainedTokenizerFast
 
-from langadapt_utils.display.widgets import Interactive
-from langadapt_utils.tokens import token_spans
-from langadapt_utils.vocabulary import views
-from langadapt_utils.vocabulary.change import VocabularyChange
-from langadapt_utils.vocabulary.sizes import VocabularySizes
-from langadapt_utils.vocabulary.views import TokenFacts, token_explorer, vocabulary_size_widget
-
-SAMPLES = {"hu": "A régi híd előtt", "en": "In front of the old bridge"}
+from langadapt_utils.display.widgets import Interactive, evenly_spread, listed, new_slider
 
 
-@pytest.fixture
-def explorer(tokenizer: PreTrainedTokenizerFast, change: VocabularyChange) -> Interactive:
-    return token_explorer(
-        {"base": TokenFacts(tokenizer), "adapted": TokenFacts(change.tokenizer, change)}, SAMPLES
-    )
+def halves(slider: object) -> str:
+    return f"half is {10 / slider.value}"  # type: ignore[attr-defined]
 
 
-def test_the_explorer_follows_what_is_picked_and_typed(
-    explorer: Interactive, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    chosen, typed, cost, answer = explorer.controls.children
-    assert "times English" in answer.value and f"{len(SAMPLES['hu'])} characters" in answer.value
-    chosen.value = "en"
-    assert typed.value == SAMPLES["en"] and "times English" not in answer.value
-    typed.value = "ภาษาไทย 🙂"
-    assert chosen.value == views.YOURS and "<td" in answer.value and 'lang=""' in answer.value
-    assert f">{len(token_spans(tokenizer, typed.value))}</td>" in answer.value
-    before = answer.value
-    cost.value = 9.0
-    assert answer.value != before
-    typed.value = ""
-    assert "0 characters" in answer.value
-
-
-def test_texts_that_are_no_translations_have_no_parity(tokenizer: PreTrainedTokenizerFast) -> None:
-    *_, answer = token_explorer(
-        {"base": TokenFacts(tokenizer)}, SAMPLES, parallel=False
-    ).controls.children
-    assert "times English" not in answer.value
-
-
-def test_an_error_is_shown_in_place(explorer: Interactive, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object, **__: object) -> str:
-        raise ValueError("no <such> text")
-
-    monkeypatch.setattr("langadapt_utils.vocabulary.views.explore_html", broken)
-    _, typed, _, answer = explorer.controls.children
-    typed.value = "x"
-    assert '<p role="alert"><b>ValueError</b>: no &lt;such&gt; text</p>' in answer.value
-
-
-def test_the_twin_says_the_same_and_is_hidden_by_the_live_control(explorer: Interactive) -> None:
-    *_, answer = explorer.controls.children
-    hidden, _, shown = answer.value.partition("</style>")
-    name = hidden.removeprefix("<style>#").removesuffix("{display:none}")
-    assert str(explorer.twin).startswith(f'<div id="{name}">') and shown in str(explorer.twin)
-    assert f"{len(SAMPLES['en'])} characters" in str(explorer.twin)
-
-
-def test_the_slider_counts_the_readers_own_sentence(
-    tokenizer: PreTrainedTokenizerFast, change: VocabularyChange
-) -> None:
-    numbers = list(change.curve)
-    table = pd.DataFrame({"new_tokens": numbers, "tokens": list(change.curve.values())})
-    table = table.assign(parity=1.0, saved=0.5, megabytes=1.0, compute_per_token=1.0, speed=1.0)
-    sizes = VocabularySizes(table, numbers[-1], "hu", 3)
-    base, adapted = TokenFacts(tokenizer), TokenFacts(change.tokenizer, change)
-    typed, slider, answer = vocabulary_size_widget(
-        sizes, base, adapted, text=SAMPLES["hu"]
-    ).controls.children
-    before, after = (len(token_spans(one, SAMPLES["hu"])) for one in (tokenizer, change.tokenizer))
-    assert f"<b>{after} tokens</b> instead of {before}" in answer.value and after < before
+def test_an_answer_follows_its_control_and_an_error_is_shown_in_place() -> None:
+    slider = new_slider("number", [0, 1, 4], 1)
+    *_, below = Interactive([slider], lambda: halves(slider), "twin").controls.children
+    assert below.value.endswith("half is 10.0")
+    slider.value = 4
+    assert below.value.endswith("half is 2.5")
     slider.value = 0
-    assert f"<b>{before} tokens</b> instead of {before}" in answer.value
-    typed.value = "x"
-    assert "<b>1 tokens</b> instead of 1" in answer.value
-    typed.value = " "
-    assert "Your text" not in answer.value
+    assert '<p role="alert"><b>ZeroDivisionError</b>: ' in below.value
+    slider.value = 1
+    assert below.value.endswith("half is 10.0")
+
+
+def test_only_observed_controls_are_answered() -> None:
+    first, second = new_slider("first", [1, 2], 1), new_slider("second", [1, 2], 1)
+    shown = Interactive([first, second], lambda: halves(first), "twin", observed=[second])
+    *_, below = shown.controls.children
+    first.value = 2
+    assert below.value.endswith("half is 10.0")
+    second.value = 2
+    assert below.value.endswith("half is 5.0")
+
+
+def test_the_live_control_hides_its_twin() -> None:
+    shown = Interactive([], lambda: "live", "<b>a twin</b>")
+    (below,) = shown.controls.children
+    name = below.value.removeprefix("<style>#").removesuffix("{display:none}</style>live")
+    assert str(shown.twin) == f'<div id="{name}"><b>a twin</b></div>'
+    other = Interactive([], lambda: "live", "another twin")
+    assert name not in str(other.twin)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 8, 9, 50])
+def test_a_twin_shows_at_most_eight_answers_with_both_ends(count: int) -> None:
+    options = list(range(count))
+    chosen = evenly_spread(options)
+    assert len(chosen) == min(8, count) and chosen == sorted(set(chosen))
+    assert chosen[:1] == options[:1] and chosen[-1:] == options[-1:]
+    assert listed(["a", "<b>b</b>"]) == "<ul><li>a</li><li><b>b</b></li></ul>"
