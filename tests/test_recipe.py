@@ -51,7 +51,7 @@ def test_a_written_recipe_is_read_back_the_same(name: str, tmp_path: Path) -> No
         ({"language": "th"}, "parameter 'language' is unknown"),
     ],
 )
-def test_a_wrong_knob_is_refused_in_one_sentence(
+def test_a_wrong_option_is_refused_in_one_sentence(
     overrides: dict[str, object], sentence: str
 ) -> None:
     with pytest.raises(RecipeError) as error:
@@ -109,7 +109,7 @@ def test_an_override_without_a_value_is_refused() -> None:
         parse_override("mixture.english_share")
 
 
-def test_the_name_of_a_run_says_when_knobs_differ() -> None:
+def test_the_name_of_a_run_says_when_options_differ() -> None:
     plain, other = Recipe.profile("cpu"), Recipe.profile("cpu", overrides={"vocabulary.tokens": 7})
     assert plain.name == "hu-cpu" and other.name.startswith("hu-cpu-")
     assert plain.differences(other) == {"vocabulary.tokens": (plain.vocabulary.tokens, 7)}

@@ -206,7 +206,7 @@ def test_the_log_has_a_record_a_line(run: Workspace) -> None:
     assert [record["stage"] for record in records] == ["04_training", "05_evaluation"]
 
 
-def test_knobs_of_speed_may_change_on_the_way(tmp_path: Path) -> None:
+def test_options_of_speed_may_change_on_the_way(tmp_path: Path) -> None:
     first = Recipe.profile("smoke")
     Workspace(tmp_path / "run", first)
     other = Recipe.profile(
@@ -221,7 +221,7 @@ def test_knobs_of_speed_may_change_on_the_way(tmp_path: Path) -> None:
         )
 
 
-def test_progress_is_told_in_words() -> None:
+def test_progress_is_said_in_words() -> None:
     bits = {"target": 2.5, "en": 0.875}
     record = {
         "step": 5,

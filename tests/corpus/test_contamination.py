@@ -62,7 +62,7 @@ def with_training_text(corpus: Corpus, language: str, text: str) -> Corpus:
     return dataclasses.replace(corpus, train=corpus.train | {language: documents})
 
 
-def test_the_built_in_corpus_has_no_leak(corpora: dict[str, Corpus]) -> None:
+def test_the_built_in_corpus_is_not_contaminated(corpora: dict[str, Corpus]) -> None:
     for language, corpus in corpora.items():
         table = check_contamination(corpus)
         assert (
@@ -73,21 +73,21 @@ def test_the_built_in_corpus_has_no_leak(corpora: dict[str, Corpus]) -> None:
 
 def test_a_held_out_document_in_the_training_text_is_named(corpora: dict[str, Corpus]) -> None:
     held = corpora["hu"].heldout["hu"][3]
-    leaking = with_training_text(
+    contaminated = with_training_text(
         corpora["hu"], "hu", f"Egy új gyűjtemény. {held['text'].upper()} Vége."
     )
     with pytest.raises(
         CorpusError,
         match=rf"'{held['id']}' of the held-out documents \(hu\) is in the training text",
     ):
-        check_contamination(leaking)
+        check_contamination(contaminated)
 
 
 def test_an_item_in_the_training_text_is_named(corpora: dict[str, Corpus]) -> None:
     item = max(load_items("cloze", "th"), key=lambda item: len(item["context"]))
-    leaking = with_training_text(corpora["th"], "th", f"{item['context']} {item['target']}")
+    contaminated = with_training_text(corpora["th"], "th", f"{item['context']} {item['target']}")
     with pytest.raises(CorpusError, match=rf"'{item['id']}' of the items: cloze \(th\)"):
-        check_contamination(leaking)
+        check_contamination(contaminated)
 
 
 def test_a_short_item_is_looked_for_whole(corpora: dict[str, Corpus]) -> None:
@@ -97,7 +97,7 @@ def test_a_short_item_is_looked_for_whole(corpora: dict[str, Corpus]) -> None:
         check_contamination(with_training_text(corpora["th"], "th", f"ก่อน {item['good']} หลัง"))
 
 
-def test_leaks_of_ones_own_text_stop_or_are_left_out(
+def test_copies_in_ones_own_text_stop_or_are_dropped(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     path = tmp_path_factory.mktemp("text") / "mine.txt"

@@ -1,11 +1,6 @@
-import bz2
-import gzip
-import hashlib
 import json
-import lzma
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -81,56 +76,6 @@ def test_domains_of_one_document_are_pooled() -> None:
     assert (len(train), len(heldout)) == (40, 10)
 
 
-@pytest.mark.parametrize("compress", [None, gzip, lzma, bz2], ids=["plain", "gz", "xz", "bz2"])
-def test_a_text_file_has_a_document_a_paragraph(compress: object, write: Write) -> None:
-    name = {None: "own.txt", gzip: "own.txt.gz", lzma: "own.txt.xz", bz2: "own.txt.bz2"}[compress]
-    content = TWO if compress is None else compress.compress(TWO)  # type: ignore[attr-defined]
-    documents = read_documents(str(write(name, content)), "hu")
-    assert [text.strip() for text in documents["text"]] == [
-        part.strip() for part in TWO.decode().split("\n\n")
-    ]
-
-
-def test_jsonl_and_parquet_give_text_and_domain(write: Write, tmp_path: Path) -> None:
-    documents = read_documents(str(write("own.jsonl", LINES)), "hu")
-    assert documents["text"][:] == ["egy", "kettő"] and documents["domain"][:] == ["a", "b"]
-    datasets.Dataset.from_dict({"text": ["egy", "két"]}).to_parquet(tmp_path / "own.parquet")
-    assert read_documents(str(tmp_path / "own.parquet"), "hu")["text"][:] == ["egy", "két"]
-
-
-def test_a_folder_is_read_whole(write: Write, tmp_path: Path) -> None:
-    write("texts/a.txt", b"one\n")
-    write("texts/deep/b.jsonl", LINES)
-    write("texts/picture.png", b"\x89PNG")
-    assert sorted(
-        text.strip() for text in read_documents(str(tmp_path / "texts"), "hu")["text"]
-    ) == [
-        "egy",
-        "kettő",
-        "one",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "sentence"),
-    [
-        ("empty.txt", b"", "is empty"),
-        ("blank.txt", b" \n\n \n", "has no text in it"),
-        ("latin2.txt", "árvíztűrő tükörfúrógép".encode("latin2"), "is not UTF-8"),
-        ("latin2.jsonl", '{"text": "tűrő"}'.encode("latin2"), "is not UTF-8"),
-        ("other.jsonl", b'{"body": "x"}\n', "has no field 'text', only body"),
-        ("broken.jsonl", b'{"text": "x"\n', "broken.jsonl"),
-        ("notes.docx", b"PK", "is not text langadapt can read"),
-    ],
-)
-def test_text_that_cannot_be_used_is_refused(
-    name: str, content: bytes, sentence: str, write: Write
-) -> None:
-    with pytest.raises(CorpusError) as error:
-        read_documents(str(write(name, content)), "hu")
-    assert sentence in str(error.value) and "\n" not in str(error.value)
-
-
 def test_files_of_one_name_keep_their_documents_apart(write: Write, tmp_path: Path) -> None:
     for folder in "abcdefgh":
         write(f"texts/{folder}/part.txt", f"document {folder}".encode())
@@ -156,13 +101,6 @@ def test_a_code_that_is_also_a_field_is_no_language() -> None:
         read_documents(BUILT_IN, "id")
 
 
-def test_a_missing_file_and_an_unknown_language_are_refused() -> None:
-    with pytest.raises(CorpusError, match="does not exist"):
-        read_documents("/no/such/file.txt", "hu")
-    with pytest.raises(CorpusError, match="no text in 'fi'"):
-        read_documents(BUILT_IN, "fi")
-
-
 def test_a_single_document_cannot_be_split(write: Write) -> None:
     path = write("one.txt", b"one document\n")
     with pytest.raises(CorpusError, match="too few to hold out"):
@@ -178,101 +116,6 @@ def test_a_text_that_occurs_twice_is_on_one_side_only(write: Write) -> None:
     texts = [*corpus.train["fi"]["text"], *corpus.heldout["fi"]["text"]]
     assert len(texts) == 10
     assert corpus.measuring_texts()[1] is False
-
-
-def test_a_hub_data_set_is_loaded_by_name_config_and_revision(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked = []
-
-    def fake(
-        repository: str, config: str | None, *, split: str, revision: str | None
-    ) -> datasets.Dataset:
-        asked.append((repository, config, split, revision))
-        return datasets.Dataset.from_dict({"text": ["egy", "kettő"]})
-
-    monkeypatch.setattr(datasets, "load_dataset", fake)
-    assert read_documents("hub:org/texts:hun@v2", "hu")["text"][:] == ["egy", "kettő"]
-    assert asked == [("org/texts", "hun", "train", "v2")]
-
-
-def test_no_more_of_a_hub_data_set_is_read_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = []
-
-    def rows() -> Iterator[dict[str, str]]:
-        for number in range(1_000_000):
-            read.append(number)
-            yield {"text": "x" * 1_000, "url": f"https://example.org/{number}"}
-
-    def fake(*_: object, streaming: bool, **__: object) -> Iterator[dict[str, str]]:
-        assert streaming
-        return rows()
-
-    monkeypatch.setattr(datasets, "load_dataset", fake)
-    assert len(read_documents("hub:org/large", "hu", max_megabytes=0.02)) == len(read) == 20
-
-
-@pytest.mark.parametrize("name", ["long.txt", "long.jsonl"])
-def test_the_beginning_of_a_file_is_enough(name: str, write: Write) -> None:
-    texts = [f"{number} " + "word " * 200 for number in range(100)]
-    lines = (
-        [json.dumps({"text": text}) for text in texts]
-        if name.endswith("jsonl")
-        else [f"{t}\n" for t in texts]
-    )
-    path = write(name, "\n".join(lines).encode())
-    some, all_of_it = (
-        list(read_documents(str(path), "hu", max_megabytes=limit)["text"]) for limit in (0.01, 0.0)
-    )
-    assert 9 <= len(some) <= 11 and some == all_of_it[: len(some)] and len(all_of_it) == 100
-
-
-def test_a_changed_file_changes_the_fingerprint(write: Write) -> None:
-    path = write("own.txt", b"one")
-    recipe = CorpusRecipe(target=[str(path)], english=[BUILT_IN])
-    before = fingerprint(recipe)
-    assert fingerprint(recipe) == before
-    path.write_bytes(b"two")
-    assert fingerprint(recipe) != before
-
-
-def test_a_large_file_is_read_again_only_when_it_changed(
-    write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every stage asks whether the text is still the same; gigabytes must not be read each time."""
-    path = write("large.txt", b"word " * 50_000)
-    recipe = CorpusRecipe(target=[str(path)], english=[str(path)])
-    read, digest = [], hashlib.file_digest
-    monkeypatch.setattr(
-        hashlib, "file_digest", lambda file, name: (read.append(file.name), digest(file, name))[1]
-    )
-    before = fingerprint(recipe)
-    assert fingerprint(recipe) == before and len(read) == 1
-    content = bytearray(path.read_bytes())
-    content[125_000] ^= 1
-    path.write_bytes(content)
-    os.utime(path, ns=(0, 12_345))
-    assert fingerprint(recipe) != before and len(read) == 2
-
-
-@pytest.mark.parametrize("language", ["en", "hu", "th"])
-def test_the_evaluation_items_are_whole_and_balanced(language: str) -> None:
-    choice, cloze, pairs = (load_items(kind, language) for kind in ("choice", "cloze", "pairs"))
-    assert (len(choice), len(cloze), len(pairs)) == (180, 100, 120)
-    for kind in ("cause", "effect", "completion"):
-        labels = [item["label"] for item in choice if item["kind"] == kind]
-        assert labels.count(0) == labels.count(1) == 30
-    assert all(item["target"] for item in cloze) and all(
-        item["good"] != item["bad"] for item in pairs
-    )
-    assert load_items("choice", "fi") == []
-
-
-def test_no_evaluation_item_is_in_the_training_text(corpora: dict[str, Corpus]) -> None:
-    for language, corpus in corpora.items():
-        text = " ".join(corpus.train[language]["text"])
-        assert not [item["id"] for item in load_items("cloze", language) if item["context"] in text]
-        assert not [item["id"] for item in load_items("pairs", language) if item["good"] in text]
 
 
 @pytest.mark.base
