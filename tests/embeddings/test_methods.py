@@ -37,14 +37,14 @@ def whole_mean(old: torch.Tensor, change: VocabularyChange, new: int) -> torch.T
 
 
 def pieces_mean(old: torch.Tensor, change: VocabularyChange, new: int) -> torch.Tensor:
-    return sum(old[i] for i in change.base_pieces[new]) / len(change.base_pieces[new])  # type: ignore[return-value]
+    pieces = change.base_pieces[new]
+    return sum(old[i] for i in pieces) / len(pieces)  # type: ignore[return-value]
 
 
 def by_length(old: torch.Tensor, change: VocabularyChange, new: int) -> torch.Tensor:
-    lengths = [characters(base_bytes(change, i)) for i in change.base_pieces[new]]
-    return sum(old[i] * n for i, n in zip(change.base_pieces[new], lengths, strict=True)) / sum(
-        lengths
-    )  # type: ignore[return-value]
+    lengths = {i: characters(base_bytes(change, i)) for i in change.base_pieces[new]}
+    weighted = sum(old[i] * lengths[i] for i in change.base_pieces[new])
+    return weighted / sum(lengths[i] for i in change.base_pieces[new])  # type: ignore[return-value]
 
 
 def as_long_as_its_script(old: torch.Tensor, change: VocabularyChange, new: int) -> torch.Tensor:

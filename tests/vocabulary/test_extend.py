@@ -164,7 +164,13 @@ def test_special_tokens_outside_of_the_models_vocabulary_stay(
     mode: str, apart: PreTrainedTokenizerFast, corpora: dict[str, Corpus], tmp_path: Path
 ) -> None:
     texts = corpora["hu"].train["hu"]["text"]
-    change = extend_vocabulary(apart, texts, tokens=30, mode=mode, others=english(corpora))  # type: ignore[arg-type]
+    change = extend_vocabulary(
+        apart,
+        texts,
+        tokens=30,
+        mode=mode,  # type: ignore[arg-type]
+        others=english(corpora),
+    )
     assert all("takes at most" in claim for claim in failed(change))
     change.save(tmp_path)
     for name in ("<|begin|>", "<|end|>"):
