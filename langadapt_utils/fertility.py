@@ -7,21 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, cycle, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from transformers import PreTrainedTokenizerFast
 
 from .display.figures import box, colour_of, finish, new_axes
 from .display.html import TOKEN_COLOURS, visible_piece
 from .errors import CorpusError
 from .files import read_json
-from .languages import BY_SPACES, SEGMENTERS, language_name, word_spans
+from .languages import BY_SPACES, SEGMENTERS, Spans, language_name, word_spans
 from .tokens import Span, token_spans
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
-    from transformers import PreTrainedTokenizerFast
-
-    from .languages import Spans
 
 
 @dataclass(frozen=True)
@@ -55,8 +52,6 @@ class FertilityReport:
     @classmethod
     def load(cls, path: Path) -> FertilityReport:
         """Read what `save` wrote."""
-        import pandas as pd
-
         content = read_json(path)
         return cls(pd.DataFrame(content["rows"]), content["sentences"])
 
@@ -77,8 +72,6 @@ def measure_fertility(
     Raises:
         CorpusError: a language has no text, or parallel texts differ in number.
     """
-    import pandas as pd
-
     counts = {language: len(lines) for language, lines in texts.items()}
     if not all(counts.values()) or (parallel and len(set(counts.values())) > 1):
         raise CorpusError(
@@ -127,14 +120,11 @@ def tokens_touching(words: Spans, tokens: Spans) -> list[int]:
         >>> tokens_touching([(0, 4), (5, 9)], [(0, 2), (2, 4), (4, 9)])
         [2, 1]
     """
-    touching, first = [], 0
-    for start, end in words:
-        while first < len(tokens) and tokens[first][1] <= start:
-            first += 1
-        last = first
-        while last < len(tokens) and tokens[last][0] < end:
-            last += 1
-        touching.append(last - first)
+    (starts, ends), (token_starts, token_ends) = (
+        np.array(spans, dtype=np.int64).reshape(-1, 2).T for spans in (words, tokens)
+    )
+    before = np.searchsorted(token_ends, starts, side="right")
+    touching: list[int] = (np.searchsorted(token_starts, ends) - before).tolist()
     return touching
 
 

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 
 def cache_folder() -> Path:
     """Return where fetched files are kept: `LANGADAPT_CACHE`, else the platform's cache folder."""
-    import platformdirs
-
     chosen = os.environ.get("LANGADAPT_CACHE")
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("langadapt"))
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.stats import binomtest, norm, t
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-    import pandas as pd
-
-    Numbers = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
 # Units of an interval: the range of fewer holds the middle of all too rarely, of five in 94 % of
@@ -60,8 +59,6 @@ def relative_change(before: Numbers, after: Numbers, *, resamples: int, seed: in
 
 def wilson(correct: int, items: int) -> Interval:
     """Return a fraction of correct answers with Wilson's 95 % interval (Wilson 1927)."""
-    from scipy.stats import binomtest
-
     ends = binomtest(correct, items).proportion_ci(CONFIDENCE, method="wilson")
     return Interval(correct / items, float(ends.low), float(ends.high), items)
 
@@ -108,8 +105,6 @@ def plain_cell(cell: Any) -> Any:
 
 def restored(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return the table that `plain` wrote, with `Interval`s again."""
-    import pandas as pd
-
     rows = [{name: _restored_cell(cell) for name, cell in row.items()} for row in records]
     return pd.DataFrame(rows)
 
@@ -131,8 +126,6 @@ def _interval(value: float, resampled: Numbers, units: int) -> Interval:
     """Return a value with the interval of its resamples, widened for few units."""
     if units < FEWEST:
         return Interval(float(value), math.nan, math.nan, units)
-    from scipy.stats import norm, t
-
     quantile = t.ppf((1 + CONFIDENCE) / 2, units - 1)
     tail = norm.cdf(-math.sqrt(units / (units - 1)) * quantile)
     low, high = np.quantile(resampled, [tail, 1 - tail])

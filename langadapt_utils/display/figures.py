@@ -6,11 +6,13 @@ import textwrap
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import as_file, files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
+import pandas as pd
+from matplotlib import font_manager, rcParams
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 # From the colour-blind-safe palette of Okabe and Ito, the orange darkened until it can be read as
 # text (WCAG AA).
@@ -21,8 +23,6 @@ LEGEND: dict[str, Any] = {"frameon": False, "loc": "center left", "bbox_to_ancho
 
 def new_axes(rows: int = 6) -> Axes:
     """Return axes of a figure that pyplot does not know: a notebook shows it where `show` does."""
-    from matplotlib.figure import Figure
-
     ax: Axes = Figure(figsize=(7, max(2.2, 1.2 + 0.38 * rows))).subplots()
     return ax
 
@@ -30,8 +30,6 @@ def new_axes(rows: int = 6) -> Axes:
 @cache
 def _fonts() -> list[str]:
     """Matplotlib's own font, and one with Thai letters for what that lacks."""
-    from matplotlib import font_manager, rcParams
-
     (path,) = (files("fontpkg_noto_sans_thai") / "files").iterdir()
     with as_file(path) as thai:
         font_manager.fontManager.addfont(thai)
@@ -78,8 +76,6 @@ def beside(
 
 def finish(ax: Axes, title: str, *, note: str = "") -> Axes:
     """Set the title, which states the finding, and the fonts; take the frame away."""
-    from matplotlib.text import Text
-
     # Not bold: the Thai font has one weight, and matplotlib warns where it has to replace another.
     ax.set_title(textwrap.fill(title, 76), loc="left", x=0, fontsize=11)
     ax.spines[["top", "right"]].set_visible(False)

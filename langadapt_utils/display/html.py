@@ -7,17 +7,16 @@ import io
 import unicodedata
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.axes import Axes
+from transformers import PreTrainedTokenizerFast
 
 from ..intervals import Interval, with_ends
 from ..languages import direction
 from ..tokens import bytes_as_text, token_spans
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from jinja2 import Environment
-    from matplotlib.axes import Axes
-    from transformers import PreTrainedTokenizerFast
 
 TOKEN_COLOURS = ("#dceefb", "#fde9c9", "#e3f1dc", "#f3e1f0")  # pale, told apart by borders as well
 PIECES = "display/pieces.html.j2"
@@ -37,8 +36,6 @@ class Html:
 
 @cache
 def _templates() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     loader = PackageLoader("langadapt_utils", ".")
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import ipywidgets as widgets
+from ipywidgets import Widget
 
 from .html import Html
-
-if TYPE_CHECKING:
-    from ipywidgets import Widget
 
 TWIN_LINES = 8  # how many of a slider's answers its static twin shows
 
@@ -48,8 +48,6 @@ class Interactive:
         *,
         observed: Sequence[Widget] | None = None,
     ) -> None:
-        import ipywidgets as widgets
-
         name = f"la-twin-{hashlib.sha256(twin.encode('utf-8', 'replace')).hexdigest()[:12]}"
         self._answer, self._hide_twin = answer, f"<style>#{name}{{display:none}}</style>"
         self._below = widgets.HTML()
@@ -76,8 +74,6 @@ class Interactive:
 
 def new_slider(name: str, options: Sequence[Any], value: Any) -> Widget:
     """Return a slider over options, as wide as a cell."""
-    import ipywidgets as widgets
-
     shape = {"description": name, "layout": {"width": "90%"}}
     return widgets.SelectionSlider(options=options, value=value, **shape)
 

@@ -10,20 +10,18 @@ import dataclasses
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import torch
 from torch.nn.functional import normalize
+from transformers import PreTrainedModel
 
 from ..errors import ModelError
 from ..vocabulary.change import VocabularyChange
 from . import methods
 from .learned import distilled, focus
 from .methods import Method, NewEmbeddings, Request, Rule
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from transformers import PreTrainedModel
 
 METHODS: dict[str, Method] = {
     "random": Method(methods.random_normal, methods.random_normal),
@@ -72,8 +70,6 @@ class InitialEmbeddings:
         Raises:
             ModelError: the token is not a new one.
         """
-        import pandas as pd
-
         if token not in self.change.added:
             raise ModelError(f"{token} is not the id of a new token: give one of change.added")
         place = list(self.change.added).index(token)
@@ -289,7 +285,7 @@ def _repeated(old: torch.Tensor, kept: torch.Tensor, new: torch.Tensor) -> list[
     """Return the places of new embeddings that equal an old one that is kept, or a new one before.
 
     Example:
-        >>> new = torch.tensor([[1.0, 2.0], [0.0, 0.0], [1.0, 2.0]])
+        >>> new = torch.tensor([[1.0, 2.0], [-0.0, 0.0], [1.0, 2.0]])
         >>> _repeated(torch.zeros(1, 2), torch.tensor([0]), new)
         [1, 2]
     """

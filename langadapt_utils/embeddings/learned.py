@@ -1,8 +1,8 @@
 """Methods that look beyond a token's pieces: at how text uses it, or at what the model makes of it.
 
-Axes: B sequences or tokens at a time, S tokens of the student, T tokens of the teacher, P places in
-the texts, V rows of the old vocabulary, N new tokens, O tokens that both sides know, D dimensions,
-E dimensions of the other space, K tokens of a mixture.
+Axes: B sequences or tokens at a time, S tokens of the student, T tokens of the teacher, V tokens of
+the old vocabulary, N new tokens, O tokens that both sides know, D dimensions, E dimensions of the
+other space.
 """
 
 from __future__ import annotations

@@ -13,26 +13,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from transformers import PreTrainedModel
 
 from ..languages import scripts_of
 from ..tokens import is_byte_level, surface_bytes, vocabulary_bytes
 from ..vocabulary.change import VocabularyChange
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-    from transformers import PreTrainedModel
-
-    Ids = npt.NDArray[np.int64]
-    Weights = npt.NDArray[np.float64]
+Ids = npt.NDArray[np.int64]
+Weights = npt.NDArray[np.float64]
 
 Made = TypeVar("Made")
 
-SHRUNK = 1e-9  # by how much `transformers` shrinks the covariance of all rows
-FEW = 20  # rows of a script, below which their lengths say nothing
+SHRUNK = 1e-9  # by how much `transformers` shrinks the covariance of all embeddings
+FEW = 20  # tokens of a script, below which their lengths say nothing
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from itertools import cycle
 
+import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from torch.nn.functional import normalize
 
 from ..display.figures import ENGLISH, GREY, LEGEND, TARGET, beside, finish, new_axes
@@ -15,9 +17,6 @@ from ..display.html import render, shown_spaces
 from ..display.widgets import Interactive, evenly_spread
 from ..vocabulary.change import VocabularyChange
 from ..vocabulary.views import NEIGHBOURS
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 def neighbour_table(
@@ -58,8 +57,6 @@ def neighbours_widget(table: pd.DataFrame) -> Interactive:
     Args:
         table: as `neighbour_table` gives it.
     """
-    import ipywidgets as widgets
-
     pages = {token: _page(str(token), rows) for token, rows in table.groupby("token", sort=False)}
     options = [(shown_spaces(token), token) for token in pages]
     chosen = widgets.Dropdown(options=options, description="new token")
@@ -83,7 +80,8 @@ def plot_norms(embeddings: Mapping[str, torch.Tensor], *, ax: Axes | None = None
         ax: to draw into.
     """
     ax = ax or new_axes(rows=len(embeddings))
-    lengths = {name: matrix.float().norm(dim=1).numpy() for name, matrix in embeddings.items()}
+    named = {name.replace("_", " "): matrix for name, matrix in embeddings.items()}
+    lengths = {name: matrix.float().norm(dim=1).numpy() for name, matrix in named.items()}
     places = range(len(lengths))[::-1]
     for place, values in zip(places, lengths.values(), strict=True):
         low, first, middle, third, high = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95])
@@ -92,13 +90,15 @@ def plot_norms(embeddings: Mapping[str, torch.Tensor], *, ax: Axes | None = None
         ax.plot([first, third], [place] * 2, color=colour, linewidth=6, solid_capstyle="butt")
         ax.plot(middle, place, "o", color="white", markeredgecolor=colour, zorder=3)
         beside(ax, f"{middle:.2f}", middle, place, (0, 8), ha="center", fontsize=8)
-    ax.set_yticks(list(places), [name.replace("_", " ") for name in lengths])
+    ax.set_yticks(list(places), list(lengths))
     ax.set_ylim(-0.5, len(lengths) - 0.2)
     ax.set_xlabel("length of an embedding: median, middle half, middle nine tenths")
     usual = {name: float(np.median(values)) for name, values in lengths.items()}
     (reference, base), *others = usual.items()
+    if not others:
+        return finish(ax, f"Half of the embeddings ({reference}) are longer than {base:.2f}")
     shortest, length = min(others, key=lambda item: item[1])
-    title = f"Embeddings by {shortest.replace('_', ' ')} are {length / base:.0%} as long as "
+    title = f"Embeddings by {shortest} are {length / base:.0%} as long as "
     return finish(ax, f"{title}{reference} ({length:.2f} against {base:.2f})")
 
 
@@ -120,7 +120,7 @@ def plot_map(
     _, _, axes_D2 = torch.pca_lowrank(centred_VD, q=2, center=False)
     spread = {}
     colours = (GREY, TARGET, ENGLISH, "#009E73", "#CC79A7")
-    for name, colour, marker in zip(embeddings, colours, "...xx", strict=False):
+    for name, colour, marker in zip(embeddings, cycle(colours), cycle("...xx")):
         points = (embeddings[name].float() - centre_D) @ axes_D2
         spread[name] = points.std(dim=0).mean().item()
         shown = points[:: max(1, len(points) // most)]

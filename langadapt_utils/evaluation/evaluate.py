@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from .. import hardware
 from ..corpus.corpus import Corpus
@@ -22,11 +23,8 @@ from ..tokens import document_ids
 from .likelihood import continuation_bits, document_bits
 from .scores import CONTROL, Scores
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-    Rows = Sequence[Mapping[str, Any]]
-    Table = list[dict[str, Any]]
+Rows = Sequence[Mapping[str, Any]]
+Table = list[dict[str, Any]]
 
 CHANCE = {"choice": 1 / 2, "cloze": 1 / OPTIONS, "pairs": 1 / 2}
 CHANCE |= dict.fromkeys(PATTERNS, 1 / OPTIONS)

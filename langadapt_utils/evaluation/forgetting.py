@@ -8,19 +8,16 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from .. import hardware
 from ..models import Base, longest_context
 from ..tokens import document_ids
 from ..vocabulary.change import VocabularyChange
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 LAYER = re.compile(r"\.(\d+)\.")
 
@@ -52,17 +49,14 @@ def kl_divergence(
         One row per text that both cut alike: `text`, its place; `bits`, summed over its places;
         `tokens`, how many.
     """
-    kept = sorted(change.new_to_old)
-    new = torch.tensor(kept, device=base.device)
-    old = torch.tensor([change.new_to_old[index] for index in kept], device=base.device)
-    new_ids = {before: after for after, before in change.new_to_old.items()}
+    kept = torch.tensor(sorted(change.new_to_old), device=base.device)
     rows = []
     for place, text in enumerate(texts):
         ids = document_ids(base_tokenizer, text)[:tokens]
         other = document_ids(change.tokenizer, text)[:tokens]
-        if other != [new_ids.get(index) for index in ids] or len(ids) < 2:
+        if other != ids or not change.new_to_old.keys() >= set(ids) or len(ids) < 2:
             continue
-        before_TV, after_TV = _log_shares(base, ids, old), _log_shares(adapted, other, new)
+        before_TV, after_TV = (_log_shares(model, ids, kept) for model in (base, adapted))
         nats = (before_TV.exp() * (before_TV - after_TV)).sum(dim=-1)[1:].sum().item()
         rows.append([place, nats / np.log(2), len(ids) - 1])
     return pd.DataFrame(rows, columns=["text", "bits", "tokens"])
@@ -91,8 +85,7 @@ def weight_drift(
         One row per part of a layer: `layer` (-1 outside of the layers), `part`, `drift` (norm of
         the difference over the norm before).
     """
-    new = sorted(change.new_to_old)
-    old = [change.new_to_old[index] for index in new]
+    kept = sorted(change.new_to_old)
     before = dict(start.named_parameters())
     squares: dict[tuple[int, str], list[float]] = {}
     for name, value in end.named_parameters():
@@ -100,7 +93,7 @@ def weight_drift(
             continue
         a, b = before[name].detach().float().cpu(), value.detach().float().cpu()
         if len(a) != len(b) or len(b) == change.size:
-            a, b = a[old], b[new]
+            a, b = a[kept], b[kept]
         sums = squares.setdefault(_place(name), [0.0, 0.0])
         sums[0] += (b - a).square().sum().item()
         sums[1] += a.square().sum().item()

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -22,9 +22,6 @@ from ..models import Base
 from ..recipe import EvaluationRecipe
 from ..tokens import document_start
 from .scores import CONTROL, Scores
-
-if TYPE_CHECKING:
-    from lm_eval.tasks import TaskManager
 
 ACCURACY = ("acc_bytes", "acc_norm", "acc")  # the first of them that a task has
 BATCH = 16  # requests of one forward pass
@@ -56,7 +53,7 @@ def with_tasks(scores: Scores, models: Mapping[str, Base], recipe: EvaluationRec
     return dataclasses.replace(scores, items=items)
 
 
-def _task_manager(recipe: EvaluationRecipe) -> TaskManager:
+def _task_manager(recipe: EvaluationRecipe) -> Any:
     """Return what knows the tasks of lm-eval and of this project."""
     try:
         from lm_eval.tasks import TaskManager
@@ -73,7 +70,7 @@ def _task_manager(recipe: EvaluationRecipe) -> TaskManager:
 
 
 def _answers(
-    name: str, bundle: Base, recipe: EvaluationRecipe, manager: TaskManager
+    name: str, bundle: Base, recipe: EvaluationRecipe, manager: Any
 ) -> list[dict[str, Any]]:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM

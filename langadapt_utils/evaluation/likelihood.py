@@ -9,23 +9,18 @@ import inspect
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from .. import hardware
 from ..errors import CorpusError
-from ..intervals import Interval, ratio
+from ..intervals import Interval, Numbers, ratio
 from ..models import longest_context
 from ..tokens import byte_lengths, document_start
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-    from ..intervals import Numbers
 
 BATCH_TOKENS = 2_048  # of one forward pass
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from itertools import cycle
-from typing import TYPE_CHECKING
+
+import pandas as pd
+from matplotlib.axes import Axes
 
 from ..corpus.items import kind_name
 from ..display.figures import GREY, LEGEND, TARGET, colour_of, dots_with_intervals, finish, new_axes
@@ -11,10 +13,6 @@ from ..intervals import Interval, percent, sign
 from ..languages import language_name
 from ..sources import source_name
 from .scores import Scores
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
 
 CHANGE = "change of bits per byte (95 % interval; left is better)"
 

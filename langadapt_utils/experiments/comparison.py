@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..corpus.corpus import Corpus
 from ..embeddings.initialise import initialise_embeddings
@@ -32,10 +33,7 @@ from ..training.mixture import Mixture, mix
 from ..training.train import interpolate, train
 from ..vocabulary.change import VocabularyChange
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-    Loaded = tuple[PreTrainedModel, PreTrainedTokenizerFast]  # a model and its tokenizer
+Loaded = tuple[PreTrainedModel, PreTrainedTokenizerFast]  # a model and its tokenizer
 
 RESAMPLES = 2_000
 BASE, BEFORE, SUBWORD_MEAN = "base model", "before", "subword_mean"
@@ -92,7 +90,7 @@ class Comparison:
         words = {1: "worse than before", 0: "not beyond doubt other than before"}
         words[-1] = "better than before"
         names = {
-            which: [row.variant for row in english.itertuples() if sign(row.change) == which]
+            which: [r.variant for r in english.itertuples() if r.change and sign(r.change) == which]
             for which in words
         }
         lowest = f"{best.variant}: {best.bits_per_byte.value:.3f} bits per byte."
@@ -109,20 +107,22 @@ class Comparison:
         name, last, sentences = language_name(self.target), int(self.table.steps.max()), []
         of_target = self._summary[self._summary.language == self.target]
         measured = of_target[of_target.variant != BASE]
-        when = {int(s): f"after {s} steps" if s else "before training" for s in measured.steps}
-        for steps in sorted(when):
+        for steps in sorted(set(measured.steps)):
             rows = measured[measured.steps == steps].itertuples()
             ranked = sorted(rows, key=lambda row: row.bits_per_byte.value)
             better = [row.variant for row in ranked if row.change and sign(row.change) < 0]
-            lowest = (
+            said = (
                 f"{ranked[0].variant} is lowest ({ranked[0].bits_per_byte.value:.3f} bits per byte)"
             )
-            beyond = f"beyond doubt better than {self.reference}: {', '.join(better) or 'none'}"
-            sentences.append(f"{name} {when[steps]}: {lowest}; {beyond}.")
-        for early in sorted(set(when) - {last}):
+            if any(row.change for row in ranked):
+                said += (
+                    f"; beyond doubt better than {self.reference}: {', '.join(better) or 'none'}"
+                )
+            sentences.append(f"{name} {when(steps)}: {said}.")
+        for early in sorted(set(measured.steps) - {last}):
             for first, second in self.reversals(early, last):
-                loses = f"but loses to it after {last}, both beyond doubt"
-                sentences.append(f"{name}: {first} beats {second} {when[early]}, {loses}.")
+                loses = f"but loses to it {when(last)}, both beyond doubt"
+                sentences.append(f"{name}: {first} beats {second} {when(early)}, {loses}.")
         if last and self.table[self.table.variant != BASE].seed.nunique() == 1:
             caution = "the intervals leave out what another order of the training text would change"
             sentences.append(f"One seed: {caution}.")
@@ -180,6 +180,16 @@ class Comparison:
         content = {"target": self.target, **(about or {}), "findings": self.findings()}
         content |= {"summary": plain(self._summary), "documents": plain(self.table)}
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def when(steps: int) -> str:
+    """Return in words where in training something was measured.
+
+    Example:
+        >>> when(0), when(1), when(50)
+        ('before training', 'after 1 step', 'after 50 steps')
+    """
+    return f"after {steps} step{'' if steps == 1 else 's'}" if steps else "before training"
 
 
 def _bits_by_variant(table: pd.DataFrame) -> pd.DataFrame:
@@ -335,14 +345,12 @@ def english_share_variants(recipe: Recipe) -> dict[str, Recipe]:
     A fraction of 1 is a control run without the target language.
     """
     training = recipe.training.model_copy(update={"budget_tokens": recipe.mixture.sweep_tokens})
-    mixtures = {
-        share: recipe.mixture.model_copy(update={"english_share": share})
-        for share in recipe.mixture.sweep
-    }
-    return {
-        f"{share:.0%} English": recipe.model_copy(update={"training": training, "mixture": mixture})
-        for share, mixture in mixtures.items()
-    }
+
+    def with_share(share: float) -> Recipe:
+        mixture = recipe.mixture.model_copy(update={"english_share": share})
+        return recipe.model_copy(update={"training": training, "mixture": mixture})
+
+    return {f"{share:.0%} English": with_share(share) for share in recipe.mixture.sweep}
 
 
 def heldout_texts(corpus: Corpus, documents: int) -> dict[str, Sequence[str]]:
@@ -406,16 +414,14 @@ def _known_rows(
     if scores is None:
         return None
     documents = scores.documents[scores.documents.model == scores.models[place]]
-    mine, rows = documents.set_index(["language", "id"]), []
+    rows: list[list[Any]] = []
     for code in (corpus.language, "en"):
         ids = corpus.heldout[code].shuffle(seed=0)["id"][: recipe.comparison_documents]
-        keys = [(code, name) for name in ids]
-        if not all(key in mine.index for key in keys) or mine.index.has_duplicates:
+        wanted = pd.DataFrame({"id": ids, "language": code})
+        found = wanted.merge(documents, on=["id", "language"])
+        if not found.id.equals(wanted.id):
             return None
-        found = mine.loc[keys]
-        rows += [
-            [code, i, *pair] for i, pair in enumerate(zip(found.bits, found.bytes, strict=True))
-        ]
+        rows += [[code, i, *pair] for i, *pair in found[["bits", "bytes"]].itertuples()]
     return rows
 
 

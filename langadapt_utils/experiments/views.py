@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from adjustText import adjust_text
+from matplotlib.axes import Axes
 
 from ..display.figures import ENGLISH, GREY, LEGEND, TARGET, beside, colour_of, finish, new_axes
 from ..display.widgets import Interactive, listed, new_slider
 from ..intervals import percent, restored
 from ..languages import language_name
-from .comparison import BASE, BEFORE, Comparison
+from .comparison import BASE, BEFORE, Comparison, when
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    Recorded = Mapping[str, Mapping[str, Any]]  # comparisons recorded with the project, by name
+Recorded = Mapping[str, Mapping[str, Any]]  # comparisons recorded with the project, by name
 
 SPREAD = 0.18  # of a row's height, between the first and the last stage
 APART = {"expand": (1.15, 1.7), "force_text": (0.2, 0.6), "iter_lim": 500}  # labels of points
 
 
 def plot_comparison(comparison: Comparison, *, ax: Axes | None = None) -> Axes:
-    """Plot the bits per byte of each method, before training and after, for both languages."""
+    """Plot the bits per byte of each method at each number of steps, for both languages."""
     table = comparison.summary()
     stages = sorted(table.steps.unique())
     ax = ax or new_axes(rows=2 * table.variant.nunique())
@@ -41,9 +41,9 @@ def plot_comparison(comparison: Comparison, *, ax: Axes | None = None) -> Axes:
     ax.set_yticks(range(len(order)), [name.replace("_", " ") for name in order])
     ax.set_ylim(-0.6, len(order) - 0.4)
     ax.margins(x=0.1)
-    later = f"; hollow: before training, full: after {stages[-1]} steps"
-    when = later if len(stages) > 1 else " before training"
-    ax.set_xlabel(f"bits per byte (95 % interval){when}")
+    *hollow, full = map(when, stages)
+    legend = f"; hollow: {', '.join(hollow)}; full: {full}" if hollow else f" {full}"
+    ax.set_xlabel(f"bits per byte (95 % interval){legend}")
     for code in (comparison.target, "en"):
         ax.plot([], [], _marker(code), color=colour_of(code), label=language_name(code))
     ax.legend(**LEGEND)
@@ -81,8 +81,6 @@ def plot_sweep(
         chosen: the variant to be marked as the one that was taken.
         ax: to draw into.
     """
-    from adjustText import adjust_text
-
     ax = ax or new_axes(rows=12)
     points, labels = _draw_points(ax, sweep, {"knee": sweep.knee(), "chosen": chosen})
     front = zip(*(points[variant] for variant in sweep.front()), strict=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from huggingface_hub import EvalResult, ModelCardData
+from matplotlib.axes import Axes
 
 from ..corpus.items import kind_name
 from ..display.html import render, show, table_html
@@ -24,9 +26,6 @@ from ..training.views import loss_ends, plot_training
 from ..vocabulary.change import VocabularyChange
 from ..vocabulary.views import plot_vocabulary_curve
 from ..workspace import CARD, REPORT, STAGES, Workspace
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | None = None) -> Path:
@@ -183,8 +182,6 @@ def model_card(recipe: Recipe, change: VocabularyChange, scores: Scores | None =
 
 
 def _metadata(recipe: Recipe, table: Sequence[Any], texts: Sequence[str]) -> str:
-    from huggingface_hub import EvalResult, ModelCardData
-
     task, metric = "text-generation", "bits_per_byte"
     held_out = {"dataset_split": "held out", "metric_name": metric.replace("_", " ")}
     results = [

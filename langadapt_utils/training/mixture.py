@@ -13,23 +13,21 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from datasets import Dataset
+from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from ..corpus.corpus import Corpus
 from ..errors import CorpusError
 from ..files import cache_folder
 from ..recipe import MixtureRecipe
-from ..tokens import byte_lengths, document_start
+from ..tokens import byte_lengths, chunks, document_start
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-    from datasets import Dataset
-    from transformers import PreTrainedTokenizerFast as Tokenizer
-
-    Ids = npt.NDArray[np.int64]
-    Shares = npt.NDArray[np.float64]
+Ids = npt.NDArray[np.int64]
+Shares = npt.NDArray[np.float64]
 
 SHARD_CHARACTERS = 8_000_000  # of documents that are encoded into one file
 ENCODED_AT_ONCE = 500  # documents
@@ -298,7 +296,7 @@ def pack(
     order = _shuffled(len(documents), seed, 0)
     start, key = document_start(tokenizer), tokenizer.backend_tokenizer.to_str().encode()
     shards, lengths = [], []
-    for texts in _text_shards(documents, order):
+    for texts in chunks(_in_order(documents, order), SHARD_CHARACTERS):
         shard, shard_lengths = _encoded(texts, tokenizer, start, key)
         shards.append(shard)
         lengths.append(shard_lengths)
@@ -308,18 +306,10 @@ def pack(
     return Stream(language, shards, begins, order[: len(begins) - 1], length, seed, len(order))
 
 
-def _text_shards(documents: Dataset, order: Ids) -> Iterator[list[str]]:
-    """Yield the texts of documents in an order, some million characters at a time."""
-    texts, characters = [], 0
+def _in_order(documents: Dataset, order: Ids) -> Iterator[str]:
+    """Yield the texts of documents in an order."""
     for begin in range(0, len(order), ENCODED_AT_ONCE):
-        batch = documents[order[begin : begin + ENCODED_AT_ONCE].tolist()]["text"]
-        texts += batch
-        characters += sum(map(len, batch))
-        if characters >= SHARD_CHARACTERS:
-            yield texts
-            texts, characters = [], 0
-    if texts:
-        yield texts
+        yield from documents[order[begin : begin + ENCODED_AT_ONCE].tolist()]["text"]
 
 
 def _encoded(

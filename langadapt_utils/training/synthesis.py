@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from datasets import Dataset
 
 from .. import hardware
 from ..corpus.corpus import Corpus
@@ -49,8 +50,6 @@ def synthesize_english(
 
     Source: self-synthesised rehearsal, Huang et al. 2024, arXiv 2403.01244.
     """
-    from datasets import Dataset
-
     length = recipe.mixture.sequence_length
     shares = english_shares(recipe.training.budget_tokens // length, recipe.mixture)
     swept = max(recipe.mixture.sweep, default=0.0) * recipe.mixture.sweep_tokens

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, TrainingArguments, set_seed
@@ -24,10 +24,7 @@ from .losses import can_fuse_loss, compile_layers, fuse_loss, layers_of
 from .mixture import Mixture, mix
 from .optimizer import add_adapters
 from .synthesis import synthesize_english
-from .trainer import MixtureTrainer, checkpoints_of, claim, run_digest, training_arguments
-
-if TYPE_CHECKING:
-    from .trainer import Record, Report
+from .trainer import MixtureTrainer, Record, Report, claim, run_digest, training_arguments
 
 CHECKPOINTS, CONTROL_CHECKPOINTS = "checkpoints", "checkpoints-control"
 
@@ -87,7 +84,7 @@ def train(
     arguments = training_arguments(mixture, recipe, folder, given)
     shape = (model.config.model_type, model.num_parameters(), change.size, len(change.added))
     others = (shape, sorted(given.items()), ema, embeddings_first)
-    claim(folder, run_digest(mixture, recipe, others), write=arguments.should_save)
+    last = claim(folder, run_digest(mixture, recipe, others), write=arguments.should_save)
     learner = copy.deepcopy(model)
     set_seed(seed)
     adapters = add_adapters(learner, recipe.lora_rank) if recipe.lora_rank else None
@@ -98,7 +95,7 @@ def train(
     if ema:
         trainer.keep_average(ema)
     trainer.steps.say("training: " + ", ".join(f"{name} {x}" for name, x in settings.items()))
-    _run(trainer, folder)
+    _run(trainer, last)
     trained = trainer.trained_model(model)
     if adapters:
         adapters.merge_and_unload()
@@ -146,13 +143,12 @@ def _apply(model: PreTrainedModel, settings: Mapping[str, Any]) -> None:
         compile_layers(model)
 
 
-def _run(trainer: MixtureTrainer, folder: Path) -> None:
-    """Train from the last checkpoint in a folder, if there is one."""
-    last = [str(path) for path in checkpoints_of(folder)[-1:]]
+def _run(trainer: MixtureTrainer, last: Path | None) -> None:
+    """Train from the last checkpoint, if there is one."""
     tokens = trainer.args.train_batch_size * trainer.train_dataset.length
     with quiet_transformers():
         try:
-            trainer.train(resume_from_checkpoint=last[0] if last else None)
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
                 remedy = "halve training.micro_batch_tokens (the batch stays the same)"

@@ -372,19 +372,20 @@ def run_digest(mixture: Mixture, recipe: TrainingRecipe, others: object) -> str:
     return hashlib.sha256(mixture[0]["input_ids"].tobytes() + text.encode()).hexdigest()
 
 
-def claim(folder: Path, digest: str, *, write: bool) -> None:
-    """Write the digest of a run into its folder.
+def claim(folder: Path, digest: str, *, write: bool) -> Path | None:
+    """Write the digest of a run into its folder; return its last checkpoint, if it has any.
 
     Raises:
         ModelError: the folder holds checkpoints of another run.
     """
-    mark = folder / "run.txt"
-    if mark.exists() and checkpoints_of(folder) and mark.read_text() != digest:
+    mark, found = folder / "run.txt", checkpoints_of(folder)
+    if mark.exists() and found and mark.read_text() != digest:
         reason = "holds checkpoints of a run with another recipe"
         raise ModelError(f"{folder} {reason}: delete it, or name another folder")
     if write:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(mark, lambda beside: beside.write_text(digest))
+    return found[-1] if found else None
 
 
 def checkpoints_of(folder: Path) -> list[Path]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
 
 from ..display.figures import colour_of, finish, new_axes, running_mean
 from ..display.html import Html, show
 from ..languages import language_name
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from .trainer import Record, Report
+from .trainer import Record, Report
 
 
 def plot_training(steps: Sequence[Record], target: str, *, ax: Axes | None = None) -> Axes:

@@ -8,19 +8,19 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+import pandas as pd
 import regex
+from pydantic import ConfigDict, TypeAdapter
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
+from ..files import read_json
 from ..models import load_tokenizer, name_portable_class
 from ..tokens import readable
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
 
 Mode = Literal["extend", "replace"]
 AUDITED, EXCERPT = 1_000, 1_000  # texts of each language that are encoded, and characters of each
@@ -65,7 +65,8 @@ class ProtectionCost:
 class VocabularyChange:
     """A changed tokenizer and how it relates to its base.
 
-    New ids are rows of the adapted model, old ids are rows of the base model.
+    New ids are rows of the adapted model, old ids are rows of the base model; a token that stays
+    keeps its id.
 
     Attributes:
         tokenizer: the changed tokenizer.
@@ -86,6 +87,8 @@ class VocabularyChange:
         protection_cost: what their protection costs; None without protection.
         audit: what was checked.
     """
+
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # the tokenizer
 
     tokenizer: PreTrainedTokenizerFast
     mode: Mode
@@ -112,24 +115,13 @@ class VocabularyChange:
         """Whether the word pattern was changed."""
         return bool(self.pattern_repair)
 
-    def added_table(self) -> pd.DataFrame:
-        """The added tokens: id, text, what spelled them before, uses in the training text."""
-        import pandas as pd
-
-        rows = [
-            [new, self.text(new), len(self.base_pieces[new]), self.added_counts.get(new, 0)]
-            for new in self.added
-        ]
-        return pd.DataFrame(rows, columns=["id", "token", "base_tokens", "uses"])
-
     def removed_table(self) -> pd.DataFrame:
         """The removed tokens: old id, text, uses in the reference text, what spells them now."""
-        import pandas as pd
-
+        text, model = partial(readable, self.tokenizer), self.tokenizer.backend_tokenizer.model
         rows = []
         for old, surface in self.removed.items():
-            pieces = " ".join(readable(self.tokenizer, piece) for piece in self._pieces(surface))
-            rows.append([old, readable(self.tokenizer, surface), self.lost.get(old, 0), pieces])
+            pieces = " ".join(text(token.value) for token in model.tokenize(surface))
+            rows.append([old, text(surface), self.lost.get(old, 0), pieces])
         return pd.DataFrame(rows, columns=["id", "token", "uses", "spelled_by"])
 
     def savings(self) -> dict[str, float]:
@@ -142,14 +134,10 @@ class VocabularyChange:
 
     def audit_table(self) -> pd.DataFrame:
         """Return the audit as a table."""
-        import pandas as pd
-
         return pd.DataFrame([dataclasses.asdict(check) for check in self.audit])
 
     def effects_table(self) -> pd.DataFrame:
         """Return what the change does to other languages as a table."""
-        import pandas as pd
-
         return pd.DataFrame(
             {"language": code, **dataclasses.asdict(effect), "kept": effect.kept}
             for code, effect in self.effects.items()
@@ -161,47 +149,23 @@ class VocabularyChange:
 
     def base_text(self, old: int) -> str:
         """A token of the base, by its old id, as readable text."""
-        surface = self.removed.get(old)
-        return readable(self.tokenizer, self._new_ids[old] if surface is None else surface)
-
-    @cached_property
-    def _new_ids(self) -> dict[int, int]:
-        return {old: new for new, old in self.new_to_old.items()}
+        return readable(self.tokenizer, self.removed.get(old, old))
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer in Hugging Face layout and the change as `change.json`."""
         self.tokenizer.save_pretrained(folder)
         name_portable_class(Path(folder))
-        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        del plain["tokenizer"]
-        plain["new_to_old"] = {new: old for new, old in self.new_to_old.items() if new != old}
-        plain["kept_same_id"] = [new for new, old in self.new_to_old.items() if new == old]
+        names = [field.name for field in dataclasses.fields(self) if field.name != "tokenizer"]
+        plain = {name: getattr(self, name) for name in names}
         text = json.dumps(plain, ensure_ascii=False, default=dataclasses.asdict)
         Path(folder, "change.json").write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> VocabularyChange:
         """Read what `save` wrote."""
-        plain = json.loads(Path(folder, "change.json").read_text(encoding="utf-8"))
-        for name in ("new_to_old", "added", "removed", "added_counts", "lost", "curve"):
-            plain[name] = {int(key): value for key, value in plain[name].items()}
-        same = {new: new for new in plain.pop("kept_same_id")}
-        cost = plain["protection_cost"]
-        return cls(
-            **plain
-            | {
-                "tokenizer": load_tokenizer(Path(folder)),
-                "new_to_old": dict(sorted((same | plain["new_to_old"]).items())),
-                "base_pieces": {int(new): tuple(ids) for new, ids in plain["base_pieces"].items()},
-                "unreachable": tuple(plain["unreachable"]),
-                "effects": {code: Effect(**effect) for code, effect in plain["effects"].items()},
-                "protection_cost": ProtectionCost(**cost) if cost else None,
-                "audit": tuple(Check(**check) for check in plain["audit"]),
-            }
-        )
-
-    def _pieces(self, surface: str) -> list[str]:
-        return [token.value for token in self.tokenizer.backend_tokenizer.model.tokenize(surface)]
+        plain = read_json(Path(folder, "change.json"))
+        plain["tokenizer"] = load_tokenizer(Path(folder))
+        return TypeAdapter(cls).validate_python(plain)
 
 
 def split_sentences(texts: Iterable[str], most: int) -> list[str]:

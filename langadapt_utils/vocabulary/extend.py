@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING
+
+from transformers import PreTrainedTokenizerFast
 
 from ..errors import VocabularyError
 from ..recipe import GiveUp
@@ -27,9 +28,6 @@ from .patterns import propose_repair
 from .select import candidates_for, choose_leaves, learn_tokens, protected_candidates
 from .sizes import tokens_by_number
 from .tokenizer_json import NewToken, Spec
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 SENTENCES = 20_000  # of each other language, that show what a change does to it
 PROTECTED = 300_000  # sentences of a protected language that are looked at
@@ -174,9 +172,8 @@ class _Growth:
         self, chosen: list[NewToken], give_up: GiveUp
     ) -> tuple[dict[int, str], dict[int, int]]:
         """Return the base tokens that make room, and how often the reference text used them."""
-        used: Counter[str] = Counter()
-        for lines in self.reference.values():
-            used += token_counts(self.spec.bare, self.spec.count_words(lines))
+        words = map(self.spec.count_words, self.reference.values())
+        used = sum((token_counts(self.spec.bare, counts) for counts in words), Counter[str]())
         in_target = token_counts(self.spec.bare, self.words)
         return choose_leaves(self.spec, used, in_target, chosen, give_up)
 
@@ -241,9 +238,7 @@ def _unicode(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _unreachable(grown: Spec, added: Mapping[int, str]) -> tuple[int, ...]:
-    encodings = grown.bare.encode_batch_fast(list(added.values()), add_special_tokens=False)
-    pairs = zip(added, encodings, strict=True)
-    return tuple(new for new, encoding in pairs if encoding.ids != [new])
+    return tuple(new for new, ids in base_pieces(grown, added).items() if ids != (new,))
 
 
 def _kin(base: Spec, surface: str) -> tuple[int, ...]:

@@ -13,28 +13,24 @@ import zlib
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-    from tokenizers import Tokenizer
+from ..tokens import chunks
 
-    Numbers = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.int64]
 
 CHUNK = 32_000_000  # characters of text counted at a time
 MOST = 40_000_000  # characters of distinct words that are kept in memory
 LONGEST = 96  # base tokens: a longer word is learned in pieces
 BATCH, JOBS = 2_000, 32  # words handed to Rust as one text, and texts at a time
 SEPARATOR, BOUNDARY = "\x00", "\n"  # between words, and where no merge may cross
-SURE, SURE_SHARE = (
-    10_000,
-    1 / 200,
-)  # a rival that saves more tokens, and more of all, is not ranked but comes first
-FIRST_SYMBOL = (
-    0x21  # base tokens are renamed to single characters from here on, past the separators
-)
+# A rival that saves more tokens, and more of all, is not ranked but comes first.
+SURE, SURE_SHARE = 10_000, 1 / 200
+FIRST_SYMBOL = 0x21  # base tokens are renamed to single characters from here on
 SURROGATES = range(0xD800, 0xE000)  # which are no characters
 
 
@@ -60,7 +56,7 @@ def count_words(tokenizer: Tokenizer, texts: Iterable[str], *, most: int = MOST)
         most: characters of distinct words to keep in memory.
     """
     counts: dict[str, int] = {}
-    for chunk in _chunks(texts, CHUNK):
+    for chunk in chunks(texts, CHUNK):
         more = _count_chunk(tokenizer, chunk)
         for word, count in more.items() if counts else ():
             counts[word] = counts.get(word, 0) + count
@@ -125,8 +121,6 @@ def learn_merges(
         Merges in order of learning, none of which makes a token that exists already; None where the
         next rival stands.
     """
-    from tokenizers import Tokenizer
-
     pieces, surfaces = _renamed(base, words, set(boundaries))
     limit = max(SURE, SURE_SHARE * sum(len(piece) * count for piece, count in pieces.items()))
     sure = sum(saved > limit for saved in rivals)
@@ -157,8 +151,6 @@ def _trained(
     pieces: Mapping[str, int], vocab_size: int, min_frequency: int, longest: int
 ) -> Tokenizer:
     """Train BPE on pieces that occur some number of times each."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(" ")
     trainer = trainers.BpeTrainer(
@@ -337,30 +329,12 @@ def _repeated(pieces: Mapping[str, int]) -> Iterator[str]:
 
 def _count_chunk(tokenizer: Tokenizer, texts: list[str]) -> dict[str, int]:
     """Let the Rust trainer of whole words count, and read the counts from its state."""
-    from tokenizers import Tokenizer, models, trainers
-
     counter = Tokenizer(models.WordLevel())
-    if tokenizer.pre_tokenizer is not None:
-        counter.pre_tokenizer = tokenizer.pre_tokenizer
-    if tokenizer.normalizer is not None:
-        counter.normalizer = tokenizer.normalizer
+    counter.normalizer, counter.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
     trainer = trainers.WordLevelTrainer(show_progress=False)
     counter.train_from_iterator(texts, trainer)
     counts: dict[str, int] = json.loads(trainer.__getstate__())["WordLevelTrainer"]["words"]
     return counts
-
-
-def _chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    chunk: list[str] = []
-    held = 0
-    for text in texts:
-        chunk.append(text)
-        held += len(text)
-        if held >= size:
-            yield chunk
-            chunk, held = [], 0
-    if chunk:
-        yield chunk
 
 
 def batches(items: Iterable[str], size: int) -> Iterator[list[str]]:

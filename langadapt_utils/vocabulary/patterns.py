@@ -11,21 +11,24 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import regex
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+from tokenizers import Regex
+from tokenizers.pre_tokenizers import Metaspace, Split
+from transformers import PreTrainedTokenizerFast
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-MARKS, JOINERS = (
-    r"\p{M}",
-    r"\p{Join_Control}",
-)  # joiners: the invisible U+200C and U+200D of Persian and Indic text
+MARKS = r"\p{M}"
+JOINERS = r"\p{Join_Control}"  # the invisible U+200C and U+200D of Persian and Indic text
 RARE = 0.001  # cut clusters, as a share of all letter clusters, that leave a pattern alone
 SAMPLED = 300_000  # characters of text that are looked at
-QUANTIFIER = regex.compile(r"[*+?][+?]?|\{\d*,?\d*\}[+?]?")
+# A pattern as atoms (a class, an escape, any other character) with what quantifies each.
+PART = regex.compile(
+    r"(?P<atom>[(|])|(?P<atom>(?P<class>\[(?:\\.|[^][\\]|(?&class))*+\])|\\[pPx]\{[^}]*\}|\\[pP]\w|\\.|.)"
+    r"(?P<quantifier>[*+?][+?]?|\{\d*,?\d*\}[+?]?)?",
+    regex.DOTALL,
+)
 
 Pair = tuple[str, str]  # the characters before and after a cut
 Cuts = Counter[Pair]
@@ -59,11 +62,8 @@ def find_cuts(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> tuple
     cuts: Cuts = Counter()
     clusters = 0
     for text in _sample(texts):
-        starts = (
-            {start for _, (start, _) in pre_tokenizer.pre_tokenize_str(text)}
-            if pre_tokenizer
-            else set()
-        )
+        pieces = pre_tokenizer.pre_tokenize_str(text) if pre_tokenizer else ()
+        starts = {start for _, (start, _) in pieces}
         for match in regex.finditer(r"(?=\p{L})\X", text):
             clusters += 1
             inside = starts.intersection(range(match.start() + 1, match.end()))
@@ -88,7 +88,7 @@ def propose_repair(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> 
     joined = "".join(
         part for part in (MARKS, JOINERS) if any(regex.fullmatch(part, after) for _, after in cuts)
     )
-    spec = json.loads(tokenizer.backend_tokenizer.pre_tokenizer.__getstate__())
+    spec = as_data(tokenizer.backend_tokenizer.pre_tokenizer)
     repaired = repair_pre_tokenizer(spec, joined, list(cuts))
     return None if repaired == spec else Repair(repaired, joined, cuts, clusters)
 
@@ -119,21 +119,21 @@ def spelled_out(spec: dict[str, Any]) -> list[dict[str, Any]]:
     if spec["type"] == "Sequence":
         return [part for one in spec["pretokenizers"] for part in spelled_out(one)]
     if spec["type"] == "ByteLevel" and spec["use_regex"]:
-        prefix = {
-            "type": "Metaspace",
-            "replacement": " ",
-            "prepend_scheme": "always",
-            "split": False,
-        }
-        split = {
-            "type": "Split",
-            "pattern": {"Regex": GPT2_PATTERN},
-            "behavior": "Isolated",
-            "invert": False,
-        }
+        prefix = as_data(Metaspace(" ", "always", split=False))
+        split = as_data(Split(Regex(GPT2_PATTERN), "isolated"))
         to_bytes = {**spec, "use_regex": False, "add_prefix_space": False}
         return [prefix, split, to_bytes] if spec["add_prefix_space"] else [split, to_bytes]
     return [spec]
+
+
+def as_data(pre_tokenizer: Any) -> dict[str, Any]:
+    """Return a pre-tokenizer as `tokenizer.json` writes it.
+
+    Example:
+        >>> as_data(Metaspace("_", "never", split=False))["replacement"]
+        '_'
+    """
+    return dict(json.loads(pre_tokenizer.__getstate__()))
 
 
 def join_to_letters(pattern: str, joined: str = MARKS, cuts: Sequence[Pair] = (("ก", "ั"),)) -> str:
@@ -152,7 +152,8 @@ def join_to_letters(pattern: str, joined: str = MARKS, cuts: Sequence[Pair] = ((
         ' ?\\\\p{L}[\\\\p{L}\\\\p{M}]*|[^\\\\s\\\\p{L}\\\\p{N}]+'
     """
     rewritten = []
-    for atom, quantifier in _parts(pattern):
+    for part in PART.finditer(pattern):
+        atom, quantifier = part["atom"], part["quantifier"] or ""
         if not any(_takes(atom, letter) and not _takes(atom, mark) for letter, mark in cuts):
             rewritten.append(atom + quantifier)
         elif quantifier.startswith("+"):
@@ -163,36 +164,6 @@ def join_to_letters(pattern: str, joined: str = MARKS, cuts: Sequence[Pair] = ((
         else:
             rewritten.append(f"{atom}[{joined}]*")
     return "".join(rewritten)
-
-
-def _parts(pattern: str) -> Iterator[tuple[str, str]]:
-    """A pattern as atoms (a class, an escape, any other character) with what quantifies each."""
-    at = 0
-    while at < len(pattern):
-        atom = _atom(pattern, at)
-        at += len(atom)
-        quantifier = QUANTIFIER.match(pattern, at) if atom not in ("(", "|") else None
-        yield atom, quantifier.group() if quantifier else ""
-        at = quantifier.end() if quantifier else at
-
-
-def _atom(pattern: str, at: int) -> str:
-    if pattern[at] == "\\":
-        escape = regex.match(r"\\[pPx]\{[^}]*\}|\\[pP]\w|\\.", pattern, pos=at, flags=regex.DOTALL)
-        return str(escape.group()) if escape else pattern[at]
-    if pattern[at] == "[":
-        depth, end = 0, at
-        while end < len(pattern):
-            if pattern[end] == "\\":
-                end += 1
-            elif pattern[end] == "[":
-                depth += 1
-            elif pattern[end] == "]":
-                depth -= 1
-                if not depth:
-                    return pattern[at : end + 1]
-            end += 1
-    return pattern[at]
 
 
 def _takes(atom: str, character: str) -> bool:

@@ -9,20 +9,17 @@ from __future__ import annotations
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import regex
+from tokenizers import Tokenizer
 
 from ..errors import VocabularyError
 from ..recipe import GiveUp
-from ..tokens import bytes_surface, surfaces_as_words
+from ..tokens import as_words, bytes_surface
 from .change import changed_sentences
 from .merges import learn_merges
 from .tokenizer_json import NewToken, Spec
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 
 def learn_tokens(
@@ -122,7 +119,7 @@ def _cut_at(words: Mapping[str, int], characters: Sequence[str]) -> Mapping[str,
 
 def _characters(spec: Spec, words: Mapping[str, int], min_frequency: int) -> list[NewToken]:
     """Return tokens for characters that the vocabulary writes in pieces, the most useful first."""
-    texts = surfaces_as_words(words) if spec.byte_level else list(words)
+    texts = as_words(words) if spec.byte_level else list(words)
     counts = _character_counts(texts, list(words.values()))
     frequent = {character: count for character, count in counts.items() if count >= min_frequency}
     if spec.byte_level:
@@ -289,8 +286,7 @@ def _worth(tokens: Sequence[NewToken], roots: Mapping[str, set[str]]) -> Counter
     """Return what each root saves in the target text, with all that is built on it."""
     worth: Counter[str] = Counter()
     for token in tokens:
-        for root in roots[token.surface]:
-            worth[root] += token.count
+        worth.update(dict.fromkeys(roots[token.surface], token.count))
     return worth
 
 

@@ -9,19 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
+import pandas as pd
+from transformers import AutoConfig
 
 from ..intervals import knee
 from ..models import Base, parameter_count
 from .change import VocabularyChange
 from .tokenizer_json import Spec
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from transformers import PreTrainedTokenizerFast
 
 POINTS, UNIGRAM_POINTS = 60, 10
 BYTES_PER_PARAMETER = 2  # rows in bfloat16
@@ -72,9 +69,6 @@ def measure_sizes(
         language: the target language.
         parallel: whether the texts are translations, line by line.
     """
-    import pandas as pd
-    from transformers import AutoConfig
-
     old, new = Spec.of(base.tokenizer), Spec.of(change.tokenizer)
     counts = {}
     for code, lines in texts.items():
@@ -145,16 +139,11 @@ def tokens_by_number(
 
 
 def sentence_tokens(
-    base: PreTrainedTokenizerFast, change: VocabularyChange, text: str
+    base: Spec, adapted: Spec, change: VocabularyChange, text: str
 ) -> dict[int, int]:
-    """Return the tokens of a text by the number of new tokens; specs are remembered."""
-    count, specs = partial(_token_counts, texts=[text]), (_spec(base), _spec(change.tokenizer))
-    return tokens_by_number(*specs, change.added, change.base_pieces, count)
-
-
-@lru_cache(maxsize=4)
-def _spec(tokenizer: PreTrainedTokenizerFast) -> Spec:
-    return Spec.of(tokenizer)
+    """Return the tokens of a text by the number of new tokens."""
+    count = partial(_token_counts, texts=[text])
+    return tokens_by_number(base, adapted, change.added, change.base_pieces, count)
 
 
 def _with_first(base: Spec, grown: Spec, added: Mapping[int, str], number: int) -> Spec:

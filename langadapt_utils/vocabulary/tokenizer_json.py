@@ -15,24 +15,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+from tokenizers import Regex, Tokenizer, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from ..errors import VocabularyError
 from ..models import load_tokenizer, name_portable_class
 from ..tokens import (
     BYTE_TOKEN,
     SPACE,
+    as_surfaces,
     byte_alphabet,
     bytes_as_text,
     surface_bytes,
-    words_as_surfaces,
 )
 from .merges import SEPARATOR, count_words
 from .patterns import spelled_out
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
 
 Family = Literal["byte-level BPE", "SentencePiece BPE", "Unigram"]
 # Where SentencePiece's own trainer would end a word: before a space, and between letters, digits
@@ -108,8 +107,6 @@ class Spec:
         """The model alone, which takes pre-tokens in its own alphabet, and `SEPARATOR` between
         them.
         """
-        from tokenizers import Tokenizer
-
         parts = dict.fromkeys(
             ("normalizer", "pre_tokenizer", "post_processor", "decoder", "truncation", "padding")
         )
@@ -128,8 +125,6 @@ class Spec:
     @cached_property
     def whole(self) -> Tokenizer:
         """The whole tokenizer, of the `tokenizers` library."""
-        from tokenizers import Tokenizer
-
         return Tokenizer.from_str(json.dumps(self.data))
 
     def count_words(self, texts: Iterable[str]) -> dict[str, int]:
@@ -138,24 +133,18 @@ class Spec:
         They are the pre-tokens of the text; a tokenizer of SentencePiece, which has none, is cut
         where its own trainer would end a word.
         """
-        from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-
         parts = spelled_out(self.data["pre_tokenizer"]) if self.data["pre_tokenizer"] else []
         # Turning every word into bytes costs more than counting it: that is done afterwards.
         in_text = self.byte_level and parts[-1]["type"] == "ByteLevel"
         sequence = {"type": "Sequence", "pretokenizers": parts[:-1] if in_text else parts}
         model = {"type": "BPE", "vocab": {}, "merges": []}
         spec = {**self.data, "model": model, "pre_tokenizer": sequence}
-        whole = Tokenizer.from_str(json.dumps(spec))
-        cutter = Tokenizer(models.BPE())
-        if whole.normalizer is not None:
-            cutter.normalizer = whole.normalizer
-        cutter.pre_tokenizer = whole.pre_tokenizer
+        cutter = Tokenizer.from_str(json.dumps(spec))
         if not self.byte_level:
             pieces = pre_tokenizers.Split(Regex(PIECES), "isolated")
-            cutter.pre_tokenizer = pre_tokenizers.Sequence([whole.pre_tokenizer, pieces])
+            cutter.pre_tokenizer = pre_tokenizers.Sequence([cutter.pre_tokenizer, pieces])
         counts = count_words(cutter, texts)
-        surfaces = words_as_surfaces(counts) if in_text else counts
+        surfaces = as_surfaces(counts) if in_text else counts
         return dict(zip(surfaces, counts.values(), strict=True))
 
     @cached_property
@@ -163,13 +152,9 @@ class Spec:
         """Ids that are never part of a merge: special tokens, the unknown token, bytes of
         SentencePiece.
         """
-        pieces = (
-            ()
-            if self.byte_level
-            else (i for token, i in self.vocab.items() if BYTE_TOKEN.fullmatch(token))
-        )
-        unknown = self.unknown_id
-        return {*self.special.values(), *pieces, *(() if unknown is None else (unknown,))}
+        pieces = () if self.byte_level else filter(BYTE_TOKEN.fullmatch, self.vocab)
+        unknown = () if self.unknown_id is None else (self.unknown_id,)
+        return {*self.special.values(), *(self.vocab[piece] for piece in pieces), *unknown}
 
     @property
     def unknown_id(self) -> int | None:
@@ -187,13 +172,9 @@ class Spec:
         """Surfaces of the bytes that this vocabulary cannot spell, though its family spells text by
         bytes.
         """
-        if self.byte_level:
-            return [character for character in byte_alphabet() if character not in self.vocab]
-        if self.data["model"].get("byte_fallback"):
-            return [
-                surface for byte in range(256) if (surface := f"<0x{byte:02X}>") not in self.vocab
-            ]
-        return []
+        spelled = 256 if self.data["model"].get("byte_fallback") else 0
+        names = byte_alphabet() if self.byte_level else [f"<0x{b:02X}>" for b in range(spelled)]
+        return [name for name in names if name not in self.vocab]
 
     def with_pre_tokenizer(self, pre_tokenizer: dict[str, Any]) -> Spec:
         """With another pre-tokenizer."""
@@ -207,11 +188,8 @@ class Spec:
         if self.family == "Unigram":
             vocab, scores = model["vocab"], unigram_scores(self, tokens.values())
             for index, token in sorted(tokens.items()):
-                piece = [token.surface, scores[token.surface]]
-                if index < len(vocab):
-                    vocab[index] = piece
-                else:
-                    vocab.append(piece)
+                # At the end of the list this appends.
+                vocab[index : index + 1] = [[token.surface, scores[token.surface]]]
         else:
             for index, token in tokens.items():
                 model["vocab"][token.surface] = index

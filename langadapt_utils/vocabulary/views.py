@@ -6,12 +6,17 @@ on a static page.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import Any
 
+import ipywidgets as widgets
 import torch
+from matplotlib.axes import Axes
+from transformers import PreTrainedTokenizerFast
 
 from ..display.figures import GREY, TARGET, beside, finish, new_axes
 from ..display.html import TOKEN_COLOURS, Html, render, shown_spaces, visible_piece
@@ -21,11 +26,6 @@ from ..tokens import Span, readable, token_spans
 from .change import VocabularyChange
 from .sizes import VocabularySizes, sentence_tokens
 from .tokenizer_json import Spec
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from transformers import PreTrainedTokenizerFast
-
 
 LONGEST = 6_000  # characters that are shown
 OPENED = 700  # tokens in all, up to which each can be opened
@@ -147,17 +147,10 @@ def _stretches(spans: Sequence[Sequence[Span]]) -> list[list[range]]:
         >>> _stretches([one, two])
         [[range(0, 1), range(0, 2)]]
     """
-    common = set.intersection(*({span.end for span in part} for part in spans)) if spans else ()
-    places = [0] * len(spans)
-    stretches: list[list[range]] = []
-    for end in sorted(common):
-        stretches.append([])
-        for number, part in enumerate(spans):
-            begin = places[number]
-            while places[number] < len(part) and part[places[number]].end <= end:
-                places[number] += 1
-            stretches[-1].append(range(begin, places[number]))
-    return stretches
+    ends = [[span.end for span in part] for part in spans]
+    common = sorted(set.intersection(*map(set, ends))) if spans else []
+    places = [[0] * len(spans), *([bisect_right(own, end) for own in ends] for end in common)]
+    return [list(map(range, *between)) for between in pairwise(places)]
 
 
 def _token(fact: TokenFacts, span: Span, place: int, raw: bytes, opened: bool) -> dict[str, Any]:
@@ -256,8 +249,6 @@ def token_explorer(
         parallel: whether they are translations of the English one, so that parity can be told.
         price: of a million tokens, to begin with.
     """
-    import ipywidgets as widgets
-
     names = [(language_name(code), code) for code in samples]
     first, wide = next(iter(samples)), widgets.Layout(width="95%", height="5em")
     chosen = widgets.Dropdown(options=[*names, (YOURS, YOURS)], value=first, description="text")
@@ -303,15 +294,14 @@ def vocabulary_size_widget(
         adapted: the adapted tokenizer, with its change.
         text: to begin with.
     """
-    import ipywidgets as widgets
-
     numbers = sizes.table.new_tokens.tolist()
     slider = new_slider("new tokens", [(f"{number:,}", number) for number in numbers], sizes.knee)
     wide = widgets.Layout(width="95%", height="4em")
     typed = widgets.Textarea(text, description="your text", layout=wide)
     count = None
     if base is not None and adapted is not None and adapted.change is not None:
-        count = lru_cache(maxsize=1)(partial(sentence_tokens, base.tokenizer, adapted.change))
+        specs = Spec.of(base.tokenizer), Spec.of(adapted.tokenizer)
+        count = lru_cache(maxsize=1)(partial(sentence_tokens, *specs, adapted.change))
 
     def say(number: int) -> str:
         if not count or not typed.value.strip():

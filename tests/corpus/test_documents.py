@@ -8,6 +8,7 @@ from pathlib import Path
 import datasets
 import pytest
 
+from langadapt_utils.corpus import documents
 from langadapt_utils.corpus.documents import read_documents
 from langadapt_utils.errors import CorpusError
 from langadapt_utils.recipe import BUILT_IN
@@ -85,7 +86,7 @@ def test_a_hub_data_set_is_loaded_by_name_config_and_revision(
         asked.append((repository, config, split, revision))
         return datasets.Dataset.from_dict({"text": ["egy", "kettő"]})
 
-    monkeypatch.setattr(datasets, "load_dataset", fake)
+    monkeypatch.setattr(documents, "load_dataset", fake)
     assert read_documents("hub:org/texts:hun@v2", "hu")["text"][:] == ["egy", "kettő"]
     assert asked == [("org/texts", "hun", "train", "v2")]
 
@@ -102,7 +103,7 @@ def test_no_more_of_a_hub_data_set_is_read_than_asked(monkeypatch: pytest.Monkey
         assert streaming
         return rows()
 
-    monkeypatch.setattr(datasets, "load_dataset", fake)
+    monkeypatch.setattr(documents, "load_dataset", fake)
     assert len(read_documents("hub:org/large", "hu", max_megabytes=0.02)) == len(read) == 20
 
 

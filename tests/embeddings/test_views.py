@@ -3,8 +3,15 @@ import re
 import pandas as pd
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
-from langadapt_utils.embeddings.views import neighbours_widget, plot_map, plot_norms
+from langadapt_utils.embeddings.views import (
+    neighbour_table,
+    neighbours_widget,
+    plot_map,
+    plot_norms,
+)
+from langadapt_utils.vocabulary.change import VocabularyChange
 
 
 def test_figures_tell_how_long_embeddings_are_and_how_far_they_spread() -> None:
@@ -18,6 +25,28 @@ def test_figures_tell_how_long_embeddings_are_and_how_far_they_spread() -> None:
     title = plot_map(vectors).get_title(loc="left").replace("\n", " ")
     shares = [int(share) for share in re.findall(r"(\d+)%", title)]
     assert shares[0] == pytest.approx(50, abs=12) and shares[1] == pytest.approx(200, abs=40)
+
+
+@pytest.mark.parametrize("sets", [1, 7])
+def test_any_number_of_sets_of_embeddings_is_drawn(sets: int) -> None:
+    torch.manual_seed(0)
+    vectors = {f"set_{number}": torch.randn(51, 8) for number in range(sets)}
+    usual = vectors["set_0"].norm(dim=1).median().item()
+    assert f"{usual:.2f}" in plot_norms(vectors).get_title(loc="left")
+    named = [text.get_text() for text in plot_map(vectors).get_legend().get_texts()]
+    assert named == [name.replace("_", " ") for name in vectors]
+
+
+def test_neighbours_of_new_tokens_under_each_method(
+    change: VocabularyChange, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    old = torch.nn.functional.one_hot(torch.arange(len(tokenizer))).float()
+    tokens = list(change.added)[:3]
+    rows = torch.stack([old[list(change.base_pieces[new])].mean(dim=0) for new in change.added])
+    table = neighbour_table({"mean": rows, "other": rows.flip(0)}, old, change, tokens=tokens)
+    assert table.token.tolist() == [change.text(new) for new in tokens] * 2
+    pieces = {change.base_text(old_id) for old_id in change.base_pieces[tokens[0]]}
+    assert pieces <= set(table.neighbours[0])
 
 
 def test_neighbours_are_shown_by_method() -> None:

@@ -1,6 +1,7 @@
 """Comparing methods: what is measured, and what may be said of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import langadapt_utils as la
 from helpers.tiny import llama, saved
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.experiments.comparison import (
+    BEFORE,
     COLUMNS,
     Comparison,
     compare_methods,
@@ -65,6 +67,16 @@ def test_what_is_equal_is_not_ranked() -> None:
     *ranked, caution = equal.findings()
     assert equal.reversals(0, 50) == [] and all("none" in sentence for sentence in ranked)
     assert caution.startswith("One seed")
+
+
+def test_without_the_reference_nothing_is_said_of_it() -> None:
+    alone = comparison({("focus", 0): 2.9, ("focus", 1): 2.5})
+    before, after, _ = alone.findings()
+    assert before.startswith("Hungarian before training: focus is lowest (2.")
+    assert after.startswith("Hungarian after 1 step: focus is lowest (2.")
+    assert "subword_mean" not in before + after
+    of_recipes = replace(alone, table=alone.table[alone.table.steps == 0], reference=BEFORE)
+    assert len(of_recipes.findings()) == 1
 
 
 def test_the_summary_pairs_documents() -> None:
@@ -125,7 +137,10 @@ def test_the_figure_states_what_was_found_after_training() -> None:
     axes = la.plot_comparison(comparison(REVERSED))
     assert axes.get_title(loc="left").replace("\n", " ") == comparison(REVERSED).findings()[1]
     assert {"calibrated", "base model"} <= {label.get_text() for label in axes.get_yticklabels()}
-    assert "after 50 steps" in axes.get_xlabel()
+    assert axes.get_xlabel().endswith("hollow: before training; full: after 50 steps")
+    stages = {(name, steps): 2.5 - steps / 100 for name in ("mean", "focus") for steps in (1, 5, 9)}
+    label = la.plot_comparison(comparison(stages)).get_xlabel()
+    assert label.endswith("hollow: after 1 step, after 5 steps; full: after 9 steps")
 
 
 @pytest.mark.parametrize("language", ["hu", "th"])

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 
 import pytest
+from tokenizers import Tokenizer
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 
 from helpers.tiny import sentencepiece_bpe, train_tokenizer
@@ -33,10 +35,18 @@ def broken(
     return {check.claim for check in checks if not check.passed}
 
 
-def edited(tokenizer: PreTrainedTokenizerFast, edit: object) -> PreTrainedTokenizerFast:
+def backend(tokenizer: PreTrainedTokenizerFast, edit: Callable[[dict], None]) -> Tokenizer:
+    data = json.loads(json.dumps(Spec.of(tokenizer).data))
+    edit(data)
+    return Tokenizer.from_str(json.dumps(data))
+
+
+def edited(
+    tokenizer: PreTrainedTokenizerFast, edit: Callable[[dict], None]
+) -> PreTrainedTokenizerFast:
     spec = Spec.of(tokenizer)
     data = json.loads(json.dumps(spec.data))
-    edit(data)  # type: ignore[operator]
+    edit(data)
     return Spec(data, spec.family).around(tokenizer)
 
 
@@ -106,6 +116,21 @@ def looks_special(change: VocabularyChange, base: PreTrainedTokenizerFast) -> di
 
 def first(change: VocabularyChange) -> int:
     return next(iter(change.added))
+
+
+def test_a_special_token_that_was_given_up_is_found(
+    change: VocabularyChange, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    name, index = next(iter(tokenizer.get_added_vocab().items()))
+    kept = {new: old for new, old in change.new_to_old.items() if new != index}
+
+    def without(data: dict) -> None:
+        data["added_tokens"] = [t for t in data["added_tokens"] if t["content"] != name]
+        data["model"]["vocab"]["gone"] = data["model"]["vocab"].pop(name)
+
+    gone = PreTrainedTokenizerFast(tokenizer_object=backend(change.tokenizer, without))
+    lost = dataclasses.replace(change, tokenizer=gone, new_to_old=kept, removed={index: name})
+    assert "special tokens and chat template are untouched" in failing(lost, tokenizer, ["szép"])
 
 
 # A claim of the audit, and what of a sound change is to be another so that this claim alone fails.

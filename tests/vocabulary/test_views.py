@@ -10,7 +10,6 @@ from transformers import PreTrainedTokenizerFast
 from helpers.tiny import llama, sentencepiece_bpe, unigram
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.display.widgets import Interactive
-from langadapt_utils.embeddings.views import neighbour_table
 from langadapt_utils.tokens import token_spans
 from langadapt_utils.vocabulary import views
 from langadapt_utils.vocabulary.change import VocabularyChange
@@ -125,18 +124,6 @@ def test_long_texts_are_cut_and_said_to_be(facts: dict[str, TokenFacts]) -> None
 def test_a_unigram_tokenizer_has_no_merges(corpora: dict[str, Corpus]) -> None:
     facts = TokenFacts(unigram(list(corpora["hu"].train["en"]["text"])))
     assert facts.merges == {} and lines_of(str(explore_html({"u": facts}, "the old bridge")))
-
-
-def test_neighbours_of_new_tokens_under_each_method(
-    change: VocabularyChange, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    old = torch.nn.functional.one_hot(torch.arange(len(tokenizer))).float()
-    tokens = list(change.added)[:3]
-    rows = torch.stack([old[list(change.base_pieces[new])].mean(dim=0) for new in change.added])
-    table = neighbour_table({"mean": rows, "other": rows.flip(0)}, old, change, tokens=tokens)
-    assert table.token.tolist() == [change.text(new) for new in tokens] * 2
-    pieces = {change.base_text(old_id) for old_id in change.base_pieces[tokens[0]]}
-    assert pieces <= set(table.neighbours[0])
 
 
 @pytest.fixture
