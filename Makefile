@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORE := $(VENV)/.core-installed
 DEV := $(VENV)/.dev-installed
-FAST := -m "not base and not browser and not slow"
+FAST := -m "not base and not browser and not slow and not conformance"
+TWO := --numprocesses 2 --dist
 
 .PHONY: setup run test test-fast lab lint book browser clean
 
@@ -19,10 +20,11 @@ lab: $(CORE)  ## open the notebooks
 	$(BIN)/jupyter lab notebooks/01_tokenizer_fertility.ipynb
 
 test: test-fast  ## run all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m conformance $(TWO) load
 	$(BIN)/python -m pytest -m "base or browser or slow"
 
 test-fast: $(DEV)  ## run the tests that need no base model, no browser and little time, in two processes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) --numprocesses 2 --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) $(TWO) loadscope
 
 lint: $(DEV)  ## check style, types, the order of imports, spelling, and that notebooks hold no outputs
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from .display.html import TOKEN_COLOURS, visible_piece
 from .errors import CorpusError
 from .files import read_json
 from .languages import BY_SPACES, SEGMENTERS, Spans, language_name, word_spans
-from .tokens import Span, token_spans
+from .tokens import Span, encode_texts, token_spans
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,7 @@ def _count(
 ) -> dict[str, int | str]:
     """Count tokens, words, characters and bytes of texts, and the words that tokens cut."""
     tokens = words = continued = 0
-    encode = tokenizer.backend_tokenizer.encode_batch
-    encodings = encode(list(texts), add_special_tokens=False)
+    encodings = encode_texts(tokenizer.backend_tokenizer, texts, offsets=True)
     for text, encoding in zip(texts, encodings, strict=True):
         spans = word_spans(text, language)
         tokens += len(encoding.ids)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,18 @@ def read_jsonl(path: Path) -> Iterable[dict[str, Any]]:
     with path.open(encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)
+
+
+class Spooled:
+    """Texts that can be read only once, kept in a temporary file to be read again."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._file = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  closed with it
+        self._file.writelines(f"{json.dumps(text)}\n" for text in texts)
+
+    def __iter__(self) -> Iterator[str]:
+        self._file.seek(0)
+        return map(json.loads, self._file)
 
 
 def write_atomically(path: Path, write: Any) -> None:

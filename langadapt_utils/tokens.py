@@ -13,6 +13,7 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -129,14 +130,40 @@ def bytes_as_text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape").translate(ESCAPED_BYTES)
 
 
+def encode_texts(
+    tokenizer: Tokenizer, texts: Iterable[str], *, offsets: bool = False
+) -> list[Encoding]:
+    """Encode running text: what reads like a special token in it is text as well.
+
+    Args:
+        tokenizer: of the `tokenizers` library.
+        texts: any number of them.
+        offsets: tell the characters and the surface of each token, too, which takes longer.
+    """
+    before = tokenizer.encode_special_tokens
+    encode = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
+    tokenizer.encode_special_tokens = True
+    try:
+        encodings: list[Encoding] = encode(list(texts), add_special_tokens=False)
+    finally:
+        tokenizer.encode_special_tokens = before
+    return encodings
+
+
+def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> list[list[int]]:
+    """Return the ids of each of some running texts, as `encode_texts` reads them."""
+    return [encoding.ids for encoding in encode_texts(tokenizer.backend_tokenizer, texts)]
+
+
 def vocabulary_bytes(tokenizer: PreTrainedTokenizerFast) -> dict[int, bytes]:
     """Return the bytes of each id of a tokenizer; special tokens are left out."""
-    byte_level, special = is_byte_level(tokenizer), tokenizer.added_tokens_decoder
-    return {
+    byte_level, added = is_byte_level(tokenizer), tokenizer.added_tokens_decoder
+    merged = {
         index: surface_bytes(surface, byte_level=byte_level)
         for surface, index in tokenizer.get_vocab().items()
-        if index not in special
+        if index not in added
     }
+    return merged | {i: token.content.encode() for i, token in added.items() if not token.special}
 
 
 def byte_lengths(tokenizer: PreTrainedTokenizerFast) -> npt.NDArray[np.int64]:
@@ -153,14 +180,18 @@ def token_spans(tokenizer: PreTrainedTokenizerFast, text: str) -> list[Span]:
     Byte-level tokens carry their length in themselves. For other tokenizers, whose tokens end at
     characters, a token covers what lies between its end and the end of the one before.
     """
-    encoding = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
+    (encoding,) = encode_texts(tokenizer.backend_tokenizer, [text], offsets=True)
     size, spans, start = len(text.encode()), [], 0
     byte_level = is_byte_level(tokenizer)
     raw = [surface_bytes(token, byte_level=byte_level) for token in encoding.tokens]
     if b"".join(raw) == text.encode():
         ends = np.cumsum([len(piece) for piece in raw]).tolist()
     else:
-        ends = [len(text[:end].encode()) for _, end in encoding.offsets]
+        places = np.cumsum([0, *(len(letter.encode()) for letter in text)])
+        # A token may overlap the next one: a space that was put before the text, a part of a letter.
+        nexts = [start for start, _ in encoding.offsets[1:]] + [len(text)]
+        pairs = zip(encoding.offsets, nexts, strict=False)
+        ends = [int(places[min(end, after)]) for (_, end), after in pairs]
     ids = encoding.ids  # asked once: each time it is a new list
     for index, (token, end) in enumerate(zip(ids, ends, strict=True)):
         end = size if index == len(ids) - 1 else max(start, end)
@@ -188,6 +219,21 @@ def chunks(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
         yield chunk
 
 
+def spread(texts: Iterable[str], *, count: int = 1_000, length: int = 1_000) -> list[str]:
+    """Return excerpts from evenly spaced places all over some texts, which are read twice.
+
+    Example:
+        >>> spread(["abcdef", "ghij"], count=2, length=3)
+        ['abc', 'f']
+    """
+    step = max(length, sum(map(len, texts)) // count)
+    excerpts, place = [], 0
+    for text in texts:
+        excerpts += [text[begin : begin + length] for begin in range(place, len(text), step)]
+        place = (place - len(text)) % step
+    return excerpts
+
+
 def document_start(tokenizer: PreTrainedTokenizerFast) -> int:
     """Return the id that stands before a document in training and in evaluation.
 
@@ -204,7 +250,12 @@ def document_start(tokenizer: PreTrainedTokenizerFast) -> int:
     )
 
 
+def document_end(tokenizer: PreTrainedTokenizerFast) -> int | None:
+    """Return the id that ends a document in training, the EOS token, if there is one."""
+    token = tokenizer.eos_token
+    return int(tokenizer.convert_tokens_to_ids(token)) if token in tokenizer.get_vocab() else None
+
+
 def document_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     """Return the ids of a text, the start of a document before them."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return [document_start(tokenizer), *ids]
+    return [document_start(tokenizer), *token_ids(tokenizer, [text])[0]]

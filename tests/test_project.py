@@ -17,7 +17,7 @@ from langadapt_utils.workspace import NOTEBOOKS
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "langadapt_utils"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-MOST_CODE, LONGEST_FILE, LONGEST_FUNCTION = 6_300, 450, 60  # lines
+MOST_CODE, LONGEST_FILE, LONGEST_FUNCTION = 7_000, 450, 60  # lines
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 

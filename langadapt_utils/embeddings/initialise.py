@@ -116,7 +116,8 @@ def new_embeddings(
     rule = METHODS[method]
     matrix, head = model.get_input_embeddings().weight, model.get_output_embeddings()
     highest = max(*change.new_to_old.values(), *change.removed)
-    if highest >= len(matrix):
+    beyond = {*change.new_to_old, *change.removed} - set(range(len(matrix)))
+    if beyond - change.tokenizer.added_tokens_decoder.keys():
         raise ModelError(
             f"the tokenizer has ids up to {highest}, the model only {len(matrix)} embeddings: give "
             "the model and the tokenizer of one folder"
@@ -154,7 +155,8 @@ def initialise_embeddings(
     """Give a copy of a model embeddings for a changed vocabulary; the given model stays as it is.
 
     Old embeddings are kept bit by bit; a padded matrix keeps its padding until new tokens need it.
-    Biases of an LM head get the mean of the pieces' biases.
+    An added token of the base that has no embedding gets the mean of all. Biases of an LM head get
+    the mean of the pieces' biases.
 
     Args:
         model: a causal language model whose tokenizer was changed.
@@ -226,7 +228,7 @@ def _fill(
 ) -> None:
     """Fill a matrix: old values under the same ids, the mean as padding, then the new ones."""
     new[: len(old)] = old
-    if len(padding := new[max(change.size, len(old)) :]):
+    if len(padding := new[len(old) :]):
         padding[:] = old.float().mean(dim=0).to(new.dtype)
     new[list(change.added)] = made.vectors_ND.to(new.device, new.dtype)
 
@@ -267,7 +269,7 @@ def _told_apart(made: NewEmbeddings, old: torch.Tensor, request: Request) -> New
             raise ModelError(
                 f"the new embedding of {name!r} is {fault}: check those of the model. {method}"
             )
-    kept = torch.tensor(list(request.change.new_to_old.values()))
+    kept = torch.tensor([index for index in request.change.new_to_old if index < len(old)])
     twins = _repeated(old, kept, vectors_ND.to(old.dtype))
     generator = request.generator()
     for block in torch.split(torch.tensor(twins, dtype=torch.long), BLOCK):

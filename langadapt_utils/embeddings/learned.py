@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from .. import hardware
 from ..errors import ModelError
 from ..models import longest_context
-from ..tokens import document_start
+from ..tokens import document_start, token_ids
 from .methods import NewEmbeddings, Request, mixed, subword_mean
 
 CHARACTERS = 4  # of a token, about
@@ -74,7 +74,7 @@ def snippets(request: Request, texts: Sequence[str], length: int) -> Iterator[li
     places = [(index, at) for index, text in enumerate(texts) for at in range(0, len(text), stride)]
     random.Random(request.seed).shuffle(places)
     for index, at in places:
-        ids = tokenizer(texts[index][at : at + 2 * stride], add_special_tokens=False)["input_ids"]
+        (ids,) = token_ids(tokenizer, [texts[index][at : at + 2 * stride]])
         whole = ids[1:] if at else ids  # the text may be cut inside of a token
         yield [document_start(tokenizer), *whole[: length - 1]]
 
@@ -124,7 +124,7 @@ def _likeness(request: Request) -> Weights:
             "no wheel for Python 3.14 yet: use 3.13)"
         ) from error
     names = {index: surface for surface, index in change.tokenizer.get_vocab().items()}
-    encoded = change.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    encoded = token_ids(change.tokenizer, texts)
     sentences = [[names[index] for index in ids] for ids in encoded]
     options = {"vector_size": DIMENSIONS, "min_count": RARE, "bucket": BUCKETS}
     fasttext = FastText(**options, workers=1, seed=request.seed)

@@ -194,8 +194,9 @@ def calibrated(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
     """
     scripts, norms_V = request.once(_scripts), old_VD.norm(dim=1)
     members: dict[str, list[int]] = defaultdict(list)
-    for new, old in request.change.new_to_old.items():
-        members[scripts.get(new, "")].append(old)
+    for index in request.change.new_to_old:
+        if index < len(old_VD):
+            members[scripts.get(index, "")].append(index)
     large = {script: ids for script, ids in members.items() if len(ids) >= FEW}
     usual = {script: norms_V[ids].mean().item() for script, ids in large.items()}
     overall, names = norms_V.mean().item(), [scripts.get(new, "") for new in request.change.added]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from ..languages import NO_LANGUAGE, language_name, scripts_of
 from ..models import Base
 from ..recipe import EvaluationRecipe
 from ..tokens import document_ids
-from .likelihood import continuation_bits, document_bits
+from .likelihood import continuation_bits, document_bits, shared_window
 from .scores import CONTROL, Scores
 
 Rows = Sequence[Mapping[str, Any]]
@@ -30,6 +31,7 @@ CHANCE = {"choice": 1 / 2, "cloze": 1 / OPTIONS, "pairs": 1 / 2}
 CHANCE |= dict.fromkeys(PATTERNS, 1 / OPTIONS)
 BEGINNING = 400  # characters of documents in other languages than English and the target
 SAMPLES = 2  # prompts of each language
+ROUNDING = 1e-9  # of bits: options as near to each other are tied
 
 
 def score_items(
@@ -49,7 +51,7 @@ def score_items(
             three other items (bits per byte of the word); `pairs`: the grammatical sentence against
             the other (bits); `copying`, `mapping` and `counting`: the number that the context asks
             for (bits).
-        items: as `load_items` gives them.
+        items: as `load_items` gives them; a tie is split over items, so that guessing has chance.
         language: Thai writes no space between the parts.
     """
     options = [item_options(kind, items, place, language) for place in range(len(items))]
@@ -59,8 +61,11 @@ def score_items(
     bits = continuation_bits(model, tokenizer, contexts, continuations)
     if kind in ("choice", "cloze"):
         bits = bits / np.array([len(text.encode()) for text in continuations])
-    width = len(options[0])
-    return [bool(right) for right in bits.reshape(-1, width).argmin(axis=1) == np.array(answers)]
+    bits = bits.reshape(-1, len(options[0]))
+    tied = bits <= bits.min(axis=1, keepdims=True) * (1 + ROUNDING)
+    # Of items in which k options are tied, every k-th counts as right if one of them is.
+    turn = np.arange(len(bits)) % tied.sum(axis=1) == 0
+    return [bool(right) for right in tied[np.arange(len(bits)), answers] & turn]
 
 
 def evaluate(
@@ -89,13 +94,16 @@ def evaluate(
         rows = at_most_of_each_source(part, recipe.other_documents)
         read[code] = [row | {"text": row["text"][:BEGINNING]} for row in rows]
     asked = _items(list(corpus.heldout), recipe.items)
+    texts = [row["text"] for rows in read.values() for row in rows]
+    pairs = ((base.model, base.tokenizer) for base in models.values())
+    window = shared_window(pairs, texts, recipe.window_bytes)
     tables: list[Table] = [[], [], []]
     for name, base in models.items():
         only_english = name == CONTROL
         model = base.model.to(hardware.device())
         measure = _Measure(name, model, base.tokenizer, report)
         for language in ["en"] if only_english else read:
-            tables[0] += measure.documents(language, read[language], recipe.window_tokens)
+            tables[0] += measure.documents(language, read[language], window)
         for language, kind, items in [] if only_english else asked:
             tables[1] += measure.items(language, kind, items)
         for language in [] if only_english else corpus.heldout:
@@ -122,10 +130,12 @@ class _Measure:
     tokenizer: PreTrainedTokenizerFast
     report: Callable[[str], None]
 
-    def documents(self, language: str, rows: Rows, window_tokens: int) -> Table:
+    def documents(self, language: str, rows: Rows, window_bytes: int) -> Table:
         self.report(f"{self.name}: {language_name(language)} documents")
         texts = [row["text"] for row in rows]
-        bits = document_bits(self.model, self.tokenizer, texts, window_tokens=window_tokens)
+        names = [f"document {row['id']} ({self.name})" for row in rows]
+        measure = partial(document_bits, window_bytes=window_bytes, names=names)
+        bits = measure(self.model, self.tokenizer, texts)
         return [
             {"model": self.name, "language": language}
             | {column: row[column] for column in ("source", "domain", "id")}

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from .. import hardware
 from ..models import Base, longest_context
-from ..tokens import document_ids
+from ..tokens import document_ids, token_ids
 from ..vocabulary.change import VocabularyChange
 
 LAYER = re.compile(r"\.(\d+)\.")
@@ -49,8 +49,10 @@ def kl_divergence(
         One row per text that both cut alike: `text`, its place; `bits`, summed over its places;
         `tokens`, how many.
     """
-    kept = torch.tensor(sorted(change.new_to_old), device=base.device)
-    rows = []
+    rows = base.get_output_embeddings().weight.shape[0]  # a tokenizer may have more ids
+    kept = torch.tensor([index for index in sorted(change.new_to_old) if index < rows])
+    kept = kept.to(base.device)
+    found = []
     for place, text in enumerate(texts):
         ids = document_ids(base_tokenizer, text)[:tokens]
         other = document_ids(change.tokenizer, text)[:tokens]
@@ -58,8 +60,8 @@ def kl_divergence(
             continue
         before_TV, after_TV = (_log_shares(model, ids, kept) for model in (base, adapted))
         nats = (before_TV.exp() * (before_TV - after_TV)).sum(dim=-1)[1:].sum().item()
-        rows.append([place, nats / np.log(2), len(ids) - 1])
-    return pd.DataFrame(rows, columns=["text", "bits", "tokens"])
+        found.append([place, nats / np.log(2), len(ids) - 1])
+    return pd.DataFrame(found, columns=["text", "bits", "tokens"])
 
 
 def _log_shares(model: PreTrainedModel, ids: list[int], kept: torch.Tensor) -> torch.Tensor:
@@ -86,14 +88,15 @@ def weight_drift(
         the difference over the norm before).
     """
     kept = sorted(change.new_to_old)
-    before = dict(start.named_parameters())
+    before, tables = dict(start.named_parameters()), _with_a_row_per_token(end)
     squares: dict[tuple[int, str], list[float]] = {}
     for name, value in end.named_parameters():
         if name not in before:  # an LM head of its own, which the base shared
             continue
         a, b = before[name].detach().float().cpu(), value.detach().float().cpu()
-        if len(a) != len(b) or len(b) == change.size:
-            a, b = a[kept], b[kept]
+        if id(value) in tables:
+            old = [index for index in kept if index < len(a)]
+            a, b = a[old], b[old]
         sums = squares.setdefault(_place(name), [0.0, 0.0])
         sums[0] += (b - a).square().sum().item()
         sums[1] += a.square().sum().item()
@@ -102,6 +105,12 @@ def weight_drift(
     ]
     table = pd.DataFrame(rows, columns=["layer", "part", "drift"])
     return table.sort_values(["layer", "part"], ignore_index=True)
+
+
+def _with_a_row_per_token(model: PreTrainedModel) -> set[int]:
+    """Return the parameters that have a row per token: embeddings, LM head, its bias."""
+    layers = model.get_input_embeddings(), model.get_output_embeddings()
+    return {id(weight) for layer in layers if layer is not None for weight in layer.parameters()}
 
 
 def _place(name: str) -> tuple[int, str]:
@@ -147,7 +156,7 @@ def measure_gains(
             seconds[name].append(_generation_seconds(bundle, texts[0][:PROMPT], new_tokens))
     rows = []
     for name, bundle in models.items():
-        encoded = bundle.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        encoded = token_ids(bundle.tokenizer, texts)
         each = characters / sum(map(len, encoded))
         speed = new_tokens / sorted(seconds[name])[ROUNDS // 2]
         rows.append(
@@ -169,7 +178,8 @@ def measure_gains(
 def _cache_bytes(model: PreTrainedModel) -> int:
     """Return the bytes of the keys and values of one token, in bfloat16."""
     config = model.config.get_text_config()
-    heads = config.num_attention_heads
+    if not (heads := getattr(config, "num_attention_heads", 0)):
+        return 0  # a recurrent model keeps a state of one size
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     groups = getattr(config, "num_key_value_heads", None) or heads
     return int(2 * 2 * config.num_hidden_layers * groups * width)
@@ -180,12 +190,15 @@ def _generation_seconds(bundle: Base, prompt: str, new_tokens: int) -> float:
     model, ids = bundle.model.to(hardware.device()), document_ids(bundle.tokenizer, prompt)
     ids_BT = torch.tensor([ids[-longest_context(model) + new_tokens + 1 :]], device=model.device)
     with torch.no_grad(), hardware.autocast(hardware.native_precision(), model.device.type):
-        output = model(ids_BT, use_cache=True)
-        begin = time.perf_counter()
-        for _ in range(new_tokens):
-            token = output.logits[:, -1:].argmax(dim=-1)
-            output = model(token, past_key_values=output.past_key_values, use_cache=True)
-        output.logits.sum().item()  # waits for the GPU
-        seconds = time.perf_counter() - begin
+        seconds = [_seconds(model, ids_BT, length) for length in (1, 1 + new_tokens)]
     model.to("cpu")
-    return seconds
+    return max(seconds[1] - seconds[0], 1e-9)
+
+
+def _seconds(model: PreTrainedModel, ids_BT: torch.Tensor, new_tokens: int) -> float:
+    """Return how long it takes to read a prompt and write some tokens, whatever the model keeps."""
+    lengths = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False}
+    begin = time.perf_counter()
+    ids = model.generate(ids_BT, attention_mask=torch.ones_like(ids_BT), pad_token_id=0, **lengths)
+    ids.sum().item()  # waits for the GPU
+    return time.perf_counter() - begin

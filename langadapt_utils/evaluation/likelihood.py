@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +17,20 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from .. import hardware
-from ..errors import CorpusError
+from ..errors import CorpusError, ModelError
 from ..intervals import Interval, Numbers, ratio
 from ..models import longest_context
-from ..tokens import byte_lengths, document_start
+from ..tokens import (
+    byte_lengths,
+    document_start,
+    encode_texts,
+    is_byte_level,
+    token_ids,
+    token_spans,
+)
 
-BATCH_TOKENS = 2_048  # of one forward pass
+LOGITS = 100_000_000  # of one forward pass, unless one piece alone has more
+AT_ONCE = 512  # tokens whose logits are copied in float32
 
 
 @dataclass(frozen=True)
@@ -34,28 +42,91 @@ class _Piece:
     first: int
 
 
+@dataclass(frozen=True)
+class _Read:
+    """A text as a tokenizer reads it: ids, the byte at which each begins, and bytes it loses."""
+
+    ids: list[int]
+    starts: npt.NDArray[np.int64]
+    lost: int
+
+
 def document_bits(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     texts: Sequence[str],
     *,
-    window_tokens: int = 1_024,
+    window_bytes: int = 4_096,
     context_bytes: int = 512,
+    names: Sequence[str] = (),
 ) -> Numbers:
     """Return the negative log-likelihood of each text in bits, every byte of it scored once.
 
-    The start of a document stands before each text and is not scored. A text longer than the window
-    is read in windows that overlap, so that what is scored always has context: from the beginning
-    of the text, or `context_bytes` bytes, which are the same for every tokenizer, or half a window
-    where that is less.
+    The start of a document stands before each text and is not scored. A longer text is read in
+    windows of `window_bytes`, each of which begins `context_bytes` before what it scores, so that
+    every tokenizer has the same context. Where a window has more tokens than the model can read,
+    all are made smaller (`shared_window`). A byte that the tokenizer does not know costs 8 bits.
+
+    Args:
+        model: to be measured.
+        tokenizer: the model's.
+        texts: of any length.
+        window_bytes: of UTF-8.
+        context_bytes: of UTF-8, at most half a window.
+        names: of the texts, for errors.
+
+    Raises:
+        ModelError: the likelihood of a text is not finite.
     """
-    start, sizes = document_start(tokenizer), byte_lengths(tokenizer)
-    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    window = min(window_tokens, longest_context(model))
+    start, read = document_start(tokenizer), _read(tokenizer, texts)
+    window = _fitting(read, longest_context(model), window_bytes)
     pieces: list[_Piece] = []
-    for unit, ids in enumerate(encoded):
-        pieces += _windows(unit, [start, *ids], sizes, window, context_bytes)
-    return _bits(model, pieces, len(texts))
+    for unit, text in enumerate(read):
+        pieces += _windows(unit, start, text, window, min(context_bytes, window // 2))
+    bits = _bits(model, pieces, names or [f"text {unit}" for unit in range(len(texts))])
+    return bits + [8.0 * text.lost for text in read]
+
+
+def shared_window(
+    models: Iterable[tuple[PreTrainedModel, PreTrainedTokenizerFast]],
+    texts: Sequence[str],
+    window_bytes: int,
+) -> int:
+    """Return the largest window, in bytes, that all models can read of some texts."""
+    for model, tokenizer in models:
+        window_bytes = _fitting(_read(tokenizer, texts), longest_context(model), window_bytes)
+    return window_bytes
+
+
+def _read(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[_Read]:
+    unknown, dropping = tokenizer.unk_token_id, is_byte_level(tokenizer)
+    sizes, read = byte_lengths(tokenizer), []
+    for text in texts:
+        spans = token_spans(tokenizer, text)
+        ids, starts = [span.id for span in spans], [span.start for span in spans]
+        lost = sum(span.end - span.start for span in spans if span.id == unknown)
+        if dropping and unknown not in ids:  # bytes that have no token leave no trace
+            lost = max(0, len(text.encode()) - int(sizes[ids].sum()))
+        read.append(_Read(ids, np.array(starts, dtype=np.int64), lost))
+    return read
+
+
+def _fitting(read: Sequence[_Read], longest: int, window_bytes: int) -> int:
+    """Halve a window until no stretch of the texts as long as it has too many tokens."""
+    while window_bytes > 1 and any(_densest(text.starts, window_bytes) >= longest for text in read):
+        window_bytes //= 2
+    return window_bytes
+
+
+def _densest(starts: npt.NDArray[np.int64], window_bytes: int) -> int:
+    """Return the most tokens that begin within a window.
+
+    Example:
+        >>> _densest(np.array([0, 4, 5, 6, 12]), 3)
+        3
+    """
+    ends = np.searchsorted(starts, starts + window_bytes)
+    return int((ends - np.arange(len(starts))).max(initial=0))
 
 
 def continuation_bits(
@@ -72,47 +143,58 @@ def continuation_bits(
     """
     start = document_start(tokenizer)
     whole = [context + more for context, more in zip(contexts, continuations, strict=True)]
-    encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
-    columns = zip(encoded["input_ids"], encoded["offset_mapping"], contexts, strict=True)
+    encodings = encode_texts(tokenizer.backend_tokenizer, whole, offsets=True)
     pieces, across = [], []
-    for unit, (ids, offsets, context) in enumerate(columns):
+    for unit, (encoding, context) in enumerate(zip(encodings, contexts, strict=True)):
+        ids, offsets = encoding.ids, encoding.offsets
         border = len(context.rstrip())
         first = next(index for index, (_, end) in enumerate(offsets) if end > border)
         if offsets[first][0] < border:
             first = 0
             across.append(unit)
         pieces.append(_Piece(unit, [start, *ids], first + 1))
-    bits = _bits(model, pieces, len(pieces))
+    bits = _bits(model, pieces, [repr(text) for text in whole])
     if across:
         alone = sorted({contexts[unit] for unit in across})
-        encoded = tokenizer(alone, add_special_tokens=False)["input_ids"]
-        pieces = [_Piece(unit, [start, *ids], 1) for unit, ids in enumerate(encoded)]
-        spent = dict(zip(alone, _bits(model, pieces, len(alone)), strict=True))
+        encoded = enumerate(token_ids(tokenizer, alone))
+        pieces = [_Piece(unit, [start, *ids], 1) for unit, ids in encoded]
+        spent = dict(zip(alone, _bits(model, pieces, [repr(text) for text in alone]), strict=True))
         bits[across] -= [spent[contexts[unit]] for unit in across]
-    return bits
+    pairs = zip(_read(tokenizer, whole), _read(tokenizer, contexts), strict=True)
+    return bits + [8.0 * (text.lost - context.lost) for text, context in pairs]
 
 
 def _windows(
-    unit: int, ids: list[int], sizes: npt.NDArray[np.int64], window: int, context_bytes: int
+    unit: int, start: int, text: _Read, window_bytes: int, context_bytes: int
 ) -> Iterator[_Piece]:
-    """Yield windows of a document that score each of its tokens once."""
-    yield _Piece(unit, ids[:window], 1)
-    before = np.concatenate([[0], np.cumsum(sizes[ids])])  # bytes before each token
-    scored = window
-    while scored < len(ids):
-        enough = int(np.searchsorted(before, before[scored] - context_bytes, side="right")) - 1
-        begin = max(min(enough, scored - 1), scored - window // 2, 0)
-        yield _Piece(unit, ids[begin : begin + window], scored - begin)
-        scored = begin + window
+    """Yield windows of a document that score each of its tokens once.
+
+    Example:
+        Tokens of two bytes, windows of six bytes with two bytes of context:
+
+        >>> text = _Read([1, 2, 3, 4, 5], np.array([0, 2, 4, 6, 8]), 0)
+        >>> [(piece.ids, piece.first) for piece in _windows(0, 9, text, 6, 2)]
+        [([9, 1, 2, 3], 1), ([3, 4, 5], 1)]
+    """
+    end = int(np.searchsorted(text.starts, window_bytes))
+    yield _Piece(unit, [start, *text.ids[:end]], 1)
+    scored = window_bytes
+    while (first := end) < len(text.ids):
+        begin = int(np.searchsorted(text.starts, scored - context_bytes))
+        begin = min(begin, first - 1)  # a token is scored after another one
+        scored += window_bytes - context_bytes
+        end = int(np.searchsorted(text.starts, scored))
+        if end > first:
+            yield _Piece(unit, text.ids[begin:end], first - begin)
 
 
-def _bits(model: PreTrainedModel, pieces: Sequence[_Piece], units: int) -> Numbers:
-    """Return the bits of the scored tokens of pieces, summed by unit."""
+def _bits(model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str]) -> Numbers:
+    """Return the bits of the scored tokens of pieces, summed by unit; units have names."""
     hardware.keep_freed_memory()
     precision = hardware.native_precision()
     can_skip = "logits_to_keep" in inspect.signature(model.forward).parameters
-    totals = np.zeros(units)
-    for batch in _batches_by_length(pieces):
+    totals = np.zeros(len(names))
+    for batch in _batches_by_length(pieces, model.get_output_embeddings().weight.shape[0]):
         width = max(len(piece.ids) for piece in batch)
         # Padding on the right is invisible to a causal model, so that no mask is needed.
         padded = [piece.ids + [0] * (width - len(piece.ids)) for piece in batch]
@@ -125,16 +207,23 @@ def _bits(model: PreTrainedModel, pieces: Sequence[_Piece], units: int) -> Numbe
             logits_BTV = model(input_ids=ids_BT, use_cache=False, **options).logits
         for row, piece in enumerate(batch):
             targets = ids_BT[row, piece.first : len(piece.ids)]
-            scored = slice(piece.first - 1 - begin, len(piece.ids) - 1 - begin)
-            loss = cross_entropy(logits_BTV[row, scored].float(), targets, reduction="sum")
-            totals[piece.unit] += loss.item() / math.log(2)
+            logits = logits_BTV[row, piece.first - 1 - begin : len(piece.ids) - 1 - begin]
+            parts = zip(torch.split(logits, AT_ONCE), torch.split(targets, AT_ONCE), strict=True)
+            nats = [cross_entropy(x.float(), y, reduction="sum").item() for x, y in parts]
+            totals[piece.unit] += sum(nats) / math.log(2)
+    if not np.isfinite(totals).all():
+        name = names[int(np.flatnonzero(~np.isfinite(totals))[0])]
+        raise ModelError(
+            f"the likelihood of {name} is not finite under the model {model.name_or_path}: train "
+            "it again with a lower training.learning_rate, or in float32"
+        )
     return totals
 
 
-def _batches_by_length(pieces: Sequence[_Piece]) -> Iterator[list[_Piece]]:
+def _batches_by_length(pieces: Sequence[_Piece], vocabulary: int) -> Iterator[list[_Piece]]:
     batch: list[_Piece] = []
     for piece in sorted(pieces, key=lambda piece: len(piece.ids)):
-        if batch and (len(batch) + 1) * len(piece.ids) > BATCH_TOKENS:
+        if batch and (len(batch) + 1) * len(piece.ids) * vocabulary > LOGITS:
             yield batch
             batch = []
         batch.append(piece)
@@ -147,7 +236,7 @@ def bits_per_byte(
     tokenizer: PreTrainedTokenizerFast,
     texts: Sequence[str],
     *,
-    window_tokens: int = 1_024,
+    window_bytes: int = 4_096,
     resamples: int = 2_000,
 ) -> Interval:
     """Return the bits per byte of texts, with a 95 % confidence interval over texts.
@@ -161,6 +250,6 @@ def bits_per_byte(
     """
     if not texts or not any(texts):
         raise CorpusError("bits per byte need at least one text that is not empty: give some")
-    bits = document_bits(model, tokenizer, texts, window_tokens=window_tokens)
+    bits = document_bits(model, tokenizer, texts, window_bytes=window_bytes)
     sizes = np.array([len(text.encode()) for text in texts])
     return ratio(bits, sizes, resamples=resamples)

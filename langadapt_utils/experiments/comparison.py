@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import combinations
@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..corpus.corpus import Corpus
 from ..embeddings.initialise import initialise_embeddings
-from ..evaluation.likelihood import document_bits
+from ..evaluation.likelihood import document_bits, shared_window
 from ..evaluation.scores import Scores
 from ..files import data_folder
 from ..hardware import device
@@ -237,10 +237,11 @@ def compare_methods(
     batch = batch_tokens or max(recipe.mixture.sequence_length, recipe.training.batch_tokens // 4)
     sizes = {"batch_tokens": batch, "micro_batch_tokens": batch, "interpolation": 1.0}
     training = recipe.training.model_copy(update=sizes)
-    texts, window = heldout_texts(corpus, documents), recipe.evaluation.window_tokens
+    texts, untrained = heldout_texts(corpus, documents), (base.model, base.tokenizer)
+    both = untrained, (base.model, change.tokenizer)
+    window = _window(both, texts, recipe.evaluation.window_bytes)
     report(BASE)
-    untouched = document_rows(base.model, base.tokenizer, texts, window)
-    rows = [[BASE, number, 0, *row] for number in steps for row in untouched]
+    untouched = document_rows(*untrained, texts, window)
 
     @cache
     def mixture(number: int, seed: int) -> Mixture:
@@ -251,12 +252,14 @@ def compare_methods(
         given = {"texts": corpus.train[corpus.language]["text"], "seed": seed}
         start = initialise_embeddings(base.model, change, **given | dict(ways[name]))
         for number in steps:
-            model = start
+            model, made = start, 0
             if number:
-                model = _trained(start, change, mixture(number, seed), training, seed)
-            yield number, (model, change.tokenizer)
+                model, made = _trained(start, change, mixture(number, seed), training, seed)
+            yield made, (model, change.tokenizer)
 
-    rows += _measured(ways, seeds, stages, texts, window, report)
+    rows = _measured(ways, seeds, stages, texts, window, report)
+    made = dict.fromkeys(row[1] for row in rows)
+    rows = [[BASE, number, 0, *row] for number in made for row in untouched] + rows
     return Comparison(corpus.language, pd.DataFrame(rows, columns=COLUMNS), SUBWORD_MEAN)
 
 
@@ -287,7 +290,8 @@ def sweep(
         training: keyword arguments of `train`, by name of the variant.
     """
     texts = texts or heldout_texts(corpus, documents)
-    window = next(iter(variants.values())).evaluation.window_tokens
+    asked = next(iter(variants.values())).evaluation.window_bytes
+    window = _window([before], texts, asked)
 
     def stages(name: str, seed: int) -> Iterator[tuple[int, Loaded]]:
         recipe, (model, change, own) = variants[name], start(name, variants[name])
@@ -295,7 +299,8 @@ def sweep(
         mixture = mix(own, change.tokenizer, recipe.mixture, budget_tokens=budget, seed=seed)
         untracked = recipe.training.model_copy(update={"report_to": []})  # a tracker has one run
         options = training.get(name, {})
-        yield 0, (_trained(model, change, mixture, untracked, seed, **options), change.tokenizer)
+        trained, _ = _trained(model, change, mixture, untracked, seed, **options)
+        yield 0, (trained, change.tokenizer)
 
     rows = document_rows(*before, texts, window, BEFORE, 0, 0)
     rows += _measured(variants, seeds, stages, texts, window, report)
@@ -327,7 +332,8 @@ def interpolation_sweep(
 
     Source: WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903.
     """
-    texts, window = heldout_texts(corpus, recipe.comparison_documents), recipe.window_tokens
+    texts = heldout_texts(corpus, recipe.comparison_documents)
+    window = _window([before, (end, change.tokenizer)], texts, recipe.window_bytes)
     known = [_known_rows(scores, place, corpus, recipe) for place in (0, -1)]
     rows = [[BEFORE, 0, 0, *row] for row in known[0] or document_rows(*before, texts, window)]
     for share in recipe.interpolation_points:
@@ -359,18 +365,23 @@ def heldout_texts(corpus: Corpus, documents: int) -> dict[str, Sequence[str]]:
     return {code: part["text"][:documents] for code, part in parts.items()}
 
 
+def _window(models: Iterable[Loaded], texts: Texts, asked: int) -> int:
+    """Return the window, in bytes, that all models can read of the texts."""
+    return shared_window(models, [text for lines in texts.values() for text in lines], asked)
+
+
 def document_rows(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     texts: Texts,
-    window_tokens: int,
+    window_bytes: int,
     *labels: Any,
 ) -> list[list[Any]]:
     """Return one row per text: the labels, language, document, bits, bytes."""
     model.to(device())
     rows = []
     for code, lines in texts.items():
-        bits = document_bits(model, tokenizer, lines, window_tokens=window_tokens)
+        bits = document_bits(model, tokenizer, lines, window_bytes=window_bytes)
         for index, (value, text) in enumerate(zip(bits, lines, strict=True)):
             rows.append([*labels, code, index, float(value), len(text.encode())])
     model.to("cpu")
@@ -382,7 +393,7 @@ def _measured(
     seeds: Sequence[int],
     stages: Callable[[str, int], Iterator[tuple[int, Loaded]]],
     texts: Texts,
-    window_tokens: int,
+    window_bytes: int,
     report: Callable[[str], None],
 ) -> list[list[Any]]:
     """Measure what each variant is at each of its stages, seed by seed."""
@@ -391,7 +402,7 @@ def _measured(
         for name in names:
             report(f"{name}, seed {seed}")
             for steps, loaded in stages(name, seed):
-                rows += document_rows(*loaded, texts, window_tokens, name, steps, seed)
+                rows += document_rows(*loaded, texts, window_bytes, name, steps, seed)
     return rows
 
 
@@ -402,9 +413,11 @@ def _trained(
     recipe: TrainingRecipe,
     seed: int,
     **options: Any,
-) -> PreTrainedModel:
+) -> tuple[PreTrainedModel, int]:
+    """Return a trained model and the steps that were made."""
     with tempfile.TemporaryDirectory() as folder:
-        return train(start, change, mixture, recipe, folder, seed=seed, **options).model
+        result = train(start, change, mixture, recipe, folder, seed=seed, **options)
+    return result.model, len(result.steps)
 
 
 def _known_rows(

@@ -13,7 +13,7 @@ from accelerate import PartialState
 
 from .. import hardware
 from ..errors import LangadaptError, RecipeError
-from ..models import load_model
+from ..models import load_base, load_model
 from ..recipe import Recipe
 from ..vocabulary.change import VocabularyChange
 from ..workspace import Workspace, progress_note
@@ -62,7 +62,8 @@ def _train_stage(folder: Path, state: PartialState) -> None:
         result = train(start, change, mixture, recipe.training, stage / CHECKPOINTS, report=report)
         control = train_control(start, change, mixture, recipe, stage, report=report)
         if first:
-            save_adapted(result.model, result.steps, change, stage, control=control)
+            base = load_base(recipe.base)
+            save_adapted(result.model, result.steps, change, stage, base, control=control)
     state.wait_for_everyone()
 
 

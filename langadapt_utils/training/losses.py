@@ -14,12 +14,20 @@ import torch
 from torch.nn.functional import cross_entropy, pad
 from transformers import PreTrainedModel
 
+from .. import hardware
+from ..sources import brief
+
 IGNORED = -100  # a target that does not count, by default in torch
+LEAKED = 0.02  # of what documents change in each other: as much is only rounding
 SAME = 0.01  # of the largest logit: by how much two ways to the same logits may differ
 
 
 def language_losses(
-    model: PreTrainedModel, ids_BT: torch.Tensor, positions_BT: torch.Tensor | None, split: int
+    model: PreTrainedModel,
+    ids_BT: torch.Tensor,
+    positions_BT: torch.Tensor | None,
+    split: int,
+    never_learned: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the summed cross-entropy, in nats, of the target language and of English.
 
@@ -30,8 +38,9 @@ def language_losses(
         positions_BT: of tokens in their documents, which then do not see each other; None if they
             do.
         split: index of the first English sequence.
+        never_learned: a token that is no target.
     """
-    targets_BT = shifted_targets(ids_BT, positions_BT)
+    targets_BT = shifted_targets(ids_BT, never_learned)
     inputs = {"input_ids": ids_BT, "use_cache": False}
     inputs |= {} if positions_BT is None else {"position_ids": positions_BT}
     parts = (slice(0, split), slice(split, None))
@@ -45,22 +54,41 @@ def language_losses(
     return target_loss, english_loss
 
 
-def shifted_targets(ids_BT: torch.Tensor, positions_BT: torch.Tensor | None) -> torch.Tensor:
-    """Return the next token of each token, and nothing across the end of a document.
+def shifted_targets(ids_BT: torch.Tensor, never_learned: int | None = None) -> torch.Tensor:
+    """Return the next token of each token, and nothing where a document would teach its neighbour.
 
     Example:
-        Documents 10 11 and 20 21 22 in one sequence:
+        Documents 1 11 2 and 1 21 2 in one sequence, begun by 1 and ended by 2:
 
-        >>> ids, positions = torch.tensor([[10, 11, 20, 21, 22]]), torch.tensor([[0, 1, 0, 1, 2]])
-        >>> shifted_targets(ids, positions).tolist()
-        [[11, -100, 21, 22, -100]]
+        >>> shifted_targets(torch.tensor([[1, 11, 2, 1, 21, 2]]), never_learned=1).tolist()
+        [[11, 2, -100, 21, 2, -100]]
     """
     # Shifting the targets, not the logits, saves a copy of the largest tensor there is.
     targets_BT = pad(ids_BT[:, 1:], (0, 1), value=IGNORED)
-    if positions_BT is not None:
-        ends_BT = pad(positions_BT[:, 1:] == 0, (0, 1), value=True)
-        targets_BT = targets_BT.masked_fill(ends_BT, IGNORED)
+    if never_learned is not None:
+        targets_BT = targets_BT.masked_fill(targets_BT == never_learned, IGNORED)
     return targets_BT
+
+
+@torch.no_grad()
+def keeps_documents_apart(model: PreTrainedModel) -> bool:
+    """Return whether a document reads nothing of the one before it in a sequence, tried on two.
+
+    Positions that restart are all that tells a model of documents; not every model takes them. What
+    two documents change in each other without them is the measure of what is too much.
+    """
+    flash = "flash" in model.config._attn_implementation
+    ids_BT = 3 + torch.arange(12, device=model.device)[None] % 7
+    positions_BT = torch.tensor([[*range(5), *range(7)]], device=model.device)
+    read = partial(model, use_cache=False)
+    with hardware.autocast("bfloat16" if flash else "float32", ids_BT.device.type):
+        alone, mixed = read(input_ids=ids_BT[:, 5:]).logits, read(input_ids=ids_BT).logits[:, 5:]
+        try:
+            packed = read(input_ids=ids_BT, position_ids=positions_BT).logits[:, 5:]
+        except (TypeError, ValueError, RuntimeError, IndexError):  # it takes no positions
+            return False
+    leaked, whole = (float((logits - alone).abs().max()) for logits in (packed, mixed))
+    return leaked <= LEAKED * whole
 
 
 def layers_of(model: torch.nn.Module) -> torch.nn.ModuleList | None:
@@ -69,10 +97,26 @@ def layers_of(model: torch.nn.Module) -> torch.nn.ModuleList | None:
     return max(lists, key=len, default=None)
 
 
-def compile_layers(model: torch.nn.Module) -> None:
-    """Compile the layers of a model one by one, in place: fast to compile, as all are alike."""
-    for layer in layers_of(model) or ():
+def compile_layers(model: PreTrainedModel) -> bool | str:
+    """Compile the layers of a model one by one, in place: fast to compile, as all are alike.
+
+    Returns:
+        True; or why the first layer does not compile (no compiler, no triton): then none is.
+    """
+    layers = list(layers_of(model) or ())
+    for layer in layers[:1]:
         layer.compile()
+    try:
+        ids_BT = torch.arange(8, device=model.device)[None]
+        model(input_ids=ids_BT, use_cache=False).logits.sum().backward()
+    except Exception as error:  # compilers raise many kinds
+        undo_speedups(model)
+        return f"no, {brief(error)}"
+    finally:
+        model.zero_grad()
+    for layer in layers[1:]:
+        layer.compile()
+    return True
 
 
 def can_fuse_loss(model: PreTrainedModel) -> bool:

@@ -24,7 +24,7 @@ from ..corpus.corpus import Corpus
 from ..errors import CorpusError
 from ..files import cache_folder
 from ..recipe import MixtureRecipe
-from ..tokens import byte_lengths, chunks, document_start
+from ..tokens import byte_lengths, chunks, document_end, document_start, token_ids
 
 Ids = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
@@ -141,6 +141,8 @@ class Mixture:
         order: name of the stream of each sequence of the run.
         length: tokens of a sequence, T.
         byte_lengths: bytes of each token id.
+        never_learned: the token that begins documents, where another one ends them; else None, as
+            what begins the next document ends the one before, which is learned.
         separate_documents: whether sequences come with positions that restart in every document.
     """
 
@@ -148,6 +150,7 @@ class Mixture:
     order: list[str]
     length: int
     byte_lengths: Ids
+    never_learned: int | None = None
     separate_documents: bool = True
 
     @cached_property
@@ -163,8 +166,7 @@ class Mixture:
         """Return a sequence: `input_ids` and `position_ids` (T,), its `bytes`, and `is_english`."""
         stream = self.streams[self.order[index]]
         ids_T, positions_T = stream.sequence(self._indices[index])
-        scored_T = positions_T > 0 if self.separate_documents else np.arange(self.length) > 0
-        size = int(self.byte_lengths[ids_T[scored_T]].sum())
+        size = int(self.byte_lengths[ids_T[1:]].sum())
         item = {"input_ids": ids_T, "bytes": size, "is_english": stream.language == "en"}
         return item | ({"position_ids": positions_T} if self.separate_documents else {})
 
@@ -226,7 +228,10 @@ def mix(
         code = "en" if name == "en" else corpus.language
         if tokens := order.count(name) * length:
             streams[name] = pack(documents[name], tokenizer, tokens, length, seed, code)
-    return Mixture(streams, order, length, byte_lengths(tokenizer), recipe.separate_documents)
+    start, end = document_start(tokenizer), document_end(tokenizer)
+    never_learned = None if end in (start, None) else start
+    sizes = byte_lengths(tokenizer)
+    return Mixture(streams, order, length, sizes, never_learned, recipe.separate_documents)
 
 
 def english_shares(sequences: int, recipe: MixtureRecipe, *, early_part: float = 0.1) -> Shares:
@@ -281,7 +286,8 @@ def pack(
 
     Args:
         documents: a data set with a column `text`.
-        tokenizer: encodes them; a document begins with `document_start`.
+        tokenizer: encodes them; a document begins with `document_start`, and ends with
+            `document_end` where that is another token.
         tokens: how many are needed.
         length: of a sequence.
         seed: of the order of the documents.
@@ -294,10 +300,9 @@ def pack(
         problem = f"there is no text in '{language}' to train on"
         raise CorpusError(f"{problem}: name some, or set its share to 0")
     order = _shuffled(len(documents), seed, 0)
-    start, key = document_start(tokenizer), tokenizer.backend_tokenizer.to_str().encode()
-    shards, lengths = [], []
+    key, shards, lengths = tokenizer.backend_tokenizer.to_str().encode(), [], []
     for texts in chunks(_in_order(documents, order), SHARD_CHARACTERS):
-        shard, shard_lengths = _encoded(texts, tokenizer, start, key)
+        shard, shard_lengths = _encoded(texts, tokenizer, key)
         shards.append(shard)
         lengths.append(shard_lengths)
         if sum(map(len, shards)) >= tokens:
@@ -313,20 +318,22 @@ def _in_order(documents: Dataset, order: Ids) -> Iterator[str]:
 
 
 def _encoded(
-    texts: list[str], tokenizer: Tokenizer, start: int, key: bytes
+    texts: list[str], tokenizer: Tokenizer, key: bytes
 ) -> tuple[npt.NDArray[np.int32], Ids]:
     """Return token ids of texts end to end, mapped from a file of the cache, and their lengths."""
-    digest = hashlib.sha256(key + start.to_bytes(4, "little"))
+    start, end = document_start(tokenizer), document_end(tokenizer)
+    ending = [] if end in (start, None) else [end]
+    digest = hashlib.sha256(key + repr((start, ending)).encode())
     for text in texts:
         digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
     stem = cache_folder() / "tokens" / digest.hexdigest()[:32]
     ids_path, lengths_path = (Path(f"{stem}.{kind}.npy") for kind in ("ids", "lengths"))
     if not (ids_path.exists() and lengths_path.exists()):
         stem.parent.mkdir(parents=True, exist_ok=True)
-        parts, encode = [], tokenizer.backend_tokenizer.encode_batch_fast
+        parts = []
         for begin in range(0, len(texts), ENCODED_AT_ONCE):
-            batch = encode(texts[begin : begin + ENCODED_AT_ONCE], add_special_tokens=False)
-            parts += [np.asarray([start, *encoding.ids], dtype=np.int32) for encoding in batch]
+            batch = token_ids(tokenizer, texts[begin : begin + ENCODED_AT_ONCE])
+            parts += [np.asarray([start, *ids, *ending], dtype=np.int32) for ids in batch]
         _save(lengths_path, np.asarray([len(part) for part in parts]))
         _save(ids_path, np.concatenate(parts))
     return np.load(ids_path, mmap_mode="r"), np.load(lengths_path)

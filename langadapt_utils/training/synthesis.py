@@ -17,7 +17,7 @@ from ..files import cache_folder, write_atomically
 from ..models import Base
 from ..recipe import Recipe
 from ..sources import base_fingerprint
-from ..tokens import document_start
+from ..tokens import document_start, token_ids
 from .mixture import english_shares
 
 AT_ONCE = 32  # samples
@@ -74,8 +74,7 @@ def synthesize_english(
 
 
 def _count_tokens(base: Base, texts: list[str]) -> int:
-    encoded = base.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-    return sum(map(len, encoded))
+    return sum(map(len, token_ids(base.tokenizer, texts)))
 
 
 def _sample(base: Base, length: int, seed: int) -> list[str]:

@@ -6,7 +6,7 @@ import copy
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,29 @@ from transformers import PreTrainedModel, TrainingArguments, set_seed
 from .. import hardware
 from ..corpus.corpus import check_contamination, load_corpus
 from ..errors import ModelError
-from ..models import load_base, name_portable_class, quiet_transformers
+from ..models import Base, load_base, quiet_transformers, save_model
 from ..recipe import Recipe, TrainingRecipe
 from ..vocabulary.change import VocabularyChange
 from ..workspace import PUBLISHED
-from .losses import can_fuse_loss, compile_layers, fuse_loss, layers_of
+from .losses import (
+    can_fuse_loss,
+    compile_layers,
+    fuse_loss,
+    keeps_documents_apart,
+    layers_of,
+)
 from .mixture import Mixture, mix
 from .optimizer import add_adapters
 from .synthesis import synthesize_english
-from .trainer import MixtureTrainer, Record, Report, claim, run_digest, training_arguments
+from .trainer import (
+    MixtureTrainer,
+    Record,
+    Report,
+    claim,
+    fingerprint_of,
+    run_digest,
+    training_arguments,
+)
 
 CHECKPOINTS, CONTROL_CHECKPOINTS = "checkpoints", "checkpoints-control"
 
@@ -81,15 +95,19 @@ def train(
             not enough, or a package that the recipe needs is missing.
     """
     folder, given = Path(folder), {"seed": seed, **(trainer_arguments or {})}
+    _check_length(model, mixture)
     arguments = training_arguments(mixture, recipe, folder, given)
-    shape = (model.config.model_type, model.num_parameters(), change.size, len(change.added))
-    others = (shape, sorted(given.items()), ema, embeddings_first)
-    last = claim(folder, run_digest(mixture, recipe, others), write=arguments.should_save)
     learner = copy.deepcopy(model)
+    attention = _set_attention(learner, recipe.attention)
+    if mixture.separate_documents and not keeps_documents_apart(learner):
+        mixture = replace(mixture, separate_documents=False)
+    start = fingerprint_of(model), sorted(change.added.items())
+    others = (start, sorted(given.items()), ema, embeddings_first)
+    last = claim(folder, run_digest(mixture, recipe, others), write=arguments.should_save)
     set_seed(seed)
     adapters = add_adapters(learner, recipe.lora_rank) if recipe.lora_rank else None
-    settings = speed_settings(learner, mixture, recipe, arguments)
-    _apply(learner, settings)
+    settings = speed_settings(learner, mixture, recipe, arguments) | {"attention": attention}
+    settings = _applied(learner, settings)
     parts = {"model": learner, "args": arguments, "train_dataset": mixture}
     trainer = MixtureTrainer(recipe, list(change.added), report, embeddings_first, **parts)
     if ema:
@@ -126,21 +144,36 @@ def speed_settings(
     return settings | {"fused loss": fused, "compiled layers": compiled, "processes": processes}
 
 
-def _apply(model: PreTrainedModel, settings: Mapping[str, Any]) -> None:
-    """Give a model its attention and what makes it faster; let torch use this machine well."""
+def _set_attention(model: PreTrainedModel, asked: str) -> str:
+    """Give a model the attention that is asked; eager where it has no sdpa. Return which."""
+    for attention in [asked, "eager"] if asked == "sdpa" else [asked]:
+        try:
+            model.set_attn_implementation(attention)
+        except (ImportError, ValueError) as error:
+            problem = error
+        else:
+            return attention
+    refused = f"training.attention={asked} cannot be used here"
+    raise ModelError(f"{refused}: set it to sdpa") from problem
+
+
+def _check_length(model: PreTrainedModel, mixture: Mixture) -> None:
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if longest and mixture.length > longest:
+        problem = f"sequences of {mixture.length} tokens are longer than the {longest} that this"
+        raise ModelError(f"{problem} model can read: lower mixture.sequence_length")
+
+
+def _applied(model: PreTrainedModel, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a model faster, and let torch use this machine well; return what was reached."""
     hardware.keep_freed_memory()
     hardware.use_all_cores()
-    try:
-        model.set_attn_implementation(settings["attention"])
-    except (ImportError, ValueError) as error:
-        problem = f"training.attention={settings['attention']} cannot be used here"
-        raise ModelError(f"{problem}: set it to sdpa") from error
     if settings["gradient checkpointing"]:
         model.gradient_checkpointing_enable()
     if settings["fused loss"]:
         fuse_loss(model)
-    if settings["compiled layers"]:
-        compile_layers(model)
+    compiled = settings["compiled layers"] and compile_layers(model)
+    return {**settings, "compiled layers": compiled}
 
 
 def _run(trainer: MixtureTrainer, last: Path | None) -> None:
@@ -239,6 +272,7 @@ def save_adapted(
     steps: list[Record],
     change: VocabularyChange,
     folder: Path,
+    base: Base,
     *,
     control: PreTrainedModel | None = None,
 ) -> None:
@@ -249,14 +283,13 @@ def save_adapted(
         steps: the records of its training.
         change: of the vocabulary; its tokenizer goes with the model.
         folder: of the training stage, as `Workspace.writing` gives it; its checkpoints are deleted.
+        base: the model that was adapted; the result is saved in its precision.
         control: the model that learned from English alone; it stays in the folder of the stage.
     """
     models = {folder / PUBLISHED / "model": model, folder / "control": control}
     for place, trained in models.items():
         if trained is not None:
-            trained.save_pretrained(place)
-            change.tokenizer.save_pretrained(place)
-            name_portable_class(place)
+            save_model(trained, change.tokenizer, place, base.folder)
     (folder / "steps.json").write_text(json.dumps(steps), encoding="utf-8")
     for checkpoints in (CHECKPOINTS, CONTROL_CHECKPOINTS):
         shutil.rmtree(folder / checkpoints, ignore_errors=True)

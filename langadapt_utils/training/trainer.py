@@ -33,9 +33,11 @@ from .mixture import Mixture
 from .optimizer import embedding_matrices, optimizer_for, row_rates
 
 KEPT = 2  # checkpoints
+SEEN = 4_096  # of the numbers of a weight, which tell it from another one
 SMOOTHED = 20  # steps whose mean loss says where a run stands
 DIVERGED = 1.5  # times the lowest such mean: the run is lost; a step as high leaves no checkpoint
 ADVICE = "start another run with a lower training.learning_rate, or with training.precision=float32"
+WEIGHTS = "weights.safetensors"  # of the model, in a checkpoint
 AVERAGE = "average.safetensors"  # the moving average of the weights, in a checkpoint
 Record = dict[str, Any]
 Report = Callable[[Record], None]
@@ -168,7 +170,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     def compute_loss(self, model: Any, inputs: Any, **options: Any) -> torch.Tensor:
         """Return the cross-entropy of a micro-batch per token; the log gets it per language."""
         ids_BT, targets = inputs["input_ids"], inputs["target_sequences"]
-        losses = language_losses(model, ids_BT, inputs.get("position_ids"), targets)
+        positions_BT, never = inputs.get("position_ids"), self.train_dataset.never_learned
+        losses = language_losses(model, ids_BT, positions_BT, targets, never)
         self.steps.add([loss.detach() for loss in losses], inputs["bytes"], targets)
         # Divided by a number that is the same everywhere, so that several processes learn
         # what one does.
@@ -247,10 +250,22 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         for old in checkpoints_of(folder)[:-KEPT]:
             old.replace(beside / old.name)
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Write the weights as they are: `save_pretrained` may rename and split them."""
+        if self.is_fsdp_enabled:
+            super()._save(output_dir, state_dict)
+        else:
+            (folder := Path(output_dir or self.args.output_dir)).mkdir(parents=True, exist_ok=True)
+            save_model(self.accelerator.unwrap_model(self.model), str(folder / WEIGHTS))
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        folder = Path(resume_from_checkpoint)
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_model(self.accelerator.unwrap_model(self.model), folder / WEIGHTS)
         if self._average:
-            load_model(self._average, Path(resume_from_checkpoint) / AVERAGE)
+            load_model(self._average, folder / AVERAGE)
 
 
 class _Averaging(TrainerCallback):  # type: ignore[misc]
@@ -370,6 +385,17 @@ def run_digest(mixture: Mixture, recipe: TrainingRecipe, others: object) -> str:
     parts = (recipe.model_dump_json(exclude=set(FREE_OPTIONS)), others, mixture.order)
     text = repr((*parts, mixture.length, mixture.separate_documents))
     return hashlib.sha256(mixture[0]["input_ids"].tobytes() + text.encode()).hexdigest()
+
+
+def fingerprint_of(model: PreTrainedModel) -> str:
+    """Return a hash of all weights, by their sums and by some of them, which is quick."""
+    digest = hashlib.sha256()
+    for name, weight in model.named_parameters():
+        flat = weight.detach().flatten()
+        some = flat[:: max(1, len(flat) // SEEN)].float().cpu().numpy().tobytes()
+        sums = flat.double().sum().item(), flat.double().square().sum().item()
+        digest.update(f"{name} {tuple(weight.shape)} {sums}".encode() + some)
+    return digest.hexdigest()
 
 
 def claim(folder: Path, digest: str, *, write: bool) -> Path | None:

@@ -20,11 +20,15 @@ from transformers import PreTrainedTokenizerFast
 
 from ..files import read_json
 from ..models import load_tokenizer, name_portable_class
-from ..tokens import readable
+from ..tokens import encode_texts, readable
 
 Mode = Literal["extend", "replace"]
-AUDITED, EXCERPT = 1_000, 1_000  # texts of each language that are encoded, and characters of each
-SENTENCE_END = regex.compile(r"(?<=[.!?…。])\s+|\n+")
+BATCH = 1_000  # sentences that are encoded at once
+# A sentence begins with the space before it, and ends with its line ends, as tokens hold them.
+SENTENCE = regex.compile(
+    r"""(?<=[.!?…]["'»”’)\]]*)(?=\ +\S)|(?<=[।॥۔؟။៕。！？])(?![\ \r]*\n)|(?<=\n)(?![\r\n])""",
+    regex.V1,
+)
 
 
 @dataclass(frozen=True)
@@ -169,8 +173,13 @@ class VocabularyChange:
 
 
 def split_sentences(texts: Iterable[str], most: int) -> list[str]:
-    """Return the sentences of texts; evenly spaced ones where there are more than `most`."""
-    sentences = [part for text in texts for part in SENTENCE_END.split(text) if part.strip()]
+    """Return the sentences of texts; evenly spaced ones where there are more than `most`.
+
+    Example:
+        >>> split_sentences(["One. Two\\n\\nThree।"], 9)
+        ['One.', ' Two\\n\\n', 'Three।']
+    """
+    sentences = [part for text in texts for part in SENTENCE.split(text) if part.strip()]
     step = max(1, len(sentences) / most)
     return [sentences[int(index * step)] for index in range(min(len(sentences), most))]
 
@@ -180,9 +189,9 @@ def changed_sentences(
 ) -> tuple[list[int], int, int]:
     """Return which sentences have other ids after a change, and all tokens before and after."""
     changed, total_before, total_after = [], 0, 0
-    for start in range(0, len(sentences), AUDITED):
-        batch = list(sentences[start : start + AUDITED])
-        old, new = (t.encode_batch_fast(batch, add_special_tokens=False) for t in (before, after))
+    for start in range(0, len(sentences), BATCH):
+        batch = sentences[start : start + BATCH]
+        old, new = (encode_texts(tokenizer, batch) for tokenizer in (before, after))
         for index, (old_encoding, new_encoding) in enumerate(zip(old, new, strict=True), start):
             old_ids, new_ids = old_encoding.ids, new_encoding.ids
             total_before, total_after = total_before + len(old_ids), total_after + len(new_ids)

@@ -14,20 +14,21 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import chain, islice
 
+import regex
 from transformers import PreTrainedTokenizerFast
 
 from ..errors import VocabularyError
+from ..files import Spooled
 from ..recipe import GiveUp
-from ..tokens import BYTE_TOKEN, surface_bytes
+from ..tokens import BYTE_TOKEN, spread, surface_bytes
 from .audit import audit_vocabulary
-from .change import AUDITED, Mode, ProtectionCost, VocabularyChange, effect_on, split_sentences
+from .change import Mode, ProtectionCost, VocabularyChange, effect_on, split_sentences
 from .merges import token_counts
 from .patterns import propose_repair
 from .select import candidates_for, choose_leaves, learn_tokens, protected_candidates
 from .sizes import tokens_by_number
-from .tokenizer_json import NewToken, Spec
+from .tokenizer_json import NewToken, Spec, one_of
 
 SENTENCES = 20_000  # of each other language, that show what a change does to it
 PROTECTED = 300_000  # sentences of a protected language that are looked at
@@ -51,7 +52,8 @@ def extend_vocabulary(
 
     Args:
         tokenizer: a fast tokenizer: byte-level BPE, SentencePiece BPE, or Unigram.
-        texts: training text of the target language; read once, as a stream.
+        texts: training text of the target language; what can be read only once is kept in a
+            temporary file meanwhile.
         tokens: how many tokens to add.
         mode: `extend` appends them; `replace` gives each the id of the least useful base token
             that no surviving merge needs. Single characters and special tokens stay.
@@ -68,13 +70,13 @@ def extend_vocabulary(
     """
     reference = {language: list(_unicode(lines)) for language, lines in (others or {}).items()}
     _check_request(tokens, mode, reference, protect or {})
-    stream = _unicode(texts)
-    head = list(islice(stream, AUDITED))
+    lines = Spooled(texts) if isinstance(texts, Iterator) else texts
+    head = list(_unicode(spread(lines)))
 
     base = Spec.of(tokenizer)
     repair = propose_repair(tokenizer, head) if repair_script else None
     spec = base.with_pre_tokenizer(repair.pre_tokenizer) if repair else base
-    words = spec.count_words(chain(head, stream))
+    words = spec.count_words(_unicode(lines))
     growth = _Growth(tokenizer, base, spec, words, reference, dict(protect or {}))
     learn = partial(
         learn_tokens,
@@ -238,7 +240,10 @@ def _unicode(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _unreachable(grown: Spec, added: Mapping[int, str]) -> tuple[int, ...]:
-    return tuple(new for new, ids in base_pieces(grown, added).items() if ids != (new,))
+    """Return the added tokens that no text gives: what is merged holds no token found before."""
+    pieces, found = base_pieces(grown, added), grown.found_first
+    hidden = regex.compile(one_of(found)).search if found else lambda text: None
+    return tuple(n for n in added if pieces[n] != (n,) or hidden(grown.text(added[n])))
 
 
 def _kin(base: Spec, surface: str) -> tuple[int, ...]:

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import regex
-from tokenizers import Regex
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Metaspace, Split
 from transformers import PreTrainedTokenizerFast
+
+from ..tokens import spread
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 MARKS = r"\p{M}"
 JOINERS = r"\p{Join_Control}"  # the invisible U+200C and U+200D of Persian and Indic text
 RARE = 0.001  # cut clusters, as a share of all letter clusters, that leave a pattern alone
-SAMPLED = 300_000  # characters of text that are looked at
+SAMPLED = 300  # characters of each excerpt that is looked at
 # A pattern as atoms (a class, an escape, any other character) with what quantifies each.
 PART = regex.compile(
     r"(?P<atom>[(|])|(?P<atom>(?P<class>\[(?:\\.|[^][\\]|(?&class))*+\])|\\[pPx]\{[^}]*\}|\\[pP]\w|\\.|.)"
@@ -52,16 +55,19 @@ class Repair:
     clusters: int
 
 
-def find_cuts(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> tuple[Cuts, int]:
+def find_cuts(pre_tokenizer: Any, texts: Iterable[str]) -> tuple[Cuts, int]:
     """Count where the word pattern cuts inside a grapheme cluster that begins with a letter.
+
+    Args:
+        pre_tokenizer: of the `tokenizers` library; None cuts nothing.
+        texts: excerpts from all over them are looked at.
 
     Returns:
         The cuts by the characters around them, and the number of letter clusters looked at.
     """
-    pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
     cuts: Cuts = Counter()
     clusters = 0
-    for text in _sample(texts):
+    for text in spread(texts, length=SAMPLED):
         pieces = pre_tokenizer.pre_tokenize_str(text) if pre_tokenizer else ()
         starts = {start for _, (start, _) in pieces}
         for match in regex.finditer(r"(?=\p{L})\X", text):
@@ -79,18 +85,31 @@ def propose_repair(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> 
     Returns:
         None where the pattern cuts fewer than one letter cluster in a thousand, or cannot be read.
     """
-    texts = list(_sample(texts))
+    texts = spread(texts, length=SAMPLED)
     if not any(regex.search(rf"[{MARKS}{JOINERS}]", text) for text in texts):
         return None
-    cuts, clusters = find_cuts(tokenizer, texts)
+    before = tokenizer.backend_tokenizer.pre_tokenizer
+    cuts, clusters = find_cuts(before, texts)
     if not clusters or cuts.total() / clusters < RARE:
         return None
-    joined = "".join(
-        part for part in (MARKS, JOINERS) if any(regex.fullmatch(part, after) for _, after in cuts)
-    )
-    spec = as_data(tokenizer.backend_tokenizer.pre_tokenizer)
-    repaired = repair_pre_tokenizer(spec, joined, list(cuts))
+    spec, joined, left = as_data(before), "", cuts
+    repaired = spec
+    while more := [part for part in (MARKS, JOINERS) if part not in joined and _cut(part, left)]:
+        joined += "".join(more)
+        repaired = repair_pre_tokenizer(spec, joined, list(cuts))
+        # Marks that ride with letters may be cut off the joiners after them, which was no cut.
+        left, _ = find_cuts(_from_data(repaired), texts)
     return None if repaired == spec else Repair(repaired, joined, cuts, clusters)
+
+
+def _cut(part: str, cuts: Cuts) -> bool:
+    """Return whether a cut stands before a character of a class."""
+    return any(regex.fullmatch(part, after) for _, after in cuts)
+
+
+def _from_data(spec: dict[str, Any]) -> Any:
+    shell = json.loads(Tokenizer(BPE()).to_str())
+    return Tokenizer.from_str(json.dumps({**shell, "pre_tokenizer": spec})).pre_tokenizer
 
 
 def repair_pre_tokenizer(spec: dict[str, Any], joined: str, cuts: Sequence[Pair]) -> dict[str, Any]:
@@ -174,12 +193,3 @@ def _takes(atom: str, character: str) -> bool:
         return regex.fullmatch(atom, character, flags=regex.V1) is not None
     except regex.error:  # syntax of the other regular expression library: leave it alone
         return False
-
-
-def _sample(texts: Iterable[str]) -> Iterator[str]:
-    left = SAMPLED
-    for text in texts:
-        if left <= 0:
-            return
-        yield text[:left]
-        left -= len(text)

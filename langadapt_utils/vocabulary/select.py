@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from ..errors import VocabularyError
 from ..recipe import GiveUp
-from ..tokens import as_words, bytes_surface
+from ..tokens import as_words, bytes_surface, encode_texts
 from .change import changed_sentences
 from .merges import learn_merges
 from .tokenizer_json import NewToken, Spec
@@ -228,7 +228,7 @@ def _changed(
 
 def _fired(grown: Tokenizer, lines: Sequence[str], roots: Mapping[str, set[str]]) -> list[set[str]]:
     """Return the roots of the new tokens in each sentence."""
-    encodings = grown.encode_batch(lines, add_special_tokens=False)
+    encodings = encode_texts(grown, lines, offsets=True)
     return [{root for t in encoding.tokens for root in roots.get(t, ())} for encoding in encodings]
 
 

@@ -17,6 +17,7 @@ from transformers import AutoConfig
 
 from ..intervals import knee
 from ..models import Base, parameter_count
+from ..tokens import encode_texts
 from .change import VocabularyChange
 from .tokenizer_json import Spec
 
@@ -157,5 +158,5 @@ def _with_first(base: Spec, grown: Spec, added: Mapping[int, str], number: int) 
 
 
 def _token_counts(spec: Spec, texts: list[str]) -> Counter[str]:
-    encodings = spec.whole.encode_batch(texts, add_special_tokens=False)
+    encodings = encode_texts(spec.whole, texts, offsets=True)
     return Counter(token for encoding in encodings for token in encoding.tokens)

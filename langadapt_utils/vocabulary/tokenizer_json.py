@@ -17,7 +17,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from tokenizers import Regex, Tokenizer, pre_tokenizers
+import regex
+from tokenizers import Regex, Tokenizer
+from tokenizers.pre_tokenizers import Sequence as PreTokenizers
+from tokenizers.pre_tokenizers import Split
 from transformers import PreTrainedTokenizerFast
 
 from ..errors import VocabularyError
@@ -31,14 +34,10 @@ from ..tokens import (
     surface_bytes,
 )
 from .merges import SEPARATOR, count_words
-from .patterns import spelled_out
+from .patterns import as_data, spelled_out
 
 Family = Literal["byte-level BPE", "SentencePiece BPE", "Unigram"]
-# Where SentencePiece's own trainer would end a word: before a space, and between letters, digits
-# and the rest.
-PIECES = (
-    rf"{SPACE}?[\p{{L}}\p{{M}}]+|{SPACE}?\p{{N}}+|{SPACE}?[^{SPACE}\p{{L}}\p{{M}}\p{{N}}]+|{SPACE}+"
-)
+REST = rf"[^\p{{L}}\p{{M}}\p{{N}}{SPACE}\r\n\0]"  # neither letter, digit, space nor line end
 UNUSED_SCORE = -1e6  # of a Unigram piece that text must not use
 MARGIN = 1e-3  # by how much, in natural logarithms, a new Unigram piece beats its best segmentation
 
@@ -103,6 +102,11 @@ class Spec:
         return {token["content"]: token["id"] for token in self.data["added_tokens"]}
 
     @cached_property
+    def found_first(self) -> list[str]:
+        """Added tokens that are no special ones: they are found in text before it is merged."""
+        return [token["content"] for token in self.data["added_tokens"] if not token["special"]]
+
+    @cached_property
     def bare(self) -> Tokenizer:
         """The model alone, which takes pre-tokens in its own alphabet, and `SEPARATOR` between
         them.
@@ -131,18 +135,23 @@ class Spec:
         """Count the words that tokens are learned in, in the alphabet of the model.
 
         They are the pre-tokens of the text; a tokenizer of SentencePiece, which has none, is cut
-        where its own trainer would end a word.
+        where its own trainer would end a word. Added tokens that text holds are left out: they are
+        found before anything is merged.
         """
         parts = spelled_out(self.data["pre_tokenizer"]) if self.data["pre_tokenizer"] else []
         # Turning every word into bytes costs more than counting it: that is done afterwards.
         in_text = self.byte_level and parts[-1]["type"] == "ByteLevel"
-        sequence = {"type": "Sequence", "pretokenizers": parts[:-1] if in_text else parts}
+        parts = parts[:-1] if in_text else parts
+        if self.found_first:
+            parts = [as_data(Split(Regex(one_of(self.found_first)), "removed")), *parts]
+        sequence = {"type": "Sequence", "pretokenizers": parts}
         model = {"type": "BPE", "vocab": {}, "merges": []}
         spec = {**self.data, "model": model, "pre_tokenizer": sequence}
         cutter = Tokenizer.from_str(json.dumps(spec))
         if not self.byte_level:
-            pieces = pre_tokenizers.Split(Regex(PIECES), "isolated")
-            cutter.pre_tokenizer = pre_tokenizers.Sequence([cutter.pre_tokenizer, pieces])
+            merged = [token for token, index in self.vocab.items() if index not in self.boundaries]
+            pieces = Split(Regex(word_pattern(merged)), "isolated")
+            cutter.pre_tokenizer = PreTokenizers([cutter.pre_tokenizer, pieces])
         counts = count_words(cutter, texts)
         surfaces = as_surfaces(counts) if in_text else counts
         return dict(zip(surfaces, counts.values(), strict=True))
@@ -269,6 +278,47 @@ def unigram_scores(spec: Spec, tokens: Iterable[NewToken]) -> dict[str, float]:
         share = math.log(max(token.count, 1) / total)
         new[surface] = scores[surface] = max(share, best[-1] + MARGIN)
     return new
+
+
+def word_pattern(vocabulary: Iterable[str]) -> str:
+    """Return where SentencePiece's own trainer would end a word, as a pattern of words.
+
+    Words are letters, digits, line ends or the rest, perhaps after a space. What no token of the
+    vocabulary joins is not joined: digits with digits, line ends with line ends, a space with
+    either, a full stop with a line end.
+
+    Example:
+        >>> pattern = word_pattern(["▁the", "▁1", "19"])
+        >>> regex.findall(pattern, "▁the▁1989...\\n\\n")
+        ['▁the', '▁1989', '...', '\\n', '\\n']
+        >>> regex.findall(word_pattern(["▁the", "1", "9"]), "▁the▁19")
+        ['▁the', '▁', '1', '9']
+    """
+    joined = "\0".join(vocabulary)
+
+    def run(characters: str) -> str:
+        space = f"{SPACE}?" if regex.search(SPACE + characters, joined) else ""
+        return space + characters + "+" * bool(regex.search(characters * 2, joined))
+
+    letters, rest = rf"{SPACE}?[\p{{L}}\p{{M}}]+", REST
+    if regex.search(rf"{REST}[\r\n]|[\r\n]{REST}", joined):
+        rest = REST.replace(r"\r\n", "")
+    return "|".join([letters, *map(run, (r"\p{N}", rest, r"[\r\n]")), f"{SPACE}+"])
+
+
+def one_of(texts: Iterable[str]) -> str:
+    """Return a pattern that matches any of some texts, the longest first; by their first letters,
+    so that thousands of them are not tried at every place.
+
+    Example:
+        >>> regex.findall(one_of(["<a>", "<ab>", "b"]), "<ab> b <a")
+        ['<ab>', 'b']
+    """
+    by_first: dict[str, list[str]] = {}
+    for text in sorted(texts, key=len, reverse=True):
+        by_first.setdefault(text[0], []).append(regex.escape(text[1:]))
+    parts = (regex.escape(first) + f"(?:{'|'.join(rest)})" for first, rest in by_first.items())
+    return "|".join(parts)
 
 
 def _family(data: dict[str, Any]) -> Family:

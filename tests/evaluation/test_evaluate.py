@@ -51,6 +51,16 @@ def test_items_are_judged_by_likelihood(
     assert score_items(model, tokenizer, "pairs", pairs, "en") == [True, False]
 
 
+def test_a_model_that_finds_all_options_alike_is_right_as_often_as_chance(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    with torch.no_grad():
+        model.model.norm.weight.zero_()
+    options = [" 11", " 22", " 33", " 44"]
+    items = [{"context": "1", "options": options, "label": 0} for _ in range(40)]
+    assert sum(score_items(model, tokenizer, "copying", items, "en")) == 10
+
+
 def test_models_are_measured_on_the_same_things(scores: Scores) -> None:
     for table in (scores.documents, scores.items):
         counts = table.groupby(["model", "language"]).size().unstack()

@@ -1,6 +1,5 @@
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,12 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from helpers.tiny import gpt2, llama, train_tokenizer
+from helpers.tiny import gpt2, llama, train_tokenizer, unigram
+from helpers.vocabularies import without_bytes
 from langadapt_utils import hardware
-from langadapt_utils.errors import CorpusError
+from langadapt_utils.errors import CorpusError, ModelError
 from langadapt_utils.evaluation import likelihood
-from langadapt_utils.evaluation.likelihood import bits_per_byte, continuation_bits, document_bits
-from langadapt_utils.tokens import byte_lengths, document_start
+from langadapt_utils.evaluation.likelihood import (
+    bits_per_byte,
+    continuation_bits,
+    document_bits,
+    shared_window,
+)
+from langadapt_utils.tokens import byte_lengths, document_start, token_ids, token_spans
+from langadapt_utils.vocabulary.change import VocabularyChange
 
 
 @pytest.fixture(autouse=True)
@@ -43,70 +49,62 @@ def test_bits_do_not_depend_on_the_batch(
 ) -> None:
     texts = [f"text number {i} " * (i % 5 + 1) for i in range(20)]
     together = document_bits(model, tokenizer, texts)
-    monkeypatch.setattr(likelihood, "BATCH_TOKENS", 1)
+    monkeypatch.setattr(likelihood, "LOGITS", 1)
     assert document_bits(model, tokenizer, texts) == pytest.approx(together, rel=1e-4)
 
 
 @given(
-    sizes=st.lists(st.integers(0, 9), min_size=1, max_size=90),
-    window=st.integers(2, 20).map(lambda half: 2 * half),
+    text=st.text(min_size=1, max_size=90),
+    window=st.integers(2, 40),
     context=st.integers(0, 40),
 )
 def test_windows_score_every_token_once_with_context(
-    sizes: list[int], window: int, context: int
+    tokenizer: PreTrainedTokenizerFast, text: str, window: int, context: int
 ) -> None:
-    ids = list(range(len(sizes)))
-    pieces = list(likelihood._windows(0, ids, np.array(sizes), window, context))
+    text = text.encode("utf-8", "ignore").decode()
+    (read,) = likelihood._read(tokenizer, [text])
+    context = min(context, window // 2)
+    pieces = list(likelihood._windows(0, -1, read, window, context))
     scored = [token for piece in pieces for token in piece.ids[piece.first :]]
-    assert scored == ids[1:]
-    assert all(len(piece.ids) <= window for piece in pieces)
+    assert scored == read.ids and pieces[0].ids[0] == -1
+    sizes = byte_lengths(tokenizer)
+    longest = int(sizes.max())
     for piece in pieces[1:]:
-        seen = sum(sizes[token] for token in piece.ids[: piece.first])
-        assert seen >= context or piece.first == window // 2
+        before = int(sizes[piece.ids[: piece.first]].sum())
+        assert piece.first >= 1 and before >= context - longest
+        assert int(sizes[piece.ids].sum()) < window + 2 * longest
 
 
-def test_more_context_makes_text_cheaper_for_a_model_that_uses_it(
-    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+def test_two_tokenizers_read_the_same_bytes_before_what_they_score(
+    tokenizer: PreTrainedTokenizerFast, change: VocabularyChange
 ) -> None:
-    """Two tokenizers that cut a text differently score it after the same bytes."""
-    seen: list[int] = []
-
-    def bits(model: object, pieces: list[Any], units: int) -> np.ndarray:
-        sizes = byte_lengths(tokenizer)
-        seen.extend(int(sizes[piece.ids[: piece.first]].sum()) for piece in pieces[1:])
-        return np.zeros(units)
-
-    monkeypatch.setattr(likelihood, "_bits", bits)
-    document_bits(
-        llama(len(tokenizer)),
-        tokenizer,
-        ["word and another " * 60],
-        window_tokens=64,
-        context_bytes=50,
-    )
-    longest = max(len(token) for token in tokenizer.get_vocab())
-    assert len(seen) > 3 and all(50 <= one < 50 + longest for one in seen)
+    text = "Egy régi híd előtt álltunk, és néztük a folyót. " * 30
+    places = []
+    for each in (tokenizer, change.tokenizer):
+        (read,) = likelihood._read(each, [text])
+        pieces = list(likelihood._windows(0, 0, read, 200, 50))
+        lengths = byte_lengths(each)
+        first = [int(lengths[piece.ids[piece.first :]].sum()) for piece in pieces]
+        places.append(np.cumsum(first)[:-1])
+        before = [int(lengths[piece.ids[: piece.first]].sum()) for piece in pieces[1:]]
+        assert all(abs(size - 50) <= lengths.max() for size in before)
+    assert len(places[0]) == len(places[1]) > 5
+    assert np.abs(places[0] - places[1]).max() <= byte_lengths(change.tokenizer).max()
 
 
-def windows_by_hand(
-    ids: list[int], sizes: list[int], window: int, context_bytes: int
-) -> list[tuple[int, int]]:
-    """The first token of the window in which each token is scored, beside the token's index."""
-    begins, begin, end = [], 0, window
-    for index in range(1, len(ids)):
-        if index == end:  # a new window: go back until the context is long enough
-            begin = index
-            enough = max(context_bytes, 1)  # a token is scored after another one
-            while sum(sizes[begin:index]) < enough and index - begin < window // 2:
-                begin -= 1
-            end = begin + window
-        begins.append((begin, index))
-    return begins
+def test_a_window_fits_the_model_that_reads_least(
+    tokenizer: PreTrainedTokenizerFast, change: VocabularyChange
+) -> None:
+    models = [(llama(len(change.tokenizer)), each) for each in (tokenizer, change.tokenizer)]
+    text = "Egy régi híd előtt álltunk, és néztük a folyót. " * 30
+    window = shared_window(models, [text], 4_096)
+    assert window < 4_096 and window == shared_window(models[::-1], [text], 4_096)
+    (read,) = likelihood._read(tokenizer, [text])
+    pieces = list(likelihood._windows(0, 0, read, window, 50))
+    assert max(len(piece.ids) for piece in pieces) <= 128 < len(read.ids)
 
 
-@pytest.mark.parametrize(
-    ("window", "context_bytes"), [(32, 20), (32, 512), (64, 0), (64, 1), (128, 100)]
-)
+@pytest.mark.parametrize(("window", "context_bytes"), [(64, 20), (100, 10), (100, 50), (240, 100)])
 def test_long_texts_are_read_in_windows(
     window: int, context_bytes: int, tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -116,18 +114,58 @@ def test_long_texts_are_read_in_windows(
         for parameter in model.parameters():
             parameter.mul_(3.0)  # so that every token of the context counts
     text = "".join(f"a long text, part {number}, goes on and on; " for number in range(12))
-    ids = [document_start(tokenizer), *tokenizer(text, add_special_tokens=False)["input_ids"]]
-    assert len(ids) > 128
-    sizes = byte_lengths(tokenizer)[ids].tolist()
-    expected = 0.0
-    for begin, index in windows_by_hand(ids, sizes, window, context_bytes):
+    spans = token_spans(tokenizer, text)
+    assert len(spans) > 128
+    expected, start = 0.0, document_start(tokenizer)
+    for index, span in enumerate(spans):
+        begin, end = 0, window  # of the window in which the token is scored, in bytes
+        while span.start >= end:
+            begin, end = end - context_bytes, end - context_bytes + window
+        first = next(i for i, one in enumerate(spans) if one.start >= begin)
+        ids = [one.id for one in spans[min(first, max(index - 1, 0)) : index]]
+        ids = ids if begin else [start, *ids]
         with torch.no_grad():
-            logits = model(torch.tensor([ids[begin:index]])).logits[0, -1]
-        expected -= logits.log_softmax(dim=-1)[ids[index]].item() / math.log(2)
-    options = {"window_tokens": window, "context_bytes": context_bytes}
+            logits = model(torch.tensor([ids])).logits[0, -1]
+        expected -= logits.log_softmax(dim=-1)[span.id].item() / math.log(2)
+    options = {"window_bytes": window, "context_bytes": context_bytes}
     assert document_bits(model, tokenizer, [text], **options)[0] == pytest.approx(
         expected, rel=1e-5
     )
+
+
+def test_a_loss_that_is_not_finite_names_the_text(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match="of hu-12 is not finite"):
+        document_bits(model, tokenizer, ["egy"], names=["hu-12"])
+    with pytest.raises(ModelError, match="of 'one two' is not finite"):
+        continuation_bits(model, tokenizer, ["one"], [" two"])
+
+
+def test_bytes_without_a_token_cost_eight_bits_each() -> None:
+    """A base that does not know Thai at all: an unknown token, or nothing, for a whole word."""
+    spelled = unigram(["the old bridge over the river"] * 50, size=40)
+    dropping = without_bytes(train_tokenizer(["the old bridge"] * 9), "ภาษาไทย")
+    for tokenizer in (spelled, dropping):
+        model = llama(len(tokenizer))
+        with torch.no_grad():
+            model.model.norm.weight.zero_()  # every token is as likely as another
+        score = bits_per_byte(model, tokenizer, ["ภาษาไทย"]).value
+        assert score >= 8
+        more = continuation_bits(model, tokenizer, ["the "], ["ภาษาไทย"])[0]
+        assert more >= 8 * len("ภาษาไทย".encode())
+
+
+def test_what_reads_like_a_special_token_is_text(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    text = "The price: <|endoftext|> 400"
+    (ids,) = token_ids(tokenizer, [text])
+    assert document_start(tokenizer) not in ids and tokenizer.decode(ids) == text
+    assert sum(byte_lengths(tokenizer)[ids]) == len(text.encode())
+    assert document_bits(model, tokenizer, [text])[0] > 8
 
 
 def test_a_continuation_costs_what_it_adds(

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from helpers.tiny import sentencepiece_bpe, train_tokenizer, unigram
 from langadapt_utils.corpus.corpus import Corpus
+from langadapt_utils.tokens import bytes_surface
 from langadapt_utils.vocabulary.change import VocabularyChange
 
 # Whatever people type: any Unicode, much of the scripts that this is about, and characters that a
@@ -51,6 +52,15 @@ PATTERNS = {
 def with_pattern(name: str) -> PreTrainedTokenizerFast:
     """A tokenizer with one of these patterns."""
     return train_tokenizer(["some English text, don't mind"], size=270, pattern=PATTERNS[name])
+
+
+def without_bytes(tokenizer: PreTrainedTokenizerFast, text: str) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer that has no token for the bytes of a text."""
+    data = json.loads(tokenizer.backend_tokenizer.to_str())
+    for letter in bytes_surface(text.encode()):
+        data["model"]["vocab"].pop(letter, None)
+    backend = Tokenizer.from_str(json.dumps(data))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=tokenizer.bos_token)
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:

@@ -18,17 +18,20 @@ from langadapt_utils.training.losses import (
     can_fuse_loss,
     compile_layers,
     fuse_loss,
+    keeps_documents_apart,
     language_losses,
     layers_of,
     shifted_targets,
     undo_speedups,
 )
 
-IDS = torch.randint(0, 300, (4, 24), generator=torch.Generator().manual_seed(0))
+START = 299  # the token that begins documents
+IDS = torch.randint(0, START, (4, 24), generator=torch.Generator().manual_seed(0))
 # Documents of 10 and 14 tokens, of 24, of 1, 3 and 20, of 24.
 POSITIONS = torch.stack(
     [torch.cat([torch.arange(n) for n in parts]) for parts in ([10, 14], [24], [1, 3, 20], [24])]
 )
+IDS[POSITIONS == 0] = START
 
 
 def gpt_neox(rows: int) -> PreTrainedModel:
@@ -60,7 +63,7 @@ def one_by_one(model: PreTrainedModel, rows: slice) -> float:
 @torch.no_grad()
 def test_documents_in_one_sequence_do_not_see_each_other(make: Any) -> None:
     model = make(300)
-    target, english = language_losses(model, IDS, POSITIONS, 3)
+    target, english = language_losses(model, IDS, POSITIONS, 3, START)
     assert target.item() == pytest.approx(one_by_one(model, slice(0, 3)), rel=1e-4)
     assert english.item() == pytest.approx(one_by_one(model, slice(3, 4)), rel=1e-4)
 
@@ -73,9 +76,38 @@ def test_without_positions_a_sequence_is_one_text() -> None:
     assert english.item() == 0
 
 
-def test_nothing_is_predicted_across_the_end_of_a_document() -> None:
-    targets = shifted_targets(torch.arange(6)[None], torch.tensor([[0, 1, 2, 0, 0, 1]]))
-    assert targets.tolist() == [[1, 2, -100, -100, 5, -100]]
+def test_the_end_of_a_document_is_learned_and_the_start_of_the_next_is_not() -> None:
+    ids = torch.tensor([[START, 5, 6, 7, START, 8]])
+    assert shifted_targets(ids, START).tolist() == [[5, 6, 7, -100, 8, -100]]
+    assert shifted_targets(ids).tolist() == [[5, 6, 7, START, 8, -100]]  # it ends documents, too
+
+
+@pytest.mark.parametrize("make", [llama, gpt2, gpt_neox, gemma2])
+def test_a_trial_tells_whether_documents_are_kept_apart(make: Any) -> None:
+    model = make(300)
+    assert keeps_documents_apart(model)
+    forward = model.forward
+
+    def without_positions(position_ids: object = None, **inputs: Any) -> Any:
+        return forward(**inputs)
+
+    model.forward = without_positions
+    assert not keeps_documents_apart(model)
+
+
+def test_layers_that_do_not_compile_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = llama(300)
+
+    def broken(self: torch.nn.Module, *args: Any) -> None:
+        self._compiled_call_impl = no_compiler
+
+    def no_compiler(*args: Any, **options: Any) -> None:
+        raise RuntimeError("no C compiler")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", broken)
+    assert compile_layers(model) == "no, no C compiler"
+    assert model(input_ids=IDS).logits.isfinite().all()
+    assert all(weight.grad is None for weight in model.parameters())
 
 
 class PlainFused:

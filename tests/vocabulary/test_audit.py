@@ -17,7 +17,6 @@ from langadapt_utils.vocabulary.audit import (
     Audited,
     audit_vocabulary,
     describe_added,
-    excerpts,
     lint_tokenizer,
 )
 from langadapt_utils.vocabulary.change import Effect, VocabularyChange, split_sentences
@@ -307,9 +306,12 @@ def test_remarks_on_added_tokens(change: VocabularyChange) -> None:
 def test_sentences_are_cut_at_their_marks() -> None:
     assert split_sentences(["One. Two! Three\nFour?", " "], 10) == [
         "One.",
-        "Two!",
-        "Three",
+        " Two!",
+        " Three\n",
         "Four?",
     ]
-    assert split_sentences(["a. b. c. d."], 2) == ["a.", "c."]
-    assert excerpts(["x" * 5_000])[0] == "x" * 1_000
+    assert split_sentences(["a. b. c. d."], 2) == ["a.", " c."]
+    hindi = "पहला वाक्य। दूसरा वाक्य।\n\nतीसरा"
+    assert split_sentences([hindi], 9) == ["पहला वाक्य।", " दूसरा वाक्य।\n\n", "तीसरा"]
+    assert split_sentences(["他来了。她走了。\n完"], 9) == ["他来了。", "她走了。\n", "完"]
+    assert "".join(split_sentences([hindi * 3], 99)) == hindi * 3
