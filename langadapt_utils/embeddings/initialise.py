@@ -176,7 +176,7 @@ def initialise_embeddings(
     if embeddings is None:
         options = {"method": method, "seed": seed, "texts": texts, "untie": untie}
         embeddings = new_embeddings(model, change, **options)  # type: ignore[arg-type]
-    before = _Matrices.of(model)
+    before, tables = _Matrices.of(model), _other_tables(model)
     size = max(change.size, len(before.input_VD))
     size = -(-size // multiple_of) * multiple_of
     grows = size != len(before.input_VD)
@@ -184,9 +184,57 @@ def initialise_embeddings(
     if embeddings.output is not None and _tied(model):
         _untie(result)
     if grows:
+        result._init_weights = lambda module: None  # what is new is filled below
         result.resize_token_embeddings(size, mean_resizing=False)
+        del result._init_weights
     before.fill(result, embeddings)
+    _fill_other_tables(result, change, tables)
+    config = result.config.get_text_config()
+    for name, value in vars(config).items():  # some say it more than once
+        if "vocab" in name and value == len(before.input_VD):
+            setattr(config, name, size)
     return result
+
+
+def _other_tables(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Return what a model has per token beside its embeddings and its LM head, by name.
+
+    These are embeddings of single layers, and lists of the experts that a token takes.
+    """
+    heads = model.get_input_embeddings(), model.get_output_embeddings()
+    known = {id(head.weight) for head in heads if head is not None}
+    rows, tables = len(heads[0].weight), {}
+    for path, module in model.named_modules():
+        embedding = isinstance(module, torch.nn.Embedding) and "pos" not in path
+        named = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        for name, table in named:
+            per_token = id(table) not in known and len(table.shape) > 1 and len(table) == rows
+            if per_token and (embedding or not table.is_floating_point()):
+                tables[f"{path}.{name}"] = table.detach()
+    return tables
+
+
+@torch.no_grad()
+def _fill_other_tables(
+    model: PreTrainedModel, change: VocabularyChange, tables: dict[str, torch.Tensor]
+) -> None:
+    """Write tables into a resized model, with rows for new tokens: the mean of their pieces' rows;
+    where rows are indices, that of the first piece.
+    """
+    request, size = Request(model, change), len(model.get_input_embeddings().weight)
+    for path, old in tables.items():
+        place, _, name = path.rpartition(".")
+        module, new = model.get_submodule(place), old.new_zeros(size, *old.shape[1:])
+        if old.is_floating_point():
+            _fill(new, old, methods.subword_mean(old.float().cpu(), request), change)
+            module.num_embeddings = size
+        else:
+            firsts = [change.base_pieces[token][0] for token in change.added]
+            new[: len(old)], new[list(change.added)] = old, old[firsts]
+        if name in module._buffers:
+            module._buffers[name] = new
+        else:
+            module._parameters[name] = torch.nn.Parameter(new, old.is_floating_point())
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ..corpus.corpus import Corpus
 from ..corpus.documents import at_most_of_each_source
 from ..corpus.items import ITEM_KINDS, OPTIONS, PATTERNS, item_options, load_items, pattern_items
 from ..languages import NO_LANGUAGE, language_name, scripts_of
-from ..models import Base
+from ..models import Base, written
 from ..recipe import EvaluationRecipe
 from ..tokens import document_ids
 from .likelihood import continuation_bits, document_bits, shared_window
@@ -172,7 +172,7 @@ def generate(
     options = {"max_new_tokens": new_tokens, "no_repeat_ngram_size": 3, "pad_token_id": ids[0]}
     options["do_sample"] = False
     with torch.no_grad(), hardware.autocast(hardware.native_precision(), model.device.type):
-        output = model.generate(inputs, attention_mask=torch.ones_like(inputs), **options)
+        output = written(model, inputs, **options)
     return str(tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True))
 
 

@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from .. import hardware
-from ..models import Base, longest_context
+from ..models import Base, longest_context, written
 from ..tokens import document_ids, token_ids
 from ..vocabulary.change import VocabularyChange
 
@@ -68,7 +68,8 @@ def _log_shares(model: PreTrainedModel, ids: list[int], kept: torch.Tensor) -> t
     """Return the log-probabilities of the next token, of shape (T, V), among kept tokens."""
     precision = hardware.native_precision()
     with torch.no_grad(), hardware.autocast(precision, model.device.type):
-        logits_TV = model(torch.tensor([ids], device=model.device)).logits[0, :, kept]
+        ids_BT = torch.tensor([ids], device=model.device)
+        logits_TV = model(input_ids=ids_BT, use_cache=False).logits[0, :, kept]
         shares_TV: torch.Tensor = logits_TV.float().log_softmax(dim=-1)
     return shares_TV
 
@@ -94,7 +95,7 @@ def weight_drift(
         if name not in before:  # an LM head of its own, which the base shared
             continue
         a, b = before[name].detach().float().cpu(), value.detach().float().cpu()
-        if id(value) in tables:
+        if id(value) in tables or len(a) != len(b):
             old = [index for index in kept if index < len(a)]
             a, b = a[old], b[old]
         sums = squares.setdefault(_place(name), [0.0, 0.0])
@@ -180,7 +181,9 @@ def _cache_bytes(model: PreTrainedModel) -> int:
     config = model.config.get_text_config()
     if not (heads := getattr(config, "num_attention_heads", 0)):
         return 0  # a recurrent model keeps a state of one size
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    named = config.to_dict()  # where layers differ, it is a list, and the usual width is taken
+    width = named.get("head_dim") or config.hidden_size // heads
+    width = width if isinstance(width, int) else config.hidden_size // heads
     groups = getattr(config, "num_key_value_heads", None) or heads
     return int(2 * 2 * config.num_hidden_layers * groups * width)
 
@@ -199,6 +202,6 @@ def _seconds(model: PreTrainedModel, ids_BT: torch.Tensor, new_tokens: int) -> f
     """Return how long it takes to read a prompt and write some tokens, whatever the model keeps."""
     lengths = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False}
     begin = time.perf_counter()
-    ids = model.generate(ids_BT, attention_mask=torch.ones_like(ids_BT), pad_token_id=0, **lengths)
+    ids = written(model, ids_BT, pad_token_id=0, **lengths)
     ids.sum().item()  # waits for the GPU
     return time.perf_counter() - begin

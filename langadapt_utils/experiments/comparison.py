@@ -319,8 +319,6 @@ def interpolation_sweep(
 ) -> Comparison:
     """Measure both languages on the way from the start to the adapted model, without training.
 
-    At the start, embeddings of new tokens are what initialisation made of them.
-
     Args:
         start: the base model with new embeddings, before training.
         end: the adapted model.
@@ -346,10 +344,7 @@ def interpolation_sweep(
 
 
 def english_share_variants(recipe: Recipe) -> dict[str, Recipe]:
-    """Return short runs of a recipe with other fractions of English, by name.
-
-    A fraction of 1 is a control run without the target language.
-    """
+    """Return short runs of a recipe with other fractions of English, by name."""
     training = recipe.training.model_copy(update={"budget_tokens": recipe.mixture.sweep_tokens})
 
     def with_share(share: float) -> Recipe:
@@ -424,7 +419,7 @@ def _known_rows(
     scores: Scores | None, place: int, corpus: Corpus, recipe: EvaluationRecipe
 ) -> list[list[Any]] | None:
     """Return the rows of the first (0) or last (-1) model of scores, if all documents are there."""
-    if scores is None:
+    if not scores:
         return None
     documents = scores.documents[scores.documents.model == scores.models[place]]
     rows: list[list[Any]] = []

@@ -14,7 +14,7 @@ from .. import hardware
 from ..corpus.corpus import Corpus
 from ..errors import ModelError
 from ..files import cache_folder, write_atomically
-from ..models import Base
+from ..models import Base, written
 from ..recipe import Recipe
 from ..sources import base_fingerprint
 from ..tokens import document_start, token_ids
@@ -87,7 +87,7 @@ def _sample(base: Base, length: int, seed: int) -> list[str]:
     with torch.random.fork_rng(devices), torch.no_grad():
         torch.manual_seed(seed)
         with hardware.autocast(hardware.native_precision(), model.device.type):
-            ids = model.generate(begin, attention_mask=torch.ones_like(begin), **options)
+            ids = written(model, begin, **options)
     model.to("cpu")
     texts = base.tokenizer.batch_decode(ids[:, 1:], skip_special_tokens=True)
     return [text for text in texts if text.strip()]

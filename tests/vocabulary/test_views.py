@@ -81,7 +81,7 @@ def test_marks_emoji_fragments_and_markup_are_visible(
 
 
 def test_a_mark_at_the_front_of_a_token_stands_on_a_circle(corpora: dict[str, Corpus]) -> None:
-    letters = sentencepiece_bpe(list(corpora["th"].train["th"]["text"]), size=400)
+    letters = sentencepiece_bpe(list(corpora["th"].train["th"]["text"]), size=300)
     assert "◌" in str(explore_html({"base": TokenFacts(letters)}, "ที่"))
 
 
