@@ -23,6 +23,7 @@ from ..languages import language_name
 from ..recipe import Recipe
 from ..sources import source_name
 from ..training.views import loss_ends, plot_training
+from ..vocabulary.audit import read_by_stock
 from ..vocabulary.change import VocabularyChange
 from ..vocabulary.views import plot_vocabulary_curve
 from ..workspace import CARD, REPORT, STAGES, Workspace
@@ -47,7 +48,9 @@ def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | N
     page = str(render("report/report.html.j2", **_content(run, scores, change)))
     path = path or run.folder / REPORT
     write_atomically(path, lambda beside: beside.write_text(page + "\n", encoding="utf-8"))
-    card = model_card(run.recipe, change, scores)
+    words = [change.text(new) for new in change.added]
+    stock = read_by_stock(run.folder / "model", [*words, " ".join(words)])
+    card = model_card(run.recipe, change, scores, stock=stock.passed)
     write_atomically(run.folder / CARD, lambda beside: beside.write_text(card, encoding="utf-8"))
     return path
 
@@ -157,13 +160,16 @@ def _named(table: pd.DataFrame) -> pd.DataFrame:
     return named.loc[:, [column for column in named if named[column].notna().any()]]
 
 
-def model_card(recipe: Recipe, change: VocabularyChange, scores: Scores | None = None) -> str:
+def model_card(
+    recipe: Recipe, change: VocabularyChange, scores: Scores | None = None, *, stock: bool = True
+) -> str:
     """Return a Hugging Face model card in Markdown, its metadata in YAML.
 
     Args:
         recipe: of the run.
         change: of the vocabulary.
         scores: of the adapted model; without them the card says that it was not measured.
+        stock: whether `AutoTokenizer` reads the tokenizer as it stands; if not, the card says how.
     """
     table = list(scores.bits_per_byte().itertuples()) if scores else []
     texts = [f"{language_name(row.language)}, {source_name(row.source)}" for row in table]
@@ -177,6 +183,7 @@ def model_card(recipe: Recipe, change: VocabularyChange, scores: Scores | None =
         with_ends=with_ends,
         percent=percent,
         findings=scores.findings() if scores else [],
+        tokenizer_class="AutoTokenizer" if stock else "PreTrainedTokenizerFast",
     )
     return f"{card}\n"
 
