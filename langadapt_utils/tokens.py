@@ -220,17 +220,19 @@ def chunks(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
 
 
 def spread(texts: Iterable[str], *, count: int = 1_000, length: int = 1_000) -> list[str]:
-    """Return excerpts from evenly spaced places all over some texts, which are read twice.
+    """Return what lies in evenly spaced windows over some texts put end to end; read twice.
 
     Example:
         >>> spread(["abcdef", "ghij"], count=2, length=3)
-        ['abc', 'f']
+        ['abc', 'f', 'gh']
     """
     step = max(length, sum(map(len, texts)) // count)
-    excerpts, place = [], 0
+    excerpts, offset = [], 0
     for text in texts:
-        excerpts += [text[begin : begin + length] for begin in range(place, len(text), step)]
-        place = (place - len(text)) % step
+        first = max(0, (offset - length) // step + 1)  # the first window that reaches into it
+        for begin in range(first * step - offset, len(text), step):
+            excerpts.append(text[max(begin, 0) : begin + length])
+        offset += len(text)
     return excerpts
 
 

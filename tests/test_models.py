@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -8,9 +9,18 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from helpers.architectures import tiny_model
+from helpers.tiny import saved
 from langadapt_utils import models, sources
 from langadapt_utils.errors import ModelError, SourceError
-from langadapt_utils.models import Base, fetch_model, load_base, load_tokenizer, parameter_count
+from langadapt_utils.models import (
+    Base,
+    fetch_model,
+    load_base,
+    load_tokenizer,
+    parameter_count,
+    weight_files,
+)
 from langadapt_utils.sources import Wheel
 
 
@@ -116,3 +126,60 @@ def test_the_default_base_is_whole(base: Base) -> None:
 def test_the_default_base_splits_digits(base: Base) -> None:
     pieces = base.tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("in 1984")
     assert [piece for piece, _ in pieces][-4:] == ["1", "9", "8", "4"]
+
+
+def edit(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_what_cannot_be_trained_is_refused_when_it_is_loaded(tiny_folder: Path) -> None:
+    refusals = {
+        "quantised .bitsandbytes.*give the model that they were made from": {
+            "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}
+        },
+        "type 'of_their_own', which `transformers` does not have": {"model_type": "of_their_own"},
+        "type 't5', which is no causal language model": {"model_type": "t5"},
+    }
+    before = (tiny_folder / "config.json").read_text()
+    for sentence, changes in refusals.items():
+        edit(tiny_folder, **changes)
+        with pytest.raises(ModelError, match=sentence):
+            load_base(str(tiny_folder))
+        (tiny_folder / "config.json").write_text(before)
+
+
+def test_weights_that_are_missing_or_pickled_are_named(tiny_folder: Path) -> None:
+    (tiny_folder / "model.safetensors").rename(tiny_folder / "elsewhere")
+    with pytest.raises(ModelError, match=r"lacks its weights in model.safetensors: save"):
+        load_base(str(tiny_folder))
+    (tiny_folder / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(ModelError, match=r"pytorch_model.bin could run code, and are not read"):
+        load_base(str(tiny_folder))
+    (tiny_folder / "config.json").unlink()
+    (tiny_folder / "adapter_config.json").write_text('{"base_model_name_or_path": "org/big"}')
+    with pytest.raises(SourceError, match="holds adapters alone: merge them into org/big"):
+        load_base(str(tiny_folder))
+
+
+def test_weights_in_parts_and_twice_are_counted_once(tiny_folder: Path) -> None:
+    base = load_base(str(tiny_folder))
+    count, model = parameter_count(tiny_folder), base.model
+    shutil.copy(tiny_folder / "model.safetensors", tiny_folder / "consolidated.safetensors")
+    assert parameter_count(tiny_folder) == count
+    (tiny_folder / "model.safetensors").unlink()
+    model.save_pretrained(tiny_folder, max_shard_size="10KB")
+    assert len(weight_files(tiny_folder)) > 1 and parameter_count(tiny_folder) == count
+    (last := weight_files(tiny_folder)[-1]).unlink()
+    with pytest.raises(ModelError, match=f"lacks its weights in {last.name}"):
+        load_base(str(tiny_folder))
+
+
+def test_a_model_that_reads_in_both_directions_is_refused(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    model = tiny_model("xlm-roberta", len(tokenizer))
+    assert model is not None
+    folder = saved(model, tokenizer, tmp_path).folder
+    with pytest.raises(ModelError, match=r"\(xlm-roberta\) reads in both directions"):
+        load_base(str(folder)).model  # noqa: B018

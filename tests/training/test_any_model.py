@@ -1,0 +1,169 @@
+"""Models as people have them: what is learned at the end of documents, what a folder goes on from."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from helpers.architectures import tiny_model
+from helpers.tiny import llama, saved
+from helpers.training import RECIPE, stop_at
+from langadapt_utils.corpus.corpus import Corpus
+from langadapt_utils.embeddings.initialise import initialise_embeddings
+from langadapt_utils.errors import ModelError
+from langadapt_utils.evaluation.forgetting import weight_drift
+from langadapt_utils.models import _older_rope, load_base, parameter_count
+from langadapt_utils.recipe import MixtureRecipe
+from langadapt_utils.tokens import document_end, document_start
+from langadapt_utils.training.losses import shifted_targets
+from langadapt_utils.training.mixture import Mixture, mix
+from langadapt_utils.training.train import save_adapted, train
+from langadapt_utils.vocabulary.change import VocabularyChange
+
+LENGTH = 64
+
+
+def mixture_for(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, *, separate: bool = True
+) -> Mixture:
+    recipe = MixtureRecipe(sequence_length=LENGTH, separate_documents=separate)
+    return mix(corpus, tokenizer, recipe, budget_tokens=RECIPE.budget_tokens)
+
+
+@pytest.mark.parametrize("separate", [True, False])
+def test_documents_end_with_eos_and_nobody_learns_to_begin_one(
+    separate: bool, apart: PreTrainedTokenizerFast, corpora: dict[str, Corpus]
+) -> None:
+    mixture = mixture_for(corpora["hu"], apart, separate=separate)
+    start, end = document_start(apart), document_end(apart)
+    assert end is not None and start != end and mixture.never_learned == start
+    ends = 0
+    for index in range(len(mixture)):
+        ids = torch.tensor(mixture[index]["input_ids"])[None]
+        targets = shifted_targets(ids, mixture.never_learned)
+        assert start not in targets
+        ends += int((targets == end).sum())
+        after = ids[0, 1:][ids[0, :-1] == end]
+        assert (after == start).all()
+    assert ends > 5
+
+
+def test_where_one_token_begins_and_ends_documents_it_is_learned(
+    tokenizer: PreTrainedTokenizerFast, corpora: dict[str, Corpus]
+) -> None:
+    mixture, start = mixture_for(corpora["hu"], tokenizer), document_start(tokenizer)
+    assert mixture.never_learned is None and document_end(tokenizer) == start
+    ids = [torch.tensor(mixture[index]["input_ids"])[None] for index in range(len(mixture))]
+    assert sum(int((shifted_targets(row) == start).sum()) for row in ids) > 5
+
+
+def test_a_folder_does_not_go_on_from_another_start(
+    tokenizer: PreTrainedTokenizerFast,
+    change: VocabularyChange,
+    corpora: dict[str, Corpus],
+    tmp_path: Path,
+) -> None:
+    model, mixture = llama(len(tokenizer)), mixture_for(corpora["hu"], change.tokenizer)
+    first, second = (
+        initialise_embeddings(model, change, method=method) for method in ("subword_mean", "random")
+    )
+    recipe = RECIPE.model_copy(update={"checkpoint_minutes": 1e-9})
+    with pytest.raises(KeyboardInterrupt):
+        train(first, change, mixture, recipe, tmp_path, report=stop_at(4))
+    with pytest.raises(ModelError, match="holds checkpoints of a run with another"):
+        train(second, change, mixture, recipe, tmp_path)
+    assert len(train(first, change, mixture, recipe, tmp_path).steps) == 10
+
+
+def test_a_sequence_longer_than_the_model_reads_is_one_sentence(
+    tokenizer: PreTrainedTokenizerFast,
+    change: VocabularyChange,
+    corpora: dict[str, Corpus],
+    tmp_path: Path,
+) -> None:
+    start = initialise_embeddings(llama(len(tokenizer)), change)
+    recipe = MixtureRecipe(sequence_length=256)
+    mixture = mix(corpora["hu"], change.tokenizer, recipe, budget_tokens=RECIPE.budget_tokens)
+    with pytest.raises(ModelError, match="sequences of 256 tokens are longer than the 128"):
+        train(start, change, mixture, RECIPE, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["opt", "bloom", "mpt", "gpt_oss", "mamba"])
+def test_the_log_tells_where_documents_are_not_kept_apart(
+    kind: str,
+    tokenizer: PreTrainedTokenizerFast,
+    change: VocabularyChange,
+    corpora: dict[str, Corpus],
+    tmp_path: Path,
+) -> None:
+    model = tiny_model(kind, len(tokenizer))
+    assert model is not None
+    start = initialise_embeddings(model, change)
+    result = train(start, change, mixture_for(corpora["hu"], change.tokenizer), RECIPE, tmp_path)
+    apart = result.settings["documents separate"]
+    assert apart == keeps_apart(result.model, result.settings["attention"])
+    assert len(result.steps) == 10
+
+
+def keeps_apart(model: PreTrainedModel, attention: str) -> bool:
+    """Whether another first document changes nothing in the second one."""
+    model.set_attn_implementation(attention)
+    positions, second = torch.tensor([[*range(6), *range(8)]]), range(20, 28)
+    rows = [torch.tensor([[*first, *second]]) for first in (range(3, 9), range(40, 46))]
+    try:
+        with torch.no_grad():
+            read = [
+                model(input_ids=x, position_ids=positions, use_cache=False).logits for x in rows
+            ]
+    except (TypeError, ValueError):
+        return False
+    return bool(torch.allclose(read[0][:, 6:], read[1][:, 6:], atol=1e-4))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_an_adapted_model_is_saved_in_the_precision_of_its_base(
+    dtype: torch.dtype,
+    tokenizer: PreTrainedTokenizerFast,
+    change: VocabularyChange,
+    tmp_path: Path,
+) -> None:
+    base = load_base(str(saved(llama(len(tokenizer)).to(dtype), tokenizer, tmp_path / "b").folder))
+    grown = initialise_embeddings(base.model, change)
+    assert grown.dtype == torch.float32
+    (stage := tmp_path / "stage").mkdir()
+    save_adapted(grown, [], change, stage, base)
+    place = stage / "publish" / "model"
+    again = load_base(str(place)).model
+    for name, weight in again.named_parameters():
+        assert torch.equal(weight, dict(grown.named_parameters())[name].to(dtype).float()), name
+    size = {2: 2.1, 4: 4.2}[dtype.itemsize] * parameter_count(place) + 20_000
+    assert (place / "model.safetensors").stat().st_size < size
+
+
+def test_rotary_positions_are_spelled_as_older_readers_do() -> None:
+    llama3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0}
+    assert _older_rope(llama3) == {
+        "rope_theta": 5e5,
+        "rope_scaling": {"rope_type": "llama3", "factor": 8.0},
+    }
+    assert _older_rope(None) == {}
+
+
+def test_padding_of_a_matrix_is_no_drift(
+    tokenizer: PreTrainedTokenizerFast, change: VocabularyChange
+) -> None:
+    padded = llama(len(tokenizer) + len(change.added) + 37)
+    grown = initialise_embeddings(padded, change)
+    assert len(grown.get_input_embeddings().weight) == len(padded.get_input_embeddings().weight)
+    assert (weight_drift(padded, grown, change).drift == 0).all()
+
+
+def test_a_mixture_without_an_end_token_learns_none(
+    apart: PreTrainedTokenizerFast, corpora: dict[str, Corpus]
+) -> None:
+    mixture = mixture_for(corpora["hu"], apart)
+    plain = replace(mixture, never_learned=None)
+    assert np.array_equal(mixture[0]["input_ids"], plain[0]["input_ids"])

@@ -1,0 +1,183 @@
+"""Tokenizers as people have them: other classes, added tokens, digits, line ends, joiners."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from helpers.tiny import llama, saved, sentencepiece_bpe, train_tokenizer, unigram
+from helpers.vocabularies import with_pattern
+from langadapt_utils.corpus.corpus import Corpus
+from langadapt_utils.embeddings.initialise import initialise_embeddings
+from langadapt_utils.models import load_base, load_tokenizer
+from langadapt_utils.vocabulary.audit import lint_tokenizer
+from langadapt_utils.vocabulary.change import VocabularyChange, split_sentences
+from langadapt_utils.vocabulary.extend import extend_vocabulary
+
+TEXTS = ["The price in 1989: 1,250.50 forints!", "Árvíztűrő tükörfúrógép\n\n  és 12 ház", "ที่นี่ 300"]
+CLASSES = ["PreTrainedTokenizerFast", "GPT2Tokenizer", "LlamaTokenizer", "Qwen2Tokenizer", ""]
+CLASSES += ["GPTNeoXTokenizer", "CodeGenTokenizerFast", "TokenizersBackend", "SomethingOfTheirOwn"]
+KINDS = ["llama", "qwen2", "qwen3", "gpt_neox", "gpt2", "mistral", "phi3", "olmo2", ""]
+
+
+def passed(checks: object, claim: str) -> bool:
+    return {check.claim: check.passed for check in checks}[claim]  # type: ignore[attr-defined]
+
+
+def of_text(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("declared", CLASSES)
+def test_the_ids_are_those_of_the_file(declared: str, kind: str, tmp_path: Path) -> None:
+    pattern = r"\p{N}|[\p{L}\p{M}]+| ?[^\s\p{L}\p{M}\p{N}]+|\s"
+    train_tokenizer(TEXTS * 20, size=400, pattern=pattern).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    config.pop("tokenizer_class", None)
+    config |= {"tokenizer_class": declared} if declared else {}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    if kind:
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    plain = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    ours = load_tokenizer(tmp_path)
+    for text in TEXTS:
+        assert of_text(ours, text) == plain.encode(text, add_special_tokens=False).ids
+        assert ours.decode(of_text(ours, text)) == text
+
+
+def test_truncation_and_padding_of_the_file_are_switched_off(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(TEXTS * 20, size=400)
+    tokenizer.save_pretrained(tmp_path)
+    backend = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    backend.enable_truncation(4)
+    backend.enable_padding(length=9)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    read = load_tokenizer(tmp_path)
+    for text in [*TEXTS, "x"]:
+        ids = read.backend_tokenizer.encode(text, add_special_tokens=False).ids
+        assert ids == of_text(tokenizer, text)
+
+
+def test_what_autotokenizer_reads_otherwise_is_said(tmp_path: Path) -> None:
+    tokenizer = with_pattern("llama3")
+    saved(llama(len(tokenizer)), tokenizer, tmp_path)
+    claim = "`AutoTokenizer` gives the ids of tokenizer.json"
+    assert passed(lint_tokenizer(load_tokenizer(tmp_path), TEXTS), claim)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "qwen2"}))
+    thai = extend_vocabulary(tokenizer, ["ที่นี่มีที่นั่ง"] * 50, tokens=14)
+    thai.save(tmp_path)
+    found = lint_tokenizer(load_tokenizer(tmp_path), ["ที่นี่มีที่นั่ง"])
+    assert not passed(found, claim) and "Qwen2" in {c.claim: c.detail for c in found}[claim]
+
+
+@pytest.mark.parametrize("first", [0, 1_000])
+@pytest.mark.parametrize("stream", [False, True])
+def test_marks_are_found_wherever_they_stand(first: int, stream: bool) -> None:
+    texts = [*["only Latin letters, and many of them " * 9] * first, *["ที่นี่ ศึกษาภาษา"] * 900]
+    given: object = iter(texts) if stream else texts
+    assert isinstance(given, Iterator) == stream
+    change = extend_vocabulary(with_pattern("llama3"), given, tokens=5)  # type: ignore[arg-type]
+    assert change.repaired and all(check.passed for check in change.audit)
+
+
+def test_joiners_ride_with_the_marks_before_them() -> None:
+    """A virama and a joiner, as in Hindi: the old pattern cut before the virama alone."""
+    hindi = ["शिक्\u200dषा और क्\u200dष का अध्ययन किया"] * 200
+    change = extend_vocabulary(with_pattern("llama3"), hindi, tokens=10)
+    assert change.pattern_repair == r"\p{M}\p{Join_Control}"
+    assert all(check.passed for check in change.audit)
+
+
+def test_english_with_line_ends_keeps_its_ids() -> None:
+    english = ["The first line.\nThe second line.\n\nThe end."] * 40
+    base = sentencepiece_bpe(["The first line. The second line. The end."] * 40, size=320)
+    target = ["Az első sor.\nA második sor.\n\nVége.\n"] * 200
+    change = extend_vocabulary(base, target, tokens=20, others={"en": english}, protect={"en": 1.0})
+    for text in english[:1]:
+        assert of_text(base, text) == of_text(change.tokenizer, text)
+    assert change.effects["en"].kept == 1.0
+    assert sum(map(len, split_sentences(english, 10**6))) == sum(map(len, english))
+
+
+def test_what_the_base_never_joins_is_not_joined() -> None:
+    base = sentencepiece_bpe(["a house and a river"] * 40, size=300)
+    assert not any(len(token) > 1 and any(c.isdigit() for c in token) for token in merged(base))
+    target = ["Az 1989 és 1995 közötti 19 év.\n\nÚj sor."] * 200
+    change = extend_vocabulary(base, target, tokens=30)
+    with_digits = [token for token in change.added.values() if any(map(str.isdigit, token))]
+    assert all(len(token) == 1 for token in with_digits), with_digits
+    assert not [token for token in change.added.values() if "\n" in token and len(token) > 1]
+
+
+def merged(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    return [token for token in tokenizer.get_vocab() if not token.startswith("<")]
+
+
+def test_a_base_with_added_tokens_is_extended_again(corpora: dict[str, Corpus]) -> None:
+    base = train_tokenizer(list(corpora["hu"].train["en"]["text"]), size=400)
+    base.add_tokens(["macska", "szőnyeg"])
+    texts = ["A macska a szőnyegen ül, a macskák szőnyegei. Kutya, kutyák."] * 200
+    change = extend_vocabulary(base, texts, tokens=12)
+    assert all(check.passed for check in change.audit), change.audit
+    assert not any("macska" in change.text(new) for new in change.added)
+    assert len(of_text(change.tokenizer, texts[0])) < len(of_text(base, texts[0]))
+
+
+def test_one_token_more_than_rows_gets_a_row(tmp_path: Path) -> None:
+    """Gemma 3 has an image token beyond its matrix."""
+    tokenizer = train_tokenizer(TEXTS * 20, size=400)
+    rows = len(tokenizer)
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<image_soft_token>"]})
+    model = llama(rows)
+    folder = saved(model, tokenizer, tmp_path).folder
+    base = load_base(str(folder))
+    checks = lint_tokenizer(base.tokenizer, TEXTS)
+    assert not passed(checks, "every token has a row in the model")
+    change = extend_vocabulary(base.tokenizer, TEXTS * 50, tokens=5)
+    grown = initialise_embeddings(base.model, change).get_input_embeddings().weight
+    assert len(grown) == rows + 1 + 5
+    assert grown[rows].allclose(model.get_input_embeddings().weight.mean(dim=0), atol=1e-5)
+
+
+def test_lint_says_what_a_reader_would_not_expect() -> None:
+    tokenizer = with_pattern("gpt2")
+    checks = lint_tokenizer(tokenizer, ["Uzbek to'siq, п'ять <|endoftext|> written"])
+    details = {check.claim: check.detail for check in checks if not check.passed}
+    assert "to'siq" in details["words with an apostrophe inside stay whole"]
+    assert "<|endoftext|>" in details["no text holds a special token"]
+    spelled = unigram(["the old bridge"] * 50, size=40)
+    assert not passed(lint_tokenizer(spelled, ["ภาษาไทย"]), "every character has a token")
+
+
+def test_many_special_tokens_cost_little() -> None:
+    """The audit asks for the added tokens a few times, however many there are."""
+    asked = 0
+
+    class Counting(PreTrainedTokenizerFast):
+        @property
+        def added_tokens_decoder(self) -> dict:
+            nonlocal asked
+            asked += 1
+            return super().added_tokens_decoder
+
+    tokenizer = train_tokenizer(TEXTS * 20, size=400)
+    tokenizer.add_tokens([f"<unused{number}>" for number in range(500)], special_tokens=True)
+    names = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
+    counting = Counting(tokenizer_object=tokenizer.backend_tokenizer, **names)
+    asked = 0
+    change = extend_vocabulary(counting, TEXTS * 50, tokens=5)
+    assert isinstance(change, VocabularyChange) and asked < 50
+
+
+def test_digits_of_a_pre_tokenizer_stay_apart() -> None:
+    base = train_tokenizer(["some text"] * 9, size=270)
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    backend = base.backend_tokenizer
+    backend.pre_tokenizer = pre_tokenizers.Sequence([digits, backend.pre_tokenizer])
+    change = extend_vocabulary(base, ["Az 1989 és 1995 közötti 19 év."] * 99, tokens=10)
+    assert not [n for n in change.added if sum(map(str.isdigit, change.text(n))) > 1]
