@@ -1,4 +1,4 @@
-"""Models as people have them: what is learned at the end of documents, what a folder goes on from."""
+"""Models as people have them: how documents end, and what a folder goes on from."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,17 +27,21 @@ LENGTH = 64
 
 
 def mixture_for(
-    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, *, separate: bool = True
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    separate: bool = True,
+    budget: int = RECIPE.budget_tokens,
 ) -> Mixture:
     recipe = MixtureRecipe(sequence_length=LENGTH, separate_documents=separate)
-    return mix(corpus, tokenizer, recipe, budget_tokens=RECIPE.budget_tokens)
+    return mix(corpus, tokenizer, recipe, budget_tokens=budget)
 
 
 @pytest.mark.parametrize("separate", [True, False])
 def test_documents_end_with_eos_and_nobody_learns_to_begin_one(
     separate: bool, apart: PreTrainedTokenizerFast, corpora: dict[str, Corpus]
 ) -> None:
-    mixture = mixture_for(corpora["hu"], apart, separate=separate)
+    mixture = mixture_for(corpora["hu"], apart, separate=separate, budget=40_000)
     start, end = document_start(apart), document_end(apart)
     assert end is not None and start != end and mixture.never_learned == start
     ends = 0
@@ -54,7 +58,8 @@ def test_documents_end_with_eos_and_nobody_learns_to_begin_one(
 def test_where_one_token_begins_and_ends_documents_it_is_learned(
     tokenizer: PreTrainedTokenizerFast, corpora: dict[str, Corpus]
 ) -> None:
-    mixture, start = mixture_for(corpora["hu"], tokenizer), document_start(tokenizer)
+    mixture = mixture_for(corpora["hu"], tokenizer, budget=40_000)
+    start = document_start(tokenizer)
     assert mixture.never_learned is None and document_end(tokenizer) == start
     ids = [torch.tensor(mixture[index]["input_ids"])[None] for index in range(len(mixture))]
     assert sum(int((shifted_targets(row) == start).sum()) for row in ids) > 5
@@ -115,9 +120,8 @@ def keeps_apart(model: PreTrainedModel, attention: str) -> bool:
     rows = [torch.tensor([[*first, *second]]) for first in (range(3, 9), range(40, 46))]
     try:
         with torch.no_grad():
-            read = [
-                model(input_ids=x, position_ids=positions, use_cache=False).logits for x in rows
-            ]
+            options = {"position_ids": positions, "use_cache": False}
+            read = [model(input_ids=ids, **options).logits for ids in rows]
     except (TypeError, ValueError):
         return False
     return bool(torch.allclose(read[0][:, 6:], read[1][:, 6:], atol=1e-4))
