@@ -29,7 +29,8 @@ from ..tokens import (
     token_spans,
 )
 
-LOGITS = 100_000_000  # of one forward pass, unless one piece alone has more
+# Of one forward pass, unless one piece alone has more.
+BATCH_TOKENS, LOGITS = 2_048, 100_000_000
 AT_ONCE = 512  # tokens whose logits are copied in float32
 
 
@@ -222,8 +223,9 @@ def _bits(model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str]
 
 def _batches_by_length(pieces: Sequence[_Piece], vocabulary: int) -> Iterator[list[_Piece]]:
     batch: list[_Piece] = []
+    most = min(BATCH_TOKENS, LOGITS // vocabulary)
     for piece in sorted(pieces, key=lambda piece: len(piece.ids)):
-        if batch and (len(batch) + 1) * len(piece.ids) * vocabulary > LOGITS:
+        if batch and (len(batch) + 1) * len(piece.ids) > most:
             yield batch
             batch = []
         batch.append(piece)

@@ -96,6 +96,9 @@ OWN: dict[str, dict[str, Any]] = {
     | {"activation_sparsity_pattern": [0.0, 0.0]},
     "gemma4_text": {"hidden_size_per_layer_input": 8, "num_kv_shared_layers": 0}
     | {"layer_types": ["sliding_attention", "full_attention"]},
+    "kimi_linear": LATENT
+    | {"layer_types": ["linear_attention", "full_attention"]}
+    | {"linear_attn_config": {"head_dim": 8, "num_heads": 4}},
     "lfm3": {"layer_types": ["conv", "full_attention"]},
     "qwen4_exp_text": LINEAR,
     "exaone4": {"layer_types": ["full_attention", "full_attention"]},
