@@ -205,12 +205,17 @@ def _is_causal(model: PreTrainedModel) -> bool:
     """Return whether logits are the same whatever token comes next."""
     import torch
 
-    ids_BT = (
-        torch.tensor([[3, 4, 5, 6], [3, 4, 5, 7]]) % model.get_input_embeddings().weight.shape[0]
-    )
+    rows = model.get_input_embeddings().weight.shape[0]
+    ids_BT = torch.tensor([[3, 4, 5, 6], [3, 4, 5, 7]]) % rows
     with torch.no_grad():
         first, second = model(input_ids=ids_BT, use_cache=False).logits[:, :3].float()
     return bool(torch.allclose(first, second, rtol=SAME, atol=SAME * first.abs().max().item()))
+
+
+def token_layers(model: PreTrainedModel) -> list[Any]:
+    """Return the layers with a row per token: input embeddings and, if there is one, LM head."""
+    layers = model.get_input_embeddings(), model.get_output_embeddings()
+    return [layer for layer in layers if layer is not None]
 
 
 def longest_context(model: PreTrainedModel) -> int:
@@ -313,8 +318,7 @@ def dequantise(gguf: Path, folder: Path) -> None:
             digits = pre_tokenizers.Digits(individual_digits=True)
             backend.pre_tokenizer = pre_tokenizers.Sequence([digits, backend.pre_tokenizer])
         model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    name_portable_class(folder)
+    save_tokenizer(tokenizer, folder)
 
 
 def save_model(
@@ -336,8 +340,7 @@ def save_model(
         cast[weight.data_ptr()] = weight.to(kept)
     weights = {name: cast[weight.data_ptr()] for name, weight in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=weights)
-    tokenizer.save_pretrained(folder)
-    name_portable_class(folder)
+    save_tokenizer(tokenizer, folder)
     config = read_json(folder / "config.json")
     for part in (config, config.get("text_config", {})):
         part |= {"dtype": dtype, "torch_dtype": dtype, **_older_rope(part.get("rope_parameters"))}
@@ -375,12 +378,13 @@ def _older_rope(parameters: dict[str, Any] | None) -> dict[str, Any]:
     return older | ({"rope_local_base_freq": local["rope_theta"]} if "rope_theta" in local else {})
 
 
-def name_portable_class(folder: Path) -> None:
-    """Have every version of `transformers` load the saved tokenizer.json as it stands.
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a tokenizer so that every version of `transformers` loads its tokenizer.json.
 
     Model-specific classes rebuild the word pattern from code and would lose a change to it; older
     versions know lists of special tokens by another name, and would add token types.
     """
+    tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     config = read_json(path)
     if isinstance(more := config.pop("extra_special_tokens", None), list):

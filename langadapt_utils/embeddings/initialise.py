@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
 from ..errors import ModelError
+from ..models import token_layers
 from ..vocabulary.change import VocabularyChange
 from . import methods
 from .learned import distilled, focus
@@ -201,9 +202,8 @@ def _other_tables(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
     These are embeddings of single layers, and lists of the experts that a token takes.
     """
-    heads = model.get_input_embeddings(), model.get_output_embeddings()
-    known = {id(head.weight) for head in heads if head is not None}
-    rows, tables = len(heads[0].weight), {}
+    known = {id(layer.weight) for layer in token_layers(model)}
+    rows, tables = len(model.get_input_embeddings().weight), {}
     for path, module in model.named_modules():
         embedding = isinstance(module, torch.nn.Embedding) and "pos" not in path
         named = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
@@ -288,8 +288,7 @@ def _tied(model: PreTrainedModel) -> bool:
 
 def _copy(model: PreTrainedModel, *, share_matrices: bool) -> PreTrainedModel:
     """Copy a model; matrices that will be replaced may share their memory with the original's."""
-    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
-    weights = [layer.weight for layer in layers if layer is not None]
+    weights = [layer.weight for layer in token_layers(model)]
     views = {id(w): torch.nn.Parameter(w.detach(), w.requires_grad) for w in weights}
     return copy.deepcopy(model, dict(views) if share_matrices else None)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -134,8 +133,9 @@ class _Measure:
         self.report(f"{self.name}: {language_name(language)} documents")
         texts = [row["text"] for row in rows]
         names = [f"document {row['id']} ({self.name})" for row in rows]
-        measure = partial(document_bits, window_bytes=window_bytes, names=names)
-        bits = measure(self.model, self.tokenizer, texts)
+        bits = document_bits(
+            self.model, self.tokenizer, texts, window_bytes=window_bytes, names=names
+        )
         return [
             {"model": self.name, "language": language}
             | {column: row[column] for column in ("source", "domain", "id")}

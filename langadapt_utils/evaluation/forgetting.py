@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from .. import hardware
-from ..models import Base, longest_context, written
+from ..models import Base, longest_context, token_layers, written
 from ..tokens import document_ids, token_ids
 from ..vocabulary.change import VocabularyChange
 
@@ -89,7 +89,8 @@ def weight_drift(
         the difference over the norm before).
     """
     kept = sorted(change.new_to_old)
-    before, tables = dict(start.named_parameters()), _with_a_row_per_token(end)
+    before = dict(start.named_parameters())
+    tables = {id(weight) for layer in token_layers(end) for weight in layer.parameters()}
     squares: dict[tuple[int, str], list[float]] = {}
     for name, value in end.named_parameters():
         if name not in before:  # an LM head of its own, which the base shared
@@ -106,12 +107,6 @@ def weight_drift(
     ]
     table = pd.DataFrame(rows, columns=["layer", "part", "drift"])
     return table.sort_values(["layer", "part"], ignore_index=True)
-
-
-def _with_a_row_per_token(model: PreTrainedModel) -> set[int]:
-    """Return the parameters that have a row per token: embeddings, LM head, its bias."""
-    layers = model.get_input_embeddings(), model.get_output_embeddings()
-    return {id(weight) for layer in layers if layer is not None for weight in layer.parameters()}
 
 
 def _place(name: str) -> tuple[int, str]:

@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..errors import ModelError
+from ..models import token_layers
 
 CHUNK = 2**22  # numbers of an embedding matrix that are updated at once
 
@@ -88,8 +89,7 @@ def _first_row(matrix: Any) -> int:
 
 def embedding_matrices(model: PreTrainedModel) -> list[torch.nn.Parameter]:
     """Return the matrices with one row per token: one if input and output are tied, else two."""
-    heads = [model.get_input_embeddings(), model.get_output_embeddings()]
-    return list({id(head.weight): head.weight for head in heads if head is not None}.values())
+    return list({id(layer.weight): layer.weight for layer in token_layers(model)}.values())
 
 
 def row_rates(matrix: torch.Tensor, new_ids: list[int], old: float, new: float) -> torch.Tensor:

@@ -15,7 +15,7 @@ import regex
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
-from ..models import load_tokenizer, name_portable_class
+from ..models import load_tokenizer, save_tokenizer
 from ..sources import brief
 from ..tokens import spread, surface_bytes, token_ids
 from .change import Check, Effect, VocabularyChange
@@ -309,8 +309,7 @@ def other_text_cut_as_before(audited: Audited) -> Check:
 def same_after_saving(tokenizer: PreTrainedTokenizerFast, sample: Sequence[str]) -> Check:
     """Check that `transformers` and `tokenizers` read the saved tokenizer to the same ids."""
     with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        name_portable_class(Path(folder))
+        save_tokenizer(tokenizer, Path(folder))
         again = load_tokenizer(Path(folder))
         plain = Tokenizer.from_file(str(Path(folder, "tokenizer.json")))
     texts = list(sample)
@@ -324,8 +323,7 @@ def same_after_saving(tokenizer: PreTrainedTokenizerFast, sample: Sequence[str])
 def read_by_stock_or_said(audited: Audited, config: Path) -> Check:
     """Say how `AutoTokenizer` will read the finished folder: where it cannot, the card says how."""
     with tempfile.TemporaryDirectory() as folder:
-        audited.change.tokenizer.save_pretrained(folder)
-        name_portable_class(Path(folder))
+        save_tokenizer(audited.change.tokenizer, Path(folder))
         shutil.copy(config, folder)
         found = read_by_stock(Path(folder), audited.sample)
     return Check(f"{found.claim}, or the model card says what does", True, found.detail)

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from ..files import read_json
-from ..models import load_tokenizer, name_portable_class
+from ..models import load_tokenizer, save_tokenizer
 from ..tokens import encode_texts, readable
 
 Mode = Literal["extend", "replace"]
@@ -157,8 +157,7 @@ class VocabularyChange:
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer in Hugging Face layout and the change as `change.json`."""
-        self.tokenizer.save_pretrained(folder)
-        name_portable_class(Path(folder))
+        save_tokenizer(self.tokenizer, Path(folder))
         names = [field.name for field in dataclasses.fields(self) if field.name != "tokenizer"]
         plain = {name: getattr(self, name) for name in names}
         text = json.dumps(plain, ensure_ascii=False, default=dataclasses.asdict)

@@ -24,7 +24,7 @@ from tokenizers.pre_tokenizers import Split
 from transformers import PreTrainedTokenizerFast
 
 from ..errors import VocabularyError
-from ..models import load_tokenizer, name_portable_class
+from ..models import load_tokenizer, save_tokenizer
 from ..tokens import (
     BYTE_TOKEN,
     SPACE,
@@ -230,8 +230,7 @@ class Spec:
         tokenizer.json.
         """
         with tempfile.TemporaryDirectory() as folder:
-            tokenizer.save_pretrained(folder)
-            name_portable_class(Path(folder))
+            save_tokenizer(tokenizer, Path(folder))
             config_path = Path(folder, "tokenizer_config.json")
             config = json.loads(config_path.read_text(encoding="utf-8"))
             config.pop("added_tokens_decoder", None)  # tokenizer.json says it too
