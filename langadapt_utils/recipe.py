@@ -164,6 +164,7 @@ class Recipe(_Section):
     profile_name: str
     language: Annotated[str, AfterValidator(_language_code)]
     base: str = BASE_MODEL
+    accept_terms: str = ""  # name of the terms of use of the base that you accept, where it has any
     corpus: CorpusRecipe = CorpusRecipe()
     vocabulary: VocabularyRecipe = VocabularyRecipe()
     embeddings: EmbeddingsRecipe = EmbeddingsRecipe()

@@ -113,7 +113,7 @@ def _run_missing(run: Workspace, stages: Sequence[str], tell: Tell, progress: Pr
         import matplotlib.font_manager  # noqa: F401
 
         tell(f"base model: {run.recipe.base}")  # fetching it the first time takes a moment
-        parameters = parameter_count(fetch_model(run.recipe.base))
+        parameters = parameter_count(fetch_model(run.recipe.base, run.recipe.accept_terms))
         run.require_space(DISK_BYTES * parameters)
         tell(expected_time(run.recipe, parameters, missing))
     for name in stages:

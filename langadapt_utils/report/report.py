@@ -21,7 +21,7 @@ from ..files import write_atomically
 from ..intervals import percent, relative_change, restored, with_ends
 from ..languages import language_name
 from ..recipe import Recipe
-from ..sources import source_name
+from ..sources import packaged_model, source_name
 from ..training.views import loss_ends, plot_training
 from ..vocabulary.audit import read_by_stock
 from ..vocabulary.change import VocabularyChange
@@ -178,6 +178,7 @@ def model_card(
         metadata=_metadata(recipe, table, texts),
         language=language_name(recipe.language),
         recipe=recipe,
+        licence=wheel.licence if (wheel := packaged_model(recipe.base)) else "",
         change=change,
         rows=list(zip(texts, table, strict=True)),
         with_ends=with_ends,
@@ -205,8 +206,10 @@ def _metadata(recipe: Recipe, table: Sequence[Any], texts: Sequence[str]) -> str
     ]
     about = {"library_name": "transformers", "pipeline_tag": task, "tags": ["langadapt"]}
     on_hub = recipe.base.startswith("hub:")
+    wheel = packaged_model(recipe.base)
     data = ModelCardData(
         language=[recipe.language, "en"],
+        license=wheel.accept or wheel.licence.lower() if wheel else None,
         **about,
         base_model=recipe.base.removeprefix("hub:").partition("@")[0] if on_hub else None,
         model_name=f"{language_name(recipe.language)} adaptation of {recipe.base}",

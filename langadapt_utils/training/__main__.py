@@ -62,7 +62,7 @@ def _train_stage(folder: Path, state: PartialState) -> None:
         result = train(start, change, mixture, recipe.training, stage / CHECKPOINTS, report=report)
         control = train_control(start, change, mixture, recipe, stage, report=report)
         if first:
-            base = load_base(recipe.base)
+            base = load_base(recipe.base, accept_terms=recipe.accept_terms)
             save_adapted(result.model, result.steps, change, stage, base, control=control)
     state.wait_for_everyone()
 

@@ -262,7 +262,8 @@ def mixture_of(
     """
     corpus, budget = load_corpus(recipe.corpus, recipe.language), recipe.training.budget_tokens
     if recipe.mixture.english_from == "model":
-        corpus = synthesize_english(corpus, load_base(recipe.base), recipe, report=report)
+        base = load_base(recipe.base, accept_terms=recipe.accept_terms)
+        corpus = synthesize_english(corpus, base, recipe, report=report)
     check_contamination(corpus, documents=recipe.evaluation.documents)
     return mix(corpus, change.tokenizer, recipe.mixture, budget_tokens=budget)
 

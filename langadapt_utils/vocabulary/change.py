@@ -84,8 +84,8 @@ class VocabularyChange:
         added_counts: how often each added token stands in the target training text.
         lost: how often each removed token stood in the reference text.
         unreachable: added ids that no text can produce; an audit with any fails.
-        pattern_repair: what the repaired word pattern lets ride with letters; empty where it was
-            not repaired.
+        pattern_repair: what the repaired word pattern lets ride with letters or stay between two;
+            empty where it was not repaired.
         curve: number of new tokens to tokens of the target training text.
         effects: by language, what text of other languages feels.
         protection_cost: what their protection costs; None without protection.

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import chain
 
 import regex
 from transformers import PreTrainedTokenizerFast
@@ -74,7 +75,7 @@ def extend_vocabulary(
     head = list(_unicode(spread(lines)))
 
     base = Spec.of(tokenizer)
-    repair = propose_repair(tokenizer, head) if repair_script else None
+    repair = propose_repair(tokenizer, head, chain(*reference.values())) if repair_script else None
     spec = base.with_pre_tokenizer(repair.pre_tokenizer) if repair else base
     words = spec.count_words(_unicode(lines))
     growth = _Growth(tokenizer, base, spec, words, reference, dict(protect or {}))
@@ -91,7 +92,9 @@ def extend_vocabulary(
     if len(allowed) < tokens:
         raise _too_few(tokens, len(allowed), min_frequency, sum(words.values()))
     change = growth.build(tokens, candidates, allowed, mode, give_up)
-    change = dataclasses.replace(change, pattern_repair=repair.joined if repair else "")
+    change = dataclasses.replace(
+        change, pattern_repair=repair.joined + repair.inside if repair else ""
+    )
     return dataclasses.replace(change, audit=audit_vocabulary(tokenizer, change, head, reference))
 
 

@@ -2,28 +2,37 @@
 
 A byte-level tokenizer cuts text into words by a pattern before any merge, and no merge crosses a
 cut. Many patterns know letters (`\\p{L}`) but not the marks that Thai, Hindi, Khmer and others put
-on them. The flaw is described in karpathy/minbpe issue 73 and openai/tiktoken issue 292.
+on them (the flaw is described in karpathy/minbpe issue 73 and openai/tiktoken issue 292), nor what
+stands between two letters of one word, as in Ukrainian `п'ять` or Catalan `col·legi`.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import regex
+from fontTools.unicodedata import script
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Metaspace, Split
 from transformers import PreTrainedTokenizerFast
 
+from ..languages import LETTER_RUN
 from ..tokens import spread
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 MARKS = r"\p{M}"
 JOINERS = r"\p{Join_Control}"  # the invisible U+200C and U+200D of Persian and Indic text
+# What stands inside words: marks of Unicode's word boundaries (UAX #29) but full stop and colon,
+# which English has there, and what is typed in their place.
+INNER = "'’‘＇`´·‧·՟״׳\""
+BETWEEN = regex.compile(rf"(?<=(\p{{L}})\p{{M}}*)[{INNER}](?=\p{{L}})")
+ENGLISH = "don't, don’t"  # where its patterns are right to cut
 RARE = 0.001  # cut clusters, as a share of all letter clusters, that leave a pattern alone
 SAMPLED = 300  # characters of each excerpt that is looked at
 # A pattern as atoms (a class, an escape, any other character) with what quantifies each.
@@ -44,6 +53,7 @@ class Repair:
     Attributes:
         pre_tokenizer: the changed one, as in `tokenizer.json`.
         joined: what rides with letters now, in the syntax of the pattern.
+        inside: what stays between two letters now: a pattern, empty if nothing does.
         cuts: how often the old pattern cut a grapheme cluster of the sample, by the characters at
             the cut.
         clusters: letter clusters of the sample.
@@ -51,6 +61,7 @@ class Repair:
 
     pre_tokenizer: dict[str, Any]
     joined: str
+    inside: str
     cuts: Cuts
     clusters: int
 
@@ -77,29 +88,73 @@ def find_cuts(pre_tokenizer: Any, texts: Iterable[str]) -> tuple[Cuts, int]:
     return cuts, clusters
 
 
-def propose_repair(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> Repair | None:
-    """The smallest change of the word pattern that keeps the grapheme clusters of the texts whole.
+def propose_repair(
+    tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], others: Iterable[str] = ()
+) -> Repair | None:
+    """The smallest change of the word pattern that keeps the words of the texts whole.
 
-    Text in which no mark follows a letter is cut by the changed pattern exactly as before.
+    Text in which no mark follows a letter, and none of what stays inside words now stands between
+    two letters of their script, is cut by the changed pattern exactly as before.
+
+    Args:
+        tokenizer: whose word pattern it is.
+        texts: in the language that gets new tokens.
+        others: text in which nothing that stands between two letters may be cut otherwise.
 
     Returns:
         None where the pattern cuts fewer than one letter cluster in a thousand, or cannot be read.
     """
     texts = spread(texts, length=SAMPLED)
-    if not any(regex.search(rf"[{MARKS}{JOINERS}]", text) for text in texts):
-        return None
     before = tokenizer.backend_tokenizer.pre_tokenizer
-    cuts, clusters = find_cuts(before, texts)
-    if not clusters or cuts.total() / clusters < RARE:
-        return None
+    marked = any(regex.search(rf"[{MARKS}{JOINERS}]", text) for text in texts)
+    cuts, clusters = find_cuts(before, texts) if marked else (Cuts(), 0)
+    inside, letters = find_inside(before, texts, others)
+    if cuts.total() < RARE * clusters or not cuts:
+        cuts = Cuts()
+        if not inside:
+            return None
     spec, joined, left = as_data(before), "", cuts
     repaired = spec
     while more := [part for part in (MARKS, JOINERS) if part not in joined and _cut(part, left)]:
         joined += "".join(more)
-        repaired = repair_pre_tokenizer(spec, joined, list(cuts))
+        join = partial(join_to_letters, joined=joined, cuts=list(cuts))
+        repaired = repair_pre_tokenizer(spec, join)
         # Marks that ride with letters may be cut off the joiners after them, which was no cut.
         left, _ = find_cuts(_from_data(repaired), texts)
-    return None if repaired == spec else Repair(repaired, joined, cuts, clusters)
+    repaired = repair_pre_tokenizer(repaired, partial(join_inside, inside=inside, letters=letters))
+    return None if repaired == spec else Repair(repaired, joined, inside, cuts, clusters)
+
+
+def find_inside(
+    pre_tokenizer: Any, texts: Sequence[str], others: Iterable[str] = ()
+) -> tuple[str, str]:
+    """Find what the word pattern cuts off between two letters of a word, and should not.
+
+    Returns:
+        A pattern of it, between letters of its script, and such letters; empty where fewer than one
+        word in a thousand is cut there, or where the other texts have the same.
+    """
+    cut: Counter[str] = Counter()
+    words, letters = 0, {}
+    for text in texts:
+        words += len(LETTER_RUN.findall(text))
+        found = list(BETWEEN.finditer(text))
+        pieces = pre_tokenizer.pre_tokenize_str(text) if pre_tokenizer and found else ()
+        starts = {start for _, (start, _) in pieces}
+        for match in found:
+            if starts & {match.start(), match.end()}:
+                letter, mark = match[1], match[0]
+                code = script(letter)
+                place = rf"(?<=[\p{{{code}}}\p{{M}}]){regex.escape(mark)}(?=\p{{{code}}})"
+                cut[place] += 1
+                letters[place] = letter
+    others = [ENGLISH, *(text for text in others if BETWEEN.search(text))]
+    places = [
+        place
+        for place, count in sorted(cut.items())
+        if count >= RARE * words and not any(regex.search(place, text) for text in others)
+    ]
+    return "|".join(places), "".join(letters[place] for place in places)
 
 
 def _cut(part: str, cuts: Cuts) -> bool:
@@ -112,16 +167,10 @@ def _from_data(spec: dict[str, Any]) -> Any:
     return Tokenizer.from_str(json.dumps({**shell, "pre_tokenizer": spec})).pre_tokenizer
 
 
-def repair_pre_tokenizer(spec: dict[str, Any], joined: str, cuts: Sequence[Pair]) -> dict[str, Any]:
-    """Rewrite every pattern of a pre-tokenizer with `join_to_letters`.
-
-    Args:
-        spec: as in `tokenizer.json`.
-        joined: what is to ride with letters.
-        cuts: what the pattern cuts, and should not.
-    """
+def repair_pre_tokenizer(spec: dict[str, Any], rewrite: Callable[[str], str]) -> dict[str, Any]:
+    """Rewrite every pattern of a pre-tokenizer, given as in `tokenizer.json`."""
     parts = [
-        {**part, "pattern": {"Regex": join_to_letters(part["pattern"]["Regex"], joined, cuts)}}
+        {**part, "pattern": {"Regex": rewrite(part["pattern"]["Regex"])}}
         if part["type"] == "Split" and "Regex" in part["pattern"]
         else part
         for part in spelled_out(spec)
@@ -182,6 +231,22 @@ def join_to_letters(pattern: str, joined: str = MARKS, cuts: Sequence[Pair] = ((
             rewritten.append(f"(?:{atom}[{joined}]*){quantifier}")
         else:
             rewritten.append(f"{atom}[{joined}]*")
+    return "".join(rewritten)
+
+
+def join_inside(pattern: str, inside: str, letters: str) -> str:
+    """Rewrite a word pattern so that a run of some letters goes on over what stands between them.
+
+    Example:
+        >>> join_inside(r" ?\\p{L}+|\\s", "(?<=[к])'(?=[к])", "к")
+        " ?\\\\p{L}+(?:(?:(?<=[к])'(?=[к]))[\\\\p{L}\\\\p{M}]+)*|\\\\s"
+    """
+    more = rf"(?:(?:{inside})[\p{{L}}\p{{M}}]+)*" if inside else ""
+    rewritten = []
+    for part in PART.finditer(pattern):
+        run = part["quantifier"] and part["quantifier"][0] in "+*"
+        takes = run and any(_takes(part["atom"], letter) for letter in letters)
+        rewritten.append(part[0] + (more if takes else ""))
     return "".join(rewritten)
 
 

@@ -133,6 +133,29 @@ def test_methods_are_trained_on_the_same_data_and_measured_on_held_out_text(
     assert stored["findings"] == said.findings() and len(stored["documents"]) == len(said.table)
 
 
+def test_the_steps_that_were_made_are_told_where_a_step_is_shorter_than_a_sequence(
+    tokenizer: PreTrainedTokenizerFast,
+    change: VocabularyChange,
+    corpora: dict[str, Corpus],
+    tmp_path: Path,
+) -> None:
+    """Eight steps of 32 tokens are two sequences of 128, and so two steps."""
+    base = saved(llama(len(tokenizer)), tokenizer, tmp_path / "base")
+    recipe = Recipe.profile("smoke", overrides={"mixture.sequence_length": 128})
+    said = compare_methods(
+        base,
+        change,
+        corpora["hu"],
+        recipe,
+        methods=["subword_mean"],
+        steps=(0, 8),
+        documents=2,
+        batch_tokens=32,
+    )
+    assert set(said.table.steps) == {0, 2}
+    assert any("after 2 steps" in sentence for sentence in said.findings())
+
+
 def test_the_figure_states_what_was_found_after_training() -> None:
     axes = la.plot_comparison(comparison(REVERSED))
     assert axes.get_title(loc="left").replace("\n", " ") == comparison(REVERSED).findings()[1]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from helpers.tiny import llama, saved, sentencepiece_bpe, train_tokenizer, unigram
@@ -181,3 +181,15 @@ def test_digits_of_a_pre_tokenizer_stay_apart() -> None:
     backend.pre_tokenizer = pre_tokenizers.Sequence([digits, backend.pre_tokenizer])
     change = extend_vocabulary(base, ["Az 1989 és 1995 közötti 19 év."] * 99, tokens=10)
     assert not [n for n in change.added if sum(map(str.isdigit, change.text(n))) > 1]
+
+
+@pytest.mark.parametrize("text", ["Tie\u0302\u0301ng Vie\u0323\u0302t", "হ\u09df", "ﬁnom ①"])
+def test_what_the_base_normalises_is_counted_and_stops_nothing(text: str) -> None:
+    base = train_tokenizer([*TEXTS, "some more text"] * 20, size=400)
+    base.backend_tokenizer.normalizer = normalizers.NFKC()
+    lint = {check.claim: check for check in lint_tokenizer(base, [text, "plain"])}
+    assert "1 of 2 do not" in lint["text comes back from its tokens"].detail
+    change = extend_vocabulary(base, [text] * 50, tokens=3)
+    assert all(check.passed for check in change.audit), change.audit
+    given_back = [t.decode(of_text(t, text)) for t in (base, change.tokenizer)]
+    assert given_back[0] == given_back[1] != text

@@ -126,3 +126,41 @@ def test_a_rewritten_pattern_is_understood_by_the_library() -> None:
                 Regex(join_to_letters(pattern)), "isolated"
             )
             assert pieces(backend.pre_tokenizer, "a กึ่ 12")[:2] == ["a", " กึ่"]
+
+
+WITHIN = {
+    "ukrainian": "п'ять об’єднань, П'ЯТЬ з'їздів",
+    "hebrew": "צה\"ל וצה״ל ג'ירפה, ארה״ב",
+    "catalan": "col·legi il·lusió paral·lel",
+    "georgian": "კაცი'ს სახლი",
+}
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "llama3", "qwen2"])
+@pytest.mark.parametrize("language", WITHIN)
+def test_words_with_something_inside_stay_whole_and_english_as_it_is(
+    pattern: str, language: str
+) -> None:
+    tokenizer, text = with_pattern(pattern), WITHIN[language]
+    english = ["I don't think it's O’Neill's \"book\", we'd say 'so'. Rock'n'roll at 5'6\" (isn’t)"]
+    change = extend_vocabulary(tokenizer, [text] * 9, tokens=3, others={"en": english})
+    assert change.repaired and all(check.passed for check in change.audit)
+    found = "".join(pieces(cutter(change.tokenizer), text))
+    assert found == text
+    words = {word for word in text.replace(",", " ").split() if not word.isalpha()}
+    assert words <= {piece.strip() for piece in pieces(cutter(change.tokenizer), text)}
+    for line in english:
+        assert pieces(cutter(tokenizer), line) == pieces(cutter(change.tokenizer), line)
+
+
+@pytest.mark.parametrize("text", ["to'siq bo'ldi", "l’home d'aigua", "vis-à-vis 5:4"])
+def test_what_english_has_too_is_left_alone(text: str) -> None:
+    assert propose_repair(with_pattern("gpt2"), [text] * 9) is None
+
+
+def test_marks_and_what_stands_inside_are_repaired_together() -> None:
+    text = 'צַהַ"ל שָׁלוֹם'
+    repair = propose_repair(with_pattern("gpt2"), [text] * 9)
+    assert repair and repair.joined == r"\p{M}" and '"' in repair.inside
+    change = extend_vocabulary(with_pattern("gpt2"), [text] * 9, tokens=2)
+    assert pieces(cutter(change.tokenizer), text) == ['צַהַ"ל', " שָׁלוֹם"]
