@@ -17,8 +17,10 @@ from .display.figures import box, colour_of, finish, new_axes
 from .display.html import TOKEN_COLOURS, visible_piece
 from .errors import CorpusError
 from .files import read_json
-from .languages import BY_SPACES, SEGMENTERS, Spans, language_name, word_spans
+from .languages import SEGMENTER, Spans, has_words, language_name, word_spans
 from .tokens import Span, encode_texts, token_spans
+
+HEAD = 50  # texts that tell the script of a language
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class FertilityReport:
             `tokens_per_byte`, `parity` (tokens over those of English for the same sentences; Petrov
             et al., arXiv 2305.15425; empty where the texts are not translations), `continued_words`
             (share of words that two or more tokens touch; Rust et al. 2021), `single_token_words`
-            (share that is exactly one token; arXiv 2510.09947), `segmenter`.
+            (share that is exactly one token; arXiv 2510.09947), `segmenter`. What needs
+            words is NaN where nobody can tell where they are, as in Tibetan.
         sentences: number of texts measured in each language.
     """
 
@@ -97,7 +100,7 @@ def measure_fertility(
 
 def _count(
     tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], language: str
-) -> dict[str, int | str]:
+) -> dict[str, float | str]:
     """Count tokens, words, characters and bytes of texts, and the words that tokens cut."""
     tokens = words = continued = 0
     encodings = encode_texts(tokenizer.backend_tokenizer, texts, offsets=True)
@@ -107,9 +110,15 @@ def _count(
         words += len(spans)
         continued += sum(touching > 1 for touching in tokens_touching(spans, encoding.offsets))
     characters, size = sum(map(len, texts)), sum(len(text.encode()) for text in texts)
-    segmenter = SEGMENTERS.get(language, BY_SPACES)[0]
-    counts = {"tokens": tokens, "words": words, "characters": characters, "bytes": size}
-    return {**counts, "continued": continued, "segmenter": segmenter}
+    known = has_words("".join(texts[:HEAD]))
+    return {
+        "tokens": tokens,
+        "words": words if known else np.nan,
+        "characters": characters,
+        "bytes": size,
+        "continued": continued if known else np.nan,
+        "segmenter": SEGMENTER if known else "none",
+    }
 
 
 def tokens_touching(words: Spans, tokens: Spans) -> list[int]:
@@ -140,7 +149,7 @@ UNITS = {
 def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = None) -> Axes:
     """Plot one measure of fertility, one bar per language and tokenizer."""
     ax = ax or new_axes(rows=len(report.table))
-    rows = report.table.iloc[::-1]
+    rows = report.table.dropna(subset=[column]).iloc[::-1]
     names = [f"{language_name(row.language)}, {row.tokenizer}" for row in rows.itertuples()]
     colours = [colour_of(code) for code in rows.language]
     bars = ax.barh(names, rows[column], color=colours, height=0.65)
@@ -157,6 +166,8 @@ def _finding(report: FertilityReport, column: str) -> str:
     value, english = (report.value(last, code, column) for code in (target, "en"))
     if column == "parity":
         return f"The same sentences cost {value:.2f} times as many tokens in {name} as in English"
+    if value != value:
+        return f"Nobody can tell where the words of {name} are: it has no figures per word"
     parts = {"continued_words": "are cut in two or more tokens"}
     parts["single_token_words"] = "are a single token"
     if column in parts:

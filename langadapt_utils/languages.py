@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from itertools import accumulate
 
 import regex
 from babel import Locale, UnknownLocaleError
 from fontTools.unicodedata import script
+from icu4py.breakers import WordBreaker
 
 NO_LANGUAGE, ANY_LANGUAGE = "zxx", "und"  # in ISO 639-2: no linguistic content, undetermined
 Spans = list[tuple[int, int]]  # start and end of each word, in characters
 OF_SEVERAL_SCRIPTS = {"Zyyy", "Zinh", "Zzzz"}  # in Unicode: common, inherited, unknown
-LETTER_RUN = regex.compile(r"[\p{L}\p{M}\p{N}]+")
+LETTER_OR_DIGIT = regex.compile(r"[\p{L}\p{N}]")
+# Scripts without spaces that ICU has no dictionary for: Tibetan, Javanese, Balinese, Sundanese and
+# Tai Tham, Tai Le, New Tai Lue, Tai Viet, Ahom, Cham.
+WITHOUT_WORDS = {"Tibt", "Java", "Bali", "Sund", "Lana", "Tale", "Talu", "Tavt", "Ahom", "Cham"}
+SEGMENTER = "ICU words"
 
 
 def language_name(code: str) -> str:
@@ -48,32 +54,31 @@ def scripts_of(text: str) -> set[str]:
     return {script(letter) for letter in text if letter.isalpha()} - OF_SEVERAL_SCRIPTS
 
 
-def letter_runs(text: str) -> Spans:
-    """Find words of a language with spaces: runs of letters, combining marks and digits."""
-    return [match.span() for match in LETTER_RUN.finditer(text)]
+def has_words(text: str) -> bool:
+    """Return whether anybody can tell where the words of a text are: by its spaces, or by a
+    dictionary that ICU has (Thai, Lao, Khmer, Burmese, Chinese, Japanese).
 
-
-def thai_words(text: str) -> Spans:
-    """Find Thai words by the dictionary-based segmenter `newmm` of pythainlp (maximal matching)."""
-    from pythainlp.tokenize import word_tokenize
-
-    spans, start = [], 0
-    for piece in word_tokenize(text, engine="newmm", keep_whitespace=True):
-        if LETTER_RUN.search(piece):
-            spans.append((start, start + len(piece)))
-        start += len(piece)
-    return spans
-
-
-SEGMENTERS: dict[str, tuple[str, Callable[[str], Spans]]] = {"th": ("pythainlp newmm", thai_words)}
-BY_SPACES = ("letter runs", letter_runs)
+    Example:
+        >>> has_words("ภาษาไทย"), has_words("བོད་ཡིག")
+        (True, False)
+    """
+    scripts = Counter(script(letter) for letter in text if letter.isalpha())
+    return not scripts or scripts.most_common(1)[0][0] not in WITHOUT_WORDS
 
 
 def word_spans(text: str, language: str) -> Spans:
-    """Return where the words of a text are, in characters, by the language's segmenter.
+    """Return where the words of a text are, in characters: what Unicode calls words (UAX #29) and
+    ICU finds, as far as they hold a letter or a digit.
 
     Example:
         >>> word_spans("Jó napot!", "hu")
         [(0, 2), (3, 8)]
     """
-    return SEGMENTERS.get(language, BY_SPACES)[1](text)
+    wide = any(character > "\uffff" for character in text)  # ICU counts them twice
+    units = list(accumulate((1 + (c > "\uffff") for c in text), initial=0)) if wide else ()
+    places = {unit: place for place, unit in enumerate(units)}
+    spans = (
+        (places.get(start, start), places.get(end, end))
+        for start, end in WordBreaker(text, language).segments()
+    )
+    return [span for span in spans if LETTER_OR_DIGIT.search(text, *span)]

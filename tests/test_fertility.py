@@ -159,3 +159,35 @@ def test_words_are_drawn_byte_by_byte_in_letters_of_any_script(
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # such as a letter that no font has
         show(ax)
+
+
+def test_where_nobody_knows_the_words_there_are_no_figures_per_word(
+    letters: PreTrainedTokenizerFast,
+) -> None:
+    """Tibetan marks syllables, not words."""
+    texts = {"en": ["cat"] * 2, "bo": ["བོད་ཡིག་གི་སྐད་ཆ།", "ཆུ་དང་མེ།"]}
+    report = measure_fertility({"a": letters}, texts)
+    bo = report.table.set_index("language").loc["bo"]
+    assert bo[["words", "tokens_per_word", "continued_words"]].isna().all()
+    assert bo.segmenter == "none" and bo.parity == bo.parity
+    assert "Nobody can tell where the words of Tibetan are" in plot_fertility(
+        report, "tokens_per_word"
+    ).get_title(loc="left")
+
+
+DICTIONARIES = {
+    "th": ("ฉันรักภาษาไทย", ["ฉัน", "รัก", "ภาษา", "ไทย"]),
+    "zh": ("我们去北京。", ["我们", "去", "北京"]),
+    "ja": ("日本語の文章", ["日本語", "の", "文章"]),
+    "km": ("ខ្ញុំស្រឡាញ់ភាសា", ["ខ្ញុំ", "ស្រឡាញ់", "ភាសា"]),
+    "lo": ("ຂ້ອຍຮັກພາສາ", ["ຂ້ອຍ", "ຮັກ", "ພາສາ"]),
+    "my": ("မြန်မာ ချစ်", ["မြန်မာ", "ချစ်"]),
+    "uk": ("п'ять, 3.14 😀 й", ["п'ять", "3.14", "й"]),
+    "he": ("צה״ל בא", ["צה״ל", "בא"]),
+}
+
+
+@pytest.mark.parametrize("language", DICTIONARIES)
+def test_words_of_every_script_are_found(language: str) -> None:
+    text, words = DICTIONARIES[language]
+    assert [text[start:end] for start, end in word_spans(text, language)] == words

@@ -10,8 +10,10 @@ Csaki et al., arXiv 2311.05741, which gives up the least frequent base tokens at
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
@@ -35,6 +37,21 @@ SENTENCES = 20_000  # of each other language, that show what a change does to it
 PROTECTED = 300_000  # sentences of a protected language that are looked at
 
 
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Pause Python's collector, which would walk the million objects of a large vocabulary again
+    and again.
+    """
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+@without_collector()
 def extend_vocabulary(
     tokenizer: PreTrainedTokenizerFast,
     texts: Iterable[str],
@@ -92,9 +109,7 @@ def extend_vocabulary(
     if len(allowed) < tokens:
         raise _too_few(tokens, len(allowed), min_frequency, sum(words.values()))
     change = growth.build(tokens, candidates, allowed, mode, give_up)
-    change = dataclasses.replace(
-        change, pattern_repair=repair.joined + repair.inside if repair else ""
-    )
+    change = dataclasses.replace(change, pattern_repair=repair.kept if repair else "")
     return dataclasses.replace(change, audit=audit_vocabulary(tokenizer, change, head, reference))
 
 

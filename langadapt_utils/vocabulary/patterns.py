@@ -22,7 +22,6 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Metaspace, Split
 from transformers import PreTrainedTokenizerFast
 
-from ..languages import LETTER_RUN
 from ..tokens import spread
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -64,6 +63,11 @@ class Repair:
     inside: str
     cuts: Cuts
     clusters: int
+
+    @property
+    def kept(self) -> str:
+        """All that stays with letters now."""
+        return self.joined + self.inside
 
 
 def find_cuts(pre_tokenizer: Any, texts: Iterable[str]) -> tuple[Cuts, int]:
@@ -137,7 +141,7 @@ def find_inside(
     cut: Counter[str] = Counter()
     words, letters = 0, {}
     for text in texts:
-        words += len(LETTER_RUN.findall(text))
+        words += len(text.split())
         found = list(BETWEEN.finditer(text))
         pieces = pre_tokenizer.pre_tokenize_str(text) if pre_tokenizer and found else ()
         starts = {start for _, (start, _) in pieces}

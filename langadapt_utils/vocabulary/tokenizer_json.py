@@ -10,21 +10,21 @@ import copy
 import dataclasses
 import json
 import math
-import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, lru_cache
+from itertools import groupby
 from typing import Any, Literal
 
 import regex
-from tokenizers import Regex, Tokenizer
+from tokenizers import AddedToken, Regex, Tokenizer
+from tokenizers.models import BPE, Model, Unigram
 from tokenizers.pre_tokenizers import Sequence as PreTokenizers
 from tokenizers.pre_tokenizers import Split
 from transformers import PreTrainedTokenizerFast
 
 from ..errors import VocabularyError
-from ..models import load_tokenizer, save_tokenizer
 from ..tokens import (
     BYTE_TOKEN,
     SPACE,
@@ -70,19 +70,7 @@ class Spec:
         Raises:
             VocabularyError: the tokenizer is of no family that can be extended.
         """
-        data = json.loads(tokenizer.backend_tokenizer.to_str())
-        family, model = _family(data), data["model"]
-        added = sorted(data["added_tokens"], key=lambda token: token["id"])
-        if family != "Unigram":
-            for token in added:
-                model["vocab"].setdefault(token["content"], token["id"])
-            return cls(data, family)
-        known = {piece for piece, _ in model["vocab"]}
-        lowest = min(score for _, score in model["vocab"])
-        for token in added:
-            if token["content"] not in known and token["id"] == len(model["vocab"]):
-                model["vocab"].append([token["content"], lowest])
-        return cls(data, family)
+        return _read(tokenizer.backend_tokenizer.to_str())
 
     @property
     def byte_level(self) -> bool:
@@ -111,25 +99,36 @@ class Spec:
         """The model alone, which takes pre-tokens in its own alphabet, and `SEPARATOR` between
         them.
         """
-        parts = dict.fromkeys(
-            ("normalizer", "pre_tokenizer", "post_processor", "decoder", "truncation", "padding")
-        )
         free = max(self.vocab.values()) + 1  # in the model itself, as ids may have gaps
-        model = self._model_copy()
         if self.family == "Unigram":
-            model["vocab"].append([SEPARATOR, UNUSED_SCORE])
+            vocab: Any = [*self.data["model"]["vocab"], [SEPARATOR, UNUSED_SCORE]]
         else:
-            model["vocab"][SEPARATOR] = free
-        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-        separator = {"id": free, "content": SEPARATOR, "special": True, **flags}
-        return Tokenizer.from_str(
-            json.dumps({**self.data, **parts, "model": model, "added_tokens": [separator]})
-        )
+            vocab = {**self.data["model"]["vocab"], SEPARATOR: free}
+        bare = Tokenizer(self._model(vocab))
+        bare.add_special_tokens([AddedToken(SEPARATOR, normalized=False)])
+        return bare
 
     @cached_property
     def whole(self) -> Tokenizer:
         """The whole tokenizer, of the `tokenizers` library."""
-        return Tokenizer.from_str(json.dumps(self.data))
+        # With the model as an object: a large vocabulary as text takes twice the time.
+        nothing = {"type": "BPE", "vocab": {}, "merges": []}
+        shell = {**self.data, "model": nothing, "added_tokens": []}
+        whole = Tokenizer.from_str(json.dumps(shell))
+        whole.model = self._model(self.data["model"]["vocab"])
+        added = sorted(self.data["added_tokens"], key=lambda token: token["id"])
+        for special, tokens in groupby(added, key=lambda token: token["special"]):
+            add = whole.add_special_tokens if special else whole.add_tokens
+            add([AddedToken(**{n: v for n, v in token.items() if n != "id"}) for token in tokens])
+        return whole
+
+    def _model(self, vocab: Any) -> Model:
+        """Return the model of this family with another vocabulary."""
+        given = self.data["model"].items()
+        options = {name: value for name, value in given if name != "type" and value is not None}
+        if self.family == "Unigram":
+            return Unigram(**options | {"vocab": list(map(tuple, vocab))})
+        return BPE(**options | {"vocab": vocab, "merges": list(map(tuple, options["merges"]))})
 
     def count_words(self, texts: Iterable[str]) -> dict[str, int]:
         """Count the words that tokens are learned in, in the alphabet of the model.
@@ -176,6 +175,15 @@ class Spec:
     def text(self, surface: str) -> str:
         """A surface as readable text."""
         return bytes_as_text(surface_bytes(surface, byte_level=self.byte_level))
+
+    @cached_property
+    def by_text(self) -> dict[bytes, list[str]]:
+        """The tokens that stand for each text, without special ones and bytes of SentencePiece."""
+        texts: dict[bytes, list[str]] = defaultdict(list)
+        for token in self.vocab:
+            if token not in self.special and (self.byte_level or not token.startswith("<0x")):
+                texts[surface_bytes(token, byte_level=self.byte_level)].append(token)
+        return texts
 
     def missing_bytes(self) -> list[str]:
         """Surfaces of the bytes that this vocabulary cannot spell, though its family spells text by
@@ -229,16 +237,11 @@ class Spec:
         """The given tokenizer, with its special tokens and chat template, around this
         tokenizer.json.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            save_tokenizer(tokenizer, Path(folder))
-            config_path = Path(folder, "tokenizer_config.json")
-            config = json.loads(config_path.read_text(encoding="utf-8"))
-            config.pop("added_tokens_decoder", None)  # tokenizer.json says it too
-            config_path.write_text(json.dumps(config), encoding="utf-8")
-            Path(folder, "tokenizer.json").write_text(
-                json.dumps(self.data, ensure_ascii=False), encoding="utf-8"
-            )
-            return load_tokenizer(Path(folder))
+        changed, parts = copy.copy(tokenizer), dict(vars(tokenizer))
+        del parts["_tokenizer"]
+        vars(changed).update({name: copy.copy(part) for name, part in parts.items()})
+        changed._tokenizer = self.whole
+        return changed
 
     def merges(self) -> Iterator[tuple[str, str]]:
         """The merges of a BPE model in order; none for Unigram."""
@@ -251,6 +254,24 @@ class Spec:
         of tokenizer.json are shared as they are.
         """
         return {key: copy.copy(value) for key, value in self.data["model"].items()}
+
+
+@lru_cache(maxsize=2)
+def _read(text: str) -> Spec:
+    """Return the spec of a tokenizer.json; of the last two, those made before."""
+    data = json.loads(text)
+    family, model = _family(data), data["model"]
+    added = sorted(data["added_tokens"], key=lambda token: token["id"])
+    if family != "Unigram":
+        for token in added:
+            model["vocab"].setdefault(token["content"], token["id"])
+        return Spec(data, family)
+    known = {piece for piece, _ in model["vocab"]}
+    lowest = min(score for _, score in model["vocab"])
+    for token in added:
+        if token["content"] not in known and token["id"] == len(model["vocab"]):
+            model["vocab"].append([token["content"], lowest])
+    return Spec(data, family)
 
 
 def unigram_scores(spec: Spec, tokens: Iterable[NewToken]) -> dict[str, float]:

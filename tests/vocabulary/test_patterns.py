@@ -53,7 +53,12 @@ def test_repair_cuts_text_as_before_where_no_mark_follows_a_letter(pattern: str)
         tokenizer, ["กึ่ กึ่ กึ่"], tokens=1
     ).tokenizer.backend_tokenizer.pre_tokenizer
 
-    @given(text=st.text(max_size=60) | st.text("ab ก ❤️👩🏽\u200d🚀'12,\n\u0301\ufe0f", max_size=20))
+    assigned = st.characters(exclude_categories=["Cs", "Cn"])  # Python may not know newer marks
+
+    @given(
+        text=st.text(assigned, max_size=60)
+        | st.text("ab ก ❤️👩🏽\u200d🚀'12,\n\u0301\ufe0f", max_size=20)
+    )
     @settings(deadline=None)
     def holds(text: str) -> None:
         follows = any(
