@@ -7,10 +7,16 @@ from itertools import accumulate
 
 import regex
 from babel import Locale, UnknownLocaleError
+from babel.core import get_global
 from fontTools.unicodedata import script
 from icu4py.breakers import WordBreaker
 
 NO_LANGUAGE, ANY_LANGUAGE = "zxx", "und"  # in ISO 639-2: no linguistic content, undetermined
+# Where the first code of three letters that Babel knows is not the one in use, and scripts that are
+# parts of others.
+OTHER_CODES = {"dz": "dzo", "fa": "fas", "hr": "hrv", "mn": "khk", "no": "nob", "ps": "pbt"}
+OTHER_CODES |= {"ro": "ron", "sa": "san", "sr": "srp"}
+OTHER_SCRIPTS = {"Hans": "Hani", "Hant": "Hani", "Kore": "Hang"}
 Spans = list[tuple[int, int]]  # start and end of each word, in characters
 OF_SEVERAL_SCRIPTS = {"Zyyy", "Zinh", "Zzzz"}  # in Unicode: common, inherited, unknown
 LETTER_OR_DIGIT = regex.compile(r"[\p{L}\p{N}]")
@@ -29,6 +35,19 @@ def language_name(code: str) -> str:
     """
     names = {NO_LANGUAGE: "No language", ANY_LANGUAGE: "lm-eval"}
     return names.get(code) or str(Locale("en").languages.get(code, code))
+
+
+def code_with_script(code: str) -> str:
+    """Return a language as data sets of many languages name it: ISO 639-3, ISO 15924.
+
+    Example:
+        >>> code_with_script("hu"), code_with_script("zh"), code_with_script("ceb")
+        ('hun_Latn', 'cmn_Hani', 'ceb_Latn')
+    """
+    script = get_global("likely_subtags").get(code, f"{code}_Latn").split("_")[1]
+    longer = (long for long, short in get_global("language_aliases").items() if short == code)
+    three = OTHER_CODES.get(code) or next((long for long in longer if len(long) == 3), code)
+    return f"{three}_{OTHER_SCRIPTS.get(script, script)}"
 
 
 def direction(code: str) -> str:

@@ -24,6 +24,7 @@ _Pieces = Literal["subword_mean", "calibrated", "length_weighted", "first_piece"
 _Pairs = Literal["mean_in_first_out", "calibrated_in_weighted_out"]  # input, output
 MethodName = Literal[_Simple, _Pieces, _Pairs]
 GiveUp = Literal["usage", "frequency"]
+NormalForm = Literal["NFC", "NFKC", "as it is"]
 Schedule = Literal["constant", "early", "annealed"]
 
 
@@ -67,10 +68,13 @@ class _Section(BaseModel):
 class CorpusRecipe(_Section):
     """Which text, and how much of it is held out."""
 
-    target: Names = [BUILT_IN]  # "builtin", a file, a folder, or hub:ORG/NAME[:CONFIG][@REV]
+    target: Names = [BUILT_IN]  # files, a folder, hub:ORG/NAME[:CONFIG][@REV], fineweb2, builtin
     english: Names = [BUILT_IN, WIKIPEDIA]  # the same, for replay and for measuring forgetting
     others: OtherSources = [BUILT_IN]  # languages to measure on alone: CODE:SOURCE, or "builtin"
     max_megabytes: Ratio = 0.0  # of a source, read from its beginning; 0: all of it
+    text_field: str = ""  # column of the text; empty: "text", or the only one that holds text
+    skip_bad: Share = 0.0  # of the lines of a file, that may be unreadable and are left out
+    normal_form: NormalForm = "NFC"  # of Unicode, of all text
     heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of the documents of each domain
     contamination: Literal["stop", "drop"] = "stop"  # where held-out text is in the training text
 

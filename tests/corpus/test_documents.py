@@ -1,28 +1,49 @@
 import bz2
+import csv
 import gzip
 import json
 import lzma
+import tempfile
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
 import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from langadapt_utils.corpus import documents
-from langadapt_utils.corpus.documents import read_documents
+from langadapt_utils.corpus.documents import read_documents, read_source
 from langadapt_utils.errors import CorpusError
-from langadapt_utils.recipe import BUILT_IN
+from langadapt_utils.recipe import BUILT_IN, CorpusRecipe
 
 Write = Callable[[str, bytes], Path]
 TWO = "Első bekezdés.\nMég mindig az.\n\nMásodik bekezdés: ทดสอบ.\n".encode()
 LINES = b'{"text": "egy", "domain": "a"}\n{"text": "kett\\u0151", "domain": "b"}\n'
 
 
-@pytest.mark.parametrize("compress", [None, gzip, lzma, bz2], ids=["plain", "gz", "xz", "bz2"])
-def test_a_text_file_has_a_document_a_paragraph(compress: object, write: Write) -> None:
-    name = {None: "own.txt", gzip: "own.txt.gz", lzma: "own.txt.xz", bz2: "own.txt.bz2"}[compress]
-    content = TWO if compress is None else compress.compress(TWO)  # type: ignore[attr-defined]
-    documents = read_documents(str(write(name, content)), "hu")
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read before is not known."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr(documents, "cache_folder", lambda: folder)
+
+
+COMPRESS = {
+    "": lambda raw: raw,
+    ".gz": gzip.compress,
+    ".xz": lzma.compress,
+    ".bz2": bz2.compress,
+    ".zst": zstandard.compress,
+}
+
+
+@pytest.mark.parametrize("end", COMPRESS)
+def test_a_text_file_has_a_document_a_paragraph(end: str, write: Write) -> None:
+    documents = read_documents(str(write(f"own.txt{end}", COMPRESS[end](TWO))), "hu")
     assert [text.strip() for text in documents["text"]] == [
         part.strip() for part in TWO.decode().split("\n\n")
     ]
@@ -55,8 +76,13 @@ def test_a_folder_is_read_whole(write: Write, tmp_path: Path) -> None:
         ("blank.txt", b" \n\n \n", "has no text in it"),
         ("latin2.txt", "árvíztűrő tükörfúrógép".encode("latin2"), "is not UTF-8"),
         ("latin2.jsonl", '{"text": "tűrő"}'.encode("latin2"), "is not UTF-8"),
-        ("other.jsonl", b'{"body": "x"}\n', "has no field 'text', only body"),
-        ("broken.jsonl", b'{"text": "x"\n', "broken.jsonl"),
+        ("two.jsonl", b'{"body": "x", "title": "y"}\n', "no column 'text' among body, title"),
+        ("none.jsonl", b'{"number": 1}\n', "name the one of the text with corpus.text_field"),
+        ("broken.jsonl", b'{"text": "x"}\n{"text"\n', "broken.jsonl: line 2 is no JSON object"),
+        ("list.jsonl", b'{"text": "x"}\n[1]\n', "line 2 is no JSON object (a row, not list"),
+        ("torn.txt.gz", gzip.compress(b"text " * 99)[:20], "cannot read corpus file"),
+        ("no.parquet", b"PAR2", "cannot read corpus file"),
+        ("no.arrow", b"ARROW2", "cannot read corpus file"),
         ("notes.docx", b"PK", "is not text langadapt can read"),
     ],
 )
@@ -81,10 +107,10 @@ def test_a_hub_data_set_is_loaded_by_name_config_and_revision(
     asked = []
 
     def fake(
-        repository: str, config: str | None, *, split: str, revision: str | None
-    ) -> datasets.Dataset:
+        repository: str, config: str | None, *, split: str, revision: str | None, streaming: bool
+    ) -> Iterator[dict[str, str]]:
         asked.append((repository, config, split, revision))
-        return datasets.Dataset.from_dict({"text": ["egy", "kettő"]})
+        return iter([{"text": "egy"}, {"text": "kettő"}])
 
     monkeypatch.setattr(documents, "load_dataset", fake)
     assert read_documents("hub:org/texts:hun@v2", "hu")["text"][:] == ["egy", "kettő"]
@@ -104,7 +130,9 @@ def test_no_more_of_a_hub_data_set_is_read_than_asked(monkeypatch: pytest.Monkey
         return rows()
 
     monkeypatch.setattr(documents, "load_dataset", fake)
-    assert len(read_documents("hub:org/large", "hu", max_megabytes=0.02)) == len(read) == 20
+    few = CorpusRecipe(max_megabytes=0.02)
+    assert len(read_documents("hub:org/large", "hu", few)) == len(read) == 20
+    assert len(read_documents("hub:org/large", "hu", few)) == len(read) == 20  # from the cache
 
 
 @pytest.mark.parametrize("name", ["long.txt", "long.jsonl"])
@@ -117,6 +145,179 @@ def test_the_beginning_of_a_file_is_enough(name: str, write: Write) -> None:
     )
     path = write(name, "\n".join(lines).encode())
     some, all_of_it = (
-        list(read_documents(str(path), "hu", max_megabytes=limit)["text"]) for limit in (0.01, 0.0)
+        list(read_documents(str(path), "hu", CorpusRecipe(max_megabytes=limit))["text"])
+        for limit in (0.01, 0.0)
     )
     assert 9 <= len(some) <= 11 and some == all_of_it[: len(some)] and len(all_of_it) == 100
+
+
+THREE = ["egy", 'kett\u0151, "három"\nés négy', "öt"]
+
+
+def written(kind: str, column: str, folder: Path) -> Path:
+    """Three documents in a file of a kind, in a column of some name."""
+    path, rows = folder / f"own{kind}", [{column: text, "number": 1} for text in THREE]
+    if kind in (".csv", ".tsv"):
+        with path.open("w", encoding="utf-8", newline="") as file:
+            delimiter = "," if kind == ".csv" else "\t"
+            writer = csv.DictWriter(file, [column, "number"], delimiter=delimiter)
+            writer.writeheader()
+            writer.writerows(rows)
+    elif kind == ".parquet":
+        datasets.Dataset.from_list(rows).to_parquet(path)
+    elif kind in (".arrow", "-file.arrow"):
+        table = pa.Table.from_pylist(rows)
+        new = pa.ipc.new_stream if kind == ".arrow" else pa.ipc.new_file
+        with new(str(path), table.schema) as writer:
+            writer.write_table(table)
+    else:
+        lists = {".json": rows, "-data.json": {"version": "1", "data": rows}, "-texts.json": THREE}
+        lines = "\n".join(map(json.dumps, rows))
+        path.write_text(json.dumps(lists[kind]) if kind in lists else lines, encoding="utf-8")
+    return path
+
+
+KINDS = [".jsonl", "-lines.json", ".json", "-data.json", "-texts.json", ".csv", ".tsv"]
+
+
+@pytest.mark.parametrize("column", ["text", "content"])
+@pytest.mark.parametrize("kind", [*KINDS, ".parquet", ".arrow", "-file.arrow"])
+@pytest.mark.parametrize("end", ["", ".zst"])
+def test_every_kind_of_file_gives_its_texts(
+    kind: str, column: str, end: str, tmp_path: Path
+) -> None:
+    path = written(kind, column, tmp_path)
+    if end:
+        packed = path.with_name(path.name + end)
+        packed.write_bytes(zstandard.compress(path.read_bytes()))
+        path = packed
+    read, about = read_source(str(path), "hu", CorpusRecipe())
+    assert read["text"][:] == THREE and len(set(read["id"])) == 3
+    assert about[0]["documents"] == 3 and (kind == "-texts.json" or column in about[0]["rule"])
+
+
+def test_a_field_of_another_name_is_taken_where_it_is_named(write: Write) -> None:
+    path = str(write("own.jsonl", b'{"title": "x", "body": "y", "id": "a"}\n'))
+    assert read_documents(path, "hu", CorpusRecipe(text_field="body"))["text"][:] == ["y"]
+    with pytest.raises(CorpusError, match="no column 'Body'"):
+        read_documents(path, "hu", CorpusRecipe(text_field="Body"))
+
+
+def test_a_file_without_blank_lines_has_a_document_a_line(write: Write) -> None:
+    lines = "\n".join(f"Mondat {n}." for n in range(40))
+    path = str(write("own.txt", f"\n{lines}\n\n".encode()))
+    read, about = read_source(path, "hu", CorpusRecipe())
+    assert read["text"][:] == lines.splitlines() and about[0]["rule"] == "a document per line"
+
+
+def test_numbers_of_the_leipzig_corpora_are_dropped(write: Write) -> None:
+    lines = "\n".join(f"{n}\tAz 1. mondat {n}." for n in range(40))
+    read, about = read_source(str(write("own.txt", lines.encode())), "hu", CorpusRecipe())
+    assert read["text"][7] == "Az 1. mondat 7." and "numbers dropped" in about[0]["rule"]
+
+
+def test_a_markdown_file_is_one_document(write: Write, tmp_path: Path) -> None:
+    for name in "abc":
+        write(f"notes/{name}.md", f"# {name}\n\nfirst\n\nsecond".encode())
+    assert len(read_documents(str(tmp_path / "notes"), "hu")) == 3
+
+
+def test_names_patterns_and_hidden_files(write: Write, tmp_path: Path) -> None:
+    for name in ("korpusz [2024]/hu.txt", "hu[1].txt", "hu1.txt", "hu2.txt"):
+        write(name, name.encode())
+    write(".ipynb_checkpoints/hu-checkpoint.txt", b"old")
+    write("picture.png", b"PNG")
+
+    def texts(source: str) -> list[str]:
+        return sorted(read_documents(str(tmp_path / source), "hu")["text"])
+
+    assert texts("korpusz [2024]/hu.txt") == ["korpusz [2024]/hu.txt"]
+    assert texts("hu[1].txt") == ["hu[1].txt"] and texts("hu?.txt") == ["hu1.txt", "hu2.txt"]
+    assert texts("*/hu.txt") == ["korpusz [2024]/hu.txt"] and len(texts("")) == 4
+    _, about = read_source(str(tmp_path), "hu", CorpusRecipe())
+    assert [row["file"] for row in about if row["rule"] == "not read"] == [
+        str(tmp_path / "picture.png")
+    ]
+
+
+def test_lines_that_cannot_be_read_are_named_or_left_out(write: Write) -> None:
+    good = [json.dumps({"text": f"szöveg {n}"}).encode() for n in range(18)]
+    path = str(write("own.jsonl", b"\n".join([*good[:9], b'{"text": ', *good[9:], b"\xff\xfe"])))
+    with pytest.raises(CorpusError, match=r"own.jsonl: line 10 is no JSON"):
+        read_documents(path, "hu")
+    with pytest.raises(CorpusError, match=r"2 of 20 rows .* more than corpus.skip_bad = 0.05"):
+        read_documents(path, "hu", CorpusRecipe(skip_bad=0.05))
+    read, about = read_source(path, "hu", CorpusRecipe(skip_bad=0.1))
+    assert len(read) == 18 and about[0]["left_out"] == 2
+
+
+def test_text_comes_in_one_normal_form(write: Write) -> None:
+    decomposed = unicodedata.normalize("NFD", "árvíztűrő")
+    path = str(write("own.jsonl", json.dumps({"text": decomposed}).encode()))
+    read, about = read_source(path, "hu", CorpusRecipe())
+    assert read["text"][:] == ["árvíztűrő"] and about[0]["normalised"] == 1
+    as_it_is = read_documents(path, "hu", CorpusRecipe(normal_form="as it is"))
+    assert as_it_is["text"][:] == [decomposed]
+
+
+def test_half_a_character_becomes_a_sign_that_says_so(write: Write) -> None:
+    path = str(write("own.jsonl", b'{"text": "ab \\ud83d c"}'))
+    assert read_documents(path, "hu")["text"][:] == ["ab \ufffd c"]
+
+
+def test_a_changed_file_is_read_again(write: Write) -> None:
+    path = write("own.txt", b"one")
+    assert read_documents(str(path), "hu")["text"][:] == ["one"]
+    path.write_bytes(b"another")
+    assert read_documents(str(path), "hu")["text"][:] == ["another"]
+
+
+def test_large_data_sets_have_short_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def fake(repository: str, config: str, **_: object) -> Iterator[dict[str, str]]:
+        asked.append((repository, config))
+        return iter([{"text": "a"}])
+
+    monkeypatch.setattr(documents, "load_dataset", fake)
+    some = CorpusRecipe(max_megabytes=1)
+    for name, language in (("fineweb2", "ko"), ("fineweb2", "sr"), ("fineweb-edu", "en")):
+        read_documents(name, language, some)
+    assert asked == [
+        ("HuggingFaceFW/fineweb-2", "kor_Hang"),
+        ("HuggingFaceFW/fineweb-2", "srp_Cyrl"),
+        ("HuggingFaceFW/fineweb-edu", "sample-10BT"),
+    ]
+    with pytest.raises(CorpusError, match=r"set corpus\.max_megabytes"):
+        read_documents("fineweb2", "ko")
+
+
+@pytest.mark.parametrize("name", ["content", "raw_content"])
+def test_the_first_row_of_a_data_set_decides(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+
+    def endless(*_: object, **__: object) -> Iterator[dict[str, object]]:
+        for number in range(10**6):
+            read.append(number)
+            yield {name: "x" * 1_000, "id": number, "score": 0.5}
+
+    monkeypatch.setattr(documents, "load_dataset", endless)
+    few = CorpusRecipe(max_megabytes=0.01)
+    assert len(read_documents(f"hub:org/{name}", "hu", few)) == len(read) == 10
+    with pytest.raises(CorpusError, match="no column 'text'"):
+        read_documents(f"hub:org/{name}-2", "hu", CorpusRecipe(max_megabytes=1, text_field="text"))
+    assert len(read) < 20
+
+
+@given(texts=st.lists(st.text(), min_size=1, max_size=8))
+@settings(deadline=None, max_examples=40)
+def test_whatever_json_can_hold_is_read(texts: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "own.jsonl")
+        path.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+        wanted = [unicodedata.normalize("NFC", text) for text in texts if text.strip()]
+        if wanted:
+            assert read_documents(str(path), "hu")["text"][:] == wanted
+        else:
+            with pytest.raises(CorpusError, match="no text in it"):
+                read_documents(str(path), "hu")

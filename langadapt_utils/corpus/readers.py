@@ -1,0 +1,232 @@
+"""Readers: the documents of a file as people have it, whatever wrote and compressed it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from lzma import LZMAError
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet
+import regex
+from fsspec.compression import compr
+from zstandard import ZstdError
+
+from ..errors import CorpusError
+from ..sources import COMPRESSIONS, brief, text_kind
+
+Row = dict[str, Any]
+HEAD = 10_000_000  # bytes of a .txt file that tell how its documents are separated
+NUMBERED = regex.compile(r"\d+\t")  # how the Leipzig corpora begin a line
+LETTER = regex.compile(r"\p{L}")
+NOT_UTF8 = "is not UTF-8: convert the file, for example with `iconv`"
+NO_TEXT = {"id", "domain"}  # columns with a meaning of their own
+
+
+@dataclass
+class Reading:
+    """How a file is read, and what was met on the way.
+
+    Attributes:
+        file: its path, or the name of a data set.
+        text_field: the column of the text; found from the first row where it is empty.
+        skip_bad: the share of lines that may be unreadable.
+        rule: how documents were found.
+        documents: read, empty ones not counted.
+        megabytes: of their text.
+        empty: documents without text.
+        left_out: lines that could not be read.
+        normalised: texts that were brought into a normal form.
+    """
+
+    file: str
+    text_field: str = ""
+    skip_bad: float = 0.0
+    rule: str = ""
+    documents: int = 0
+    megabytes: float = 0.0
+    empty: int = 0
+    left_out: int = 0
+    normalised: int = 0
+    _first_problem: str = ""
+
+    def about(self) -> Row:
+        """Return what there is to say of a file that was read.
+
+        Raises:
+            CorpusError: there was no text in it, or too much that could not be read.
+        """
+        rows = self.left_out + self.documents + self.empty
+        if self.left_out > self.skip_bad * rows:
+            raise CorpusError(
+                f"{self.left_out} of {rows} rows of {self.file} cannot be read, more than "
+                f"corpus.skip_bad = {self.skip_bad:g} allows; the first is {self._first_problem}"
+            )
+        if not self.documents:
+            raise CorpusError(f"{self.file} has no text in it: every document is empty")
+        names = ("file", "rule", "documents", "megabytes", "empty", "left_out", "normalised")
+        return {name: getattr(self, name) for name in names}
+
+    def rows(self) -> Iterator[Row]:
+        """Yield every document of a file as a row with its text in the column `text`.
+
+        Raises:
+            CorpusError: the file cannot be read; names the line, where it has lines.
+        """
+        path = Path(self.file)
+        if path.stat().st_size == 0:
+            raise CorpusError(f"corpus file {path} is empty: give a file with text")
+        try:
+            with opened(path) as file:
+                yield from self.with_text(getattr(self, f"_{text_kind(path)[1:]}")(file))
+        except (pa.ArrowException, OSError, EOFError, LZMAError, ZstdError, csv.Error) as error:
+            raise CorpusError(f"cannot read corpus file {path}: {brief(error)}") from error
+
+    def with_text(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Find the column of the text in the first row, and give it the name `text`."""
+        rows = iter(rows)
+        first = next(rows, {"text": ""})
+        name = self.text_field or text_column(first, self.file)
+        if name not in first:
+            raise CorpusError(
+                f"{self.file} has no column '{name}' (corpus.text_field), only {', '.join(first)}"
+            )
+        self.rule = self.rule or f"a document per row, column {name}"
+        for row in chain([first], rows):
+            text = row.get(name)
+            yield {**row, "text": text if isinstance(text, str) else ""}
+
+    def _lines(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
+        """Yield the lines as text, with their numbers; what is no UTF-8 is bad."""
+        for number, raw in enumerate(file, start=1):
+            try:
+                yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                self._leave_out(number, NOT_UTF8, error)
+
+    def _leave_out(self, number: int, problem: str, error: Exception) -> None:
+        """Count a line that cannot be read; an error where none may be left out."""
+        self.left_out += 1
+        self._first_problem = self._first_problem or f"line {number}, which {problem}"
+        if not self.skip_bad:
+            raise CorpusError(
+                f"corpus file {self.file}: line {number} {problem}, or set corpus.skip_bad to the "
+                "share of lines that may be left out"
+            ) from error
+
+    def _txt(self, file: BinaryIO) -> Iterator[Row]:
+        lines = self._lines(file)
+        head, size = [], 0
+        for number, line in lines:
+            head.append((number, line))
+            size += len(line)
+            if size > HEAD:
+                break
+        bodies = [line.strip() for _, line in head]
+        last = max((place for place, body in enumerate(bodies) if body), default=0)
+        first = next((place for place, body in enumerate(bodies) if body), 0)
+        blank = "" in bodies[first:last]
+        numbered = not blank and all(NUMBERED.match(body) for body in bodies[first : last + 1])
+        self.rule = "a document per line" + ", numbers dropped" * numbered
+        if blank:
+            self.rule = "documents between blank lines"
+        paragraph: list[str] = []
+        for _, line in chain(head, lines):
+            if not blank and line.strip():
+                body = line.partition("\t")[2] if numbered else line
+                yield {"text": body.rstrip("\r\n")}
+            elif line.strip():
+                paragraph.append(line)
+            elif paragraph:
+                yield {"text": "".join(paragraph).rstrip("\r\n")}
+                paragraph = []
+        if paragraph:
+            yield {"text": "".join(paragraph).rstrip("\r\n")}
+
+    def _md(self, file: BinaryIO) -> Iterator[Row]:
+        self.rule = "one document"
+        yield {"text": "".join(line for _, line in self._lines(file))}
+
+    def _jsonl(self, file: BinaryIO) -> Iterator[Row]:
+        for number, line in self._lines(file):
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                    if not isinstance(row, dict):
+                        raise ValueError(f"a row, not {type(row).__name__}, was expected")
+                except ValueError as error:
+                    self._leave_out(number, f"is no JSON object ({error}): mend it", error)
+                else:
+                    yield row
+
+    def _json(self, file: BinaryIO) -> Iterator[Row]:
+        raw = file.read()
+        try:
+            content = json.loads(raw)
+        except UnicodeDecodeError as error:
+            self._leave_out(1, NOT_UTF8, error)
+            return
+        except ValueError:  # lines of JSON under another name, as many data sets have them
+            yield from self._jsonl(io.BytesIO(raw))
+            return
+        if isinstance(content, dict):
+            lists = [part for part in content.values() if isinstance(part, list)]
+            content = lists[0] if len(lists) == 1 else [content]
+        for row in content:
+            yield row if isinstance(row, dict) else {"text": row}
+
+    def _csv(self, file: BinaryIO, delimiter: str = ",") -> Iterator[Row]:
+        csv.field_size_limit(sys.maxsize)
+        yield from csv.DictReader((line for _, line in self._lines(file)), delimiter=delimiter)
+
+    def _tsv(self, file: BinaryIO) -> Iterator[Row]:
+        yield from self._csv(file, "\t")
+
+    def _parquet(self, file: BinaryIO) -> Iterator[Row]:
+        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1_000):
+            yield from batch.to_pylist()
+
+    def _arrow(self, file: BinaryIO) -> Iterator[Row]:
+        try:
+            batches: Any = pa.ipc.open_stream(file)
+        except pa.ArrowInvalid:  # the form with a footer
+            file.seek(0)
+            whole = pa.ipc.open_file(file)
+            batches = map(whole.get_batch, range(whole.num_record_batches))
+        for batch in batches:
+            yield from batch.to_pylist()
+
+
+def opened(path: Path) -> BinaryIO:
+    """Open a file for reading, decompressed."""
+    name = COMPRESSIONS.get(path.suffix.lower())
+    if not name:
+        return path.open("rb")
+    plain = compr[name](path.open("rb"), mode="rb")
+    if text_kind(path) in (".parquet", ".arrow"):  # these are not read from front to back
+        return io.BytesIO(plain.read())
+    return io.BufferedReader(plain)  # type: ignore[return-value]
+
+
+def text_column(row: Row, where: object) -> str:
+    """Return the column that holds the text: `text`, or the only one that holds any.
+
+    Raises:
+        CorpusError: there is none, or several.
+    """
+    if "text" in row:
+        return "text"
+    found = [name for name, v in row.items() if name not in NO_TEXT and LETTER.search(str(v))]
+    if len(found) != 1:
+        raise CorpusError(
+            f"{where} has no column 'text' among {', '.join(row)}: name the one of the text with "
+            "corpus.text_field"
+        )
+    return found[0]

@@ -1,0 +1,43 @@
+import random
+import unicodedata
+
+import pytest
+
+from langadapt_utils.corpus.repeats import find_repeats
+
+WORDS = [f"szó{n}" for n in range(3_000)]
+
+
+def story(seed: int, length: int = 200) -> str:
+    return " ".join(random.Random(seed).choices(WORDS, k=length))
+
+
+def test_what_differs_in_case_spaces_and_form_alone_is_a_repeat() -> None:
+    text = "Árvíztűrő  tükörfúrógép."
+    forms = [text, text.upper(), unicodedata.normalize("NFD", text), text.replace("  ", "\n")]
+    assert find_repeats([*forms, "Más."]) == ({1: 0, 2: 0, 3: 0}, {})
+
+
+@pytest.mark.parametrize("edit", ["a few words", "a beginning", "an end"])
+def test_an_edited_copy_is_nearly_a_repeat(edit: str) -> None:
+    texts = [story(seed) for seed in range(40)]
+    copy = texts[11]
+    if edit == "a few words":
+        words = copy.split()
+        words[50], words[150] = "egyéb", "más"
+        copy = " ".join(words)
+    copy = f"Forrás: az újság. {copy}" if edit == "a beginning" else copy
+    copy = copy + " Kapcsolódó cikkek, megosztás." if edit == "an end" else copy
+    equal, near = find_repeats([*texts, copy])
+    assert not equal and near == {40: 11}
+
+
+def test_texts_that_share_half_are_kept() -> None:
+    half = story(1, 100)
+    texts = [f"{half} {story(seed, 100)}" for seed in range(2, 30)]
+    assert find_repeats(texts) == ({}, {})
+
+
+def test_short_texts_are_repeats_only_letter_by_letter() -> None:
+    texts = [f"A vonat {n} órakor indul a városból, és késik." for n in range(50)]
+    assert find_repeats([*texts, texts[3]]) == ({50: 3}, {})
