@@ -21,6 +21,11 @@ from .display.html import table_html as table_html
 from .display.html import tokens_html as tokens_html
 
 # Notebook 1: what a language costs under a tokenizer
+from .atlas import atlas_widget as atlas_widget
+from .atlas import language_atlas as language_atlas
+from .atlas import plot_atlas as plot_atlas
+from .corpus.inspection import inspect_text as inspect_text
+from .vocabulary.enough import text_allowance as text_allowance
 from .fertility import measure_fertility as measure_fertility
 from .fertility import plot_bytes as plot_bytes
 from .fertility import plot_fertility as plot_fertility

@@ -23,6 +23,7 @@ LETTER_OR_DIGIT = regex.compile(r"[\p{L}\p{N}]")
 # Scripts without spaces that ICU has no dictionary for: Tibetan, Javanese, Balinese, Sundanese and
 # Tai Tham, Tai Le, New Tai Lue, Tai Viet, Ahom, Cham.
 WITHOUT_WORDS = {"Tibt", "Java", "Bali", "Sund", "Lana", "Tale", "Talu", "Tavt", "Ahom", "Cham"}
+WITH_DICTIONARY = {"Thai", "Laoo", "Khmr", "Mymr", "Hani", "Hira", "Kana"}  # in ICU
 SEGMENTER = "ICU words"
 
 

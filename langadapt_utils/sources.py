@@ -200,12 +200,12 @@ def _check_sha256(path: Path, wheel: Wheel) -> None:
         )
 
 
-def snapshot(name: str) -> Path:
+def snapshot(name: str, *, weights: bool = True) -> Path:
     """Download a model of the hub, named ORG/NAME[@REV], and return its folder."""
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")
-    wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+    wanted = ["*.json", "*.txt", "*.model", "*.jinja", *["*.safetensors"] * weights]
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
     except Exception as error:  # the hub raises many kinds: requests', its own, OSError

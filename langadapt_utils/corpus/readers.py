@@ -212,7 +212,7 @@ def opened(path: Path) -> BinaryIO:
     plain = compr[name](path.open("rb"), mode="rb")
     if text_kind(path) in (".parquet", ".arrow"):  # these are not read from front to back
         return io.BytesIO(plain.read())
-    return io.BufferedReader(plain)  # type: ignore[return-value]
+    return io.BufferedReader(plain)
 
 
 def text_column(row: Row, where: object) -> str:

