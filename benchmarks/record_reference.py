@@ -2,7 +2,7 @@
 
     python benchmarks/record_reference.py runs/hu-cpu runs/th-cpu
 
-Writes `data/reference/NAME.json` (recipe, hardware, commit, seconds, scores) and `NAME.svg` for
+Writes `data/reference/FOLDER.json` (recipe, hardware, commit, seconds, scores) and `FOLDER.svg` for
 each run, and the part of `README.md` between the marks `<!-- results -->`.
 """
 
@@ -43,7 +43,7 @@ def record(folder: Path, commit: str) -> None:
     manifests = {name: run.manifest(name) for name in STAGES}
     stored = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
     content = {
-        "name": run.recipe.name,
+        "name": folder.name,
         "commit": commit,
         "recipe": run.recipe.model_dump(),
         "hardware": manifests["04_training"]["hardware"],
@@ -53,7 +53,7 @@ def record(folder: Path, commit: str) -> None:
         **{key: stored[key] for key in ("bits_per_byte", "accuracy", "backward_transfer")},
     }
     REFERENCE.mkdir(exist_ok=True)
-    path = REFERENCE / f"{run.recipe.name}.json"
+    path = REFERENCE / f"{folder.name}.json"
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     figure = la.plot_changes(scores).figure
     figure.savefig(

@@ -47,6 +47,7 @@ class Corpus:
     # Held-out sentences: the columns `id`, `domain` and one per language; may be empty.
     parallel: pd.DataFrame
     read: pd.DataFrame  # a row per file: how it was read, and what was counted
+    repeats: dict[str, dict[str, int]]  # documents that were dropped, by language and kind
     read_others: Callable[[], dict[str, Dataset]] = dict
 
     @cached_property
@@ -85,7 +86,7 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
     Raises:
         CorpusError: a source is missing, empty or not UTF-8, or has no text in the language.
     """
-    train, heldout, read, tables = {}, {}, {}, []
+    train, heldout, read, repeats, tables = {}, {}, {}, {}, []
     follow: dict[str, int] = {}
     for code, sources in ((language, recipe.target), ("en", recipe.english)):
         if not sources:
@@ -93,13 +94,12 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
         read[code] = [read_source(source, code, recipe) for source in sources]
     tied = translations(read[language], read["en"])
     for code, parts in read.items():
-        documents, repeats = without_repeats(concatenate([part for part, _ in parts]))
+        documents, repeats[code] = without_repeats(concatenate([part for part, _ in parts]))
         split = split_documents(documents, recipe.heldout_share, seed, follow)
         train[code], heldout[code] = split
         sides = {name: side for side, part in enumerate(split) for name in part["id"]}
         follow = {english: sides.get(target, -1) for english, target in tied.items()}
         tables += [{"language": code, **row} for _, about in parts for row in about]
-        tables += [{"language": code, "file": "all", "rule": "repeats dropped", **repeats}]
         if recipe.contamination == "drop":
             heldout[code] = _without_contamination(train[code], heldout[code], code)
     target, english = (set(heldout[code]["id"]) for code in (language, "en"))
@@ -109,7 +109,7 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
     if named := next((name for name in recipe.others if name.startswith(f"{language}:")), ""):
         raise CorpusError(f"corpus.others cannot hold '{named}': {language} is the target language")
     others = partial(_other_languages, recipe, language, target | english)
-    return Corpus(language, train, heldout, parallel, pd.DataFrame(tables), others)
+    return Corpus(language, train, heldout, parallel, pd.DataFrame(tables), repeats, others)
 
 
 def built_in_corpus(language: str) -> Corpus:

@@ -59,8 +59,8 @@ def read_source(source: str, language: str, recipe: CorpusRecipe) -> tuple[Datas
     if kind in (BUILT_IN, "pip"):
         documents = built_in_documents(language) if kind == BUILT_IN else _encyclopedia(source)
         size = sum(len(text.encode()) for text in documents["text"])
-        known = {"file": source, "rule": "as it comes", "documents": len(documents)}
-        return documents, [known | {"megabytes": size / 1e6}]
+        known = Reading(source, rule="as it comes", documents=len(documents), megabytes=size / 1e6)
+        return documents, [known.about()]
     how: dict[str, Any] = {"text_field": recipe.text_field, "skip_bad": recipe.skip_bad}
     others: list[Path] = []
     if kind == "hub":
@@ -81,7 +81,8 @@ def read_source(source: str, language: str, recipe: CorpusRecipe) -> tuple[Datas
     )
     key = [recipe.model_dump_json(include=OPTIONS), source, *versions]
     stored, about = _stored(key, documents, readings)
-    return stored, about + [{"file": str(file), "rule": "not read"} for file in others]
+    nothing = dict.fromkeys(about[0], 0)
+    return stored, about + [nothing | {"file": str(f), "rule": "not read"} for f in others]
 
 
 def at_most_of_each_source(documents: Dataset, limit: int) -> list[dict[str, Any]]:

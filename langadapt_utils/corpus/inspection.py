@@ -37,9 +37,7 @@ def inspect_text(corpus: Corpus) -> pd.DataFrame:
         step = max(1, len(lengths) // LOOKED_AT)
         looked = [text[:BEGINNING] for part in parts for text in part["text"][::step]]
         characters = Counter("".join(looked))
-        counted = corpus.read[corpus.read.language == code]
-        row = {"language": code, "documents": len(lengths)}
-        row |= {name: counted[name].sum() for name in ("repeats", "near_repeats")}
+        row = {"language": code, "documents": len(lengths), **corpus.repeats[code]}
         row |= {"in_script": share_in_script(characters, code)}
         row |= {"in_language": share_in_language(looked, code), "longest": max(lengths)}
         odd = sum(n for sign, n in characters.items() if is_odd(sign))

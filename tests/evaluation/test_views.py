@@ -1,3 +1,5 @@
+import dataclasses
+
 import pandas as pd
 import pytest
 
@@ -52,3 +54,13 @@ def test_domains_and_accuracy_state_their_finding(scores: Scores) -> None:
         accuracy.get_title(loc="left").replace("\n", " ")
         == "Accuracy changed beyond doubt on: Hungarian minimal pairs"
     )
+
+
+def test_hundreds_of_domains_are_pooled(scores: Scores) -> None:
+    """As where a data set names the host of each page."""
+    target = scores.documents[scores.documents.language == "hu"]
+    hosts = [target.assign(domain=f"host-{n}.example", id=target.id + f"-{n}") for n in range(99)]
+    many = dataclasses.replace(scores, documents=pd.concat([scores.documents, *hosts]))
+    ax = la.plot_domains(many)
+    assert len(ax.get_yticks()) == 13
+    assert any("all others" in label.get_text() for label in ax.get_yticklabels())

@@ -5,8 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 
 MOST = 5_000_000  # parameters of a tiny model
 SIZES = {
@@ -108,6 +117,21 @@ OWN: dict[str, dict[str, Any]] = {
     "plbart": {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4}
     | {"encoder_layers": 2, "encoder_attention_heads": 4},
 }
+# The part that looks at pictures, of architectures that hold one beside their language model.
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "head_dim": 8,
+    "depth": 2,
+    "num_heads": 4,
+    "embed_dim": 32,
+    "out_hidden_size": 32,
+    "image_size": 28,
+    "patch_size": 14,
+}
 EXPLODING = {"gemma3n_text"}  # with larger weights than it begins with
 ARCHITECTURES = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
@@ -117,18 +141,25 @@ def tiny_model(kind: str, rows: int) -> PreTrainedModel | None:
 
     Random weights are made four times as large, so that context matters.
     """
-    own = OWN.get(kind, {})
+    parts = getattr(CONFIG_MAPPING[kind], "sub_configs", {})
+    with_pictures = "text_config" in parts and kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    model_class = AutoModelForImageTextToText if with_pictures else AutoModelForCausalLM
+    own = OWN.get(f"{kind}_text" if "text_config" in parts else kind, {})
     without_head = {name: value for name, value in SIZES.items() if name != "head_dim"}
     for sizes in (SIZES | own, without_head | own, SIZES | EXPERTS | own, SIZES | LATENT | EXPERTS):
         torch.manual_seed(0)
         try:
             own = {"vocab_size": rows, "vocab_size_per_layer_input": rows}
-            config = AutoConfig.for_model(kind, **{**sizes, **own})
+            options: dict[str, Any] = {**sizes, **own}
+            if "text_config" in parts:
+                pictures = {"vision_config": VISION} if "vision_config" in parts else {}
+                options = {"text_config": options, **pictures}
+            config = AutoConfig.for_model(kind, **options)
             with torch.device("meta"):
-                size = AutoModelForCausalLM.from_config(config).num_parameters()
+                size = model_class.from_config(config).num_parameters()
             if size > MOST:
                 continue
-            model = AutoModelForCausalLM.from_config(config).eval()
+            model = model_class.from_config(config).eval()
             with torch.no_grad():
                 model(input_ids=torch.tensor([[3, 4, 5, 6]]), use_cache=False)
         except Exception:  # an architecture that needs other options

@@ -169,3 +169,11 @@ def test_marks_and_what_stands_inside_are_repaired_together() -> None:
     assert repair and repair.joined == r"\p{M}" and '"' in repair.inside
     change = extend_vocabulary(with_pattern("gpt2"), [text] * 9, tokens=2)
     assert pieces(cutter(change.tokenizer), text) == ['צַהַ"ל', " שָׁלוֹם"]
+
+
+@pytest.mark.parametrize(
+    "text", ['他说"你好"然后走了。', "เขาพูดว่า'สวัสดี'แล้ว", "「東京」は'首都'です"]
+)
+def test_quotation_marks_of_text_without_spaces_are_no_part_of_words(text: str) -> None:
+    repair = propose_repair(with_pattern("llama3"), [text] * 9)
+    assert repair is None or not repair.inside
