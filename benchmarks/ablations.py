@@ -49,10 +49,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **{f"{share:.0%} English": {"mixture.english_share": share} for share in SHARES},
     "English early": {"mixture.schedule": "early"},
     "English annealed": {"mixture.schedule": "annealed"},
-    "average of weights": {},
     "the model's own English": {"mixture.english_from": "model"},
     "one rate": ONE_RATE,
-    "embeddings first": {},
     "adapters": {"training.lora_rank": 64},
     "documents separate": {"mixture.separate_documents": True},
     "documents not separate": {"mixture.separate_documents": False},
@@ -67,8 +65,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     NO_TOKENS: {},
 }
-# What no recipe holds: keyword arguments of `train` and of `extend_vocabulary`.
-TRAINING = {"average of weights": {"ema": 0.92}, "embeddings first": {"embeddings_first": 0.1}}
+# What no recipe holds: keyword arguments of `extend_vocabulary`.
 VOCABULARY: dict[str, dict[str, Any]] = {PAPER: {"give_up": "frequency"}}
 
 
@@ -188,7 +185,6 @@ def main() -> None:
         documents=chosen.documents,
         seeds=[int(seed) for seed in chosen.seeds.split(",")],
         report=say,
-        **TRAINING,
     )
     print("| variant | language | bits per byte | against the base |\n|---|---|---|---|")
     for row in found.summary().itertuples():
@@ -204,7 +200,6 @@ def main() -> None:
             "hardware": hardware.describe(),
             "seconds": round(time.monotonic() - began),
             "recipes": {name: _plain(recipe, named) for name, recipe in variants.items()},
-            "training": {name: TRAINING[name] for name in TRAINING.keys() & variants.keys()},
         }
         found.save(REFERENCE / f"sweep-{chosen.language}-{chosen.record}.json", about)
 

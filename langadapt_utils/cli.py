@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
 from .errors import LangadaptError, RecipeError
 from .recipe import PROFILES, Recipe, parse_override
@@ -28,14 +27,12 @@ Profile = Annotated[Optional[str], typer.Option(help=f"{', '.join(PROFILES)} [de
 RunFolder = Annotated[
     Optional[Path], typer.Option("--run", help="Run folder [default: runs/LANGUAGE-PROFILE].")
 ]
+RunFolders = Annotated[
+    list[Path], typer.Argument(help="Run folders; the first is what others are compared with.")
+]
 Overrides = Annotated[
     list[str], typer.Option("--parameter", "-p", help="Another value for an option: NAME=VALUE.")
 ]
-
-
-@app.callback()
-def main() -> None:
-    """Take a pretrained English language model to a new language."""
 
 
 @app.command()
@@ -49,18 +46,28 @@ def run(
     """Run the notebooks; complete stages are skipped, a stopped run resumes where it was."""
     from .runner import run_notebooks
 
-    chosen = [_stage(name) for name in stages or STAGES]
-    recipe, folder = _recipe(language, profile, run_dir, parameter)
-    in_order = [stage for stage in STAGES if stage in chosen]
+    chosen = sorted({_stage(name) for name in stages or STAGES})  # by their numbers
+    if run_dir and (run_dir / "recipe.yaml").is_file() and not (language or profile or parameter):
+        recipe = Recipe.read(run_dir / "recipe.yaml")  # only the folder is named: its own
+    else:
+        overrides = dict(parse_override(text) for text in parameter)
+        asked = Recipe.profile(profile or "cpu", language=language or "hu", overrides=overrides)
+        recipe = anchored(asked, Path.cwd())
+    folder = run_dir or default_folder(recipe)
     try:
         with _Display() as display:
             tell, progress = display.tell, display.progress
-            run = run_notebooks(recipe, folder, stages=in_order, tell=tell, progress=progress)
+            run = run_notebooks(recipe, folder, stages=chosen, tell=tell, progress=progress)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        typer.echo("stopped; the same command goes on from here", err=True)
         raise typer.Exit(130) from None
     if run.is_complete(STAGES[-1]):
-        _print_findings(run)
+        from .evaluation.scores import Scores
+
+        typer.echo("")
+        for finding in Scores.load(run.folder / "scores.json").findings():
+            typer.echo(f"  {finding}")
+        typer.echo(f"\nmodel:  {run.folder / 'model'}\nreport: {run.folder / 'report.html'}")
 
 
 @app.command()
@@ -74,11 +81,7 @@ def report(run_dir: Annotated[Path, typer.Option("--run", help="Run folder.")]) 
 
 
 @app.command()
-def compare(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Run folders; the first is what others are compared with.")
-    ],
-) -> None:
+def compare(runs: RunFolders) -> None:
     """Put finished runs beside each other."""
     from rich.table import Table
 
@@ -93,14 +96,13 @@ def compare(
     Console().print(table)
 
 
-def entry() -> NoReturn:
+def entry() -> None:
     """Run the command line; what the user can mend is one sentence and exit code 1."""
     try:
-        app(standalone_mode=True)
+        app()
     except LangadaptError as error:
-        print(f"error: {error}", file=sys.stderr)
+        typer.echo(f"error: {error}", err=True)
         raise SystemExit(1) from None
-    raise SystemExit(0)
 
 
 def _stage(name: str) -> str:
@@ -110,34 +112,12 @@ def _stage(name: str) -> str:
     raise RecipeError(f"stage '{name}' is unknown: use one of {', '.join(STAGES)}")
 
 
-def _recipe(
-    language: str | None, profile: str | None, folder: Path | None, parameter: list[str]
-) -> tuple[Recipe, Path]:
-    """Return the recipe asked for; that of the run folder where only the folder is named."""
-    if folder and (folder / "recipe.yaml").is_file() and not (language or profile or parameter):
-        return Recipe.read(folder / "recipe.yaml"), folder
-    overrides = dict(parse_override(text) for text in parameter)
-    recipe = Recipe.profile(profile or "cpu", language=language or "hu", overrides=overrides)
-    recipe = anchored(recipe, Path.cwd())
-    return recipe, folder or default_folder(recipe)
-
-
-def _print_findings(run: Workspace) -> None:
-    from .evaluation.scores import Scores
-
-    typer.echo("")
-    for finding in Scores.load(run.folder / "scores.json").findings():
-        typer.echo(f"  {finding}")
-    typer.echo(f"\nmodel:  {run.folder / 'model'}\nreport: {run.folder / 'report.html'}")
-
-
 class _Display(Progress):
     """A bar for stages and one for the steps of the running one; plain lines without a terminal."""
 
     def __init__(self) -> None:
-        name, note = TextColumn("{task.description:<32}"), TextColumn("{task.fields[note]}")
-        console = Console()
-        columns = (name, BarColumn(), note, TimeElapsedColumn())
+        console, note = Console(), "{task.fields[note]}"
+        columns = ("{task.description:<32}", BarColumn(), note, TimeElapsedColumn())
         super().__init__(*columns, console=console, disable=not console.is_terminal)
         self._stages = self.add_task("stages", total=len(STAGES), note="")
         self._steps = self.add_task("", total=None, note="", visible=False)
@@ -145,20 +125,16 @@ class _Display(Progress):
 
     def tell(self, line: str) -> None:
         name, _, rest = line.partition(": ")
-        if name in STAGES:
-            if rest.endswith(".ipynb"):
-                self.reset(self._steps, total=None, description=name, note="", visible=True)
-            else:
-                self.update(self._stages, advance=1)
-                self.update(self._steps, visible=False)
+        if name in STAGES and rest.endswith(".ipynb"):
+            self.reset(self._steps, total=None, description=name, note="", visible=True)
+        elif name in STAGES:
+            self.update(self._stages, advance=1)
+            self.update(self._steps, visible=False)
         self.console.print(line, highlight=False, soft_wrap=True)
 
     def progress(self, record: dict[str, Any]) -> None:
         note = progress_note(record)
-        if "steps" in record:
-            self.update(self._steps, total=record["steps"], completed=record["step"], note=note)
-        else:
-            self.update(self._steps, note=note)
+        self.update(self._steps, total=record.get("steps"), completed=record.get("step"), note=note)
         if not self.console.is_terminal and time.monotonic() - self._printed > PLAIN_LINE_SECONDS:
             self._printed = time.monotonic()
             self.console.print(f"  {note}", highlight=False, soft_wrap=True)

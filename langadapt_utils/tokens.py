@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ from .errors import CorpusError
 SPACE = "▁"  # how SentencePiece writes a space
 NEVER = b"\xff"  # is part of no UTF-8 text
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")  # how it writes a byte of a character that it lacks
+LETTERS: dict[int, str] = bytes_to_unicode()  # how GPT-2 writes each byte
+BYTES = {ord(letter): chr(byte) for byte, letter in LETTERS.items()}
 ESCAPED_BYTES = {0xDC00 + byte: f"⟨{byte:02X}⟩" for byte in range(0x80, 0x100)}
 
 
@@ -40,17 +43,7 @@ def byte_alphabet() -> dict[str, int]:
 
     Printable Latin-1 characters stand for themselves; the other bytes are numbered from U+0100 on.
     """
-    return {character: byte for byte, character in bytes_to_unicode().items()}
-
-
-@cache
-def _letters() -> dict[int, str]:
-    return {byte: character for character, byte in byte_alphabet().items()}
-
-
-@cache
-def _bytes() -> dict[int, str]:
-    return {ord(character): chr(byte) for character, byte in byte_alphabet().items()}
+    return {letter: byte for byte, letter in LETTERS.items()}
 
 
 def is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:
@@ -76,7 +69,7 @@ def surface_bytes(surface: str, *, byte_level: bool = True) -> bytes:
         b'\\xe1'
     """
     if byte_level:
-        return surface.translate(_bytes()).encode("latin-1", "replace")
+        return surface.translate(BYTES).encode("latin-1", "replace")
     if BYTE_TOKEN.fullmatch(surface):
         return bytes([int(surface[3:5], 16)])
     return surface.replace(SPACE, " ").encode()
@@ -89,7 +82,7 @@ def bytes_surface(raw: bytes) -> str:
         >>> bytes_surface(" ház".encode())
         'ĠhÃ¡z'
     """
-    return raw.decode("latin-1").translate(_letters())
+    return raw.decode("latin-1").translate(LETTERS)
 
 
 def as_surfaces(words: Iterable[str]) -> list[str]:
@@ -144,10 +137,9 @@ def encode_texts(
     encode = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
     tokenizer.encode_special_tokens = True
     try:
-        encodings: list[Encoding] = encode(list(texts), add_special_tokens=False)
+        return list(encode(list(texts), add_special_tokens=False))
     finally:
         tokenizer.encode_special_tokens = before
-    return encodings
 
 
 def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> list[list[int]]:
@@ -158,11 +150,8 @@ def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> list[
 def vocabulary_bytes(tokenizer: PreTrainedTokenizerFast) -> dict[int, bytes]:
     """Return the bytes of each id of a tokenizer; special tokens are left out."""
     byte_level, added = is_byte_level(tokenizer), tokenizer.added_tokens_decoder
-    merged = {
-        index: surface_bytes(surface, byte_level=byte_level)
-        for surface, index in tokenizer.get_vocab().items()
-        if index not in added
-    }
+    plain = ((i, surface) for surface, i in tokenizer.get_vocab().items() if i not in added)
+    merged = {i: surface_bytes(surface, byte_level=byte_level) for i, surface in plain}
     return merged | {i: token.content.encode() for i, token in added.items() if not token.special}
 
 
@@ -181,23 +170,16 @@ def token_spans(tokenizer: PreTrainedTokenizerFast, text: str) -> list[Span]:
     characters, a token covers what lies between its end and the end of the one before.
     """
     (encoding,) = encode_texts(tokenizer.backend_tokenizer, [text], offsets=True)
-    size, spans, start = len(text.encode()), [], 0
     byte_level = is_byte_level(tokenizer)
     raw = [surface_bytes(token, byte_level=byte_level) for token in encoding.tokens]
     if b"".join(raw) == text.encode():
-        ends = np.cumsum([len(piece) for piece in raw]).tolist()
+        ends = np.cumsum([len(piece) for piece in raw[:-1]]).tolist()
     else:
         places = np.cumsum([0, *(len(letter.encode()) for letter in text)])
         # A token may overlap the next: a space that was put before the text, a part of a letter.
-        nexts = [start for start, _ in encoding.offsets[1:]] + [len(text)]
-        pairs = zip(encoding.offsets, nexts, strict=False)
-        ends = [int(places[min(end, after)]) for (_, end), after in pairs]
-    ids = encoding.ids  # asked once: each time it is a new list
-    for index, (token, end) in enumerate(zip(ids, ends, strict=True)):
-        end = size if index == len(ids) - 1 else max(start, end)
-        spans.append(Span(token, start, end))
-        start = end
-    return spans
+        ends = [int(places[min(end, after)]) for (_, end), (after, _) in pairwise(encoding.offsets)]
+    ends = [*accumulate(ends, max), len(text.encode())]
+    return list(map(Span, encoding.ids, [0, *ends], ends))
 
 
 def chunks(texts: Iterable[str], characters: int) -> Iterator[list[str]]:

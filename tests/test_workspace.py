@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from langadapt_utils import workspace
-from langadapt_utils.errors import CorpusError, RecipeError, WorkspaceError
+from langadapt_utils.errors import CorpusError, RecipeError, SourceError, WorkspaceError
 from langadapt_utils.recipe import Recipe
-from langadapt_utils.runner import open_run
+from langadapt_utils.runner import open_run, run_notebooks
 from langadapt_utils.workspace import STAGES, Workspace, anchored, progress_note
 
 RECIPE = Recipe.profile("smoke", overrides={"corpus.english": "builtin"})
@@ -132,6 +132,7 @@ def test_a_folder_of_another_recipe_is_refused_and_untouched(run: Workspace) -> 
     other = Recipe.profile(
         "smoke", overrides={"corpus.english": "builtin", "mixture.english_share": 0.5}
     )
+    (run.folder / "01_fertility").mkdir()
     with pytest.raises(
         WorkspaceError, match=r"mixture\.english_share is 0\.25 there, 0\.5 was asked"
     ):
@@ -215,10 +216,20 @@ def test_options_of_speed_may_change_on_the_way(tmp_path: Path) -> None:
     assert other.digest == first.digest
     Workspace(tmp_path / "run", other)
     assert Recipe.read(tmp_path / "run" / "recipe.yaml") == other
+    slower = Recipe.profile("smoke", overrides={"training.learning_rate": 1e-5})
+    (tmp_path / "run" / ".01_fertility.partial").mkdir()
     with pytest.raises(WorkspaceError, match=r"another recipe \(training\.learning_rate"):
-        Workspace(
-            tmp_path / "run", Recipe.profile("smoke", overrides={"training.learning_rate": 1e-5})
-        )
+        Workspace(tmp_path / "run", slower)
+
+
+def test_a_folder_in_which_nothing_was_begun_takes_another_recipe(tmp_path: Path) -> None:
+    """As after a base that could not be fetched."""
+    wrong = Recipe.profile("smoke", overrides={"base": str(tmp_path / "nothing-there")})
+    with pytest.raises(SourceError, match="is not a model folder"):
+        run_notebooks(wrong, tmp_path / "run")
+    right = Recipe.profile("smoke")
+    Workspace(tmp_path / "run", right)
+    assert Recipe.read(tmp_path / "run" / "recipe.yaml") == right
 
 
 def test_progress_is_said_in_words() -> None:

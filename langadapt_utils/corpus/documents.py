@@ -72,7 +72,7 @@ def read_source(source: str, language: str, recipe: CorpusRecipe) -> tuple[Datas
         readings = [Reading(str(file), **how) for file in files]
         base = Path(name).expanduser()
         places = [str(f.relative_to(base) if base.is_dir() else f.name) for f in files]
-        versions = [f"{f} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files]
+        versions = [f"{file} {sources.version_of(file)}" for file in files]
         rows = [reading.rows() for reading in readings]
     limit = recipe.max_megabytes / len(readings)
     documents = chain.from_iterable(

@@ -7,7 +7,6 @@ the library datasketch, on text without case, marks of form and double spaces.
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
@@ -60,14 +59,9 @@ def _alike(signatures: npt.NDArray[np.uint32]) -> dict[int, int]:
     """Return rows that agree with an earlier one in enough of their numbers, to that one."""
     found: dict[int, int] = {}
     for start in range(0, PERMUTATIONS, BAND):
-        band = np.ascontiguousarray(signatures[:, start : start + BAND])
-        _, groups, sizes = np.unique(band, axis=0, return_inverse=True, return_counts=True)
-        groups = groups.ravel()
-        members: dict[int, list[int]] = defaultdict(list)
-        for row in np.flatnonzero(sizes[groups] > 1).tolist():
-            members[int(groups[row])].append(row)
-        for first, *others in members.values():
-            same = (signatures[others] == signatures[first]).mean(axis=1) >= NEAR
-            for row in np.array(others)[same].tolist():
-                found.setdefault(row, found.get(first, first))
+        first: dict[bytes, int] = {}
+        for row, band in enumerate(signatures[:, start : start + BAND]):
+            earlier = first.setdefault(band.tobytes(), row)
+            if earlier != row and (signatures[row] == signatures[earlier]).mean() >= NEAR:
+                found.setdefault(row, found.get(earlier, earlier))
     return found

@@ -21,7 +21,7 @@ from ..errors import ModelError
 from ..models import token_layers
 from ..vocabulary.change import VocabularyChange
 from . import methods
-from .learned import distilled, focus
+from .learned import distilled
 from .methods import Method, NewEmbeddings, Request, Rule
 
 METHODS: dict[str, Method] = {
@@ -35,7 +35,6 @@ METHODS: dict[str, Method] = {
     "last_piece": Method(methods.last_piece, methods.last_piece),
     "mean_in_first_out": Method(methods.subword_mean, methods.first_piece),
     "calibrated_in_weighted_out": Method(methods.calibrated, methods.length_weighted),
-    "focus": Method(focus, focus),
     "distilled": Method(distilled, methods.subword_mean, tied=distilled),
 }
 NOISE = 1e-2  # added to an embedding that equals another one, as a fraction of its length
@@ -105,7 +104,7 @@ def new_embeddings(
         change: the change of the vocabulary.
         method: a name in `METHODS`.
         seed: for methods that draw random numbers.
-        texts: text of the target language, for `focus` and `distilled`.
+        texts: text of the target language, for `distilled`.
         untie: make embeddings for the LM head, too, where weights are tied.
 
     Raises:
@@ -164,7 +163,7 @@ def initialise_embeddings(
         change: the change of the vocabulary.
         method: a name in `METHODS`.
         seed: for methods that draw random numbers.
-        texts: text of the target language, for `focus` and `distilled`.
+        texts: text of the target language, for `distilled`.
         embeddings: what `new_embeddings` made, in place of `method`; the LM head is untied if they
             were made for that.
         untie: give the LM head a matrix of its own.
@@ -174,13 +173,13 @@ def initialise_embeddings(
     Raises:
         ModelError: what `new_embeddings` refuses.
     """
-    if embeddings is None:
-        options = {"method": method, "seed": seed, "texts": texts, "untie": untie}
-        embeddings = new_embeddings(model, change, **options)  # type: ignore[arg-type]
-    before, tables = _Matrices.of(model), _other_tables(model)
-    size = max(change.size, len(before.input_VD))
-    size = -(-size // multiple_of) * multiple_of
-    grows = size != len(before.input_VD)
+    embeddings = embeddings or new_embeddings(
+        model, change, method=method, seed=seed, texts=texts, untie=untie
+    )
+    before, tables = _matrices(model), _other_tables(model)
+    rows = len(before[0])
+    size = -(-max(change.size, rows) // multiple_of) * multiple_of
+    grows = size != rows
     result = model if in_place else _copy(model, share_matrices=grows)
     if embeddings.output is not None and _tied(model):
         _untie(result)
@@ -188,11 +187,11 @@ def initialise_embeddings(
         result._init_weights = lambda module: None  # what is new is filled below
         result.resize_token_embeddings(size, mean_resizing=False)
         del result._init_weights
-    before.fill(result, embeddings)
+    _fill_matrices(result, embeddings, before)
     _fill_other_tables(result, change, tables)
     config = result.config.get_text_config()
     for name, value in vars(config).items():  # some say it more than once
-        if "vocab" in name and value == len(before.input_VD):
+        if "vocab" in name and value == rows:
             setattr(config, name, size)
     return result
 
@@ -231,44 +230,32 @@ def _fill_other_tables(
         else:
             firsts = [change.base_pieces[token][0] for token in change.added]
             new[: len(old)], new[list(change.added)] = old, old[firsts]
-        if name in module._buffers:
-            module._buffers[name] = new
-        else:
-            module._parameters[name] = torch.nn.Parameter(new, old.is_floating_point())
+        learned = name in module._parameters
+        setattr(module, name, torch.nn.Parameter(new, old.is_floating_point()) if learned else new)
 
 
-@dataclass(frozen=True)
-class _Matrices:
-    """What a model had per token before it was resized: input embeddings, LM head, its bias.
+def _matrices(model: PreTrainedModel) -> list[torch.Tensor]:
+    """Return what a model has per token: input embeddings, LM head, and its bias as a column.
 
     The parameters of the model may be replaced later; what these tensors hold stays.
     """
+    weights = [layer.weight for layer in token_layers(model)]
+    bias = getattr(model.get_output_embeddings(), "bias", None)
+    columns = [] if bias is None else [bias.unsqueeze(1)]
+    return [matrix.detach() for matrix in [*weights, *columns]]
 
-    input_VD: torch.Tensor
-    output_VD: torch.Tensor | None
-    bias_V: torch.Tensor | None
 
-    @classmethod
-    def of(cls, model: PreTrainedModel) -> _Matrices:
-        head = model.get_output_embeddings()
-        bias = getattr(head, "bias", None)
-        return cls(
-            model.get_input_embeddings().weight.detach(),
-            None if head is None else head.weight.detach(),
-            None if bias is None else bias.detach().clone(),
-        )
-
-    @torch.no_grad()
-    def fill(self, model: PreTrainedModel, embeddings: InitialEmbeddings) -> None:
-        """Write old and new values into a model that has room for them."""
-        change, head = embeddings.change, model.get_output_embeddings()
-        _fill(model.get_input_embeddings().weight, self.input_VD, embeddings.input, change)
-        if self.output_VD is not None and embeddings.output is not None:
-            _fill(head.weight, self.output_VD, embeddings.output, change)
-        if self.bias_V is not None:
-            column_V1 = self.bias_V.unsqueeze(1)
-            averaged = methods.subword_mean(column_V1.float().cpu(), Request(model, change))
-            _fill(head.bias.unsqueeze(1), column_V1, averaged, change)
+def _fill_matrices(
+    model: PreTrainedModel, embeddings: InitialEmbeddings, old: list[torch.Tensor]
+) -> None:
+    """Write old and new values into a model that has room for them."""
+    change = embeddings.change
+    request = Request(model, change)
+    biases = [methods.subword_mean(bias_V1.float().cpu(), request) for bias_V1 in old[2:]]
+    made = [embeddings.input, embeddings.output, *biases]
+    for new, old_VD, filled in zip(_matrices(model), old, made, strict=False):
+        if filled is not None:  # not the LM head's where weights are tied
+            _fill(new, old_VD, filled, change)
 
 
 def _fill(

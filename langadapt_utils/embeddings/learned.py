@@ -1,8 +1,7 @@
-"""Methods that look beyond a token's pieces: at how text uses it, or at what the model makes of it.
+"""A method that looks beyond a token's pieces: at what the model makes of it.
 
-Axes: B sequences or tokens at a time, S tokens of the student, T tokens of the teacher, V tokens of
-the old vocabulary, N new tokens, O tokens that both sides know, D dimensions, E dimensions of the
-other space.
+Axes: B sequences at a time, S tokens of the student, T tokens of the teacher, V tokens of the old
+vocabulary, N new tokens, D dimensions.
 """
 
 from __future__ import annotations
@@ -10,18 +9,17 @@ from __future__ import annotations
 import copy
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
 from .. import hardware
 from ..errors import ModelError
 from ..models import longest_context
 from ..tokens import document_start, token_ids
-from .methods import NewEmbeddings, Request, mixed, subword_mean
+from .methods import NewEmbeddings, Request, subword_mean
 
 CHARACTERS = 4  # of a token, about
 
@@ -35,6 +33,7 @@ class Reader:
     Attributes:
         first_new: the lowest place of a new token.
         longest: tokens that the model can read at once.
+        places: by id of the adapted tokenizer.
     """
 
     def __init__(self, request: Request) -> None:
@@ -45,11 +44,7 @@ class Reader:
         self._old_VD = matrix.detach()
         self.first_new, self.longest = len(self._old_VD), longest_context(request.model)
         new = {token: self.first_new + place for place, token in enumerate(request.change.added)}
-        self._places = request.change.new_to_old | new
-
-    def places(self, ids: Iterable[int]) -> torch.Tensor:
-        """Return the places of some ids of the adapted tokenizer."""
-        return torch.tensor([self._places[index] for index in ids])
+        self.places = request.change.new_to_old | new
 
     def states(self, places_BS: torch.Tensor, vectors_ND: torch.Tensor) -> torch.Tensor:
         """Return the last hidden states, of shape (B, S, D), with the given new embeddings."""
@@ -79,84 +74,6 @@ def snippets(request: Request, texts: Sequence[str], length: int) -> Iterator[li
         yield [document_start(tokenizer), *whole[: length - 1]]
 
 
-DIMENSIONS, EPOCHS, RARE = 300, 3, 10  # of the auxiliary embeddings, as in the paper
-BUCKETS = 200_000  # of fastText's character n-grams; tokens are short, and there are few of them
-BLOCK = 256  # new tokens at a time
-
-# Places (2, entries) and values (entries,) of a sparse matrix.
-Weights = tuple[torch.Tensor, torch.Tensor]
-
-
-def focus(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """Mix old embeddings, weighted by how alike tokens are used in text of the target language.
-
-    Likeness is the cosine of fastText embeddings trained on the text in the new tokens; the weights
-    are its sparsemax over the kept tokens that the text shows.
-
-    Source: FOCUS, Dobler and de Melo 2023, arXiv 2305.14481.
-
-    Raises:
-        ModelError: no text was given, it is too short, or the package gensim is missing.
-    """
-    note = "mixture of old tokens used like it"
-    return mixed(old_VD, *request.once(_likeness), len(request.change.added), note)
-
-
-def sparsemax(scores_BO: torch.Tensor) -> torch.Tensor:
-    """Return the point of the probability simplex that is nearest to each row of scores.
-
-    Source: Martins and Astudillo 2016, arXiv 1602.02068.
-    """
-    sorted_BO = scores_BO.sort(dim=1, descending=True).values
-    excess_BO = sorted_BO.cumsum(dim=1) - 1
-    ranks_O = torch.arange(1, scores_BO.shape[1] + 1)
-    support_B1 = (sorted_BO * ranks_O > excess_BO).sum(dim=1, keepdim=True)
-    return (scores_BO - excess_BO.gather(1, support_B1 - 1) / support_B1).clamp(min=0)
-
-
-def _likeness(request: Request) -> Weights:
-    change, texts = request.change, _texts("focus", request)
-    try:
-        from gensim.models import FastText
-    except ImportError as error:
-        raise ModelError(
-            "method 'focus' needs the package gensim: pip install 'langadapt[focus]' (gensim has "
-            "no wheel for Python 3.14 yet: use 3.13)"
-        ) from error
-    names = {index: surface for surface, index in change.tokenizer.get_vocab().items()}
-    encoded = token_ids(change.tokenizer, texts)
-    sentences = [[names[index] for index in ids] for ids in encoded]
-    options = {"vector_size": DIMENSIONS, "min_count": RARE, "bucket": BUCKETS}
-    fasttext = FastText(**options, workers=1, seed=request.seed)
-    fasttext.build_vocab(sentences)
-    kept = ((old, names[new]) for new, old in change.new_to_old.items() if new in names)
-    shown = [(old, name) for old, name in kept if name in fasttext.wv.key_to_index]
-    if not shown:
-        raise ModelError(
-            f"method 'focus' found no old token that occurs at least {RARE} times in its "
-            f"{len(encoded):,} texts: give more text, or use method 'subword_mean'"
-        )
-    fasttext.train(sentences, total_examples=len(sentences), epochs=EPOCHS)
-    old_OE, new_NE = (
-        normalize(torch.from_numpy(np.stack([fasttext.wv[name] for name in surfaces])), dim=1)
-        for surfaces in ([name for _, name in shown], change.added.values())
-    )
-    blocks = torch.split(new_NE, BLOCK)
-    weights_NO = torch.cat([sparsemax(new_BE @ old_OE.T).to_sparse() for new_BE in blocks])
-    weights_NO = weights_NO.coalesce()
-    new, column = weights_NO.indices()
-    old = torch.tensor([index for index, _ in shown])[column]
-    return torch.stack([new, old]), weights_NO.values()
-
-
-def _texts(method: str, request: Request) -> list[str]:
-    if not request.texts:
-        raise ModelError(
-            f"method '{method}' learns from text of the target language: give some as `texts`"
-        )
-    return list(request.texts)
-
-
 LENGTH = 50  # tokens of a snippet, as in the paper
 SHOWN = 100  # snippets that show a token, at most, as in the paper
 BUDGET = 60_000  # tokens of all snippets together
@@ -177,8 +94,11 @@ def distilled(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
     Raises:
         ModelError: no text was given, or none of it holds a new token.
     """
-    start, texts = subword_mean(old_VD, request), _texts("distilled", request)
-    shown = list(_showing(request, texts))
+    if not request.texts:
+        raise ModelError(
+            "method 'distilled' learns from text of the target language: give some as `texts`"
+        )
+    start, shown = subword_mean(old_VD, request), list(_showing(request, list(request.texts)))
     if not shown:
         raise ModelError(
             "method 'distilled' found no new token in the texts: give text of the target language"
@@ -232,7 +152,7 @@ def _aligned(batch: list[list[int]], request: Request, reader: Reader) -> tuple[
         end_S = np.cumsum([len(ids) for ids in spelled]) - 1
         size = int(np.searchsorted(end_S, reader.longest))
         teacher.append(torch.tensor([old for ids in spelled[:size] for old in ids]))
-        student.append(reader.places(snippet[:size]))
+        student.append(torch.tensor([reader.places[index] for index in snippet[:size]]))
         ends.append(torch.from_numpy(end_S[:size]))
         taught.append(student[-1].ge(reader.first_new).cumsum(0).gt(0))
     columns = (teacher, student, ends, taught)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -70,8 +70,7 @@ class Request:
         """Call a function with this request once: rules for input and output may share it."""
         if make not in self._made:
             self._made[make] = make(self)
-        result: Made = self._made[make]
-        return result
+        return cast(Made, self._made[make])
 
 
 @dataclass(frozen=True)
@@ -219,13 +218,11 @@ def characters(raw: bytes) -> float:
     """
     count, left, part = 0.0, 0, 1 / 3
     for byte in raw:
-        if 0x80 <= byte < 0xC0:
-            count += part if left else 1 / 3
-            left = max(0, left - 1)
-        else:
-            size = 1 if byte < 0x80 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            part, left = 1 / size, size - 1
-            count += part
+        if not 0x80 <= byte < 0xC0:
+            left = 1 if byte < 0x80 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            part = 1 / left
+        count += part if left else 1 / 3
+        left = max(0, left - 1)
     return count
 
 

@@ -116,8 +116,7 @@ def plot_map(
     reference, *others = embeddings
     centre_D = embeddings[reference].float().mean(dim=0)
     torch.manual_seed(0)
-    centred_VD = embeddings[reference].float() - centre_D
-    _, _, axes_D2 = torch.pca_lowrank(centred_VD, q=2, center=False)
+    _, _, axes_D2 = torch.pca_lowrank(embeddings[reference].float() - centre_D, q=2, center=False)
     spread = {}
     colours = (GREY, TARGET, ENGLISH, "#009E73", "#CC79A7")
     for name, colour, marker in zip(embeddings, cycle(colours), cycle("...xx")):

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from .. import hardware
 from ..corpus.corpus import Corpus
 from ..corpus.documents import at_most_of_each_source
-from ..corpus.items import ITEM_KINDS, OPTIONS, PATTERNS, item_options, load_items, pattern_items
+from ..corpus.items import ITEM_KINDS, PATTERNS, item_options, load_items, pattern_items
 from ..languages import NO_LANGUAGE, language_name, scripts_of
 from ..models import Base, written
 from ..recipe import EvaluationRecipe
@@ -23,22 +24,15 @@ from ..tokens import document_ids
 from .likelihood import continuation_bits, document_bits, shared_window
 from .scores import CONTROL, Scores
 
-Rows = Sequence[Mapping[str, Any]]
 Table = list[dict[str, Any]]
 
-CHANCE = {"choice": 1 / 2, "cloze": 1 / OPTIONS, "pairs": 1 / 2}
-CHANCE |= dict.fromkeys(PATTERNS, 1 / OPTIONS)
 BEGINNING = 400  # characters of documents in other languages than English and the target
 SAMPLES = 2  # prompts of each language
 ROUNDING = 1e-9  # of bits: options as near to each other are tied
 
 
 def score_items(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    kind: str,
-    items: Sequence[dict[str, Any]],
-    language: str,
+    model: PreTrainedModel, tokenizer: Tokenizer, kind: str, items: Table, language: str
 ) -> list[bool]:
     """Return which evaluation items a model gets right, by likelihood.
 
@@ -126,16 +120,14 @@ class _Measure:
 
     name: str
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: Tokenizer
     report: Callable[[str], None]
 
-    def documents(self, language: str, rows: Rows, window_bytes: int) -> Table:
+    def documents(self, language: str, rows: Table, window: int) -> Table:
         self.report(f"{self.name}: {language_name(language)} documents")
         texts = [row["text"] for row in rows]
         names = [f"document {row['id']} ({self.name})" for row in rows]
-        bits = document_bits(
-            self.model, self.tokenizer, texts, window_bytes=window_bytes, names=names
-        )
+        bits = document_bits(self.model, self.tokenizer, texts, window_bytes=window, names=names)
         return [
             {"model": self.name, "language": language}
             | {column: row[column] for column in ("source", "domain", "id")}
@@ -147,12 +139,13 @@ class _Measure:
         self.report(f"{self.name}: {language_name(language)} {kind} items")
         right = score_items(self.model, self.tokenizer, kind, items, language)
         about = {"model": self.name, "language": language, "kind": kind}
+        chance = 1 / len(item_options(kind, items, 0, language))
         return [
-            about | {"id": item["id"], "correct": correct, "chance": CHANCE[kind]}
+            about | {"id": item["id"], "correct": correct, "chance": chance}
             for item, correct in zip(items, right, strict=True)
         ]
 
-    def samples(self, language: str, rows: Rows, new_tokens: int) -> Table:
+    def samples(self, language: str, rows: Table, new_tokens: int) -> Table:
         self.report(f"{self.name}: {language_name(language)} samples")
         samples = []
         for row in rows:
@@ -163,16 +156,13 @@ class _Measure:
         return samples
 
 
-def generate(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompt: str, new_tokens: int
-) -> str:
+def generate(model: PreTrainedModel, tokenizer: Tokenizer, prompt: str, new_tokens: int) -> str:
     """Continue a prompt greedily, without repeating three tokens in a row."""
     ids = document_ids(tokenizer, prompt)
     inputs = torch.tensor([ids], device=model.device)
     options = {"max_new_tokens": new_tokens, "no_repeat_ngram_size": 3, "pad_token_id": ids[0]}
-    options["do_sample"] = False
     with torch.no_grad(), hardware.autocast(hardware.native_precision(), model.device.type):
-        output = written(model, inputs, **options)
+        output = written(model, inputs, do_sample=False, **options)
     return str(tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True))
 
 

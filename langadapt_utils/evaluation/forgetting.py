@@ -66,12 +66,10 @@ def kl_divergence(
 
 def _log_shares(model: PreTrainedModel, ids: list[int], kept: torch.Tensor) -> torch.Tensor:
     """Return the log-probabilities of the next token, of shape (T, V), among kept tokens."""
-    precision = hardware.native_precision()
-    with torch.no_grad(), hardware.autocast(precision, model.device.type):
+    with torch.no_grad(), hardware.autocast(hardware.native_precision(), model.device.type):
         ids_BT = torch.tensor([ids], device=model.device)
         logits_TV = model(input_ids=ids_BT, use_cache=False).logits[0, :, kept]
-        shares_TV: torch.Tensor = logits_TV.float().log_softmax(dim=-1)
-    return shares_TV
+        return torch.log_softmax(logits_TV.float(), dim=-1)
 
 
 def weight_drift(
@@ -147,27 +145,24 @@ def measure_gains(
     """
     characters = sum(map(len, texts))
     seconds: dict[str, list[float]] = {name: [] for name in models}
-    for _ in range(ROUNDS):
-        for name, bundle in models.items():
-            seconds[name].append(_generation_seconds(bundle, texts[0][:PROMPT], new_tokens))
+    for name, bundle in list(models.items()) * ROUNDS:
+        seconds[name].append(_generation_seconds(bundle, texts[0][:PROMPT], new_tokens))
     rows = []
     for name, bundle in models.items():
-        encoded = token_ids(bundle.tokenizer, texts)
-        each = characters / sum(map(len, encoded))
+        each = characters / sum(map(len, token_ids(bundle.tokenizer, texts)))
         speed = new_tokens / sorted(seconds[name])[ROUNDS // 2]
-        rows.append(
-            {
-                "model": name,
-                "characters_per_token": each,
-                "tokens_of_a_request": round(PROMPT / each),
-                "context_in_characters": round(longest_context(bundle.model) * each),
-                "tokens_per_second": speed,
-                "characters_per_second": speed * each,
-                "seconds_per_million_characters": 1e6 / (speed * each),
-                "megabytes": 2 * bundle.model.num_parameters() / 1e6,
-                "cache_megabytes_per_million_characters": _cache_bytes(bundle.model) / each,
-            }
-        )
+        row = {
+            "model": name,
+            "characters_per_token": each,
+            "tokens_of_a_request": round(PROMPT / each),
+            "context_in_characters": round(longest_context(bundle.model) * each),
+            "tokens_per_second": speed,
+            "characters_per_second": speed * each,
+            "seconds_per_million_characters": 1e6 / (speed * each),
+            "megabytes": 2 * bundle.model.num_parameters() / 1e6,
+            "cache_megabytes_per_million_characters": _cache_bytes(bundle.model) / each,
+        }
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -176,8 +171,7 @@ def _cache_bytes(model: PreTrainedModel) -> int:
     config = model.config.get_text_config()
     if not (heads := getattr(config, "num_attention_heads", 0)):
         return 0  # a recurrent model keeps a state of one size
-    named = config.to_dict()  # where layers differ, it is a list, and the usual width is taken
-    width = named.get("head_dim") or config.hidden_size // heads
+    width = config.to_dict().get("head_dim")  # where layers differ, a list: the usual one is taken
     width = width if isinstance(width, int) else config.hidden_size // heads
     groups = getattr(config, "num_key_value_heads", None) or heads
     return int(2 * 2 * config.num_hidden_layers * groups * width)
@@ -197,6 +191,5 @@ def _seconds(model: PreTrainedModel, ids_BT: torch.Tensor, new_tokens: int) -> f
     """Return how long it takes to read a prompt and write some tokens, whatever the model keeps."""
     lengths = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False}
     begin = time.perf_counter()
-    ids = written(model, ids_BT, pad_token_id=0, **lengths)
-    ids.sum().item()  # waits for the GPU
+    written(model, ids_BT, pad_token_id=0, **lengths).sum().item()  # waits for the GPU
     return time.perf_counter() - begin

@@ -48,7 +48,7 @@ def with_tasks(scores: Scores, models: Mapping[str, Base], recipe: EvaluationRec
     rows: list[dict[str, Any]] = []
     for name, bundle in models.items():
         if name != CONTROL:
-            rows += _answers(name, bundle, recipe, manager)
+            rows += [{"model": name} | row for row in _answers(bundle, recipe, manager)]
     items = pd.concat([scores.items, pd.DataFrame(rows)], ignore_index=True)
     return dataclasses.replace(scores, items=items)
 
@@ -69,9 +69,7 @@ def _task_manager(recipe: EvaluationRecipe) -> Any:
     return manager
 
 
-def _answers(
-    name: str, bundle: Base, recipe: EvaluationRecipe, manager: Any
-) -> list[dict[str, Any]]:
+def _answers(bundle: Base, recipe: EvaluationRecipe, manager: Any) -> list[dict[str, Any]]:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
@@ -93,7 +91,7 @@ def _answers(
             problem = "it does not say which items are right"
             raise RecipeError(f"evaluation.tasks cannot hold '{task}': {problem}")
         rows += [
-            {"model": name, "language": ANY_LANGUAGE, "kind": task, "id": str(sample["doc_id"])}
+            {"language": ANY_LANGUAGE, "kind": task, "id": str(sample["doc_id"])}
             | {"correct": bool(sample[metric]), "chance": _chance(len(sample["filtered_resps"]))}
             for sample in samples
         ]

@@ -14,20 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from .. import hardware
 from ..errors import CorpusError, ModelError
 from ..intervals import Interval, Numbers, ratio
 from ..models import longest_context
-from ..tokens import (
-    byte_lengths,
-    document_start,
-    encode_texts,
-    is_byte_level,
-    token_ids,
-    token_spans,
-)
+from ..tokens import byte_lengths, document_start, encode_texts, is_byte_level, token_spans
 
 # Of one forward pass, unless one piece alone has more.
 BATCH_TOKENS, LOGITS = 2_048, 100_000_000
@@ -54,7 +48,7 @@ class _Read:
 
 def document_bits(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     texts: Sequence[str],
     *,
     window_bytes: int = 4_096,
@@ -89,9 +83,7 @@ def document_bits(
 
 
 def shared_window(
-    models: Iterable[tuple[PreTrainedModel, PreTrainedTokenizerFast]],
-    texts: Sequence[str],
-    window_bytes: int,
+    models: Iterable[tuple[PreTrainedModel, Tokenizer]], texts: Sequence[str], window_bytes: int
 ) -> int:
     """Return the largest window, in bytes, that all models can read of some texts."""
     for model, tokenizer in models:
@@ -99,7 +91,7 @@ def shared_window(
     return window_bytes
 
 
-def _read(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[_Read]:
+def _read(tokenizer: Tokenizer, texts: Sequence[str]) -> list[_Read]:
     unknown, dropping = tokenizer.unk_token_id, is_byte_level(tokenizer)
     sizes, read = byte_lengths(tokenizer), []
     for text in texts:
@@ -132,7 +124,7 @@ def _densest(starts: npt.NDArray[np.int64], window_bytes: int) -> int:
 
 def continuation_bits(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     contexts: Sequence[str],
     continuations: Sequence[str],
 ) -> Numbers:
@@ -157,8 +149,8 @@ def continuation_bits(
     bits = _bits(model, pieces, [repr(text) for text in whole])
     if across:
         alone = sorted({contexts[unit] for unit in across})
-        encoded = enumerate(token_ids(tokenizer, alone))
-        pieces = [_Piece(unit, [start, *ids], 1) for unit, ids in encoded]
+        encoded = enumerate(encode_texts(tokenizer.backend_tokenizer, alone))
+        pieces = [_Piece(unit, [start, *encoding.ids], 1) for unit, encoding in encoded]
         spent = dict(zip(alone, _bits(model, pieces, [repr(text) for text in alone]), strict=True))
         bits[across] -= [spent[contexts[unit]] for unit in across]
     pairs = zip(_read(tokenizer, whole), _read(tokenizer, contexts), strict=True)
@@ -214,10 +206,9 @@ def _bits(model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str]
             totals[piece.unit] += sum(nats) / math.log(2)
     if not np.isfinite(totals).all():
         name = names[int(np.flatnonzero(~np.isfinite(totals))[0])]
-        raise ModelError(
-            f"the likelihood of {name} is not finite under the model {model.name_or_path}: train "
-            "it again with a lower training.learning_rate, or in float32"
-        )
+        problem = f"the likelihood of {name} is not finite under the model {model.name_or_path}"
+        remedy = "train it again with a lower training.learning_rate, or in float32"
+        raise ModelError(f"{problem}: {remedy}")
     return totals
 
 
@@ -235,7 +226,7 @@ def _batches_by_length(pieces: Sequence[_Piece], vocabulary: int) -> Iterator[li
 
 def bits_per_byte(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     texts: Sequence[str],
     *,
     window_bytes: int = 4_096,

@@ -94,13 +94,10 @@ class Scores:
             sizes = wide["bytes"][self.models[0]].to_numpy()
             control = wide["bits"][CONTROL].to_numpy() if CONTROL in wide["bits"] else None
             measured = control is not None and not np.isnan(control).any()
-            row = dict(zip(by, key, strict=True))
-            row["before"] = ratio(before, sizes, resamples=self.resamples)
-            row["after"] = ratio(after, sizes, resamples=self.resamples)
-            row["change"] = self._change(before, after)
-            row["against_control"] = self._change(control, after) if measured else None
-            rows.append(row)
-        return pd.DataFrame(rows)
+            intervals = [ratio(bits, sizes, resamples=self.resamples) for bits in (before, after)]
+            against_control = self._change(control, after) if measured else None
+            rows.append([*key, *intervals, self._change(before, after), against_control])
+        return pd.DataFrame(rows, columns=[*by, "before", "after", "change", "against_control"])
 
     def _change(self, before: Any, after: Any) -> Interval:
         return relative_change(before, after, resamples=self.resamples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import cycle
 
 import pandas as pd
@@ -14,7 +15,7 @@ from ..languages import language_name
 from ..sources import source_name
 from .scores import Scores
 
-CHANGE = "change of bits per byte (95 % interval; left is better)"
+DOMAINS = 12  # of one language that have a line of their own, those with the most documents
 
 
 def plot_drift(drift: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -45,9 +46,7 @@ def plot_changes(scores: Scores, *, ax: Axes | None = None) -> Axes:
     table = scores.bits_per_byte()
     ax, rows = ax or new_axes(rows=len(table)), table.iloc[::-1]
     names = [f"{language_name(r.language)}\n{source_name(r.source)}" for r in rows.itertuples()]
-    dots_with_intervals(ax, names, rows, target=scores.target)
-    ax.axvline(0, color=GREY, linewidth=1)
-    ax.set_xlabel(CHANGE)
+    _draw(ax, names, rows, scores.target)
     gain = table[table.language == scores.target].iloc[0].change
     worst = max(table[table.language == "en"].change, key=lambda change: change.value)
     said = f"{language_name(scores.target)} {_moved(gain)}, English at worst {_moved(worst)}"
@@ -55,15 +54,17 @@ def plot_changes(scores: Scores, *, ax: Axes | None = None) -> Axes:
 
 
 def plot_domains(scores: Scores, *, ax: Axes | None = None) -> Axes:
-    """Plot how much bits per byte of the target language changed, by domain."""
-    table = scores.bits_per_byte(by=("language", "domain"))
+    """Plot how much bits per byte of the target language changed, by domain; small ones pooled."""
+    documents = scores.documents
+    sizes = documents[documents.language == scores.target].domain.value_counts()
+    shown = documents.domain.where(documents.domain.isin(sizes.index[:DOMAINS]), "all others")
+    pooled = replace(scores, documents=documents.assign(domain=shown))
+    table = pooled.bits_per_byte(by=("language", "domain"))
     rows = table[table.language == scores.target]
     rows = rows.iloc[sorted(range(len(rows)), key=lambda i: -rows.change.iloc[i].value)]
     ax = ax or new_axes(rows=len(rows))
     names = [f"{row.domain} ({row.change.units})" for row in rows.itertuples()]
-    dots_with_intervals(ax, names, rows)
-    ax.axvline(0, color=GREY, linewidth=1)
-    ax.set_xlabel(CHANGE)
+    _draw(ax, names, rows)
     least, most = (f"{r.domain} ({r.change.value:+.0%})" for r in (rows.iloc[0], rows.iloc[-1]))
     title = f"{language_name(scores.target)} gains most on {most}, least on {least}"
     return finish(ax, title, note="documents in brackets")
@@ -93,6 +94,13 @@ def plot_accuracy(scores: Scores, *, ax: Axes | None = None) -> Axes:
     moved = ", ".join(f"{language_name(row.language)} {kind_name(row.kind)}" for row in rows)
     title = f"Accuracy changed beyond doubt on: {moved}"
     return finish(ax, title if moved else "No change in accuracy is beyond doubt")
+
+
+def _draw(ax: Axes, names: list[str], rows: pd.DataFrame, target: str | None = None) -> None:
+    """Draw changes of bits per byte; languages other than `target` and English are grey."""
+    dots_with_intervals(ax, names, rows, target=target)
+    ax.axvline(0, color=GREY, linewidth=1)
+    ax.set_xlabel("change of bits per byte (95 % interval; left is better)")
 
 
 def _moved(change: Interval) -> str:

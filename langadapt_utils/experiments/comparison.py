@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,12 @@ from ..corpus.corpus import Corpus
 from ..embeddings.initialise import initialise_embeddings
 from ..evaluation.likelihood import document_bits, shared_window
 from ..evaluation.scores import Scores
-from ..files import data_folder
+from ..files import data_folder, read_json
 from ..hardware import device
 from ..intervals import Interval, knee, plain, ratio, relative_change, sign
 from ..languages import language_name
 from ..models import Base
-from ..recipe import EvaluationRecipe, Recipe, TrainingRecipe
+from ..recipe import EvaluationRecipe, Recipe
 from ..training.mixture import Mixture, mix
 from ..training.train import interpolate, train
 from ..vocabulary.change import VocabularyChange
@@ -38,7 +38,6 @@ Loaded = tuple[PreTrainedModel, PreTrainedTokenizerFast]  # a model and its toke
 RESAMPLES = 2_000
 BASE, BEFORE, SUBWORD_MEAN = "base model", "before", "subword_mean"
 COLUMNS = ["variant", "steps", "seed", "language", "document", "bits", "bytes"]
-Start = Callable[[str, Recipe], tuple["PreTrainedModel", VocabularyChange, Corpus]]
 Texts = Mapping[str, Sequence[str]]
 
 
@@ -68,9 +67,8 @@ class Comparison:
                 if variant not in (self.reference, BASE) and self.reference in bits.index:
                     change = _change(bits, self.reference, variant)
                 rows.append([variant, steps, language, score, change])
-        return pd.DataFrame(
-            rows, columns=["variant", "steps", "language", "bits_per_byte", "change"]
-        )
+        columns = ["variant", "steps", "language", "bits_per_byte", "change"]
+        return pd.DataFrame(rows, columns=columns)
 
     def summary(self) -> pd.DataFrame:
         """Return bits per byte by variant, steps and language, and the change to the reference.
@@ -85,39 +83,29 @@ class Comparison:
 
     def _of_recipes(self) -> list[str]:
         table = self._summary[self._summary.variant != BEFORE]
-        english, of_target = table[table.language == "en"], table[table.language == self.target]
-        best = min(of_target.itertuples(), key=lambda row: row.bits_per_byte.value)
-        words = {1: "worse than before", 0: "not beyond doubt other than before"}
-        words[-1] = "better than before"
-        names = {
-            which: [r.variant for r in english.itertuples() if r.change and sign(r.change) == which]
-            for which in words
-        }
+        of_target = table[table.language == self.target].itertuples()
+        best = min(of_target, key=lambda row: row.bits_per_byte.value)
         lowest = f"{best.variant}: {best.bits_per_byte.value:.3f} bits per byte."
-        return [
-            f"{language_name(self.target)} is lowest with {lowest}",
-            *(
-                f"English is {words[key]} with {', '.join(names[key])}."
-                for key in words
-                if names[key]
-            ),
-        ]
+        sentences = [f"{language_name(self.target)} is lowest with {lowest}"]
+        english = list(table[table.language == "en"].itertuples())
+        verdicts = {1: "worse than", 0: "not beyond doubt other than", -1: "better than"}
+        for verdict, words in verdicts.items():
+            if names := [r.variant for r in english if r.change and sign(r.change) == verdict]:
+                sentences.append(f"English is {words} before with {', '.join(names)}.")
+        return sentences
 
     def _of_methods(self) -> list[str]:
         name, last, sentences = language_name(self.target), int(self.table.steps.max()), []
         of_target = self._summary[self._summary.language == self.target]
         measured = of_target[of_target.variant != BASE]
-        for steps in sorted(set(measured.steps)):
-            rows = measured[measured.steps == steps].itertuples()
-            ranked = sorted(rows, key=lambda row: row.bits_per_byte.value)
-            better = [row.variant for row in ranked if row.change and sign(row.change) < 0]
-            said = (
-                f"{ranked[0].variant} is lowest ({ranked[0].bits_per_byte.value:.3f} bits per byte)"
-            )
+        for steps, rows in measured.groupby("steps"):
+            ranked = sorted(rows.itertuples(), key=lambda row: row.bits_per_byte.value)
+            lowest = f"{ranked[0].bits_per_byte.value:.3f} bits per byte"
+            said = f"{ranked[0].variant} is lowest ({lowest})"
             if any(row.change for row in ranked):
-                said += (
-                    f"; beyond doubt better than {self.reference}: {', '.join(better) or 'none'}"
-                )
+                better = [row.variant for row in ranked if row.change and sign(row.change) < 0]
+                names = ", ".join(better) or "none"
+                said += f"; beyond doubt better than {self.reference}: {names}"
             sentences.append(f"{name} {when(steps)}: {said}.")
         for early in sorted(set(measured.steps) - {last}):
             for first, second in self.reversals(early, last):
@@ -151,13 +139,12 @@ class Comparison:
 
         The best in the target language comes first.
         """
-        values = self._values
-        best = [
+        values = self._values.sort_values(self.target, kind="stable")
+        return [
             variant
             for variant, row in values.iterrows()
             if not ((values <= row).all(axis=1) & (values < row).any(axis=1)).any()
         ]
-        return sorted(best, key=lambda variant: float(values.loc[variant, self.target]))
 
     def knee(self) -> str | None:
         """Return the variant of the front where gaining one language begins to cost the other."""
@@ -241,32 +228,32 @@ def compare_methods(
     both = untrained, (base.model, change.tokenizer)
     window = _window(both, texts, recipe.evaluation.window_bytes)
     report(BASE)
-    untouched = document_rows(*untrained, texts, window)
+    untouched = document_rows(untrained, texts, window)
 
     @cache
     def mixture(number: int, seed: int) -> Mixture:
         budget = number * batch
         return mix(corpus, change.tokenizer, recipe.mixture, budget_tokens=budget, seed=seed)
 
-    def stages(name: str, seed: int) -> Iterator[tuple[int, Loaded]]:
+    rows = []
+    for seed, (name, options) in product(seeds, ways.items()):
+        report(f"{name}, seed {seed}")
         given = {"texts": corpus.train[corpus.language]["text"], "seed": seed}
-        start = initialise_embeddings(base.model, change, **given | dict(ways[name]))
+        start = initialise_embeddings(base.model, change, **given | dict(options))
         for number in steps:
             model, made = start, 0
             if number:
-                model, made = _trained(start, change, mixture(number, seed), training, seed)
-            yield made, (model, change.tokenizer)
-
-    rows = _measured(ways, seeds, stages, texts, window, report)
-    made = dict.fromkeys(row[1] for row in rows)
-    rows = [[BASE, number, 0, *row] for number in made for row in untouched] + rows
+                model, made = _trained(start, change, mixture(number, seed), training, seed=seed)
+            rows += document_rows((model, change.tokenizer), texts, window, name, made, seed)
+    stages = dict.fromkeys(row[1] for row in rows)
+    rows = [[BASE, made, 0, *row] for made in stages for row in untouched] + rows
     return Comparison(corpus.language, pd.DataFrame(rows, columns=COLUMNS), SUBWORD_MEAN)
 
 
 def sweep(
     variants: Mapping[str, Recipe],
     corpus: Corpus,
-    start: Start,
+    start: Callable[[str, Recipe], tuple[PreTrainedModel, VocabularyChange, Corpus]],
     before: Loaded,
     *,
     texts: Texts | None = None,
@@ -292,18 +279,16 @@ def sweep(
     texts = texts or heldout_texts(corpus, documents)
     asked = next(iter(variants.values())).evaluation.window_bytes
     window = _window([before], texts, asked)
-
-    def stages(name: str, seed: int) -> Iterator[tuple[int, Loaded]]:
-        recipe, (model, change, own) = variants[name], start(name, variants[name])
+    rows = document_rows(before, texts, window, BEFORE, 0, 0)
+    for seed, (name, recipe) in product(seeds, variants.items()):
+        report(f"{name}, seed {seed}")
+        model, change, own = start(name, recipe)
         budget = recipe.training.budget_tokens
         mixture = mix(own, change.tokenizer, recipe.mixture, budget_tokens=budget, seed=seed)
         untracked = recipe.training.model_copy(update={"report_to": []})  # a tracker has one run
         options = training.get(name, {})
-        trained, _ = _trained(model, change, mixture, untracked, seed, **options)
-        yield 0, (trained, change.tokenizer)
-
-    rows = document_rows(*before, texts, window, BEFORE, 0, 0)
-    rows += _measured(variants, seeds, stages, texts, window, report)
+        trained, _ = _trained(model, change, mixture, untracked, seed=seed, **options)
+        rows += document_rows((trained, change.tokenizer), texts, window, name, 0, seed)
     return Comparison(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
 
 
@@ -333,12 +318,12 @@ def interpolation_sweep(
     texts = heldout_texts(corpus, recipe.comparison_documents)
     window = _window([before, (end, change.tokenizer)], texts, recipe.window_bytes)
     known = [_known_rows(scores, place, corpus, recipe) for place in (0, -1)]
-    rows = [[BEFORE, 0, 0, *row] for row in known[0] or document_rows(*before, texts, window)]
+    rows = [[BEFORE, 0, 0, *row] for row in known[0] or document_rows(before, texts, window)]
     for share in recipe.interpolation_points:
         found = known[1] if share == 1 else None
         if not found:
             model = interpolate(start, end, share)
-            found = document_rows(model, change.tokenizer, texts, window)
+            found = document_rows((model, change.tokenizer), texts, window)
         rows += [[f"{share:.0%} of the way", 0, 0, *row] for row in found]
     return Comparison(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
 
@@ -365,14 +350,9 @@ def _window(models: Iterable[Loaded], texts: Texts, asked: int) -> int:
     return shared_window(models, [text for lines in texts.values() for text in lines], asked)
 
 
-def document_rows(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    texts: Texts,
-    window_bytes: int,
-    *labels: Any,
-) -> list[list[Any]]:
+def document_rows(loaded: Loaded, texts: Texts, window_bytes: int, *labels: Any) -> list[list[Any]]:
     """Return one row per text: the labels, language, document, bits, bytes."""
+    model, tokenizer = loaded
     model.to(device())
     rows = []
     for code, lines in texts.items():
@@ -383,35 +363,10 @@ def document_rows(
     return rows
 
 
-def _measured(
-    names: Iterator[str] | Mapping[str, Any],
-    seeds: Sequence[int],
-    stages: Callable[[str, int], Iterator[tuple[int, Loaded]]],
-    texts: Texts,
-    window_bytes: int,
-    report: Callable[[str], None],
-) -> list[list[Any]]:
-    """Measure what each variant is at each of its stages, seed by seed."""
-    rows = []
-    for seed in seeds:
-        for name in names:
-            report(f"{name}, seed {seed}")
-            for steps, loaded in stages(name, seed):
-                rows += document_rows(*loaded, texts, window_bytes, name, steps, seed)
-    return rows
-
-
-def _trained(
-    start: PreTrainedModel,
-    change: VocabularyChange,
-    mixture: Mixture,
-    recipe: TrainingRecipe,
-    seed: int,
-    **options: Any,
-) -> tuple[PreTrainedModel, int]:
-    """Return a trained model and the steps that were made."""
+def _trained(*parts: Any, **options: Any) -> tuple[PreTrainedModel, int]:
+    """Call `train` without keeping checkpoints; return the model and the steps that were made."""
     with tempfile.TemporaryDirectory() as folder:
-        result = train(start, change, mixture, recipe, folder, seed=seed, **options)
+        result = train(*parts, **options | {"folder": folder})
     return result.model, len(result.steps)
 
 
@@ -439,9 +394,7 @@ def recorded(name: str) -> dict[str, Any]:
     Args:
         name: of a file in `data/reference`, such as `embeddings-hu`.
     """
-    path = data_folder() / "reference" / f"{name}.json"
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    return dict(read_json(data_folder() / "reference" / f"{name}.json"))
 
 
 def recorded_sweeps(language: str) -> dict[str, dict[str, Any]]:

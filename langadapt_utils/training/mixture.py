@@ -300,13 +300,12 @@ def pack(
         problem = f"there is no text in '{language}' to train on"
         raise CorpusError(f"{problem}: name some, or set its share to 0")
     order = _shuffled(len(documents), seed, 0)
-    key, shards, lengths = tokenizer.backend_tokenizer.to_str().encode(), [], []
+    key, parts = tokenizer.backend_tokenizer.to_str().encode(), []
     for texts in chunks(_in_order(documents, order), SHARD_CHARACTERS):
-        shard, shard_lengths = _encoded(texts, tokenizer, key)
-        shards.append(shard)
-        lengths.append(shard_lengths)
-        if sum(map(len, shards)) >= tokens:
+        parts.append(_encoded(texts, tokenizer, key))
+        if sum(len(ids) for ids, _ in parts) >= tokens:
             break
+    shards, lengths = zip(*parts, strict=True)
     begins = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
     return Stream(language, shards, begins, order[: len(begins) - 1], length, seed, len(order))
 

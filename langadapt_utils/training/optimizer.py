@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
 from ..errors import ModelError
 from ..models import token_layers
+from ..recipe import TrainingRecipe
 
 CHUNK = 2**22  # numbers of an embedding matrix that are updated at once
 
@@ -27,8 +29,7 @@ class RowAdamW(torch.optim.AdamW):
     Args:
         groups: parameter groups as for AdamW; a group with `rows=True` holds matrices of V rows,
             without weight decay.
-        row_rates_V1: factors of the learning rate of each row of such a group; may be replaced
-            between steps.
+        row_rates_V1: factors of the learning rate of each row of such a group.
         options: for AdamW.
     """
 
@@ -61,30 +62,18 @@ class RowAdamW(torch.optim.AdamW):
         rate = group["lr"] / (1 - beta_1**step)
         rates_V1 = self.row_rates_V1.to(matrix.device, matrix.dtype) * rate
         assert matrix.grad is not None
-        whole = (matrix, matrix.grad, state["exp_avg"], state["exp_avg_sq"])
-        tensors = [_local(tensor) for tensor in whole]
-        if len(tensors[0]) < len(matrix):
-            rates_V1 = rates_V1[_first_row(matrix) :][: len(tensors[0])]
+        tensors = [matrix, matrix.grad, state["exp_avg"], state["exp_avg_sq"], rates_V1]
+        if isinstance(matrix, DTensor):  # it is spread over processes: each updates its own rows
+            where = matrix.device_mesh, matrix.placements
+            tensors[4] = distribute_tensor(rates_V1, *where, src_data_rank=None)
+            tensors = [tensor.to_local() for tensor in tensors]
         rows = max(1, CHUNK // matrix.shape[1])
         for begin in range(0, len(tensors[0]), rows):
-            part, grad, mean, square = (tensor[begin : begin + rows] for tensor in tensors)
+            part, grad, mean, square, rates = (tensor[begin : begin + rows] for tensor in tensors)
             mean.lerp_(grad, 1 - beta_1)
             square.mul_(beta_2).addcmul_(grad, grad, value=1 - beta_2)
             size = square.sqrt().div_((1 - beta_2**step) ** 0.5).add_(group["eps"])
-            part.sub_(torch.div(mean, size, out=size).mul_(rates_V1[begin : begin + rows]))
-
-
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the part that this process holds of a tensor that may be spread over several."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
-
-
-def _first_row(matrix: Any) -> int:
-    """Return the first row that this process holds of a matrix that is spread over several."""
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
-    spread = matrix.shape, matrix.device_mesh, matrix.placements
-    return int(compute_local_shape_and_global_offset(*spread)[1][0])
+            part.sub_(torch.div(mean, size, out=size).mul_(rates))
 
 
 def embedding_matrices(model: PreTrainedModel) -> list[torch.nn.Parameter]:
@@ -92,33 +81,21 @@ def embedding_matrices(model: PreTrainedModel) -> list[torch.nn.Parameter]:
     return list({id(layer.weight): layer.weight for layer in token_layers(model)}.values())
 
 
-def row_rates(matrix: torch.Tensor, new_ids: list[int], old: float, new: float) -> torch.Tensor:
-    """Return factors of the body's learning rate for each embedding, of shape (V, 1).
-
-    Args:
-        matrix: of V embeddings; the rates lie on its device.
-        new_ids: ids of the new tokens.
-        old: the factor of the other embeddings.
-        new: the factor of the new ones.
-
-    Example:
-        >>> row_rates(torch.zeros(3, 8), [2], old=0.5, new=5.0).flatten().tolist()
-        [0.5, 0.5, 5.0]
-    """
-    rates_V1 = torch.full((len(matrix), 1), old, device=matrix.device)
-    rates_V1[new_ids] = new
-    return rates_V1
-
-
-def optimizer_for(model: PreTrainedModel, rates_V1: torch.Tensor, arguments: Any) -> RowAdamW:
+def optimizer_for(
+    model: PreTrainedModel, new_ids: list[int], recipe: TrainingRecipe, arguments: Any
+) -> RowAdamW:
     """Return AdamW in three groups: matrices, vectors (no decay), embeddings (no decay, own rates).
 
     Args:
         model: whose weights learn.
-        rates_V1: of the embeddings, as `row_rates` gives them.
+        new_ids: ids of the new tokens.
+        recipe: rates of the embeddings, as factors of the learning rate.
         arguments: `transformers.TrainingArguments`: learning rate, weight decay of matrices, betas.
     """
     matrices = embedding_matrices(model)
+    old, rows = recipe.old_embeddings_lr_scale, len(matrices[0])
+    rates_V1 = torch.full((rows, 1), old, device=matrices[0].device)
+    rates_V1[new_ids] = recipe.new_embeddings_lr_scale
     of_rows = set(map(id, matrices))
     body = [p for p in model.parameters() if id(p) not in of_rows and p.requires_grad]
     decayed = {"params": [p for p in body if p.ndim >= 2], "weight_decay": arguments.weight_decay}

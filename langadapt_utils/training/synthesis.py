@@ -59,10 +59,9 @@ def synthesize_english(
     path = cache_folder() / "samples" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
     samples: list[str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     path.parent.mkdir(parents=True, exist_ok=True)
-    while (have := _count_tokens(base, samples)) < tokens:
+    while (have := sum(map(len, token_ids(base.tokenizer, samples)))) < tokens:
         report(f"writing English: {have:,} of {tokens:,} tokens")
-        texts = _sample(base, length, seed=seed + len(samples))
-        if not texts:
+        if not (texts := _sample(base, length, seed=seed + len(samples))):
             problem = f"{base.source} writes no text by itself"
             raise ModelError(f"{problem}: set mixture.english_from=text")
         samples += texts
@@ -73,21 +72,16 @@ def synthesize_english(
     return replace(corpus, train=corpus.train | {"en": Dataset.from_list(documents)})
 
 
-def _count_tokens(base: Base, texts: list[str]) -> int:
-    return sum(map(len, token_ids(base.tokenizer, texts)))
-
-
 def _sample(base: Base, length: int, seed: int) -> list[str]:
     """Return texts that the model writes after nothing but the start of a document."""
     model, start = base.model.to(hardware.device()), document_start(base.tokenizer)
     begin = torch.full((AT_ONCE, 1), start, device=model.device)
     options = {"do_sample": True, "temperature": 1.0, "top_p": NUCLEUS, "top_k": 0}
-    options |= {"max_new_tokens": length, "pad_token_id": start}
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.no_grad():
         torch.manual_seed(seed)
         with hardware.autocast(hardware.native_precision(), model.device.type):
-            ids = written(model, begin, **options)
+            ids = written(model, begin, max_new_tokens=length, pad_token_id=start, **options)
     model.to("cpu")
     texts = base.tokenizer.batch_decode(ids[:, 1:], skip_special_tokens=True)
     return [text for text in texts if text.strip()]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, TrainingArguments, set_seed
+from transformers import PreTrainedModel, set_seed
 
 from .. import hardware
 from ..corpus.corpus import check_contamination, load_corpus
@@ -20,25 +20,11 @@ from ..models import Base, load_base, quiet_transformers, save_model
 from ..recipe import Recipe, TrainingRecipe
 from ..vocabulary.change import VocabularyChange
 from ..workspace import PUBLISHED
-from .losses import (
-    can_fuse_loss,
-    compile_layers,
-    fuse_loss,
-    keeps_documents_apart,
-    layers_of,
-)
+from .losses import can_fuse_loss, compile_layers, fuse_loss, keeps_documents_apart
 from .mixture import Mixture, mix
 from .optimizer import add_adapters
 from .synthesis import synthesize_english
-from .trainer import (
-    MixtureTrainer,
-    Record,
-    Report,
-    claim,
-    fingerprint_of,
-    run_digest,
-    training_arguments,
-)
+from .trainer import MixtureTrainer, Record, Report, claim, run_digest, training_arguments
 
 CHECKPOINTS, CONTROL_CHECKPOINTS = "checkpoints", "checkpoints-control"
 
@@ -69,8 +55,6 @@ def train(
     folder: Path | str,
     *,
     seed: int = 0,
-    ema: float = 0.0,
-    embeddings_first: float = 0.0,
     trainer_arguments: Mapping[str, Any] | None = None,
     report: Report = lambda record: None,
 ) -> Training:
@@ -83,8 +67,6 @@ def train(
         recipe: rates, schedule, batch, precision.
         folder: for checkpoints; a stopped run resumes from the last one.
         seed: of the Trainer and of adapters.
-        ema: fraction of the moving average of the weights that a step keeps; 0: no average.
-        embeddings_first: fraction of the steps in which new embeddings alone learn.
         trainer_arguments: replace defaults by names of `transformers.TrainingArguments`, such as
             `warmup_steps`, `weight_decay`, `max_grad_norm`, `lr_scheduler_kwargs`.
         report: called with each record of `Training.steps`, and with `doing` if there is more to
@@ -101,17 +83,16 @@ def train(
     attention = _set_attention(learner, recipe.attention)
     if mixture.separate_documents and not keeps_documents_apart(learner):
         mixture = replace(mixture, separate_documents=False)
-    start = fingerprint_of(model), sorted(change.added.items())
-    others = (start, sorted(given.items()), ema, embeddings_first)
-    last = claim(folder, run_digest(mixture, recipe, others), write=arguments.should_save)
+    others = sorted(change.added.items()), sorted(given.items())
+    last = claim(folder, run_digest(model, mixture, recipe, others), write=arguments.should_save)
     set_seed(seed)
     adapters = add_adapters(learner, recipe.lora_rank) if recipe.lora_rank else None
-    settings = speed_settings(learner, mixture, recipe, arguments) | {"attention": attention}
-    settings = _applied(learner, settings)
+    precision = "bfloat16" if arguments.bf16 else "float32"
+    settings: dict[str, Any] = {"precision": precision, "attention": attention}
+    settings |= {"documents separate": mixture.separate_documents}
+    settings |= _made_faster(learner, recipe) | {"processes": arguments.world_size}
     parts = {"model": learner, "args": arguments, "train_dataset": mixture}
-    trainer = MixtureTrainer(recipe, list(change.added), report, embeddings_first, **parts)
-    if ema:
-        trainer.keep_average(ema)
+    trainer = MixtureTrainer(recipe, list(change.added), report, **parts)
     trainer.steps.say("training: " + ", ".join(f"{name} {x}" for name, x in settings.items()))
     _run(trainer, last)
     trained = trainer.trained_model(model)
@@ -123,38 +104,16 @@ def train(
     return Training(trained.eval(), trainer.steps.records, trainer.steps.seconds, settings)
 
 
-def speed_settings(
-    model: PreTrainedModel, mixture: Mixture, recipe: TrainingRecipe, arguments: TrainingArguments
-) -> dict[str, Any]:
-    """Return what decides the speed of training, from the recipe, the hardware and the model.
-
-    Args:
-        model: is only looked at.
-        mixture: says whether documents are separate.
-        recipe: says what is wanted.
-        arguments: of the Trainer.
-    """
-    on_gpu, processes = hardware.device().type == "cuda", arguments.world_size
-    precision = "bfloat16" if arguments.bf16 else "float32"
-    fused = on_gpu and recipe.fused_loss and can_fuse_loss(model)
-    compiled = on_gpu and recipe.compile_layers and layers_of(model) is not None
-    settings: dict[str, Any] = {"precision": precision, "attention": recipe.attention}
-    settings |= {"documents separate": mixture.separate_documents}
-    settings |= {"gradient checkpointing": recipe.gradient_checkpointing}
-    return settings | {"fused loss": fused, "compiled layers": compiled, "processes": processes}
-
-
 def _set_attention(model: PreTrainedModel, asked: str) -> str:
     """Give a model the attention that is asked; eager where it has no sdpa. Return which."""
-    for attention in [asked, "eager"] if asked == "sdpa" else [asked]:
-        try:
-            model.set_attn_implementation(attention)
-        except (ImportError, ValueError) as error:
-            problem = error
-        else:
-            return attention
-    refused = f"training.attention={asked} cannot be used here"
-    raise ModelError(f"{refused}: set it to sdpa") from problem
+    try:
+        model.set_attn_implementation(asked)
+    except (ImportError, ValueError) as error:
+        if asked == "sdpa":
+            return _set_attention(model, "eager")
+        refused = f"training.attention={asked} cannot be used here"
+        raise ModelError(f"{refused}: set it to sdpa") from error
+    return asked
 
 
 def _check_length(model: PreTrainedModel, mixture: Mixture) -> None:
@@ -164,16 +123,19 @@ def _check_length(model: PreTrainedModel, mixture: Mixture) -> None:
         raise ModelError(f"{problem} model can read: lower mixture.sequence_length")
 
 
-def _applied(model: PreTrainedModel, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _made_faster(model: PreTrainedModel, recipe: TrainingRecipe) -> dict[str, Any]:
     """Make a model faster, and let torch use this machine well; return what was reached."""
+    on_gpu = hardware.device().type == "cuda"
+    fused = on_gpu and recipe.fused_loss and can_fuse_loss(model)
     hardware.keep_freed_memory()
     hardware.use_all_cores()
-    if settings["gradient checkpointing"]:
+    if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    if settings["fused loss"]:
+    if fused:
         fuse_loss(model)
-    compiled = settings["compiled layers"] and compile_layers(model)
-    return {**settings, "compiled layers": compiled}
+    compiled = on_gpu and recipe.compile_layers and compile_layers(model)
+    settings = {"gradient checkpointing": recipe.gradient_checkpointing, "fused loss": fused}
+    return settings | {"compiled layers": compiled}
 
 
 def _run(trainer: MixtureTrainer, last: Path | None) -> None:
@@ -287,10 +249,9 @@ def save_adapted(
         base: the model that was adapted; the result is saved in its precision.
         control: the model that learned from English alone; it stays in the folder of the stage.
     """
-    models = {folder / PUBLISHED / "model": model, folder / "control": control}
-    for place, trained in models.items():
-        if trained is not None:
-            save_model(trained, change.tokenizer, place, base.folder)
+    save_model(model, change.tokenizer, folder / PUBLISHED / "model", base.folder)
+    if control is not None:
+        save_model(control, change.tokenizer, folder / "control", base.folder)
     (folder / "steps.json").write_text(json.dumps(steps), encoding="utf-8")
     for checkpoints in (CHECKPOINTS, CONTROL_CHECKPOINTS):
         shutil.rmtree(folder / checkpoints, ignore_errors=True)

@@ -16,13 +16,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_model, save_model
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from safetensors.torch import save_model
+from torch.utils.data import default_collate
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from .. import hardware
 from ..errors import ModelError
@@ -30,15 +30,13 @@ from ..files import free_bytes, write_atomically
 from ..recipe import FREE_OPTIONS, TrainingRecipe
 from .losses import language_losses, undo_speedups
 from .mixture import Mixture
-from .optimizer import embedding_matrices, optimizer_for, row_rates
+from .optimizer import RowAdamW, optimizer_for
 
 KEPT = 2  # checkpoints
 SEEN = 4_096  # of the numbers of a weight, which tell it from another one
 SMOOTHED = 20  # steps whose mean loss says where a run stands
 DIVERGED = 1.5  # times the lowest such mean: the run is lost; a step as high leaves no checkpoint
 ADVICE = "start another run with a lower training.learning_rate, or with training.precision=float32"
-WEIGHTS = "weights.safetensors"  # of the model, in a checkpoint
-AVERAGE = "average.safetensors"  # the moving average of the weights, in a checkpoint
 Record = dict[str, Any]
 Report = Callable[[Record], None]
 
@@ -94,9 +92,8 @@ def training_arguments(
     if arguments.n_gpu > 1:  # DataParallel would change the batch; `accelerate launch` does not
         arguments._n_gpu = 1
     sequences, accumulated, steps = divide_batch(mixture, recipe, arguments.world_size)
-    separate = mixture.separate_documents and sequences > 1
-    if separate and (flash := recipe.attention) == "flash_attention_2":
-        problem = f"{flash} keeps documents apart in micro-batches of one sequence alone"
+    if mixture.separate_documents and sequences > 1 and recipe.attention == "flash_attention_2":
+        problem = "flash_attention_2 keeps documents apart in micro-batches of one sequence alone"
         remedy = "set mixture.separate_documents=false, or training.attention=sdpa"
         raise ModelError(f"training.attention={problem}: {remedy}")
     arguments.per_device_train_batch_size = sequences
@@ -115,12 +112,11 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         recipe: rates of the embeddings, minutes between checkpoints.
         new_ids: ids of the new tokens.
         report: called with each record of the log.
-        first: fraction of the steps in which new embeddings alone learn.
         parts: arguments of `Trainer`: `model`, `args`, and a mixture as `train_dataset`.
     """
 
     def __init__(
-        self, recipe: TrainingRecipe, new_ids: list[int], report: Report, first: float, **parts: Any
+        self, recipe: TrainingRecipe, new_ids: list[int], report: Report, **parts: Any
     ) -> None:
         if "tensorboard" in recipe.report_to:  # beside the checkpoints, which are deleted
             folder = Path(parts["args"].output_dir).parent / "tensorboard"
@@ -133,39 +129,14 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.fsdp_version != 2:
             raise ModelError("FSDP 1 hides the rows of a matrix: start with --fsdp_version 2")
         self._new_ids, self._recipe = new_ids, recipe
-        self._first_steps = math.ceil(first * self.args.max_steps)
-        self._average: AveragedModel | None = None
-        self._beside: Path | None = None
-        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        tokens = self.train_dataset.length * batch * self.args.world_size
+        tokens = self.train_dataset.length * self.get_total_train_batch_size(self.args)
         self.steps = TrainingLog(report, tokens, recipe.checkpoint_minutes, self.accelerator)
         self.add_callback(self.steps)
 
-    def keep_average(self, kept: float) -> None:
-        """Keep an exponential moving average of the weights, which becomes the trained model.
-
-        It replaces replayed English to a degree: Elhady et al., arXiv 2506.00288.
-
-        Args:
-            kept: fraction of the average that a step keeps.
-
-        Raises:
-            ModelError: processes hold parts of the weights.
-        """
-        if self.is_fsdp_enabled:
-            raise ModelError("ema does not work with FSDP: set it to 0")
-        update = get_ema_multi_avg_fn(kept)  # type: ignore[no-untyped-call]
-        self._average = AveragedModel(self.model, multi_avg_fn=update)
-        self._average.update_parameters(self.model)  # the first update copies the weights
-        self.add_callback(_Averaging(self._average))
-
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Return AdamW with learning rates per embedding."""
-        matrix, recipe = embedding_matrices(self.model)[0], self._recipe
-        old, new = recipe.old_embeddings_lr_scale, recipe.new_embeddings_lr_scale
-        self._rates = [row_rates(matrix, self._new_ids, x, new) for x in (old, 0.0)]
-        self.optimizer = self._row_adamw = optimizer_for(self.model, self._rates[0], self.args)
-        return self._row_adamw
+        self.optimizer: RowAdamW = optimizer_for(self.model, self._new_ids, self._recipe, self.args)
+        return self.optimizer
 
     def compute_loss(self, model: Any, inputs: Any, **options: Any) -> torch.Tensor:
         """Return the cross-entropy of a micro-batch per token; the log gets it per language."""
@@ -178,17 +149,6 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         loss: torch.Tensor = (losses[0] + losses[1]) / ids_BT.numel()
         return loss
 
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
-        """Make a forward and backward pass; while new embeddings go first, nothing else learns."""
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        first = self.state.global_step < self._first_steps
-        self._row_adamw.row_rates_V1 = self._rates[first]
-        if first:
-            learning = set(map(id, embedding_matrices(self.model)))
-            for parameter in self.model.parameters():
-                parameter.grad = parameter.grad if id(parameter) in learning else None
-        return loss
-
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float:
         norm, step = float(super()._get_grad_norm(model, grad_norm)), self.state.global_step + 1
         if not math.isfinite(norm):
@@ -197,8 +157,6 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
 
     def trained_model(self, start: PreTrainedModel) -> PreTrainedModel:
         """Return the model on the CPU, without what makes training faster."""
-        if self._average:
-            self.model.load_state_dict(self._average.module.state_dict())
         if self.is_fsdp_enabled:  # each process holds a part
             model = copy.deepcopy(start)
             if weights := self.accelerator.get_state_dict(self.model_wrapped):  # the first process
@@ -214,68 +172,43 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         losses = {f"bits_per_byte_{name}": value for name, value in bits.items()}
         super().log(logs | losses, start_time)
 
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._beside or super()._get_output_dir(trial))
-
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint beside, then rename it; two are kept."""
         folder, saves = Path(self.args.output_dir), self.args.should_save
         beside = folder / ".writing"
-        copies = 4 if self._average else 3  # weights, two moments, the average
-        needed = copies * sum(p.numel() * p.element_size() for p in self.model.parameters())
+        # A weight has two moments.
+        needed = 3 * sum(p.numel() * p.element_size() for p in self.model.parameters())
         if saves:
             shutil.rmtree(beside, ignore_errors=True)  # left by a killed process
         free = free_bytes(folder)
         if not agreed(self.accelerator, free >= needed):
             sizes = f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB of disk are free"
             return self.steps.say(f"no checkpoint: {sizes}")
-        self._beside = beside
+        self.args.output_dir = str(beside)
         try:
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()  # each process writes a part
             if saves:
-                self._publish(beside / f"checkpoint-{self.state.global_step}")
+                name = f"checkpoint-{self.state.global_step}"
+                (beside / name).replace(folder / name)
+                for old in checkpoints_of(folder)[:-KEPT]:  # moved away whole, then deleted
+                    old.replace(beside / old.name)
         finally:
-            self._beside = None
+            self.args.output_dir = str(folder)
             if saves:
                 shutil.rmtree(beside, ignore_errors=True)
         self.accelerator.wait_for_everyone()
 
-    def _publish(self, written: Path) -> None:
-        """Complete a written checkpoint and rename it; move older ones away, whole, to delete."""
-        folder, beside = Path(self.args.output_dir), written.parent
-        if self._average:
-            save_model(self._average, str(written / AVERAGE))
-        written.replace(folder / written.name)
-        for old in checkpoints_of(folder)[:-KEPT]:
-            old.replace(beside / old.name)
-
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Write the weights as they are: `save_pretrained` may rename and split them."""
+        """Write the weights as they are, where the Trainer looks for them when it resumes.
+
+        `save_pretrained` may rename and split them.
+        """
         if self.is_fsdp_enabled:
             super()._save(output_dir, state_dict)
         else:
             (folder := Path(output_dir or self.args.output_dir)).mkdir(parents=True, exist_ok=True)
-            save_model(self.accelerator.unwrap_model(self.model), str(folder / WEIGHTS))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        folder = Path(resume_from_checkpoint)
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            load_model(self.accelerator.unwrap_model(self.model), folder / WEIGHTS)
-        if self._average:
-            load_model(self._average, folder / AVERAGE)
-
-
-class _Averaging(TrainerCallback):  # type: ignore[misc]
-    """Updates an average of the weights after each training step."""
-
-    def __init__(self, average: AveragedModel) -> None:
-        self._average = average
-
-    def on_step_end(self, *_: Any, model: Any, **kwargs: Any) -> None:
-        self._average.update_parameters(model)
+            save_model(self.accelerator.unwrap_model(self.model), str(folder / SAFE_WEIGHTS_NAME))
 
 
 class TrainingLog(TrainerCallback):  # type: ignore[misc]
@@ -367,27 +300,28 @@ def agreed(accelerator: Accelerator, due: bool) -> bool:
 
 def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
     """Stack sequences, those in the target language first."""
-    examples = sorted(examples, key=lambda example: example["is_english"])
-    columns = {name: np.asarray([example[name] for example in examples]) for name in examples[0]}
-    english = columns.pop("is_english")
-    tensors = {name: torch.as_tensor(column) for name, column in columns.items()}
-    return tensors | {"target_sequences": int((~english).sum())}
+    batch = default_collate(sorted(examples, key=lambda example: example["is_english"]))
+    english = batch.pop("is_english")
+    return {**batch, "target_sequences": int((~english).sum())}
 
 
-def run_digest(mixture: Mixture, recipe: TrainingRecipe, others: object) -> str:
+def run_digest(
+    model: PreTrainedModel, mixture: Mixture, recipe: TrainingRecipe, others: object
+) -> str:
     """Return a hash of what a run learns from, so that another does not resume its checkpoints.
 
     Args:
+        model: that the run starts from.
         mixture: the sequences.
         recipe: of the run.
         others: whatever else decides what comes out.
     """
-    parts = (recipe.model_dump_json(exclude=set(FREE_OPTIONS)), others, mixture.order)
-    text = repr((*parts, mixture.length, mixture.separate_documents))
+    parts = recipe.model_dump_json(exclude=set(FREE_OPTIONS)), _fingerprint(model), others
+    text = repr((*parts, mixture.order, mixture.length, mixture.separate_documents))
     return hashlib.sha256(mixture[0]["input_ids"].tobytes() + text.encode()).hexdigest()
 
 
-def fingerprint_of(model: PreTrainedModel) -> str:
+def _fingerprint(model: PreTrainedModel) -> str:
     """Return a hash of all weights, by their sums and by some of them, which is quick.
 
     The sums are of whole numbers, which no number of threads rounds in another way.

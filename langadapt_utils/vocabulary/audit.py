@@ -16,16 +16,16 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from ..models import load_tokenizer, save_tokenizer
 from ..sources import brief
-from ..tokens import spread, surface_bytes, token_ids
+from ..tokens import spread, token_ids
 from .change import Check, Effect, VocabularyChange
-from .patterns import INNER, RARE, find_cuts
+from .patterns import INNER, RARE, cuts_inside, find_cuts
 from .tokenizer_json import Spec, one_of
 
 RARELY = 20  # a token used less often than this in its training text will hardly be learned
 SHOWN = 5  # examples of a finding
 WITH_INNER = regex.compile(rf"[\p{{L}}\p{{M}}]+[{INNER}][\p{{L}}\p{{M}}]+")
-ENGLISH_GROWTH = 0.001  # tokens of other languages that `extend` may cost, as a fraction
-REPLACE_GROWTH = 0.003  # the same for `replace`, which takes tokens away
+# More tokens that other languages may take, as a fraction; `replace` takes tokens away.
+GROWTH = {"extend": 0.001, "replace": 0.003}
 
 
 def lint_tokenizer(
@@ -38,27 +38,23 @@ def lint_tokenizer(
         texts: text to compare encodings on; a built-in line of several scripts by default.
     """
     spec, sample = Spec.of(tokenizer), spread(texts) or ["Hello, árvíz 123\n\tสวัสดี 🙂"]
-    missing = [surface_bytes(t, byte_level=spec.byte_level) for t in spec.missing_bytes()]
-    names = f": {b''.join(missing).hex(' ').upper()}" if missing else ""
-    wrong = [
-        name
-        for name, index in _inserted(spec.data["post_processor"])
-        if tokenizer.convert_tokens_to_ids(name) != index
-    ]
+    missing = b"".join(map(spec.raw, spec.missing_bytes()))
+    names = f": {missing.hex(' ').upper()}" if missing else ""
+    inserted = _inserted(spec.data["post_processor"])
+    wrong = [name for name, index in inserted if tokenizer.convert_tokens_to_ids(name) != index]
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
-    named = set(regex.findall(r"<\|[^|<>\s]+\|>", template))
-    unknown = sorted(token for token in named if token not in spec.vocab)
+    unknown = sorted(set(regex.findall(r"<\|[^|<>\s]+\|>", template)) - spec.vocab.keys())
     checks = [
         Check("every byte has a token", not missing, f"{len(missing)} of 256 have none{names}"),
         _none("the post-processor inserts tokens of this vocabulary", wrong, "wrong"),
         _none("the chat template speaks of tokens that exist", unknown, "unknown"),
-        _none("no two tokens stand for the same text", twins(spec), "pairs"),
+        _none("no two tokens stand for the same text", spec.twins, "pairs"),
         *_about_text(tokenizer, spec, sample),
     ]
     with tempfile.TemporaryDirectory() as saved:
         checks.append(same_after_saving(tokenizer, Path(saved), sample))
     if (folder := Path(tokenizer.name_or_path)).joinpath("config.json").is_file():
-        checks += [every_token_has_a_row(tokenizer, folder)]
+        checks.append(every_token_has_a_row(tokenizer, folder))
         checks.append(read_by_stock(folder, sample, tokenizer))
     return tuple(checks)
 
@@ -67,7 +63,7 @@ def _about_text(
     tokenizer: PreTrainedTokenizerFast, spec: Spec, sample: Sequence[str]
 ) -> tuple[Check, ...]:
     """Return what a tokenizer does to some text that a reader would not expect."""
-    special = regex.compile(one_of(spec.special) if spec.special else r"(?!)")
+    special = regex.compile(one_of(spec.special))
     written = [found.group() for text in sample if (found := special.search(text))]
     ids = [index for part in token_ids(tokenizer, sample) for index in part]
     unknown = sum(index == spec.unknown_id for index in ids)
@@ -85,15 +81,10 @@ def _about_text(
 
 def apostrophes_kept(tokenizer: PreTrainedTokenizerFast, sample: Sequence[str]) -> Check:
     """Check that the word pattern does not cut at an apostrophe between letters, as in `to'siq`."""
-    cutter, cut, words = tokenizer.backend_tokenizer.pre_tokenizer, [], 0
-    for text in sample:
-        starts = {start for _, (start, _) in cutter.pre_tokenize_str(text)} if cutter else set()
-        for word in WITH_INNER.finditer(text):
-            words += 1
-            if starts.intersection(range(word.start() + 1, word.end())):
-                cut.append(word.group())
-    claim = "words with an apostrophe inside stay whole"
-    return Check(claim, not cut, _listed(cut, f"of {words:,} are cut"))
+    cutter = tokenizer.backend_tokenizer.pre_tokenizer
+    words = [word for text in sample for word in cuts_inside(cutter, text, WITH_INNER)]
+    cut = [word for word, places in words if places]
+    return _none("words with an apostrophe inside stay whole", cut, f"of {len(words):,} are cut")
 
 
 def every_token_has_a_row(tokenizer: PreTrainedTokenizerFast, folder: Path) -> Check:
@@ -166,9 +157,8 @@ def audit_vocabulary(
         texts: text of the target language.
         others: text of languages that must not suffer, by code.
     """
-    of_target = spread(texts)
     of_others = [text for lines in (others or {}).values() for text in spread(lines)]
-    audited = Audited(base, change, of_target, of_others)
+    audited = Audited(base, change, spread(texts), of_others)
     checks = [reachable(audited), spelled(audited), no_new_twins(audited), ids_kept(audited)]
     if change.mode == "replace":
         checks.append(same_size(audited))
@@ -195,40 +185,30 @@ def reachable(audited: Audited) -> Check:
 def spelled(audited: Audited) -> Check:
     """Check that base tokens spell every added token; what the base cannot spell is left out."""
     change, spec = audited.change, audited.old
-    byte_level, missing = spec.byte_level, set(spec.missing_bytes())
-    used = {index for ids in change.base_pieces.values() for index in ids}
-    surfaces = {
-        index: surface_bytes(token, byte_level=byte_level)
-        for token, index in spec.vocab.items()
-        if index in used
-    }
+    missing = set(spec.missing_bytes())
+    surfaces = {index: token for token, index in spec.vocab.items()}
     nothing = [new for new in change.added if not change.base_pieces.get(new)]
     wrong = [
         change.text(new)
         for new, ids in change.base_pieces.items()
         if spec.unknown_id not in ids
         and not missing & set(change.added[new])
-        and b"".join(surfaces[index] for index in ids)
-        != surface_bytes(change.added[new], byte_level=byte_level)
+        and b"".join(spec.raw(surfaces[old]) for old in ids) != spec.raw(change.added[new])
     ]
     claim = "every added token is spelled by base tokens"
-    return Check(claim, not nothing and not wrong, _listed(wrong, "misspelled"))
+    return _none(claim, wrong, "misspelled", also=not nothing)
 
 
 def no_new_twins(audited: Audited) -> Check:
     """Check that no added token stands for the text of another token."""
-    new = sorted(set(twins(audited.new)) - set(twins(audited.old)))
+    new = sorted(set(audited.new.twins) - set(audited.old.twins))
     return _none("no added token stands for the text of another", new, "do")
 
 
 def ids_kept(audited: Audited) -> Check:
     """Check that tokens of the base that stay have the ids they had."""
-    change, after = audited.change, audited.new.vocab
-    moved = [
-        token
-        for token, old in audited.old.vocab.items()
-        if old not in change.removed and after.get(token) != old
-    ]
+    change, before, after = audited.change, audited.old.vocab, audited.new.vocab
+    moved = [t for t, old in before.items() if old not in change.removed and after.get(t) != old]
     renumbered = any(new != old for new, old in change.new_to_old.items())
     detail = f"{len(change.new_to_old):,} kept, {len(moved)} lost, {len(change.removed):,} given up"
     return Check("all other tokens keep their ids", not moved and not renumbered, detail)
@@ -253,17 +233,15 @@ def special_tokens_kept(audited: Audited) -> Check:
 
 def no_false_specials(audited: Audited) -> Check:
     """Check that no added token reads like a special token."""
-    spec = audited.new
-    added = audited.change.added.values()
+    spec, added = audited.new, audited.change.added.values()
     clash = [token for token in added if spec.text(token).strip() in spec.special]
     return _none("no added token looks like a special token", clash, "do")
 
 
 def round_trips(audited: Audited) -> Check:
     """Check that text that comes back from its tokens before does so after."""
-    before, after = (
-        _round_trips(t, audited.sample) for t in (audited.base, audited.change.tokenizer)
-    )
+    tokenizers = audited.base, audited.change.tokenizer
+    before, after = (_round_trips(tokenizer, audited.sample) for tokenizer in tokenizers)
     lost = sum(old and not new for old, new in zip(before, after, strict=True))
     detail = f"{lost} of {len(audited.sample):,} texts do not"
     return Check("text comes back from its tokens as before", not lost, detail)
@@ -284,7 +262,7 @@ def fewer_tokens(audited: Audited) -> Check:
 
 def little_growth(change: VocabularyChange, language: str, effect: Effect) -> Check:
     """Check that text of another language takes hardly more tokens."""
-    allowed = REPLACE_GROWTH if change.mode == "replace" else ENGLISH_GROWTH
+    allowed = GROWTH[change.mode]
     growth = effect.tokens_after / max(1, effect.tokens_before) - 1
     claim = f"text in {language} takes at most {allowed:.1%} more tokens"
     detail = f"{effect.tokens_before:,} → {effect.tokens_after:,} ({growth:+.2%})"
@@ -367,22 +345,17 @@ def describe_added(change: VocabularyChange) -> dict[str, Any]:
     }
 
 
-def twins(spec: Spec) -> list[str]:
-    """Return texts that two tokens stand for; a byte of SentencePiece is no twin of a character."""
-    return [spec.text(tokens[0]) for tokens in spec.by_text.values() if len(tokens) > 1]
-
-
 def _inserted(post: Any) -> list[tuple[str, int]]:
     """Return the tokens that a post-processor inserts, with the ids it inserts for them."""
-    if isinstance(post, dict):
-        if set(post) == {"id", "ids", "tokens"}:
-            return list(zip(post["tokens"], post["ids"], strict=True))
-        return [pair for value in post.values() for pair in _inserted(value)]
-    if not isinstance(post, list):
-        return []
-    if len(post) == 2 and isinstance(post[0], str) and isinstance(post[1], int):
-        return [(post[0], post[1])]
-    return [pair for value in post for pair in _inserted(value)]
+    match post:
+        case {"id": _, "ids": ids, "tokens": tokens}:
+            return list(zip(tokens, ids, strict=True))
+        case [str(token), int(index)]:
+            return [(token, index)]
+        case dict() | list():
+            parts = post.values() if isinstance(post, dict) else post
+            return [pair for part in parts for pair in _inserted(part)]
+    return []
 
 
 def _round_trips(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[bool]:
@@ -391,11 +364,7 @@ def _round_trips(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> li
     return [text == again for text, again in zip(texts, decoded, strict=True)]
 
 
-def _none(claim: str, found: Sequence[str], what: str) -> Check:
-    """Return a check that holds where nothing was found."""
-    return Check(claim, not found, _listed(found, what))
-
-
-def _listed(found: Sequence[str], what: str) -> str:
+def _none(claim: str, found: Sequence[str], what: str, *, also: bool = True) -> Check:
+    """Return a check that holds where nothing was found and something else holds, too."""
     examples = f": {', '.join(map(repr, found[:SHOWN]))}" if found else ""
-    return f"{len(found)} {what}{examples}"
+    return Check(claim, not found and also, f"{len(found)} {what}{examples}")

@@ -5,7 +5,6 @@ round.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from ..files import read_json
 from ..models import load_tokenizer, save_tokenizer
 from ..tokens import encode_texts, readable
+from .merges import batches
 
 Mode = Literal["extend", "replace"]
 BATCH = 1_000  # sentences that are encoded at once
@@ -158,10 +158,8 @@ class VocabularyChange:
     def save(self, folder: Path) -> None:
         """Write the tokenizer in Hugging Face layout and the change as `change.json`."""
         save_tokenizer(self.tokenizer, Path(folder))
-        names = [field.name for field in dataclasses.fields(self) if field.name != "tokenizer"]
-        plain = {name: getattr(self, name) for name in names}
-        text = json.dumps(plain, ensure_ascii=False, default=dataclasses.asdict)
-        Path(folder, "change.json").write_text(text, encoding="utf-8")
+        plain = TypeAdapter(VocabularyChange).dump_json(self, exclude={"tokenizer"})
+        Path(folder, "change.json").write_bytes(plain)
 
     @classmethod
     def load(cls, folder: Path) -> VocabularyChange:
@@ -184,28 +182,13 @@ def split_sentences(texts: Iterable[str], most: int) -> list[str]:
 
 
 def changed_sentences(
-    before: Tokenizer, after: Tokenizer, sentences: Sequence[str]
-) -> tuple[list[int], int, int]:
-    """Return which sentences have other ids after a change, and all tokens before and after."""
-    changed, total_before, total_after = [], 0, 0
-    for start in range(0, len(sentences), BATCH):
-        batch = sentences[start : start + BATCH]
-        old, new = (encode_texts(tokenizer, batch) for tokenizer in (before, after))
-        for index, (old_encoding, new_encoding) in enumerate(zip(old, new, strict=True), start):
-            old_ids, new_ids = old_encoding.ids, new_encoding.ids
-            total_before, total_after = total_before + len(old_ids), total_after + len(new_ids)
-            if old_ids != new_ids:
-                changed.append(index)
-    return changed, total_before, total_after
-
-
-def effect_on(
-    before: PreTrainedTokenizerFast,
-    after: PreTrainedTokenizerFast,
-    sentences: Sequence[str],
-    protected: float | None,
-) -> Effect:
-    """Return what a change does to sentences of a language, of which a fraction was protected."""
-    backends = before.backend_tokenizer, after.backend_tokenizer
-    changed, tokens_before, tokens_after = changed_sentences(*backends, sentences)
-    return Effect(len(sentences), len(changed), tokens_before, tokens_after, protected)
+    before: Tokenizer, after: Tokenizer, sentences: Sequence[str], protected: float | None = None
+) -> tuple[list[str], Effect]:
+    """Return the sentences that have other ids after a change, and its effect on all of them."""
+    changed, tokens_before, tokens_after = [], 0, 0
+    for batch in batches(sentences, BATCH):
+        old, new = ([found.ids for found in encode_texts(t, batch)] for t in (before, after))
+        tokens_before += sum(map(len, old))
+        tokens_after += sum(map(len, new))
+        changed += [line for line, a, b in zip(batch, old, new, strict=True) if a != b]
+    return changed, Effect(len(sentences), len(changed), tokens_before, tokens_after, protected)

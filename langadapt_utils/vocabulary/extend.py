@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
+from typing import Any
 
 import regex
 from transformers import PreTrainedTokenizerFast
@@ -24,14 +26,14 @@ from transformers import PreTrainedTokenizerFast
 from ..errors import VocabularyError
 from ..files import Spooled
 from ..recipe import GiveUp
-from ..tokens import BYTE_TOKEN, spread, surface_bytes
+from ..tokens import spread
 from .audit import audit_vocabulary
-from .change import Mode, ProtectionCost, VocabularyChange, effect_on, split_sentences
-from .merges import token_counts
+from .change import Mode, ProtectionCost, VocabularyChange, changed_sentences, split_sentences
+from .merges import NewToken, token_counts
 from .patterns import propose_repair
 from .select import candidates_for, choose_leaves, learn_tokens, protected_candidates
 from .sizes import tokens_by_number
-from .tokenizer_json import NewToken, Spec, one_of
+from .tokenizer_json import Spec, one_of
 
 SENTENCES = 20_000  # of each other language, that show what a change does to it
 PROTECTED = 300_000  # sentences of a protected language that are looked at
@@ -95,21 +97,22 @@ def extend_vocabulary(
     repair = propose_repair(tokenizer, head, chain(*reference.values())) if repair_script else None
     spec = base.with_pre_tokenizer(repair.pre_tokenizer) if repair else base
     words = spec.count_words(_unicode(lines))
-    growth = _Growth(tokenizer, base, spec, words, reference, dict(protect or {}))
-    learn = partial(
-        learn_tokens,
-        spec,
-        words,
+    growth = _Growth(tokenizer, base, spec, words, reference, protect or {}, tokens)
+    candidates, allowed = growth.select(
         min_frequency=min_frequency,
         max_token_length=max_token_length,
         complete_bytes=complete_bytes,
-        counted=bool(protect),
     )
-    candidates, allowed = growth.select(tokens, learn)
     if len(allowed) < tokens:
-        raise _too_few(tokens, len(allowed), min_frequency, sum(words.values()))
-    change = growth.build(tokens, candidates, allowed, mode, give_up)
-    change = dataclasses.replace(change, pattern_repair=repair.kept if repair else "")
+        raise VocabularyError(
+            f"{tokens} new tokens were asked, but this text supports only {len(allowed)} (pairs "
+            f"seen at least {min_frequency} times in {sum(words.values()):,} words): ask for fewer "
+            "with vocabulary.tokens, give more text with corpus.target, or lower "
+            "vocabulary.protect_english"
+        )
+    change = growth.build(candidates, allowed, mode, give_up)
+    pattern = repair.joined + repair.inside if repair else ""
+    change = dataclasses.replace(change, pattern_repair=pattern)
     return dataclasses.replace(change, audit=audit_vocabulary(tokenizer, change, head, reference))
 
 
@@ -123,6 +126,7 @@ class _Growth:
     words: Mapping[str, int]  # of the target language
     reference: Mapping[str, Sequence[str]]  # texts of other languages
     protect: Mapping[str, float]
+    tokens: int  # that are asked for
 
     @cached_property
     def sentences(self) -> dict[str, list[str]]:
@@ -130,32 +134,32 @@ class _Growth:
         most = {code: PROTECTED if code in self.protect else SENTENCES for code in self.reference}
         return {code: split_sentences(self.reference[code], most[code]) for code in most}
 
-    def select(
-        self, tokens: int, learn: Callable[[int], list[NewToken]]
-    ) -> tuple[list[NewToken], list[NewToken]]:
-        """Learn candidates, more each time, until enough of them are allowed; return both."""
-        wanted = candidates_for(tokens)
-        candidates = learn(wanted)
-        allowed = self._allowed(candidates, tokens)
-        while len(allowed) < tokens and len(more := learn(wanted := 3 * wanted)) > len(candidates):
-            candidates, allowed = more, self._allowed(more, tokens)
+    def select(self, **limits: Any) -> tuple[list[NewToken], list[NewToken]]:
+        """Learn candidates, more each time, until enough of them are allowed; return both.
+
+        Args:
+            limits: of `learn_tokens`.
+        """
+        candidates = allowed = list[NewToken]()
+        wanted = candidates_for(self.tokens)
+        while len(allowed) < self.tokens:
+            more = learn_tokens(self.spec, self.words, wanted, counted=bool(self.protect), **limits)
+            if len(more) <= len(candidates):
+                break
+            candidates, allowed, wanted = more, self._allowed(more), 3 * wanted
         return candidates, allowed
 
     def build(
-        self,
-        tokens: int,
-        candidates: list[NewToken],
-        allowed: list[NewToken],
-        mode: Mode,
-        give_up: GiveUp,
+        self, candidates: list[NewToken], allowed: list[NewToken], mode: Mode, give_up: GiveUp
     ) -> VocabularyChange:
         """Return the change that adds the first allowed tokens, not audited yet."""
-        spec, chosen = self.spec, allowed[:tokens]
+        spec, chosen = self.spec, allowed[: self.tokens]
         removed, lost = self._given_up(chosen, give_up) if mode == "replace" else ({}, {})
         first = max(spec.vocab.values()) + 1
-        new_tokens = dict(zip(sorted(removed) or range(first, first + tokens), chosen, strict=True))
+        free = sorted(removed) or range(first, first + self.tokens)
+        new_tokens = dict(zip(free, chosen, strict=True))
         grown = spec.without(removed.values()).with_tokens(new_tokens)
-        adapted = grown.around(self.tokenizer)
+        backends = self.tokenizer.backend_tokenizer, grown.whole
         added = {new: token.surface for new, token in new_tokens.items()}
         pieces, counts = base_pieces(self.base, added), token_counts(grown.bare, self.words)
 
@@ -163,7 +167,7 @@ class _Growth:
             return counts if other is grown else token_counts(other.bare, self.words)
 
         return VocabularyChange(
-            tokenizer=adapted,
+            tokenizer=grown.around(self.tokenizer),
             mode=mode,
             new_to_old={old: old for old in sorted(spec.vocab.values()) if old not in removed},
             added=added,
@@ -174,19 +178,18 @@ class _Growth:
             unreachable=_unreachable(grown, added),
             curve=tokens_by_number(spec, grown, added, pieces, count),
             effects={
-                code: effect_on(self.tokenizer, adapted, lines, self.protect.get(code))
+                code: changed_sentences(*backends, lines, self.protect.get(code))[1]
                 for code, lines in self.sentences.items()
             },
-            protection_cost=self._cost(candidates[:tokens], allowed, counts.total()),
+            protection_cost=self._cost(candidates[: self.tokens], allowed, counts.total()),
         )
 
-    def _allowed(self, candidates: list[NewToken], tokens: int) -> list[NewToken]:
+    def _allowed(self, candidates: list[NewToken]) -> list[NewToken]:
         if not self.protect:
             return candidates
-        sentences = {language: self.sentences[language] for language in self.protect}
-        return protected_candidates(
-            self.base, self.spec, candidates, tokens, sentences, self.protect
-        )
+        sentences = {code: self.sentences[code] for code in self.protect}
+        specs = self.base, self.spec
+        return protected_candidates(*specs, candidates, self.tokens, sentences, self.protect)
 
     def _given_up(
         self, chosen: list[NewToken], give_up: GiveUp
@@ -236,14 +239,6 @@ def _check_request(
             )
 
 
-def _too_few(tokens: int, possible: int, min_frequency: int, words: int) -> VocabularyError:
-    return VocabularyError(
-        f"{tokens} new tokens were asked, but this text supports only {possible} (pairs seen at "
-        f"least {min_frequency} times in {words:,} words): ask for fewer with vocabulary.tokens, "
-        "give more text with corpus.target, or lower vocabulary.protect_english"
-    )
-
-
 def _unicode(texts: Iterable[str]) -> Iterator[str]:
     """Yield the texts, each checked before it is used."""
     for text in texts:
@@ -259,25 +254,19 @@ def _unicode(texts: Iterable[str]) -> Iterator[str]:
 
 def _unreachable(grown: Spec, added: Mapping[int, str]) -> tuple[int, ...]:
     """Return the added tokens that no text gives: what is merged holds no token found before."""
-    pieces, found = base_pieces(grown, added), grown.found_first
-    hidden = regex.compile(one_of(found)).search if found else lambda text: None
+    pieces, hidden = base_pieces(grown, added), regex.compile(one_of(grown.found_first)).search
     return tuple(n for n in added if pieces[n] != (n,) or hidden(grown.text(added[n])))
 
 
 def _kin(base: Spec, surface: str) -> tuple[int, ...]:
     """Return what stands for a token that the base cannot spell."""
-
-    def kind(byte: int) -> int:
-        return 0 if byte < 0x80 else 1 if byte < 0xC0 else 2
-
-    raw = surface_bytes(surface, byte_level=base.byte_level)
+    kind = partial(bisect_right, (0x80, 0xC0))  # ASCII, continuing, leading
     singles = {
-        surface_bytes(token, byte_level=base.byte_level)[0]: index
-        for token, index in base.vocab.items()
-        if token not in base.special
-        and (len(token) == 1 if base.byte_level else BYTE_TOKEN.fullmatch(token))
+        byte: base.vocab[name]
+        for name, byte in base.byte_names.items()
+        if name in base.vocab and name not in base.special
     }
-    kin = tuple(index for byte, index in sorted(singles.items()) if kind(byte) == kind(raw[0]))
-    if not kin and base.unknown_id is not None:
-        kin = (base.unknown_id,)
-    return kin or tuple(sorted(singles.values()))
+    first = kind(base.raw(surface)[0])
+    kin = tuple(index for byte, index in sorted(singles.items()) if kind(byte) == first)
+    unknown = () if base.unknown_id is None else (base.unknown_id,)
+    return kin or unknown or tuple(sorted(singles.values()))

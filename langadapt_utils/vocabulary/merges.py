@@ -12,8 +12,9 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from itertools import chain, islice, repeat
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,14 +35,18 @@ FIRST_SYMBOL = 0x21  # base tokens are renamed to single characters from here on
 SURROGATES = range(0xD800, 0xE000)  # which are no characters
 
 
-class Merge(NamedTuple):
-    """A learned merge: its two sides as they are spelled, and how often it was applied to the
-    text.
+@dataclass(frozen=True)
+class NewToken:
+    """A token to add: its surface, the two tokens whose merge makes it, and how often that happened
+    in a text.
+
+    A character or byte that the base has no token for has no parts. The count is 0 where nothing
+    depends on it.
     """
 
-    left: str
-    right: str
-    applied: int
+    surface: str
+    parts: tuple[str, str] | None
+    count: int
 
 
 def count_words(tokenizer: Tokenizer, texts: Iterable[str], *, most: int = MOST) -> dict[str, int]:
@@ -55,14 +60,11 @@ def count_words(tokenizer: Tokenizer, texts: Iterable[str], *, most: int = MOST)
         texts: any number of texts.
         most: characters of distinct words to keep in memory.
     """
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for chunk in chunks(texts, CHUNK):
-        more = _count_chunk(tokenizer, chunk)
-        for word, count in more.items() if counts else ():
-            counts[word] = counts.get(word, 0) + count
-        counts = counts or more
+        counts.update(_count_chunk(tokenizer, chunk))
         if sum(map(len, counts)) > most:
-            counts = thin(counts, most // 2)
+            counts = Counter(thin(counts, most // 2))
     return counts
 
 
@@ -101,7 +103,7 @@ def learn_merges(
     boundaries: Iterable[int] = (),
     rivals: Sequence[int] = (),
     counted: bool = True,
-) -> list[Merge | None]:
+) -> list[NewToken | None]:
     """Learn merges that continue those of a base vocabulary.
 
     Tokens that are made otherwise, such as characters, can be ranked among the merges: each is a
@@ -130,8 +132,8 @@ def learn_merges(
     model = _trained({**pieces, **pairs}, size, min_frequency, longest)
     learned = json.loads(model.to_str())["model"]["merges"][:wanted]
     applied = _applied(Tokenizer(model.model), pieces, learned) if counted else Counter()
-    first: list[Merge | None] = [None] * min(sure, merges)
-    return first + _in_base_tokens(learned, surfaces, set(base.get_vocab()), pairs, applied)
+    more = _in_base_tokens(learned, surfaces, set(base.get_vocab()), pairs, applied)
+    return [*repeat(None, min(sure, merges)), *more]
 
 
 def _invented_pairs(savings: Sequence[int], first: int) -> dict[str, int]:
@@ -147,18 +149,15 @@ def _invented_pairs(savings: Sequence[int], first: int) -> dict[str, int]:
     return {symbols[2 * i : 2 * i + 2]: saved + 1 for i, saved in enumerate(savings)}
 
 
-def _trained(
-    pieces: Mapping[str, int], vocab_size: int, min_frequency: int, longest: int
-) -> Tokenizer:
+def _trained(pieces: Mapping[str, int], size: int, min_frequency: int, longest: int) -> Tokenizer:
     """Train BPE on pieces that occur some number of times each."""
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(" ")
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
+        vocab_size=size,
         min_frequency=min_frequency,
         max_token_length=longest + 1,  # the trainer stays below it
         show_progress=False,
-        special_tokens=[],
     )
     learner.train_from_iterator(_repeated(pieces), trainer)
     return learner
@@ -170,26 +169,27 @@ def _in_base_tokens(
     taken: set[str],
     pairs: Container[str],
     applied: Mapping[str, int],
-) -> list[Merge | None]:
+) -> list[NewToken | None]:
     """Return merges of symbols as merges of base tokens, None for an invented pair.
 
     A surface that exists already is not learned again, nor is a token that would build on it.
 
     Example:
         >>> _in_base_tokens([("!", '"')], {"!": "th", '"': "e"}, {"th", "e"}, {}, {'!"': 9})
-        [Merge(left='th', right='e', applied=9)]
+        [NewToken(surface='the', parts=('th', 'e'), count=9)]
     """
     table, usable = str.maketrans(dict(surfaces)), set(surfaces)
-    kept: list[Merge | None] = []
+    kept: list[NewToken | None] = []
     for left, right in learned:
         if left + right in pairs:
             kept.append(None)
             continue
-        merge = Merge(left.translate(table), right.translate(table), applied[left + right])
-        if left in usable and right in usable and merge.left + merge.right not in taken:
-            taken.add(merge.left + merge.right)
+        parts = left.translate(table), right.translate(table)
+        surface = "".join(parts)
+        if left in usable and right in usable and surface not in taken:
+            taken.add(surface)
             usable.add(left + right)
-            kept.append(merge)
+            kept.append(NewToken(surface, parts, applied[left + right]))
     return kept
 
 
@@ -257,7 +257,12 @@ def _renamed(
     encoded = [(batch, ids.astype(np.uint32)) for batch, ids in _encoded(base, words)]
     tokens = {index: token for token, index in base.get_vocab().items()}
     separator = base.get_vocab()[SEPARATOR]
-    ranked = _by_use((ids for _, ids in encoded), max(tokens) + 1, {separator, *boundaries})
+    uses = np.zeros(max(tokens) + 1, dtype=np.int64)
+    for _, ids in encoded:
+        uses += np.bincount(ids, minlength=len(uses))
+    uses[[separator, *boundaries]] = 0
+    # The most frequent token gets the shortest symbol in UTF-8.
+    ranked = np.argsort(-uses, kind="stable")[: np.count_nonzero(uses)]
     alphabet = _symbols(np.arange(len(ranked)))
     symbols = np.zeros(max(tokens) + 1, dtype="<u4")
     symbols[list(boundaries)] = ord(BOUNDARY)
@@ -271,15 +276,6 @@ def _renamed(
             for piece in _learnable(text):
                 pieces[piece] = pieces.get(piece, 0) + words[word]
     return pieces, {symbol: tokens[i] for symbol, i in zip(alphabet, ranked.tolist(), strict=True)}
-
-
-def _by_use(ids: Iterable[Any], size: int, ignored: set[int]) -> Numbers:
-    """Return the ids that occur, the most frequent first: it gets the shortest symbol in UTF-8."""
-    uses = np.zeros(size, dtype=np.int64)
-    for batch in ids:
-        uses += np.bincount(batch, minlength=size)
-    uses[list(ignored)] = 0
-    return np.argsort(-uses, kind="stable")[: np.count_nonzero(uses)]
 
 
 def _learnable(text: str) -> list[str]:
@@ -308,23 +304,14 @@ def _symbols(ranks: Numbers) -> str:
 
 
 def _repeated(pieces: Mapping[str, int]) -> Iterator[str]:
-    """Yield every piece that holds a pair as often as it was counted, in long lines.
+    """Return every piece that holds a pair as often as it was counted, in long lines.
 
     Example:
         >>> list(_repeated({"ab": 2, "c": 5, "de": 1}))
         ['ab ab de']
     """
-    line: list[str] = []
-    held = 0
-    for piece, count in pieces.items():
-        while count and len(piece) > 1:
-            now = min(count, BATCH - held)
-            line.append(" ".join([piece] * now))
-            count, held = count - now, held + now
-            if held == BATCH:
-                yield " ".join(line)
-                line, held = [], 0
-    yield " ".join(line)
+    pairs = (repeat(piece, count) for piece, count in pieces.items() if len(piece) > 1)
+    return map(" ".join, batches(chain.from_iterable(pairs), BATCH))
 
 
 def _count_chunk(tokenizer: Tokenizer, texts: list[str]) -> dict[str, int]:
@@ -333,8 +320,7 @@ def _count_chunk(tokenizer: Tokenizer, texts: list[str]) -> dict[str, int]:
     counter.normalizer, counter.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
     trainer = trainers.WordLevelTrainer(show_progress=False)
     counter.train_from_iterator(texts, trainer)
-    counts: dict[str, int] = json.loads(trainer.__getstate__())["WordLevelTrainer"]["words"]
-    return counts
+    return dict(json.loads(trainer.__getstate__())["WordLevelTrainer"]["words"])
 
 
 def batches(items: Iterable[str], size: int) -> Iterator[list[str]]:

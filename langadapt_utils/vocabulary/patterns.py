@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,10 +18,10 @@ from typing import Any
 import regex
 from fontTools.unicodedata import script
 from tokenizers import Regex, Tokenizer
-from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Metaspace, Split
 from transformers import PreTrainedTokenizerFast
 
+from ..languages import WITH_DICTIONARY, WITHOUT_WORDS
 from ..tokens import spread
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -31,6 +31,7 @@ JOINERS = r"\p{Join_Control}"  # the invisible U+200C and U+200D of Persian and 
 # which English has there, and what is typed in their place.
 INNER = "'’‘＇`´·‧·՟״׳\""
 BETWEEN = regex.compile(rf"(?<=(\p{{L}})\p{{M}}*)[{INNER}](?=\p{{L}})")
+NO_SPACES = WITH_DICTIONARY | WITHOUT_WORDS
 ENGLISH = "don't, don’t"  # where its patterns are right to cut
 RARE = 0.001  # cut clusters, as a share of all letter clusters, that leave a pattern alone
 SAMPLED = 300  # characters of each excerpt that is looked at
@@ -55,19 +56,26 @@ class Repair:
         inside: what stays between two letters now: a pattern, empty if nothing does.
         cuts: how often the old pattern cut a grapheme cluster of the sample, by the characters at
             the cut.
-        clusters: letter clusters of the sample.
     """
 
     pre_tokenizer: dict[str, Any]
     joined: str
     inside: str
     cuts: Cuts
-    clusters: int
 
-    @property
-    def kept(self) -> str:
-        """All that stays with letters now."""
-        return self.joined + self.inside
+
+def cuts_inside(pre_tokenizer: Any, text: str, pattern: Any) -> Iterator[tuple[str, set[int]]]:
+    """Yield what a pattern finds in a text, and the places where a pre-tokenizer cuts inside it.
+
+    Args:
+        pre_tokenizer: of the `tokenizers` library; None cuts nothing.
+        text: any.
+        pattern: a regular expression.
+    """
+    pieces = pre_tokenizer.pre_tokenize_str(text) if pre_tokenizer else ()
+    starts = {start for _, (start, _) in pieces}
+    for match in regex.finditer(pattern, text):
+        yield match[0], starts.intersection(range(match.start() + 1, match.end()))
 
 
 def find_cuts(pre_tokenizer: Any, texts: Iterable[str]) -> tuple[Cuts, int]:
@@ -80,15 +88,11 @@ def find_cuts(pre_tokenizer: Any, texts: Iterable[str]) -> tuple[Cuts, int]:
     Returns:
         The cuts by the characters around them, and the number of letter clusters looked at.
     """
-    cuts: Cuts = Counter()
-    clusters = 0
+    cuts, clusters = Cuts(), 0
     for text in spread(texts, length=SAMPLED):
-        pieces = pre_tokenizer.pre_tokenize_str(text) if pre_tokenizer else ()
-        starts = {start for _, (start, _) in pieces}
-        for match in regex.finditer(r"(?=\p{L})\X", text):
+        for _, places in cuts_inside(pre_tokenizer, text, r"(?=\p{L})\X"):
             clusters += 1
-            inside = starts.intersection(range(match.start() + 1, match.end()))
-            cuts.update((text[at - 1], text[at]) for at in inside)
+            cuts.update((text[at - 1], text[at]) for at in places)
     return cuts, clusters
 
 
@@ -124,9 +128,9 @@ def propose_repair(
         join = partial(join_to_letters, joined=joined, cuts=list(cuts))
         repaired = repair_pre_tokenizer(spec, join)
         # Marks that ride with letters may be cut off the joiners after them, which was no cut.
-        left, _ = find_cuts(_from_data(repaired), texts)
+        left, _ = find_cuts(without_model({"pre_tokenizer": repaired}).pre_tokenizer, texts)
     repaired = repair_pre_tokenizer(repaired, partial(join_inside, inside=inside, letters=letters))
-    return None if repaired == spec else Repair(repaired, joined, inside, cuts, clusters)
+    return None if repaired == spec else Repair(repaired, joined, inside, cuts)
 
 
 def find_inside(
@@ -146,9 +150,10 @@ def find_inside(
         pieces = pre_tokenizer.pre_tokenize_str(text) if pre_tokenizer and found else ()
         starts = {start for _, (start, _) in pieces}
         for match in found:
-            if starts & {match.start(), match.end()}:
-                letter, mark = match[1], match[0]
-                code = script(letter)
+            letter, mark = match[1], match[0]
+            code = script(letter)
+            # Without spaces, a quotation mark between letters stands between words.
+            if code not in NO_SPACES and starts & {match.start(), match.end()}:
                 place = rf"(?<=[\p{{{code}}}\p{{M}}]){regex.escape(mark)}(?=\p{{{code}}})"
                 cut[place] += 1
                 letters[place] = letter
@@ -166,9 +171,10 @@ def _cut(part: str, cuts: Cuts) -> bool:
     return any(regex.fullmatch(part, after) for _, after in cuts)
 
 
-def _from_data(spec: dict[str, Any]) -> Any:
-    shell = json.loads(Tokenizer(BPE()).to_str())
-    return Tokenizer.from_str(json.dumps({**shell, "pre_tokenizer": spec})).pre_tokenizer
+def without_model(data: Mapping[str, Any]) -> Tokenizer:
+    """Return what a tokenizer.json says, but for its model and its added tokens."""
+    nothing = {"type": "BPE", "vocab": {}, "merges": []}
+    return Tokenizer.from_str(json.dumps({**data, "model": nothing, "added_tokens": []}))
 
 
 def repair_pre_tokenizer(spec: dict[str, Any], rewrite: Callable[[str], str]) -> dict[str, Any]:
@@ -223,19 +229,17 @@ def join_to_letters(pattern: str, joined: str = MARKS, cuts: Sequence[Pair] = ((
         >>> join_to_letters(r" ?\\p{L}+|[^\\s\\p{L}\\p{N}]+")
         ' ?\\\\p{L}[\\\\p{L}\\\\p{M}]*|[^\\\\s\\\\p{L}\\\\p{N}]+'
     """
-    rewritten = []
-    for part in PART.finditer(pattern):
+
+    def joining(part: Any) -> str:
         atom, quantifier = part["atom"], part["quantifier"] or ""
         if not any(_takes(atom, letter) and not _takes(atom, mark) for letter, mark in cuts):
-            rewritten.append(atom + quantifier)
-        elif quantifier.startswith("+"):
+            return str(part[0])
+        if quantifier.startswith("+"):
             inside = atom[1:-1] if atom.startswith("[") else atom
-            rewritten.append(f"{atom}[{inside}{joined}]*{quantifier[1:]}")
-        elif quantifier:
-            rewritten.append(f"(?:{atom}[{joined}]*){quantifier}")
-        else:
-            rewritten.append(f"{atom}[{joined}]*")
-    return "".join(rewritten)
+            return f"{atom}[{inside}{joined}]*{quantifier[1:]}"
+        return f"(?:{atom}[{joined}]*){quantifier}" if quantifier else f"{atom}[{joined}]*"
+
+    return str(PART.sub(joining, pattern))
 
 
 def join_inside(pattern: str, inside: str, letters: str) -> str:
@@ -246,12 +250,13 @@ def join_inside(pattern: str, inside: str, letters: str) -> str:
         " ?\\\\p{L}+(?:(?:(?<=[к])'(?=[к]))[\\\\p{L}\\\\p{M}]+)*|\\\\s"
     """
     more = rf"(?:(?:{inside})[\p{{L}}\p{{M}}]+)*" if inside else ""
-    rewritten = []
-    for part in PART.finditer(pattern):
+
+    def going_on(part: Any) -> str:
         run = part["quantifier"] and part["quantifier"][0] in "+*"
         takes = run and any(_takes(part["atom"], letter) for letter in letters)
-        rewritten.append(part[0] + (more if takes else ""))
-    return "".join(rewritten)
+        return str(part[0] + (more if takes else ""))
+
+    return str(PART.sub(going_on, pattern))
 
 
 def _takes(atom: str, character: str) -> bool:

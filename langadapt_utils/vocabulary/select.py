@@ -18,8 +18,8 @@ from ..errors import VocabularyError
 from ..recipe import GiveUp
 from ..tokens import as_words, bytes_surface, encode_texts
 from .change import changed_sentences
-from .merges import learn_merges
-from .tokenizer_json import NewToken, Spec
+from .merges import NewToken, learn_merges
+from .tokenizer_json import Spec
 
 
 def learn_tokens(
@@ -65,10 +65,7 @@ def learn_tokens(
         counted=counted or spec.family == "Unigram",
     )
     waiting = iter(characters)  # a None among the merges is the place of the next character
-    learned = [
-        NewToken(m.left + m.right, (m.left, m.right), m.applied) if m else next(waiting)
-        for m in merges
-    ]
+    learned = [merge or next(waiting) for merge in merges]
     long = {t.surface for t in learned if t.parts and len(spec.text(t.surface)) > max_token_length}
     return without([*first, *learned], long)
 
@@ -220,10 +217,7 @@ def protected_candidates(
 def _changed(
     before: Tokenizer, after: Tokenizer, sentences: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
-    return {
-        code: [lines[index] for index in changed_sentences(before, after, lines)[0]]
-        for code, lines in sentences.items()
-    }
+    return {code: changed_sentences(before, after, lines)[0] for code, lines in sentences.items()}
 
 
 def _fired(grown: Tokenizer, lines: Sequence[str], roots: Mapping[str, set[str]]) -> list[set[str]]:
@@ -348,9 +342,7 @@ def _dependencies(
     """Return the parts of each token that may go, and how often each token is needed as a part."""
     stay = {token for token, index in spec.vocab.items() if index in spec.boundaries}
     if spec.family == "Unigram":
-        return {
-            token: [] for token in spec.vocab if len(token) > 1 and token not in stay
-        }, Counter()
+        return {t: [] for t in spec.vocab if len(t) > 1 and t not in stay}, Counter()
     parts: dict[str, list[str]] = {}
     needed = Counter(part for token in chosen for part in token.parts or ())
     for left, right in spec.merges():

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -71,19 +70,16 @@ def measure_sizes(
         parallel: whether the texts are translations, line by line.
     """
     old, new = Spec.of(base.tokenizer), Spec.of(change.tokenizer)
-    counts = {}
-    for code, lines in texts.items():
-        count = partial(_token_counts, texts=list(lines))
-        counts[code] = tokens_by_number(old, new, change.added, change.base_pieces, count)
+    counts = {code: text_tokens(old, new, change, *lines) for code, lines in texts.items()}
     numbers = np.array(list(counts[language]))
     tokens = {code: np.array(list(by_number.values())) for code, by_number in counts.items()}
     target = tokens[language]
     config = AutoConfig.from_pretrained(str(base.folder)).get_text_config()
     matrices = 1 if config.tie_word_embeddings else 2
     body = parameter_count(base.folder) - matrices * config.vocab_size * config.hidden_size
-    rows = config.vocab_size + (numbers if change.mode == "extend" else 0)
+    added = numbers * (change.mode == "extend")
+    rows = config.vocab_size + added
     work = (body + rows * config.hidden_size) / (body + config.vocab_size * config.hidden_size)
-    added = np.maximum(rows - config.vocab_size, 0)
     table = pd.DataFrame(
         {
             "new_tokens": numbers,
@@ -139,11 +135,13 @@ def tokens_by_number(
     return {number: totals[number] for number in numbers}
 
 
-def sentence_tokens(
-    base: Spec, adapted: Spec, change: VocabularyChange, text: str
-) -> dict[int, int]:
-    """Return the tokens of a text by the number of new tokens."""
-    count = partial(_token_counts, texts=[text])
+def text_tokens(base: Spec, adapted: Spec, change: VocabularyChange, *texts: str) -> dict[int, int]:
+    """Return the tokens of some texts by the number of new tokens."""
+
+    def count(spec: Spec) -> Counter[str]:
+        encodings = encode_texts(spec.whole, texts, offsets=True)
+        return Counter(token for encoding in encodings for token in encoding.tokens)
+
     return tokens_by_number(base, adapted, change.added, change.base_pieces, count)
 
 
@@ -155,8 +153,3 @@ def _with_first(base: Spec, grown: Spec, added: Mapping[int, str], number: int) 
     for new in sorted(list(added)[:number]):
         pieces[new : new + 1] = [all_pieces[new]]
     return Spec({**grown.data, "model": {**grown.data["model"], "vocab": pieces}}, grown.family)
-
-
-def _token_counts(spec: Spec, texts: list[str]) -> Counter[str]:
-    encodings = encode_texts(spec.whole, texts, offsets=True)
-    return Counter(token for encoding in encodings for token in encoding.tokens)

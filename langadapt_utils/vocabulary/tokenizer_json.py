@@ -10,8 +10,8 @@ import copy
 import dataclasses
 import json
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import groupby
@@ -20,40 +20,18 @@ from typing import Any, Literal
 import regex
 from tokenizers import AddedToken, Regex, Tokenizer
 from tokenizers.models import BPE, Model, Unigram
-from tokenizers.pre_tokenizers import Sequence as PreTokenizers
 from tokenizers.pre_tokenizers import Split
 from transformers import PreTrainedTokenizerFast
 
 from ..errors import VocabularyError
-from ..tokens import (
-    BYTE_TOKEN,
-    SPACE,
-    as_surfaces,
-    byte_alphabet,
-    bytes_as_text,
-    surface_bytes,
-)
-from .merges import SEPARATOR, count_words
-from .patterns import as_data, spelled_out
+from ..tokens import SPACE, as_surfaces, byte_alphabet, bytes_as_text, surface_bytes
+from .merges import SEPARATOR, NewToken, count_words
+from .patterns import as_data, spelled_out, without_model
 
 Family = Literal["byte-level BPE", "SentencePiece BPE", "Unigram"]
 REST = rf"[^\p{{L}}\p{{M}}\p{{N}}{SPACE}\r\n\0]"  # neither letter, digit, space nor line end
 UNUSED_SCORE = -1e6  # of a Unigram piece that text must not use
 MARGIN = 1e-3  # by how much, in natural logarithms, a new Unigram piece beats its best segmentation
-
-
-@dataclass(frozen=True)
-class NewToken:
-    """A token to add: its surface, the two tokens whose merge makes it, and how often that happened
-    in a text.
-
-    A character or byte that the base has no token for has no parts. The count is 0 where nothing
-    depends on it.
-    """
-
-    surface: str
-    parts: tuple[str, str] | None
-    count: int
 
 
 @dataclass(frozen=True)
@@ -99,11 +77,11 @@ class Spec:
         """The model alone, which takes pre-tokens in its own alphabet, and `SEPARATOR` between
         them.
         """
-        free = max(self.vocab.values()) + 1  # in the model itself, as ids may have gaps
+        # The separator is in the model itself, as ids may have gaps.
         if self.family == "Unigram":
             vocab: Any = [*self.data["model"]["vocab"], [SEPARATOR, UNUSED_SCORE]]
         else:
-            vocab = {**self.data["model"]["vocab"], SEPARATOR: free}
+            vocab = {**self.data["model"]["vocab"], SEPARATOR: max(self.vocab.values()) + 1}
         bare = Tokenizer(self._model(vocab))
         bare.add_special_tokens([AddedToken(SEPARATOR, normalized=False)])
         return bare
@@ -112,9 +90,7 @@ class Spec:
     def whole(self) -> Tokenizer:
         """The whole tokenizer, of the `tokenizers` library."""
         # With the model as an object: a large vocabulary as text takes twice the time.
-        nothing = {"type": "BPE", "vocab": {}, "merges": []}
-        shell = {**self.data, "model": nothing, "added_tokens": []}
-        whole = Tokenizer.from_str(json.dumps(shell))
+        whole = without_model(self.data)
         whole.model = self._model(self.data["model"]["vocab"])
         added = sorted(self.data["added_tokens"], key=lambda token: token["id"])
         for special, tokens in groupby(added, key=lambda token: token["special"]):
@@ -124,8 +100,7 @@ class Spec:
 
     def _model(self, vocab: Any) -> Model:
         """Return the model of this family with another vocabulary."""
-        given = self.data["model"].items()
-        options = {name: value for name, value in given if name != "type" and value is not None}
+        options = {n: v for n, v in self.data["model"].items() if n != "type" and v is not None}
         if self.family == "Unigram":
             return Unigram(**options | {"vocab": list(map(tuple, vocab))})
         return BPE(**options | {"vocab": vocab, "merges": list(map(tuple, options["merges"]))})
@@ -143,15 +118,11 @@ class Spec:
         parts = parts[:-1] if in_text else parts
         if self.found_first:
             parts = [as_data(Split(Regex(one_of(self.found_first)), "removed")), *parts]
-        sequence = {"type": "Sequence", "pretokenizers": parts}
-        model = {"type": "BPE", "vocab": {}, "merges": []}
-        spec = {**self.data, "model": model, "pre_tokenizer": sequence}
-        cutter = Tokenizer.from_str(json.dumps(spec))
         if not self.byte_level:
             merged = [token for token, index in self.vocab.items() if index not in self.boundaries]
-            pieces = Split(Regex(word_pattern(merged)), "isolated")
-            cutter.pre_tokenizer = PreTokenizers([cutter.pre_tokenizer, pieces])
-        counts = count_words(cutter, texts)
+            parts = [*parts, as_data(Split(Regex(word_pattern(merged)), "isolated"))]
+        sequence = {"type": "Sequence", "pretokenizers": parts}
+        counts = count_words(without_model({**self.data, "pre_tokenizer": sequence}), texts)
         surfaces = as_surfaces(counts) if in_text else counts
         return dict(zip(surfaces, counts.values(), strict=True))
 
@@ -160,7 +131,7 @@ class Spec:
         """Ids that are never part of a merge: special tokens, the unknown token, bytes of
         SentencePiece.
         """
-        pieces = () if self.byte_level else filter(BYTE_TOKEN.fullmatch, self.vocab)
+        pieces = () if self.byte_level else self.vocab.keys() & self.byte_names.keys()
         unknown = () if self.unknown_id is None else (self.unknown_id,)
         return {*self.special.values(), *(self.vocab[piece] for piece in pieces), *unknown}
 
@@ -172,26 +143,35 @@ class Spec:
             return None if model["unk_id"] is None else int(model["unk_id"])
         return self.vocab.get(model["unk_token"]) if model["unk_token"] else None
 
+    def raw(self, surface: str) -> bytes:
+        """The bytes that a surface stands for."""
+        return surface_bytes(surface, byte_level=self.byte_level)
+
     def text(self, surface: str) -> str:
         """A surface as readable text."""
-        return bytes_as_text(surface_bytes(surface, byte_level=self.byte_level))
+        return bytes_as_text(self.raw(surface))
 
     @cached_property
-    def by_text(self) -> dict[bytes, list[str]]:
-        """The tokens that stand for each text, without special ones and bytes of SentencePiece."""
-        texts: dict[bytes, list[str]] = defaultdict(list)
-        for token in self.vocab:
-            if token not in self.special and (self.byte_level or not token.startswith("<0x")):
-                texts[surface_bytes(token, byte_level=self.byte_level)].append(token)
-        return texts
+    def twins(self) -> list[str]:
+        """Texts that two tokens stand for; a byte of SentencePiece is no twin of a character."""
+        texts = Counter(
+            self.raw(token)
+            for token in self.vocab
+            if token not in self.special and (self.byte_level or not token.startswith("<0x"))
+        )
+        return [bytes_as_text(raw) for raw, count in texts.items() if count > 1]
+
+    @property
+    def byte_names(self) -> dict[str, int]:
+        """The surfaces by which this family spells single bytes, with these bytes."""
+        return byte_alphabet() if self.byte_level else {f"<0x{b:02X}>": b for b in range(256)}
 
     def missing_bytes(self) -> list[str]:
         """Surfaces of the bytes that this vocabulary cannot spell, though its family spells text by
         bytes.
         """
-        spelled = 256 if self.data["model"].get("byte_fallback") else 0
-        names = byte_alphabet() if self.byte_level else [f"<0x{b:02X}>" for b in range(spelled)]
-        return [name for name in names if name not in self.vocab]
+        by_bytes = self.byte_level or self.data["model"].get("byte_fallback")
+        return [name for name in self.byte_names if by_bytes and name not in self.vocab]
 
     def with_pre_tokenizer(self, pre_tokenizer: dict[str, Any]) -> Spec:
         """With another pre-tokenizer."""
@@ -208,10 +188,8 @@ class Spec:
                 # At the end of the list this appends.
                 vocab[index : index + 1] = [[token.surface, scores[token.surface]]]
         else:
-            for index, token in tokens.items():
-                model["vocab"][token.surface] = index
-                if token.parts:
-                    model["merges"].append(list(token.parts))
+            model["vocab"] |= {token.surface: index for index, token in tokens.items()}
+            model["merges"] += [list(token.parts) for token in tokens.values() if token.parts]
         return dataclasses.replace(self, data={**self.data, "model": model})
 
     def appended(self, tokens: Sequence[NewToken]) -> Spec:
@@ -224,13 +202,8 @@ class Spec:
         model = self._model_copy()
         if self.family == "Unigram":  # an id stays in place until a new piece takes it
             return self
-        for surface in gone:
-            del model["vocab"][surface]
-        model["merges"] = [
-            [left, right]
-            for left, right in model["merges"]
-            if not gone & {left, right, left + right}
-        ]
+        model["vocab"] = {token: i for token, i in model["vocab"].items() if token not in gone}
+        model["merges"] = [m for m in model["merges"] if gone.isdisjoint([*m, "".join(m)])]
         return dataclasses.replace(self, data={**self.data, "model": model})
 
     def around(self, tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
@@ -260,28 +233,27 @@ class Spec:
 def _read(text: str) -> Spec:
     """Return the spec of a tokenizer.json; of the last two, those made before."""
     data = json.loads(text)
-    family, model = _family(data), data["model"]
+    family, vocab = _family(data), data["model"]["vocab"]
     added = sorted(data["added_tokens"], key=lambda token: token["id"])
     if family != "Unigram":
         for token in added:
-            model["vocab"].setdefault(token["content"], token["id"])
+            vocab.setdefault(token["content"], token["id"])
         return Spec(data, family)
-    known = {piece for piece, _ in model["vocab"]}
-    lowest = min(score for _, score in model["vocab"])
+    scores = dict(vocab)
+    lowest = min(scores.values())
     for token in added:
-        if token["content"] not in known and token["id"] == len(model["vocab"]):
-            model["vocab"].append([token["content"], lowest])
+        if token["content"] not in scores and token["id"] == len(vocab):
+            vocab.append([token["content"], lowest])
     return Spec(data, family)
 
 
-def unigram_scores(spec: Spec, tokens: Iterable[NewToken]) -> dict[str, float]:
+def unigram_scores(spec: Spec, tokens: Collection[NewToken]) -> dict[str, float]:
     """Scores with which new Unigram pieces are chosen where they shorten.
 
     A piece gets the logarithm of its share of the text, as pieces of the base have, but at least a
     little more than the best segmentation of its surface, so that every piece can be reached.
     """
-    tokens = list(tokens)
-    scores = {piece: score for piece, score in spec.data["model"]["vocab"]}
+    scores: dict[str, float] = dict(spec.data["model"]["vocab"])
     unknown = min(scores.values()) - 10  # as the library scores a character that it does not know
     longest = max(map(len, scores))
     total = sum(token.count for token in tokens) or 1
@@ -292,9 +264,8 @@ def unigram_scores(spec: Spec, tokens: Iterable[NewToken]) -> dict[str, float]:
         for end in range(1, len(surface) + 1):
             best[end] = best[end - 1] + scores.get(surface[end - 1], unknown)
             for start in range(max(0, end - longest), end - 1):
-                score = scores.get(surface[start:end])
-                if score is not None:
-                    best[end] = max(best[end], best[start] + score)
+                score = scores.get(surface[start:end], -math.inf)
+                best[end] = max(best[end], best[start] + score)
         share = math.log(max(token.count, 1) / total)
         new[surface] = scores[surface] = max(share, best[-1] + MARGIN)
     return new
@@ -338,19 +309,18 @@ def one_of(texts: Iterable[str]) -> str:
     for text in sorted(texts, key=len, reverse=True):
         by_first.setdefault(text[0], []).append(regex.escape(text[1:]))
     parts = (regex.escape(first) + f"(?:{'|'.join(rest)})" for first, rest in by_first.items())
-    return "|".join(parts)
+    return "|".join(parts) or "(?!)"  # which matches nothing
 
 
 def _family(data: dict[str, Any]) -> Family:
-    model = data["model"]
-    kind = model["type"]
+    model, kind = data["model"], data["model"]["type"]
     if kind == "Unigram":
         return "Unigram"
-    if kind == "BPE":
-        if "ByteLevel" in json.dumps([data["pre_tokenizer"], data["decoder"]]):
-            return "byte-level BPE"
-        if not model.get("continuing_subword_prefix") and not model.get("end_of_word_suffix"):
-            return "SentencePiece BPE"
+    if kind == "BPE" and "ByteLevel" in json.dumps([data["pre_tokenizer"], data["decoder"]]):
+        return "byte-level BPE"
+    affixes = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")
+    if kind == "BPE" and not affixes:
+        return "SentencePiece BPE"
     found = kind if kind != "BPE" else "BPE with word affixes"
     raise VocabularyError(
         f"the tokenizer is {found}, which cannot be extended: give a model whose tokenizer is "

@@ -24,7 +24,7 @@ from ..display.widgets import Interactive, evenly_spread, listed, new_slider
 from ..languages import direction, language_name
 from ..tokens import Span, readable, token_spans
 from .change import VocabularyChange
-from .sizes import VocabularySizes, sentence_tokens
+from .sizes import VocabularySizes, text_tokens
 from .tokenizer_json import Spec
 
 LONGEST = 6_000  # characters that are shown
@@ -223,8 +223,7 @@ def plot_sizes(sizes: VocabularySizes, *, ax: Axes | None = None) -> Axes:
     ax.axvline(sizes.knee, color=GREY, linestyle=":")
     beside(ax, "knee", sizes.knee, values.max(), (4, -4), va="top", color=GREY)
     ax.set_xlabel("new tokens")
-    of_english, of_before = "tokens, as a multiple of English", "tokens, as a share of before"
-    ax.set_ylabel(of_english if parity else of_before)
+    ax.set_ylabel(f"tokens, as a {'multiple of English' if parity else 'share of before'}")
     ax.set_ylim(0, values.max() * 1.05)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     last, knee = table.iloc[-1], sizes.at(sizes.knee)
@@ -263,20 +262,14 @@ def token_explorer(
         code = chosen.value if samples.get(chosen.value) == typed.value else ""
         return page(typed.value, code, cost.value)
 
+    def choice_for(text: str) -> str:
+        return str(chosen.value) if text == samples.get(chosen.value) else YOURS
+
     # A picked text is typed into the box; a text that is typed is no sample any more.
-    chosen.observe(lambda pick: _set(typed, samples.get(pick["new"])), names="value")
-    typed.observe(
-        lambda text: _set(chosen, None if text["new"] == samples.get(chosen.value) else YOURS),
-        names="value",
-    )
+    widgets.dlink((chosen, "value"), (typed, "value"), lambda code: samples.get(code, typed.value))
+    widgets.dlink((typed, "value"), (chosen, "value"), choice_for)
     twin = "".join(page(text, code, price) for code, text in samples.items())
     return Interactive([chosen, typed, cost], answer, twin, observed=[typed, cost])
-
-
-def _set(control: Any, value: str | None) -> None:
-    """Give a control a value, unless there is none to give."""
-    if value is not None:
-        control.value = value
 
 
 def vocabulary_size_widget(
@@ -301,37 +294,14 @@ def vocabulary_size_widget(
     count = None
     if base is not None and adapted is not None and adapted.change is not None:
         specs = Spec.of(base.tokenizer), Spec.of(adapted.tokenizer)
-        count = lru_cache(maxsize=1)(partial(sentence_tokens, *specs, adapted.change))
+        count = lru_cache(maxsize=1)(partial(text_tokens, *specs, adapted.change))
 
     def say(number: int) -> str:
-        if not count or not typed.value.strip():
-            return vocabulary_size_sentence(sizes, number)
-        return vocabulary_size_sentence(sizes, number, typed.value, count(typed.value))
+        own = typed.value if count else ""
+        counts = count(own) if count and own.strip() else {0: 1}
+        shown = {"row": sizes.at(number), "language": language_name(sizes.language), "text": own}
+        now = counts[max(known for known in counts if known <= number)]
+        return str(render("vocabulary/size.html.j2", **shown, before=counts[0], now=now, page=PAGE))
 
     twin = listed([say(number) for number in evenly_spread(numbers)])
     return Interactive([typed, slider] if count else [slider], lambda: say(slider.value), twin)
-
-
-def vocabulary_size_sentence(
-    sizes: VocabularySizes, number: int, text: str = "", tokens: Mapping[int, int] | None = None
-) -> str:
-    """Return what the widget says of a number of new tokens, as HTML.
-
-    Args:
-        sizes: measured on held-out text.
-        number: of new tokens.
-        text: of the reader, if there is one.
-        tokens: of that text, by number of new tokens.
-    """
-    counts = tokens or {0: 1}
-    return str(
-        render(
-            "vocabulary/size.html.j2",
-            row=sizes.at(number),
-            language=language_name(sizes.language),
-            text=text,
-            before=counts[0],
-            now=counts[max(known for known in counts if known <= number)],
-            page=PAGE,
-        )
-    )

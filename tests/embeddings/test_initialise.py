@@ -23,7 +23,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from helpers.tiny import GROUPED, SMALL, gpt2, llama, needs_gensim
+from helpers.tiny import GROUPED, SMALL, gpt2, llama
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import METHODS, initialise_embeddings, new_embeddings
 from langadapt_utils.errors import ModelError
@@ -136,7 +136,6 @@ def test_old_rows_and_old_logits_do_not_change(
     change: VocabularyChange,
     corpora: dict[str, Corpus],
 ) -> None:
-    needs_gensim(method)
     model, texts = build(len(tokenizer)), corpora["hu"].train["hu"]["text"][:20]
     adapted = initialise_embeddings(model, change, method=method, texts=texts)
     old = torch.tensor(sorted(change.new_to_old))
@@ -180,7 +179,6 @@ def test_methods_for_two_matrices_say_what_they_do_on_one(
     change: VocabularyChange,
     corpora: dict[str, Corpus],
 ) -> None:
-    needs_gensim(method)
     texts = corpora["hu"].train["hu"]["text"][:20]
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

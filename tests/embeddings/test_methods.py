@@ -7,21 +7,18 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from helpers.tiny import llama, needs_gensim
+from helpers.tiny import llama
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import METHODS, initialise_embeddings, new_embeddings
-from langadapt_utils.embeddings.learned import sparsemax
 from langadapt_utils.embeddings.methods import characters
 from langadapt_utils.errors import ModelError
 from langadapt_utils.languages import scripts_of
 from langadapt_utils.tokens import surface_bytes
 from langadapt_utils.vocabulary.change import VocabularyChange
 
-CLOSED = [name for name in METHODS if name not in ("focus", "distilled")]
+CLOSED = [name for name in METHODS if name != "distilled"]
 
 
 def matrix(model: PreTrainedModel) -> torch.Tensor:
@@ -128,13 +125,10 @@ def test_multivariate_normal_rows_spread_as_those_of_transformers(
     assert mine.std(dim=0).mean().item() == pytest.approx(other.std(dim=0).mean().item(), rel=0.15)
 
 
-@pytest.mark.parametrize(
-    "method", ["subword_mean", "length_weighted", "calibrated", "first_piece", "focus"]
-)
+@pytest.mark.parametrize("method", ["subword_mean", "length_weighted", "calibrated", "first_piece"])
 def test_the_origin_of_a_row_rebuilds_it(
     method: str, model: PreTrainedModel, change: VocabularyChange, corpora: dict[str, Corpus]
 ) -> None:
-    needs_gensim(method)
     made = new_embeddings(model, change, method=method, texts=corpora["hu"].train["hu"]["text"])
     exact = 0
     for place, new in enumerate(change.added):
@@ -158,44 +152,6 @@ def test_origins_of_drawn_rows_are_told_in_words(
     assert len(origin) == 1 and origin.note[0].startswith("drawn") and origin.id[0] is None
     with pytest.raises(ModelError, match="0 is not the id of a new token"):
         new_embeddings(model, change).provenance(0)
-
-
-@given(
-    scores=st.lists(
-        st.lists(st.floats(-3, 3, width=32), min_size=4, max_size=4), min_size=1, max_size=5
-    )
-)
-def test_sparsemax_is_the_nearest_point_of_the_simplex(scores: list[list[float]]) -> None:
-    given_BO = torch.tensor(scores)
-    weights_BO = sparsemax(given_BO)
-    assert (weights_BO >= 0).all()
-    torch.testing.assert_close(weights_BO.sum(dim=1), torch.ones(len(scores)))
-    # No point of the simplex is nearer: the gradient of the distance does not fall towards
-    # any corner.
-    slope_BO = weights_BO - given_BO
-    lowest_B = slope_BO.min(dim=1).values
-    torch.testing.assert_close((slope_BO * weights_BO).sum(dim=1), lowest_B, atol=1e-4, rtol=1e-4)
-
-
-def test_focus_mixes_old_tokens_that_the_text_shows(
-    model: PreTrainedModel, change: VocabularyChange, corpora: dict[str, Corpus]
-) -> None:
-    needs_gensim("focus")
-    texts = corpora["hu"].train["hu"]["text"]
-    made, again = (new_embeddings(model, change, method="focus", texts=texts) for _ in range(2))
-    assert torch.equal(made.input.vectors_ND, again.input.vectors_ND)
-    weights = made.input.weights_NV.to_dense()  # type: ignore[union-attr]
-    torch.testing.assert_close(weights.sum(dim=1), torch.ones(len(weights)), atol=1e-4, rtol=0)
-    shown = {i for ids in change.tokenizer(list(texts))["input_ids"] for i in ids}
-    assert set(weights.sum(dim=0).nonzero().flatten().tolist()) <= shown & set(
-        change.new_to_old.values()
-    )
-    with pytest.raises(ModelError, match="'focus' learns from text"):
-        new_embeddings(model, change, method="focus")
-    with pytest.raises(
-        ModelError, match="no old token that occurs at least 10 times in its 1 texts"
-    ):
-        new_embeddings(model, change, method="focus", texts=["egy"])
 
 
 def hidden_error(
@@ -260,7 +216,6 @@ def test_no_two_rows_are_the_same(
     change: VocabularyChange,
     corpora: dict[str, Corpus],
 ) -> None:
-    needs_gensim(method)
     model = llama(len(tokenizer)).to(dtype)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "method '.*' makes other embeddings")

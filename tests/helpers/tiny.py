@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 import torch
 from tokenizers import (
     Regex,
@@ -154,9 +153,3 @@ def saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pa
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Base(folder, str(folder))
-
-
-def needs_gensim(method: str) -> None:
-    """Skip the rest of a test where the package that `focus` needs is missing."""
-    if method == "focus":
-        pytest.importorskip("gensim")

@@ -24,7 +24,6 @@ def test_a_weight_takes_16_bytes_and_is_shared_out() -> None:
     assert needs().weights_gb == pytest.approx(107.2)
     assert needs(gpus=8).weights_gb == pytest.approx(107.2)
     assert needs(gpus=8, sharded=True).weights_gb == pytest.approx(13.4)
-    assert needs(ema=True).weights_gb == pytest.approx(134.0)
 
 
 def test_checkpointing_trades_memory_for_time() -> None:

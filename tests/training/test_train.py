@@ -139,24 +139,6 @@ def test_too_little_memory_names_the_setting(
         train(start, change, mixture, RECIPE, tmp_path)
 
 
-def test_embeddings_go_first_and_nothing_else_moves_meanwhile(
-    start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
-) -> None:
-    recipe = RECIPE.model_copy(update={"interpolation": 1.0})
-    before = weights(start)
-    result = train(start, change, mixture, recipe, tmp_path / "all", embeddings_first=1.0)
-    after = weights(result.model)
-    rows = "model.embed_tokens.weight"
-    assert [name for name in before if not torch.equal(before[name], after[name])] == [rows]
-    old, new = sorted(change.new_to_old), list(change.added)
-    assert torch.equal(before[rows][old], after[rows][old]) and not torch.equal(
-        before[rows][new], after[rows][new]
-    )
-    result = train(start, change, mixture, recipe, tmp_path / "half", embeddings_first=0.5)
-    after = weights(result.model)
-    assert all(not torch.equal(before[name], after[name]) for name in before)
-
-
 def test_adapters_change_the_body_by_little_and_are_gone_afterwards(
     change: VocabularyChange, mixture: Mixture, tmp_path: Path
 ) -> None:

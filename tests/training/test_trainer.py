@@ -6,14 +6,14 @@ import pytest
 import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
-from helpers.training import RECIPE, stop_at, weights
+from helpers.training import RECIPE
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.errors import ModelError
 from langadapt_utils.recipe import MixtureRecipe
 from langadapt_utils.training import trainer
 from langadapt_utils.training.mixture import Mixture, mix
 from langadapt_utils.training.train import train
-from langadapt_utils.training.trainer import TrainingLog, divide_batch
+from langadapt_utils.training.trainer import divide_batch
 from langadapt_utils.vocabulary.change import VocabularyChange
 
 
@@ -82,42 +82,6 @@ def test_a_loss_that_diverges_stops_the_run_and_keeps_the_last_checkpoint(
         [record["bits_per_byte"]["target"] for record in state["log_history"]] for state in states
     ]
     assert bits and all(values[-1] < 1.6 * min(values) for values in bits)
-
-
-def test_the_average_of_the_weights_is_what_it_says_and_resumes(
-    start: PreTrainedModel,
-    change: VocabularyChange,
-    mixture: Mixture,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    kept = 0.9
-    recipe = RECIPE.model_copy(update={"interpolation": 1.0, "checkpoint_minutes": 1e-6})
-    every = {0: weights(start)}
-
-    class Snapshots(TrainingLog):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            super().on_step_end(args, state, control, **kwargs)
-            every[state.global_step] = weights(kwargs["model"])
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "TrainingLog", Snapshots)
-        whole = train(start, change, mixture, recipe, tmp_path / "whole", ema=kept)
-    assert sorted(every) == list(range(11))
-    expected = every[0]
-    for step in range(1, len(every)):
-        expected = {
-            name: kept * value + (1 - kept) * every[step][name] for name, value in expected.items()
-        }
-    for name, value in weights(whole.model).items():
-        torch.testing.assert_close(value, expected[name])
-    with pytest.raises(KeyboardInterrupt):
-        train(start, change, mixture, recipe, tmp_path / "stopped", ema=kept, report=stop_at(6))
-    resumed = train(start, change, mixture, recipe, tmp_path / "stopped", ema=kept)
-    assert all(
-        torch.equal(weights(resumed.model)[name], value)
-        for name, value in weights(whole.model).items()
-    )
 
 
 def test_arguments_of_the_trainer_replace_the_defaults(

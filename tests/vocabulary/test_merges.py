@@ -112,11 +112,11 @@ def test_merges_are_those_of_plain_continued_bpe() -> None:
         for word, parts in spelled.items():
             for pair in pairwise(parts):
                 pairs[pair] += words[word]
-        assert pairs[merge.left, merge.right] == max(pairs.values()) == merge.applied
+        assert pairs[merge.parts] == max(pairs.values()) == merge.count
         for word, parts in spelled.items():
             joined: list[str] = []
             for part in parts:
-                if joined and (joined[-1], part) == (merge.left, merge.right):
+                if joined and (joined[-1], part) == merge.parts:
                     joined[-1] += part
                 else:
                     joined.append(part)
@@ -132,8 +132,8 @@ def test_rare_pairs_and_boundaries_are_not_merged() -> None:
         learn_merges(spec.bare, words, 50),
         learn_merges(spec.bare, words, 50, boundaries=ids),
     )
-    assert any("z" in merge.left + merge.right for merge in free if merge)
-    assert bound and not any("z" in merge.left + merge.right for merge in bound if merge)
+    assert any("z" in merge.surface for merge in free if merge)
+    assert bound and not any("z" in merge.surface for merge in bound if merge)
 
 
 @pytest.mark.parametrize("limit", [0, 10_000])
@@ -149,8 +149,8 @@ def test_tokens_made_otherwise_stand_where_they_save_as_much_as_merges_do(
     places = [place for place, merge in enumerate(ranked) if merge is None]
     assert len(places) == len(rivals)
     for place, saved in zip(places, rivals, strict=True):
-        before = [merge.applied for merge in ranked[:place] if merge]
-        after = [merge.applied for merge in ranked[place:] if merge]
+        before = [merge.count for merge in ranked[:place] if merge]
+        after = [merge.count for merge in ranked[place:] if merge]
         if limit:
             assert all(applied <= saved for applied in after) and all(
                 applied > saved for applied in before
@@ -165,7 +165,7 @@ def test_no_token_is_made_of_more_base_tokens_than_allowed() -> None:
         learned = [
             merge for merge in learn_merges(spec.bare, {word: 9}, 50, longest=longest) if merge
         ]
-        sizes = [len(spec.bare.encode(merge.left + merge.right).ids) for merge in learned]
+        sizes = [len(spec.bare.encode(merge.surface).ids) for merge in learned]
         assert max(sizes) <= longest and len(sizes) > 1
 
 
