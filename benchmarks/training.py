@@ -105,7 +105,8 @@ def made_up_mixture(vocabulary: int, sequences: int, length: int, separate: bool
         begins = np.arange(0, len(tokens) + 1, 300)
         streams[language] = Stream(language, [tokens], begins, np.arange(200), length, 0, 200)
     order = [("en" if index % 4 == 3 else "hu") for index in range(sequences)]
-    return Mixture(streams, order, length, np.ones(vocabulary, dtype=np.int64), separate)
+    sizes = np.ones(vocabulary, dtype=np.int64)
+    return Mixture(streams, order, length, sizes, separate_documents=separate)
 
 
 def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from transformers import (
 )
 
 from helpers.tiny import GROUPED, SMALL, gpt2, llama
+from langadapt_utils.recipe import TrainingRecipe
+from langadapt_utils.training import train as train_module
 from langadapt_utils.training.losses import (
     can_fuse_loss,
     compile_layers,
@@ -175,3 +177,16 @@ def test_every_layer_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert layers_of(torch.nn.Linear(2, 2)) is None
     compile_layers(torch.nn.Linear(2, 2))
     assert len(compiled) == 2
+
+
+def test_the_fused_loss_and_compiled_layers_go_together(
+    liger: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: the trial of the compiler needs logits, which the fused loss does not make."""
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)
+    monkeypatch.setattr(train_module.hardware, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(train_module.hardware, "keep_freed_memory", lambda: False)
+    model = llama(40)
+    made = train_module._made_faster(model, TrainingRecipe())
+    assert made["fused loss"] is True and made["compiled layers"] is True
+    assert model.langadapt_fused
