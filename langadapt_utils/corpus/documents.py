@@ -197,14 +197,14 @@ def _stored(
     """Return rows from the cache, where they are written first if they are not there yet."""
     digest = hashlib.sha256("\0".join([*key, str(FORM)]).encode()).hexdigest()[:32]
     path = cache_folder() / "texts" / f"{digest}.arrow"
+    about = path.with_suffix(".json")  # which is written last
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
-            write_atomically(path.with_suffix(".partial"), lambda beside: _write(rows, beside))
-            about = json.dumps([reading.about() for reading in readings])
-            path.with_suffix(".json").write_text(about, encoding="utf-8")
-            path.with_suffix(".partial").replace(path)
-    return Dataset.from_file(str(path)), read_json(path.with_suffix(".json"))
+        if not about.exists():
+            write_atomically(path, lambda beside: _write(rows, beside))
+            content = json.dumps([reading.about() for reading in readings])
+            write_atomically(about, lambda beside: beside.write_text(content, encoding="utf-8"))
+    return Dataset.from_file(str(path)), read_json(about)
 
 
 def _write(rows: Iterable[Row], path: Path) -> None:

