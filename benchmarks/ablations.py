@@ -8,11 +8,14 @@ r"""What each part of the recipe is worth: variants that differ in one thing, se
     python benchmarks/ablations.py --language hu --profile cpu --tokens 1000 --budget 60000 \
         --seeds 0,1 --record cpu-shares \
         --variants "0% English,10% English,25% English,50% English,100% English"
+    python benchmarks/ablations.py --language th --profile cpu --tokens 1000 --budget 120000 \
+        --seeds 0 --interpolation 0.85 --documents 20 --kind options --record 120k \
+        --variants "as every language,400 tokens,old embeddings at 0.3,as Thai until now"
 
 Texts are JSON Lines with the field `text`, as `benchmarks/vocabulary.py` reads them, or the
 profile's own where none are named. All variants are measured alike: on aligned sentences, without
 those that occur in the training text, or on held-out documents where none are named. Results go to
-`data/reference/sweep-LANGUAGE-NAME.json`, and notebook 4 draws them.
+`data/reference/KIND-LANGUAGE-NAME.json`; notebook 4 draws those of the kind `sweep`.
 """
 
 from __future__ import annotations
@@ -64,6 +67,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
         **ONE_RATE,
     },
     NO_TOKENS: {},
+}
+# What Thai alone had until it was measured (CHANGELOG.md), in parts.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "as every language": {},
+    "400 tokens": {"vocabulary.tokens": 400},
+    "old embeddings at 0.3": {"training.old_embeddings_lr_scale": 0.3},
+    "as Thai until now": {
+        "vocabulary.tokens": 400,
+        "training.old_embeddings_lr_scale": 0.3,
+        "mixture.english_share": 0.15,
+    },
 }
 # What no recipe holds: keyword arguments of `extend_vocabulary`.
 VOCABULARY: dict[str, dict[str, Any]] = {PAPER: {"give_up": "frequency"}}
@@ -122,7 +136,6 @@ class Beginnings:
             self._base.model,
             change,
             method=recipe.embeddings.method,
-            texts=texts[recipe.language],
             untie=recipe.embeddings.untie,
         )
         return model, change
@@ -153,6 +166,7 @@ def main() -> None:
     parser.add_argument("--variants", default=",".join(VARIANTS))
     parser.add_argument("--documents", type=int, default=100)
     parser.add_argument("--record", default="")
+    parser.add_argument("--kind", default="sweep")
     chosen = parser.parse_args()
     began = time.monotonic()
     common: dict[str, Any] = {
@@ -168,7 +182,9 @@ def main() -> None:
                 common[f"corpus.{option}"] = [str(written)]
         variants = {
             name: Recipe.profile(
-                chosen.profile, language=chosen.language, overrides=common | VARIANTS[name]
+                chosen.profile,
+                language=chosen.language,
+                overrides=common | (VARIANTS | OPTIONS)[name],
             )
             for name in chosen.variants.split(",")
         }
@@ -201,7 +217,7 @@ def main() -> None:
             "seconds": round(time.monotonic() - began),
             "recipes": {name: _plain(recipe, named) for name, recipe in variants.items()},
         }
-        found.save(REFERENCE / f"sweep-{chosen.language}-{chosen.record}.json", about)
+        found.save(REFERENCE / f"{chosen.kind}-{chosen.language}-{chosen.record}.json", about)
 
 
 def _plain(recipe: Recipe, named: dict[str, Path | None]) -> dict[str, Any]:

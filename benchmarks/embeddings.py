@@ -56,9 +56,8 @@ On the cpu profile (hu, 20 documents), by length stands at +0.2 [+0.1, +0.3], ga
 whatever the text, and the mean is the default. An earlier run of one seed gave length-weighted
 means +1.2 % in Hungarian: at this rate and batch one seed says little. Right after initialisation,
 random embeddings stand 3.9 (hu) and 2.0 (th) bits per byte above the mean, and `gated` below it in
-Hungarian alone. `distilled` had its default budget; whether a longer one pays was not measured.
-`gated`, which taught new tokens when they are due, and `focus` were taken out because of these
-results.
+Hungarian alone. `gated`, which taught new tokens when they are due, `focus` and `distilled` (with
+the budget of its paper) were taken out because of these results.
 """
 
 from __future__ import annotations
@@ -94,7 +93,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LONGEST = 1_500  # characters of a document that `probe` trains or measures on
-LEARNED = ("distilled",)  # need text
 
 
 def by_tokenizer_adapter(base: Base, change: VocabularyChange) -> PreTrainedModel:
@@ -174,8 +172,6 @@ def speed(arguments: argparse.Namespace) -> None:
     print("| method | new tokens | seconds | peak memory over the model's, in new matrices |")
     print("|---|---|---|---|")
     for method in METHODS:
-        if method in LEARNED:
-            continue
         command = [sys.executable, __file__, "one", "--method", method]
         command += ["--tokens", str(arguments.tokens)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -211,9 +207,8 @@ def start(arguments: argparse.Namespace) -> None:
     ways: dict[str, Callable[[], PreTrainedModel]] = {}
     for method in arguments.methods.split(","):
         name, _, untied = method.partition("/")
-        given = {"texts": texts, "untie": bool(untied)}
-        ways[method] = lambda name=name, given=given: initialise_embeddings(
-            base.model, change, method=name, **given
+        ways[method] = lambda name=name, untied=untied: initialise_embeddings(
+            base.model, change, method=name, untie=bool(untied)
         )  # type: ignore[misc]
     for public in filter(None, arguments.public.split(",")):
         ways[public] = lambda public=public: PUBLIC[public](base, change)  # type: ignore[misc]

@@ -1,6 +1,6 @@
 """Record a finished run as a reference result: its numbers, its figure, the table in the README.
 
-    python benchmarks/record_reference.py runs/hu-cpu runs/th-cpu
+    python benchmarks/record_reference.py runs/hu-cpu runs/th-cpu runs/ko-flores
 
 Writes `data/reference/FOLDER.json` (recipe, hardware, commit, seconds, scores) and `FOLDER.svg` for
 each run, and the part of `README.md` between the marks `<!-- results -->`.
@@ -25,6 +25,9 @@ from langadapt_utils.workspace import STAGES, Workspace
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "data" / "reference"
 MARK = "<!-- results -->"
+SMALL_TEXTS = """\
+The same recipe on a text of a user: 797 sentences (FLORES-200 dev), 110 to 260 kB of a language,
+measured on the 200 that are left."""
 
 
 def commit() -> str:
@@ -54,19 +57,36 @@ def record(folder: Path, commit: str) -> None:
     }
     REFERENCE.mkdir(exist_ok=True)
     path = REFERENCE / f"{folder.name}.json"
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    for source in (*run.recipe.corpus.target, *run.recipe.corpus.english):
+        text = text.replace(f"{Path(source).parent}/", "") if Path(source).is_absolute() else text
+    path.write_text(text, encoding="utf-8")
     figure = la.plot_changes(scores).figure
     figure.savefig(
         path.with_suffix(".svg"), bbox_inches="tight", facecolor="white", metadata={"Date": None}
     )
 
 
+def _recorded(kind: str) -> list[dict[str, Any]]:
+    paths = sorted(REFERENCE.glob(f"*-{kind}.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def _small_texts() -> str:
+    """What the README says of runs on the text of FLORES, in Markdown."""
+    lines = ["| | tokens per word | bits per byte, the language | English Wikipedia |"]
+    lines.append("|---|---|---|---|")
+    for one in _recorded("flores"):
+        language = one["recipe"]["language"]
+        (source,) = {r["source"] for r in one["bits_per_byte"] if r["language"] == language}
+        cells = _words(one), _change(one, language, source), _change(one, "en", "wikipedia")
+        lines.append(f"| {language_name(language)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def readme_section() -> str:
     """What the README says of the recorded results, in Markdown."""
-    recorded = [
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(REFERENCE.glob("*-cpu.json"))
-    ]
+    recorded = _recorded("cpu")
     lines = [
         "| | " + " | ".join(language_name(one["recipe"]["language"]) for one in recorded) + " |"
     ]
@@ -83,6 +103,8 @@ def readme_section() -> str:
             *figures,
             "\n".join(lines),
             machine + "brackets hold 95 % intervals over held-out documents.",
+            SMALL_TEXTS,
+            _small_texts(),
         ]
     )
 

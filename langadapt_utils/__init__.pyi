@@ -32,6 +32,7 @@ from .fertility import plot_fertility as plot_fertility
 from .vocabulary.views import TokenFacts as TokenFacts
 from .vocabulary.views import token_explorer as token_explorer
 from .tokens import readable as readable
+from .tokens import token_ids as token_ids
 
 # Notebook 2: new tokens for the vocabulary
 from .errors import VocabularyError as VocabularyError
@@ -89,6 +90,7 @@ from .evaluation.views import plot_accuracy as plot_accuracy
 from .evaluation.views import plot_changes as plot_changes
 from .evaluation.views import plot_domains as plot_domains
 from .evaluation.views import plot_drift as plot_drift
+from .evaluation.views import samples_html as samples_html
 from .experiments.comparison import interpolation_sweep as interpolation_sweep
 from .intervals import plain as plain
 from .report.report import stage_tables as stage_tables

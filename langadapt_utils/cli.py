@@ -130,11 +130,11 @@ class _Display(Progress):
         elif name in STAGES:
             self.update(self._stages, advance=1)
             self.update(self._steps, visible=False)
-        self.console.print(line, highlight=False, soft_wrap=True)
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def progress(self, record: dict[str, Any]) -> None:
         note = progress_note(record)
         self.update(self._steps, total=record.get("steps"), completed=record.get("step"), note=note)
         if not self.console.is_terminal and time.monotonic() - self._printed > PLAIN_LINE_SECONDS:
             self._printed = time.monotonic()
-            self.console.print(f"  {note}", highlight=False, soft_wrap=True)
+            self.console.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)

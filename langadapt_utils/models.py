@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 OWN_ROPE = ("rope_theta", "partial_rotary_factor")  # options of their own before transformers 5
+LIMITS = ("max_position_embeddings", "max_target_positions", "max_seq_len")  # of the context
 SAME = 1e-3  # of the largest logit: by how much two ways to the same logits may differ
 CONVERSION_BYTES = 10**9  # the GGUF file and the float32 weights, with room to spare
 
@@ -234,9 +235,10 @@ def token_layers(model: PreTrainedModel) -> list[Any]:
     return [layer for layer in layers if layer is not None]
 
 
-def longest_context(model: PreTrainedModel) -> int:
-    """Return the tokens that a model can read at once; 1,024 if its configuration is silent."""
-    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1_024)
+def longest_context(model: PreTrainedModel, *, silent: int = 1_024) -> int:
+    """Return the tokens that a model can read at once, or `silent` where nothing limits them."""
+    config = model.config.get_text_config()
+    return next((int(limit) for name in LIMITS if (limit := getattr(config, name, None))), silent)
 
 
 def written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> torch.Tensor:

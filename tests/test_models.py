@@ -12,7 +12,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from helpers.architectures import tiny_model
-from helpers.tiny import saved
+from helpers.tiny import saved, unigram
 from langadapt_utils import models, sources
 from langadapt_utils.errors import ModelError, SourceError
 from langadapt_utils.models import (
@@ -21,6 +21,8 @@ from langadapt_utils.models import (
     load_base,
     load_tokenizer,
     parameter_count,
+    save_model,
+    save_tokenizer,
     weight_files,
 )
 from langadapt_utils.sources import Wheel
@@ -235,3 +237,24 @@ def test_a_model_that_reads_in_both_directions_is_refused(
     folder = saved(model, tokenizer, tmp_path).folder
     with pytest.raises(ModelError, match=r"\(xlm-roberta\) reads in both directions"):
         load_base(str(folder)).model  # noqa: B018
+
+
+def test_processor_files_go_with_a_model_of_the_same_type(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    (tiny_folder / "preprocessor_config.json").write_text('{"size": 224}')
+    base = Base(tiny_folder, "")
+    save_model(base.model, base.tokenizer, tmp_path / "same", tiny_folder)
+    assert (tmp_path / "same" / "preprocessor_config.json").read_text() == '{"size": 224}'
+    config = json.loads((tiny_folder / "config.json").read_text())
+    (tiny_folder / "config.json").write_text(json.dumps(config | {"model_type": "llava"}))
+    save_model(base.model, base.tokenizer, tmp_path / "text", tiny_folder)
+    assert not (tmp_path / "text" / "preprocessor_config.json").exists()
+
+
+def test_lists_of_special_tokens_have_the_name_that_older_readers_know(tmp_path: Path) -> None:
+    save_tokenizer(unigram(["a house and a river"] * 40), tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert config["additional_special_tokens"] == ["<extra_0>"]
+    assert "extra_special_tokens" not in config
+    assert config["tokenizer_class"] == "PreTrainedTokenizerFast"

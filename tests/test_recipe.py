@@ -67,6 +67,13 @@ def test_unknown_profile_or_language_is_refused(profile: str, language: str) -> 
         Recipe.profile(profile, language=language)
 
 
+@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("language", ["th", "ko", "fi"])
+def test_no_language_has_options_of_its_own(name: str, language: str) -> None:
+    recipe, other = Recipe.profile(name, language=language), Recipe.profile(name, language="hu")
+    assert list(recipe.differences(other)) == ["language"]
+
+
 @given(st.floats(allow_nan=True, allow_infinity=True))
 def test_an_english_share_is_between_0_and_1(share: float) -> None:
     if 0 <= share <= 1:

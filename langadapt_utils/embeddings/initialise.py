@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,6 @@ from ..errors import ModelError
 from ..models import token_layers
 from ..vocabulary.change import VocabularyChange
 from . import methods
-from .learned import distilled
 from .methods import Method, NewEmbeddings, Request, Rule
 
 METHODS: dict[str, Method] = {
@@ -35,7 +34,6 @@ METHODS: dict[str, Method] = {
     "last_piece": Method(methods.last_piece, methods.last_piece),
     "mean_in_first_out": Method(methods.subword_mean, methods.first_piece),
     "calibrated_in_weighted_out": Method(methods.calibrated, methods.length_weighted),
-    "distilled": Method(distilled, methods.subword_mean, tied=distilled),
 }
 NOISE = 1e-2  # added to an embedding that equals another one, as a fraction of its length
 BLOCK = 1_024  # embeddings that are looked at together
@@ -65,7 +63,7 @@ class InitialEmbeddings:
 
         Returns:
             One row per part: `side` (input or output), `id` and `token` of the base, `weight`, and
-            a `note` in words. Embeddings that were drawn or learned have a note alone.
+            a `note` in words. Embeddings that were drawn have a note alone.
 
         Raises:
             ModelError: the token is not a new one.
@@ -94,7 +92,6 @@ def new_embeddings(
     *,
     method: str = "subword_mean",
     seed: int = 0,
-    texts: Sequence[str] | None = None,
     untie: bool = False,
 ) -> InitialEmbeddings:
     """Make the embeddings of new tokens without touching the model.
@@ -104,7 +101,6 @@ def new_embeddings(
         change: the change of the vocabulary.
         method: a name in `METHODS`.
         seed: for methods that draw random numbers.
-        texts: text of the target language, for `distilled`.
         untie: make embeddings for the LM head, too, where weights are tied.
 
     Raises:
@@ -123,20 +119,20 @@ def new_embeddings(
             "the model and the tokenizer of one folder"
         )
     two = head is not None and (untie or not _tied(model))
-    if rule.halved and not two:
+    if rule.input is not rule.output and not two:
         warnings.warn(
             f"method '{method}' makes other embeddings for the input than for the LM head, but the "
             "weights of this model are tied: it gets those for the input; untie it to have both",
             stacklevel=2,
         )
-    request = Request(model, change, seed, texts)
+    request = Request(change, seed)
 
     def made(make: Rule, weight: torch.Tensor) -> NewEmbeddings:
         # What lies beyond the tokenizer only pads the matrix: it was never trained.
         known_VD = weight.detach()[: highest + 1].float().cpu()
         return _told_apart(make(known_VD, request), weight.detach(), request)
 
-    read = made(rule.input if two else rule.tied or rule.input, matrix)
+    read = made(rule.input, matrix)
     return InitialEmbeddings(method, change, read, made(rule.output, head.weight) if two else None)
 
 
@@ -146,7 +142,6 @@ def initialise_embeddings(
     *,
     method: str = "subword_mean",
     seed: int = 0,
-    texts: Sequence[str] | None = None,
     embeddings: InitialEmbeddings | None = None,
     untie: bool = False,
     multiple_of: int = 1,
@@ -163,7 +158,6 @@ def initialise_embeddings(
         change: the change of the vocabulary.
         method: a name in `METHODS`.
         seed: for methods that draw random numbers.
-        texts: text of the target language, for `distilled`.
         embeddings: what `new_embeddings` made, in place of `method`; the LM head is untied if they
             were made for that.
         untie: give the LM head a matrix of its own.
@@ -173,9 +167,7 @@ def initialise_embeddings(
     Raises:
         ModelError: what `new_embeddings` refuses.
     """
-    embeddings = embeddings or new_embeddings(
-        model, change, method=method, seed=seed, texts=texts, untie=untie
-    )
+    embeddings = embeddings or new_embeddings(model, change, method=method, seed=seed, untie=untie)
     before, tables = _matrices(model), _other_tables(model)
     rows = len(before[0])
     size = -(-max(change.size, rows) // multiple_of) * multiple_of
@@ -220,7 +212,7 @@ def _fill_other_tables(
     """Write tables into a resized model, with rows for new tokens: the mean of their pieces' rows;
     where rows are indices, that of the first piece.
     """
-    request, size = Request(model, change), len(model.get_input_embeddings().weight)
+    request, size = Request(change), len(model.get_input_embeddings().weight)
     for path, old in tables.items():
         place, _, name = path.rpartition(".")
         module, new = model.get_submodule(place), old.new_zeros(size, *old.shape[1:])
@@ -250,7 +242,7 @@ def _fill_matrices(
 ) -> None:
     """Write old and new values into a model that has room for them."""
     change = embeddings.change
-    request = Request(model, change)
+    request = Request(change)
     biases = [methods.subword_mean(bias_V1.float().cpu(), request) for bias_V1 in old[2:]]
     made = [embeddings.input, embeddings.output, *biases]
     for new, old_VD, filled in zip(_matrices(model), old, made, strict=False):

@@ -9,7 +9,7 @@ Axes: V tokens of the old vocabulary, N new tokens, D dimensions of an embedding
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -18,7 +18,6 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import PreTrainedModel
 
 from ..languages import scripts_of
 from ..tokens import is_byte_level, surface_bytes, vocabulary_bytes
@@ -38,16 +37,12 @@ class Request:
     """What a method is given.
 
     Attributes:
-        model: the base model, which stays as it is.
-        change: the change of its vocabulary.
+        change: the change of the vocabulary.
         seed: for methods that draw random numbers.
-        texts: text of the target language, for methods that look at it.
     """
 
-    model: PreTrainedModel
     change: VocabularyChange
     seed: int = 0
-    texts: Sequence[str] | None = None
     _made: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
@@ -80,7 +75,7 @@ class NewEmbeddings:
     Attributes:
         vectors_ND: in float32, in the order of `VocabularyChange.added`.
         weights_NV: sparse: how much of each old embedding is in each new one; None for those that
-            are drawn or learned.
+            are drawn.
         note: in words.
         twins: places of embeddings that equalled another one, and got a little noise.
     """
@@ -96,19 +91,10 @@ Rule = Callable[[torch.Tensor, Request], NewEmbeddings]
 
 @dataclass(frozen=True)
 class Method:
-    """A rule for input embeddings, one for the LM head, and one for a tied model.
-
-    Without the last, a tied model gets the input embeddings.
-    """
+    """A rule for input embeddings, and one for an LM head that has its own."""
 
     input: Rule
     output: Rule
-    tied: Rule | None = None
-
-    @property
-    def halved(self) -> bool:
-        """Whether a tied model gets half of what the method is."""
-        return self.tied is None and self.input is not self.output
 
 
 def random_normal(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:

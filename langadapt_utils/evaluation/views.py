@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 
 from ..corpus.items import kind_name
 from ..display.figures import GREY, LEGEND, TARGET, colour_of, dots_with_intervals, finish, new_axes
+from ..display.html import Html, render
 from ..intervals import Interval, percent, sign
-from ..languages import language_name
+from ..languages import direction, language_name
 from ..sources import source_name
 from .scores import Scores
 
@@ -94,6 +95,15 @@ def plot_accuracy(scores: Scores, *, ax: Axes | None = None) -> Axes:
     moved = ", ".join(f"{language_name(row.language)} {kind_name(row.kind)}" for row in rows)
     title = f"Accuracy changed beyond doubt on: {moved}"
     return finish(ax, title if moved else "No change in accuracy is beyond doubt")
+
+
+def samples_html(scores: Scores) -> Html:
+    """Return what the models wrote after the first words of held-out documents."""
+    rows = [
+        row | {"name": language_name(row["language"]), "direction": direction(row["language"])}
+        for row in scores.samples
+    ]
+    return render("evaluation/samples.html.j2", samples=rows)
 
 
 def _draw(ax: Axes, names: list[str], rows: pd.DataFrame, target: str | None = None) -> None:

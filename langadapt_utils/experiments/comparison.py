@@ -238,8 +238,7 @@ def compare_methods(
     rows = []
     for seed, (name, options) in product(seeds, ways.items()):
         report(f"{name}, seed {seed}")
-        given = {"texts": corpus.train[corpus.language]["text"], "seed": seed}
-        start = initialise_embeddings(base.model, change, **given | dict(options))
+        start = initialise_embeddings(base.model, change, **{"seed": seed, **options})
         for number in steps:
             model, made = start, 0
             if number:

@@ -14,11 +14,11 @@ from ..corpus.items import kind_name
 from ..display.html import render, show, table_html
 from ..errors import WorkspaceError
 from ..evaluation.scores import Scores
-from ..evaluation.views import plot_accuracy, plot_changes, plot_domains
+from ..evaluation.views import plot_accuracy, plot_changes, plot_domains, samples_html
 from ..fertility import FertilityReport, plot_fertility
 from ..files import read_json, write_atomically
 from ..intervals import percent, plain, relative_change, restored, with_ends
-from ..languages import direction, language_name
+from ..languages import language_name
 from ..recipe import Recipe
 from ..sources import packaged_model, source_name
 from ..training.views import loss_ends, plot_training
@@ -119,10 +119,7 @@ def _content(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[s
         "accuracy": scores.accuracy(),
         "more": {name: restored(records) for name, records in scores.more.items()},
         "table": lambda data, caption="": table_html(_named(data), caption=caption),
-        "samples": [
-            row | {"name": language_name(row["language"]), "direction": direction(row["language"])}
-            for row in scores.samples
-        ],
+        "samples": samples_html(scores),
         "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
         "hardware": manifests["04_training"]["hardware"],
         "minutes": sum(manifest["seconds"] for manifest in manifests.values()) / 60,

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, set_seed
 from .. import hardware
 from ..corpus.corpus import check_contamination, load_corpus
 from ..errors import ModelError
-from ..models import Base, load_base, quiet_transformers, save_model
+from ..models import Base, load_base, longest_context, quiet_transformers, save_model
 from ..recipe import Recipe, TrainingRecipe
 from ..vocabulary.change import VocabularyChange
 from ..workspace import PUBLISHED
@@ -81,7 +81,7 @@ def train(
     arguments = training_arguments(mixture, recipe, folder, given)
     learner = copy.deepcopy(model)
     attention = _set_attention(learner, recipe.attention)
-    if mixture.separate_documents and not keeps_documents_apart(learner):
+    if across := mixture.separate_documents and not keeps_documents_apart(learner):
         mixture = replace(mixture, separate_documents=False)
     others = sorted(change.added.items()), sorted(given.items())
     last = claim(folder, run_digest(model, mixture, recipe, others), write=arguments.should_save)
@@ -94,6 +94,8 @@ def train(
     parts = {"model": learner, "args": arguments, "train_dataset": mixture}
     trainer = MixtureTrainer(recipe, list(change.added), report, **parts)
     trainer.steps.say("training: " + ", ".join(f"{name} {x}" for name, x in settings.items()))
+    if across:
+        trainer.steps.say("a token sees the documents before its own: this model knows no border")
     _run(trainer, last)
     trained = trainer.trained_model(model)
     if adapters:
@@ -117,8 +119,8 @@ def _set_attention(model: PreTrainedModel, asked: str) -> str:
 
 
 def _check_length(model: PreTrainedModel, mixture: Mixture) -> None:
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if longest and mixture.length > longest:
+    longest = longest_context(model, silent=mixture.length)
+    if mixture.length > longest:
         problem = f"sequences of {mixture.length} tokens are longer than the {longest} that this"
         raise ModelError(f"{problem} model can read: lower mixture.sequence_length")
 

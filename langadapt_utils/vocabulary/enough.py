@@ -11,6 +11,7 @@ from ..languages import language_name
 from ..recipe import Recipe
 from .audit import RARELY
 from .merges import token_counts
+from .patterns import propose_repair
 from .select import learn_tokens
 from .tokenizer_json import Spec
 
@@ -54,7 +55,7 @@ class Allowance:
 def text_allowance(tokenizer: PreTrainedTokenizerFast, corpus: Corpus, recipe: Recipe) -> Allowance:
     """Return what the training text of a run allows.
 
-    Tokens are learned as notebook 2 does, but without protecting English, and counted.
+    Tokens are learned as notebook 2 learns them, but without protecting English, and counted.
 
     Args:
         tokenizer: of the base.
@@ -63,6 +64,8 @@ def text_allowance(tokenizer: PreTrainedTokenizerFast, corpus: Corpus, recipe: R
     """
     texts, tokens = corpus.train[corpus.language]["text"], recipe.vocabulary.tokens
     spec = Spec.of(tokenizer)
+    if repair := propose_repair(tokenizer, texts, corpus.train["en"]["text"]):
+        spec = spec.with_pre_tokenizer(repair.pre_tokenizer)
     words = spec.count_words(texts)
     learned = learn_tokens(spec, words, tokens, min_frequency=2, max_token_length=16)[:tokens]
     counts = token_counts(spec.appended(learned).bare, words)

@@ -1,7 +1,7 @@
 """A tokenizer.json as plain data: its family, and the changes that a new vocabulary needs.
 
 Three families are known: byte-level BPE (GPT-2, SmolLM2, Llama 3, Qwen), BPE in the way of
-SentencePiece (Llama 2, Mistral, Gemma), and Unigram (T5, XLM-R).
+SentencePiece (Llama 2, Mistral, Gemma), and Unigram (XGLM).
 """
 
 from __future__ import annotations
@@ -325,5 +325,5 @@ def _family(data: dict[str, Any]) -> Family:
     raise VocabularyError(
         f"the tokenizer is {found}, which cannot be extended: give a model whose tokenizer is "
         "byte-level BPE (GPT-2, Llama 3, Qwen), SentencePiece BPE (Llama 2, Mistral, Gemma) or "
-        "Unigram (T5, XLM-R)"
+        "Unigram (XGLM)"
     )

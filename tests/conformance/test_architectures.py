@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
@@ -20,7 +21,7 @@ from langadapt_utils.errors import LangadaptError
 from langadapt_utils.evaluation.evaluate import generate, score_items
 from langadapt_utils.evaluation.forgetting import kl_divergence, measure_gains, weight_drift
 from langadapt_utils.evaluation.likelihood import bits_per_byte
-from langadapt_utils.models import Base, load_base
+from langadapt_utils.models import Base, load_base, save_model, weight_files
 from langadapt_utils.recipe import MixtureRecipe, TrainingRecipe
 from langadapt_utils.training.mixture import Mixture, mix
 from langadapt_utils.training.train import Training, save_adapted, train
@@ -208,7 +209,8 @@ def measured(
     read = AutoTokenizer.from_pretrained(place)(text, add_special_tokens=False)["input_ids"]
     assert read == change.tokenizer(text, add_special_tokens=False)["input_ids"]
     adapted = load_base(str(place))
-    assert adapted.model.dtype == torch.float32 and tied(adapted.model) == tied(base.model)
+    assert tied(adapted.model) == tied(base.model)
+    in_the_precision_of_the_base(base, model, change, folder)
     texts = corpus.heldout["hu"]["text"][:2]
     for each in (base, adapted):
         score = bits_per_byte(each.model, each.tokenizer, texts, window_bytes=128)
@@ -223,6 +225,27 @@ def measured(
     assert (far.bits >= -1e-6).all()
     gains = measure_gains({"base": base, "adapted": adapted}, texts, new_tokens=2)
     assert (gains.characters_per_second > 0).all()
+
+
+def in_the_precision_of_the_base(
+    base: Base, model: PreTrainedModel, change: VocabularyChange, folder: Path
+) -> None:
+    """Saved beside a base in bfloat16 the model is in bfloat16, and no weight is saved twice."""
+    half = folder / "half"
+    AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.bfloat16).save_pretrained(half)
+    save_model(model, change.tokenizer, folder / "saved", half)
+    sizes = []
+    for place in (half, folder / "saved"):
+        (file,) = weight_files(place)
+        with safe_open(file, framework="pt") as weights:
+            read = [weights.get_tensor(name) for name in weights.keys()]  # noqa: SIM118
+        floating = [weight for weight in read if weight.is_floating_point()]
+        sizes.append(sum(weight.nbytes for weight in floating))
+    assert {weight.dtype for weight in floating} == {torch.bfloat16}
+    grown = sum(p.nbytes for p in model.parameters()) / sum(
+        p.nbytes for p in base.model.parameters()
+    )
+    assert sizes[1] <= 1.01 * grown * sizes[0]
 
 
 def neighbour_changes(model: PreTrainedModel, attention: str) -> float:

@@ -222,9 +222,11 @@ def test_short_texts_that_others_quote_stop_nothing(write: Write) -> None:
         for n in range(20)
     ]
     path = write("own.txt", "\n\n".join(short + long).encode())
-    corpus = load_corpus(CorpusRecipe(target=[str(path)], english=[BUILT_IN]), "hu")
+    recipe = CorpusRecipe(target=[str(path)], english=[BUILT_IN], heldout_share=0.9)
+    corpus = load_corpus(recipe, "hu")
+    assert {*short} & {*corpus.heldout["hu"]["text"]}
     assert len(check_contamination(corpus))
-    drop = CorpusRecipe(target=[str(path)], english=[BUILT_IN], contamination="drop")
+    drop = recipe.model_copy(update={"contamination": "drop"})
     assert len(load_corpus(drop, "hu").heldout["hu"]) == len(corpus.heldout["hu"])
 
 

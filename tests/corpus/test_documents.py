@@ -225,6 +225,8 @@ def test_a_markdown_file_is_one_document(write: Write, tmp_path: Path) -> None:
 def test_names_patterns_and_hidden_files(write: Write, tmp_path: Path) -> None:
     for name in ("korpusz [2024]/hu.txt", "hu[1].txt", "hu1.txt", "hu2.txt"):
         write(name, name.encode())
+    write("more/hu3.jsonl.zst", zstandard.compress(b'{"text": "zst"}'))
+    write("more/hu4.txt.xz", lzma.compress(b"xz"))
     write(".ipynb_checkpoints/hu-checkpoint.txt", b"old")
     write("picture.png", b"PNG")
 
@@ -233,7 +235,8 @@ def test_names_patterns_and_hidden_files(write: Write, tmp_path: Path) -> None:
 
     assert texts("korpusz [2024]/hu.txt") == ["korpusz [2024]/hu.txt"]
     assert texts("hu[1].txt") == ["hu[1].txt"] and texts("hu?.txt") == ["hu1.txt", "hu2.txt"]
-    assert texts("*/hu.txt") == ["korpusz [2024]/hu.txt"] and len(texts("")) == 4
+    assert texts("*/hu.txt") == ["korpusz [2024]/hu.txt"] and len(texts("")) == 6
+    assert texts("more") == ["xz", "zst"]
     _, about = read_source(str(tmp_path), "hu", CorpusRecipe())
     assert [row["file"] for row in about if row["rule"] == "not read"] == [
         str(tmp_path / "picture.png")

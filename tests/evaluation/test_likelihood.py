@@ -48,9 +48,15 @@ def test_bits_do_not_depend_on_the_batch(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = [f"text number {i} " * (i % 5 + 1) for i in range(20)]
+    made: list[int] = []
+    hook = model.register_forward_hook(lambda *given: made.append(given[-1].logits.numel()))
     together = document_bits(model, tokenizer, texts)
-    monkeypatch.setattr(likelihood, "LOGITS", 1)
+    most, longest = max(made), max(made) // 20  # of some 20 sequences, padded to the longest
+    monkeypatch.setattr(likelihood, "LOGITS", budget := 3 * longest)
+    made.clear()
     assert document_bits(model, tokenizer, texts) == pytest.approx(together, rel=1e-4)
+    assert max(made) <= budget < most
+    hook.remove()
 
 
 @given(

@@ -66,6 +66,17 @@ def test_the_card_holds_what_was_measured(change: VocabularyChange, scores: Scor
     assert f"{len(change.added):,} tokens for Hungarian" in card
 
 
+def test_the_card_says_what_loads_a_tokenizer_that_stock_classes_read_otherwise(
+    change: VocabularyChange,
+) -> None:
+    told = {
+        stock: model_card(Recipe.profile("smoke"), change, stock=stock) for stock in (True, False)
+    }
+    assert "= PreTrainedTokenizerFast.from_pretrained" in told[False]
+    assert "`AutoTokenizer` would take the class of the base" in told[False]
+    assert "= AutoTokenizer.from_pretrained" in told[True]
+
+
 def test_one_document_has_no_interval(change: VocabularyChange, scores: Scores) -> None:
     alone = dataclasses.replace(
         scores, documents=scores.documents.groupby(["model", "language"]).head(1)

@@ -6,7 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from helpers.architectures import tiny_model
 from helpers.tiny import llama, saved
@@ -15,7 +20,7 @@ from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.errors import ModelError
 from langadapt_utils.evaluation.forgetting import weight_drift
-from langadapt_utils.models import _older_rope, load_base, parameter_count
+from langadapt_utils.models import _older_rope, load_base, longest_context, parameter_count
 from langadapt_utils.recipe import MixtureRecipe
 from langadapt_utils.tokens import document_end, document_start
 from langadapt_utils.training.losses import shifted_targets
@@ -78,22 +83,37 @@ def test_a_folder_does_not_go_on_from_another_start(
     recipe = RECIPE.model_copy(update={"checkpoint_minutes": 1e-9})
     with pytest.raises(KeyboardInterrupt):
         train(first, change, mixture, recipe, tmp_path, report=stop_at(4))
-    with pytest.raises(ModelError, match="holds checkpoints of a run with another"):
-        train(second, change, mixture, recipe, tmp_path)
+    fewer = replace(change, added=dict(list(change.added.items())[:-1]))
+    for start, changed in ((second, change), (first, fewer)):
+        with pytest.raises(ModelError, match="holds checkpoints of a run with another"):
+            train(start, changed, mixture, recipe, tmp_path)
     assert len(train(first, change, mixture, recipe, tmp_path).steps) == 10
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mpt", "whisper"])
 def test_a_sequence_longer_than_the_model_reads_is_one_sentence(
+    kind: str,
     tokenizer: PreTrainedTokenizerFast,
     change: VocabularyChange,
     corpora: dict[str, Corpus],
     tmp_path: Path,
 ) -> None:
-    start = initialise_embeddings(llama(len(tokenizer)), change)
-    recipe = MixtureRecipe(sequence_length=256)
-    mixture = mix(corpora["hu"], change.tokenizer, recipe, budget_tokens=RECIPE.budget_tokens)
-    with pytest.raises(ModelError, match="sequences of 256 tokens are longer than the 128"):
+    model = tiny_model(kind, len(tokenizer))
+    assert model is not None
+    longest = longest_context(model)
+    start = initialise_embeddings(model, change)
+    recipe = MixtureRecipe(sequence_length=2 * longest)
+    mixture = mix(corpora["hu"], change.tokenizer, recipe, budget_tokens=4 * longest)
+    told = f"sequences of {2 * longest} tokens are longer than the {longest}"
+    with pytest.raises(ModelError, match=told):
         train(start, change, mixture, RECIPE, tmp_path)
+
+
+def test_a_model_without_a_longest_context_reads_any_sequence(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    model = BloomForCausalLM(BloomConfig(len(tokenizer), hidden_size=16, n_layer=1, n_head=2))
+    assert longest_context(model, silent=10**6) == 10**6
 
 
 @pytest.mark.parametrize("kind", ["opt", "bloom", "mpt", "gpt_oss", "mamba"])
@@ -106,10 +126,13 @@ def test_the_log_tells_where_documents_are_not_kept_apart(
 ) -> None:
     model = tiny_model(kind, len(tokenizer))
     assert model is not None
-    start = initialise_embeddings(model, change)
-    result = train(start, change, mixture_for(corpora["hu"], change.tokenizer), RECIPE, tmp_path)
+    start, said = initialise_embeddings(model, change), list[str]()
+    mixture = mixture_for(corpora["hu"], change.tokenizer)
+    report = lambda record: said.append(str(record.get("doing")))  # noqa: E731
+    result = train(start, change, mixture, RECIPE, tmp_path, report=report)
     apart = result.settings["documents separate"]
     assert apart == keeps_apart(result.model, result.settings["attention"])
+    assert apart != any("a token sees the documents before its own" in line for line in said)
     assert len(result.steps) == 10
 
 

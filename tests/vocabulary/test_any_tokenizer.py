@@ -69,7 +69,9 @@ def test_what_autotokenizer_reads_otherwise_is_said(tmp_path: Path) -> None:
     assert passed(lint_tokenizer(load_tokenizer(tmp_path), TEXTS), claim)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "qwen2"}))
-    thai = extend_vocabulary(tokenizer, ["ที่นี่มีที่นั่ง"] * 50, tokens=14)
+    thai = extend_vocabulary(load_tokenizer(tmp_path), ["ที่นี่มีที่นั่ง"] * 50, tokens=14)
+    audited = {check.claim: check.detail for check in thai.audit}
+    assert "Qwen2" in audited[f"{claim}, or the model card says what does"]
     thai.save(tmp_path)
     found = lint_tokenizer(load_tokenizer(tmp_path), ["ที่นี่มีที่นั่ง"])
     assert not passed(found, claim) and "Qwen2" in {c.claim: c.detail for c in found}[claim]
