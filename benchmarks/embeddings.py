@@ -156,7 +156,7 @@ def measure_speed(method: str, tokens: int) -> dict[str, Any]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begin = time.perf_counter()
     warnings.simplefilter("ignore")
-    model = initialise_embeddings(base.model, change, method=method, in_place=True)
+    model = initialise_embeddings(base.model, change, method=method)
     seconds = time.perf_counter() - begin
     matrix = model.get_input_embeddings().weight
     added = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

@@ -17,13 +17,13 @@ from filelock import FileLock
 from huggingface_hub import parse_local_safetensors_file_metadata as header_of
 from tokenizers import Tokenizer, pre_tokenizers
 
-from . import sources
+from . import hardware, sources
 from .errors import ModelError, SourceError
 from .files import cache_folder, free_bytes, read_json, remove_stale
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 OWN_ROPE = ("rope_theta", "partial_rotary_factor")  # options of their own before transformers 5
 LIMITS = ("max_position_embeddings", "max_target_positions", "max_seq_len")  # of the context
@@ -44,9 +44,20 @@ class Base:
         return load_tokenizer(self.folder)
 
     @cached_property
+    def config(self) -> PreTrainedConfig:
+        """The configuration of the model, for which no weights are loaded."""
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(str(self.folder), trust_remote_code=False)
+
+    @cached_property
     def model(self) -> PreTrainedModel:
-        """The model in float32, ready for measuring."""
+        """The model in the precision it was saved in, ready for measuring."""
         return load_model(self.folder)
+
+    def release(self) -> None:
+        """Let go of the model; it is loaded again when it is next asked for."""
+        self.__dict__.pop("model", None)
 
 
 def load_base(source: str, *, accept_terms: str = "") -> Base:
@@ -188,7 +199,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    """Load the causal language model in a folder, in float32, in evaluation mode.
+    """Load the causal language model in a folder, in evaluation mode.
+
+    It keeps the precision of its file; where this machine does not compute in bfloat16, it is in
+    float32.
 
     Raises:
         ModelError: what `check_model` refuses, or the model sees what comes after a token.
@@ -197,7 +211,9 @@ def load_model(folder: Path) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     check_model(folder)
-    options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
+    own = hardware.native_precision() == "bfloat16"
+    dtype = getattr(torch, _dtype_of(folder)) if own else torch.float32
+    options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
     with quiet_transformers():
         try:
             model = AutoModelForCausalLM.from_pretrained(str(folder), **options).eval()
@@ -235,7 +251,7 @@ def token_layers(model: PreTrainedModel) -> list[Any]:
     return [layer for layer in layers if layer is not None]
 
 
-def longest_context(model: PreTrainedModel, *, silent: int = 1_024) -> int:
+def longest_context(model: PreTrainedModel | Base, *, silent: int = 1_024) -> int:
     """Return the tokens that a model can read at once, or `silent` where nothing limits them."""
     config = model.config.get_text_config()
     return next((int(limit) for name in LIMITS if (limit := getattr(config, name, None))), silent)
@@ -338,7 +354,7 @@ def save_model(
     """Write a stock Hugging Face folder, in the precision of the base, that older readers take too.
 
     Args:
-        model: in float32.
+        model: in any precision.
         tokenizer: of the model.
         folder: to write into.
         base: folder of the base model, whose processor files (of images, sound) are copied, unless

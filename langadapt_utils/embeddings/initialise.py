@@ -145,10 +145,10 @@ def initialise_embeddings(
     embeddings: InitialEmbeddings | None = None,
     untie: bool = False,
     multiple_of: int = 1,
-    in_place: bool = False,
 ) -> PreTrainedModel:
     """Give a copy of a model embeddings for a changed vocabulary; the given model stays as it is.
 
+    What is not an embedding lies in memory once, for both; `train` makes a copy of its own.
     Old embeddings are kept bit by bit; a padded matrix keeps its padding until new tokens need it.
     An added token of the base that has no embedding gets the mean of all. Biases of an LM head get
     the mean of the pieces' biases.
@@ -162,7 +162,6 @@ def initialise_embeddings(
             were made for that.
         untie: give the LM head a matrix of its own.
         multiple_of: round the size of the matrix up; padding is the mean of all embeddings.
-        in_place: change the given model itself, which spares a copy of its body.
 
     Raises:
         ModelError: what `new_embeddings` refuses.
@@ -172,7 +171,7 @@ def initialise_embeddings(
     rows = len(before[0])
     size = -(-max(change.size, rows) // multiple_of) * multiple_of
     grows = size != rows
-    result = model if in_place else _copy(model, share_matrices=grows)
+    result = _copy(model, share_matrices=grows)
     if embeddings.output is not None and _tied(model):
         _untie(result)
     if grows:
@@ -266,10 +265,19 @@ def _tied(model: PreTrainedModel) -> bool:
 
 
 def _copy(model: PreTrainedModel, *, share_matrices: bool) -> PreTrainedModel:
-    """Copy a model; matrices that will be replaced may share their memory with the original's."""
-    weights = [layer.weight for layer in token_layers(model)]
-    views = {id(w): torch.nn.Parameter(w.detach(), w.requires_grad) for w in weights}
-    return copy.deepcopy(model, dict(views) if share_matrices else None)
+    """Copy a model whose weights share their memory with the original's, as nothing writes to them.
+
+    Matrices with a row per token may do so where they will be replaced.
+    """
+    filled = set() if share_matrices else set(map(id, _token_parameters(model)))
+    weights = (weight for weight in model.parameters() if id(weight) not in filled)
+    return copy.deepcopy(
+        model, {id(w): torch.nn.Parameter(w.detach(), w.requires_grad) for w in weights}
+    )
+
+
+def _token_parameters(model: PreTrainedModel) -> list[torch.nn.Parameter]:
+    return [weight for layer in token_layers(model) for weight in layer.parameters()]
 
 
 def _untie(model: PreTrainedModel) -> None:

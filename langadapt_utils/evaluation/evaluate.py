@@ -88,10 +88,13 @@ def evaluate(
         read[code] = [row | {"text": row["text"][:BEGINNING]} for row in rows]
     asked = _items(list(corpus.heldout), recipe.items)
     texts = [row["text"] for rows in read.values() for row in rows]
-    pairs = ((base.model, base.tokenizer) for base in models.values())
+    pairs = ((base, base.tokenizer) for base in models.values())
     window = shared_window(pairs, texts, recipe.window_bytes)
     tables: list[Table] = [[], [], []]
     for name, base in models.items():
+        for other in models.values():  # one at a time
+            if other is not base:
+                other.release()
         only_english = name == CONTROL
         model = base.model.to(hardware.device())
         measure = _Measure(name, model, base.tokenizer, report)

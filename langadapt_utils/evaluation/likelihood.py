@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from .. import hardware
 from ..errors import CorpusError, ModelError
 from ..intervals import Interval, Numbers, ratio
-from ..models import longest_context
+from ..models import Base, longest_context
 from ..tokens import byte_lengths, document_start, encode_texts, is_byte_level, token_spans
 
 # Of one forward pass, unless one piece alone has more.
@@ -83,7 +83,9 @@ def document_bits(
 
 
 def shared_window(
-    models: Iterable[tuple[PreTrainedModel, Tokenizer]], texts: Sequence[str], window_bytes: int
+    models: Iterable[tuple[PreTrainedModel | Base, Tokenizer]],
+    texts: Sequence[str],
+    window_bytes: int,
 ) -> int:
     """Return the largest window, in bytes, that all models can read of some texts."""
     for model, tokenizer in models:

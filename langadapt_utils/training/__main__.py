@@ -13,7 +13,7 @@ from accelerate import PartialState
 
 from .. import hardware
 from ..errors import LangadaptError, RecipeError
-from ..models import load_base, load_model
+from ..models import load_base
 from ..recipe import Recipe
 from ..vocabulary.change import VocabularyChange
 from ..workspace import Workspace, progress_note
@@ -54,7 +54,7 @@ def _train_stage(folder: Path, state: PartialState) -> None:
         return
     recipe, report = run.recipe, _printer(run)
     change = VocabularyChange.load(run.stage("02_vocabulary"))
-    start = load_model(run.stage("03_embeddings") / "model")
+    start = run.stage("03_embeddings") / "model"
     with state.main_process_first():  # it fills the cache, the others read it
         mixture = mixture_of(recipe, change, report=lambda line: report({"doing": line}))
     with run.writing(STAGE) if first else nullcontext(run.partial(STAGE)) as stage:

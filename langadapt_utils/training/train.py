@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,14 @@ from transformers import PreTrainedModel, set_seed
 from .. import hardware
 from ..corpus.corpus import check_contamination, load_corpus
 from ..errors import ModelError
-from ..models import Base, load_base, longest_context, quiet_transformers, save_model
+from ..models import (
+    Base,
+    load_base,
+    load_model,
+    longest_context,
+    quiet_transformers,
+    save_model,
+)
 from ..recipe import Recipe, TrainingRecipe
 from ..vocabulary.change import VocabularyChange
 from ..workspace import PUBLISHED
@@ -48,7 +57,7 @@ class Training:
 
 
 def train(
-    model: PreTrainedModel,
+    start: PreTrainedModel | Path,
     change: VocabularyChange,
     mixture: Mixture,
     recipe: TrainingRecipe,
@@ -61,7 +70,8 @@ def train(
     """Train a copy of a model on a mixture.
 
     Args:
-        model: with embeddings for the new tokens; stays as it is.
+        start: the model with embeddings for the new tokens, which stays as it is; or the folder it
+            was saved in, so that it takes no memory while its copy learns.
         change: says which embeddings are new.
         mixture: the sequences, in the order of training.
         recipe: rates, schedule, batch, precision.
@@ -77,14 +87,18 @@ def train(
             not enough, or a package that the recipe needs is missing.
     """
     folder, given = Path(folder), {"seed": seed, **(trainer_arguments or {})}
-    _check_length(model, mixture)
+    learner = _loaded(start) if isinstance(start, Path) else copy.deepcopy(start)
+    _check_length(learner, mixture)
     arguments = training_arguments(mixture, recipe, folder, given)
-    learner = copy.deepcopy(model)
+    attention_of_start = learner.config._attn_implementation
+    others = sorted(change.added.items()), sorted(given.items())
+    digest = run_digest(learner, mixture, recipe, others)
+    if not (recipe.lora_rank and arguments.bf16):  # with adapters, the body can stay as it is
+        learner.float()
     attention = _set_attention(learner, recipe.attention)
     if across := mixture.separate_documents and not keeps_documents_apart(learner):
         mixture = replace(mixture, separate_documents=False)
-    others = sorted(change.added.items()), sorted(given.items())
-    last = claim(folder, run_digest(model, mixture, recipe, others), write=arguments.should_save)
+    last = claim(folder, digest, write=arguments.should_save)
     set_seed(seed)
     adapters = add_adapters(learner, recipe.lora_rank) if recipe.lora_rank else None
     precision = "bfloat16" if arguments.bf16 else "float32"
@@ -97,13 +111,22 @@ def train(
     if across:
         trainer.steps.say("a token sees the documents before its own: this model knows no border")
     _run(trainer, last)
-    trained = trainer.trained_model(model)
+    trained = trainer.trained_model(partial(_loaded, start))
+    records, seconds = trainer.steps.records, trainer.steps.seconds
+    trainer.accelerator.free_memory()  # of the optimiser, before the start is loaded again
+    del trainer
+    gc.collect()
     if adapters:
         adapters.merge_and_unload()
         trained.requires_grad_(True)
-    trained.set_attn_implementation(model.config._attn_implementation)
-    _blend(model, trained, recipe.interpolation)
-    return Training(trained.eval(), trainer.steps.records, trainer.steps.seconds, settings)
+    trained.set_attn_implementation(attention_of_start)
+    if recipe.interpolation < 1:
+        _blend(_loaded(start), trained, recipe.interpolation)
+    return Training(trained.eval(), records, seconds, settings)
+
+
+def _loaded(start: PreTrainedModel | Path) -> PreTrainedModel:
+    return load_model(start) if isinstance(start, Path) else start
 
 
 def _set_attention(model: PreTrainedModel, asked: str) -> str:
@@ -156,7 +179,7 @@ def _run(trainer: MixtureTrainer, last: Path | None) -> None:
 
 
 def train_control(
-    start: PreTrainedModel,
+    start: PreTrainedModel | Path,
     change: VocabularyChange,
     mixture: Mixture,
     recipe: Recipe,
@@ -172,7 +195,7 @@ def train_control(
     recipe wants no control, if there is less than a batch of English, or nothing but English.
 
     Args:
-        start: the model with embeddings for the new tokens; stays as it is.
+        start: the model with embeddings for the new tokens, or its folder, as for `train`.
         change: says which embeddings are new.
         mixture: that the adapted model learns from.
         recipe: of the run.

@@ -155,10 +155,12 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             raise ModelError(f"a gradient is not finite at step {step}: {ADVICE}")
         return norm
 
-    def trained_model(self, start: PreTrainedModel) -> PreTrainedModel:
-        """Return the model on the CPU, without what makes training faster."""
+    def trained_model(self, start: Callable[[], PreTrainedModel]) -> PreTrainedModel:
+        """Return the model on the CPU, without what makes training faster; `start` gives one like
+        it.
+        """
         if self.is_fsdp_enabled:  # each process holds a part
-            model = copy.deepcopy(start)
+            model = copy.deepcopy(start()).float()
             if weights := self.accelerator.get_state_dict(self.model_wrapped):  # the first process
                 model.load_state_dict(weights)
             return model

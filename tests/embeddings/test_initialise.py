@@ -213,14 +213,22 @@ def test_rows_are_rounded_up_to_a_multiple(
     assert len(rows(AutoModelForCausalLM.from_pretrained(tmp_path))) == len(rows(adapted))
 
 
-def test_a_model_can_be_changed_in_place(model: PreTrainedModel, change: VocabularyChange) -> None:
-    copied = initialise_embeddings(model, change)
-    body = model.model.layers[0].mlp.up_proj.weight
-    assert initialise_embeddings(model, change, in_place=True) is model
-    assert model.model.layers[0].mlp.up_proj.weight is body
-    assert all(
-        torch.equal(a, b) for a, b in zip(model.parameters(), copied.parameters(), strict=True)
-    )
+@pytest.mark.parametrize("padding", [0, 200], ids=["grows", "has room"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_body_lies_in_memory_once(
+    tied: bool, padding: int, tokenizer: PreTrainedTokenizerFast, change: VocabularyChange
+) -> None:
+    model = llama(len(tokenizer) + padding, tied=tied)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    adapted = dict(initialise_embeddings(model, change).named_parameters())
+    tables = {"model.embed_tokens.weight", *([] if tied else ["lm_head.weight"])}
+    for name, weight in model.named_parameters():
+        assert (weight.data_ptr() == adapted[name].data_ptr()) == (name not in tables), name
+        assert torch.equal(weight, before[name])
+    with torch.no_grad():
+        for name in tables:
+            adapted[name].zero_()
+    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
 
 
 def test_an_untied_head_gets_rows_from_its_own(

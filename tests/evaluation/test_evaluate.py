@@ -86,6 +86,7 @@ def test_both_models_read_the_same_windows(
     recipe = EvaluationRecipe(documents=3, other_documents=1, items=1)
     evaluate.evaluate(models, corpora["hu"], recipe, new_tokens=2)
     assert len(windows) == 6 and len(set(windows)) == 1 and windows[0] <= 32 * 8
+    assert "model" not in vars(models["base"])  # only one is in memory at a time
 
 
 def test_models_are_measured_on_the_same_things(scores: Scores) -> None:

@@ -20,6 +20,7 @@ from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.errors import ModelError
 from langadapt_utils.evaluation.forgetting import weight_drift
+from langadapt_utils.hardware import native_precision
 from langadapt_utils.models import _older_rope, load_base, longest_context, parameter_count
 from langadapt_utils.recipe import MixtureRecipe
 from langadapt_utils.tokens import document_end, document_start
@@ -157,13 +158,14 @@ def test_an_adapted_model_is_saved_in_the_precision_of_its_base(
 ) -> None:
     base = load_base(str(saved(llama(len(tokenizer)).to(dtype), tokenizer, tmp_path / "b").folder))
     grown = initialise_embeddings(base.model, change)
-    assert grown.dtype == torch.float32
+    assert grown.dtype == (dtype if native_precision() == "bfloat16" else torch.float32)
     (stage := tmp_path / "stage").mkdir()
     save_adapted(grown, [], change, stage, base)
     place = stage / "publish" / "model"
     again = load_base(str(place)).model
     for name, weight in again.named_parameters():
-        assert torch.equal(weight, dict(grown.named_parameters())[name].to(dtype).float()), name
+        kept = dict(grown.named_parameters())[name].to(dtype)
+        assert torch.equal(weight.float(), kept.float()), name
     size = {2: 2.1, 4: 4.2}[dtype.itemsize] * parameter_count(place) + 20_000
     assert (place / "model.safetensors").stat().st_size < size
 

@@ -192,6 +192,36 @@ def test_a_kernel_that_is_missing_is_one_sentence(
         )
 
 
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_start_on_disk_trains_as_one_in_memory(
+    rank: int, start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
+) -> None:
+    start.save_pretrained(tmp_path / "start")
+    recipe = RECIPE.model_copy(update={"lora_rank": rank, "interpolation": 0.5})
+    results = [
+        weights(train(given, change, mixture, recipe, tmp_path / str(place)).model)
+        for place, given in enumerate((start, tmp_path / "start"))
+    ]
+    assert results[0].keys() == results[1].keys()
+    assert all(torch.equal(results[1][name], value) for name, value in results[0].items())
+
+
+def test_what_does_not_learn_keeps_its_precision(
+    start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
+) -> None:
+    """In bfloat16 only adapters and embeddings are in float32, and without adapters everything."""
+    half, recipe = start.to(torch.bfloat16), RECIPE.model_copy(update={"precision": "bfloat16"})
+    kinds = {}
+    for rank in (0, 2):
+        given = recipe.model_copy(update={"lora_rank": rank, "interpolation": 1.0})
+        model = train(half, change, mixture, given, tmp_path / str(rank)).model
+        kinds[rank] = {name: weight.dtype for name, weight in model.named_parameters()}
+    assert set(kinds[0].values()) == {torch.float32}
+    assert kinds[2].pop("model.embed_tokens.weight") == torch.float32
+    assert set(kinds[2].values()) == {torch.bfloat16}
+    assert {weight.dtype for weight in half.parameters()} == {torch.bfloat16}
+
+
 def test_adapters_resume(
     start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
 ) -> None:

@@ -1,0 +1,165 @@
+"""How much memory each stage takes: a random model of 0.7 billion parameters in bfloat16.
+
+    python benchmarks/memory.py                     # a table, each step in a process of its own
+    python benchmarks/memory.py --only load,bits
+
+W is the size of the saved weights. What is measured is the largest memory that the process held
+(resident, with what it maps from files), Python and its libraries included. The limits are ours:
+what a step may take of W, and a constant for the libraries and what is worked on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from langadapt_utils.corpus.corpus import Corpus, load_corpus
+from langadapt_utils.embeddings.initialise import initialise_embeddings
+from langadapt_utils.evaluation.likelihood import bits_per_byte
+from langadapt_utils.models import Base, fetch_model, load_base, load_tokenizer, save_model
+from langadapt_utils.recipe import BASE_MODEL, Recipe
+from langadapt_utils.training.mixture import mix
+from langadapt_utils.training.train import train
+from langadapt_utils.vocabulary.change import VocabularyChange
+from langadapt_utils.vocabulary.extend import extend_vocabulary
+
+LAYERS, WIDTH, INNER, LENGTH = 22, 1_536, 4_096, 256
+RANK, STEPS = 16, 3
+RECIPE = Recipe.profile(
+    "cpu",
+    overrides={
+        "mixture.sequence_length": LENGTH,
+        "training.batch_tokens": LENGTH,
+        "training.micro_batch_tokens": LENGTH,
+        "training.budget_tokens": STEPS * LENGTH,
+        "training.learning_rate": 1e-5,
+    },
+)
+
+
+def prepare(folder: Path) -> None:
+    """Write a base and what its new embeddings make of it."""
+    tokenizer, corpus = load_tokenizer(fetch_model(BASE_MODEL)), _corpus()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=INNER,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=12,
+        num_key_value_heads=4,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    model = LlamaForCausalLM(config).to(torch.bfloat16)
+    model.save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    change = extend_vocabulary(tokenizer, corpus.train["hu"]["text"], tokens=1_000)
+    (folder / "change").mkdir()
+    change.save(folder / "change")
+    start = initialise_embeddings(model, change)
+    save_model(start, change.tokenizer, folder / "start", folder / "base")
+
+
+def _corpus() -> Corpus:
+    return load_corpus(RECIPE.corpus, "hu")
+
+
+def load(folder: Path) -> int:
+    return _read(load_base(str(folder / "base")))
+
+
+def embeddings(folder: Path) -> int:
+    base = load_base(str(folder / "base"))
+    _read(base)
+    start = initialise_embeddings(base.model, VocabularyChange.load(folder / "change"))
+    return sum(int(weight.isfinite().all()) for weight in start.parameters())
+
+
+def bits(folder: Path) -> int:
+    base = load_base(str(folder / "base"))
+    texts = _corpus().heldout["hu"]["text"][:4]
+    return int(bits_per_byte(base.model, base.tokenizer, texts).units)
+
+
+def adapters(folder: Path) -> int:
+    return _trained(folder, rank=RANK)
+
+
+def full(folder: Path) -> int:
+    return _trained(folder, rank=0)
+
+
+def _read(base: Base) -> int:
+    """Touch every weight: they are mapped from a file, and in memory only once they are read."""
+    return sum(int(weight.isfinite().all()) for weight in base.model.parameters())
+
+
+def _trained(folder: Path, *, rank: int) -> int:
+    change = VocabularyChange.load(folder / "change")
+    budget = RECIPE.training.budget_tokens
+    mixture = mix(_corpus(), change.tokenizer, RECIPE.mixture, budget_tokens=budget)
+    recipe = RECIPE.training.model_copy(update={"lora_rank": rank})
+    return len(train(folder / "start", change, mixture, recipe, folder / f"rank-{rank}").steps)
+
+
+def learning(rank: int) -> float:
+    """Bytes of what learns: 16 a number, of all weights or of embeddings and adapters."""
+    vocabulary = 50_152 * WIDTH
+    widths = [(WIDTH, WIDTH), (WIDTH, 512), (WIDTH, 512), (WIDTH, WIDTH)]
+    widths += [(WIDTH, INNER), (WIDTH, INNER), (INNER, WIDTH)]
+    if rank:
+        return 16.0 * (vocabulary + LAYERS * sum(rank * (a + b) for a, b in widths))
+    return 17.0 * (vocabulary + LAYERS * sum(a * b for a, b in widths))
+
+
+ACTIVATIONS = LENGTH * (34 * WIDTH * LAYERS + 10 * 50_152)  # see `langadapt plan`
+PYTHON = 0.7e9
+# By step: what it does, and the largest memory it may take, from W.
+LIMITS: dict[str, tuple[Callable[[Path], int], Callable[[float], float]]] = {
+    "load": (load, lambda w: 1.2 * w + PYTHON),
+    "embeddings": (embeddings, lambda w: 1.5 * w + PYTHON),
+    "bits": (bits, lambda w: 1.3 * w + 1.2e9),
+    "adapters": (adapters, lambda w: 1.5 * w + learning(RANK) + ACTIVATIONS + PYTHON),
+    "full": (full, lambda w: learning(0) + ACTIVATIONS + PYTHON),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default=",".join(LIMITS))
+    parser.add_argument("--step", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.step:
+        made = LIMITS[chosen.step][0](chosen.folder)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print(json.dumps({"made": made, "peak": peak}))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        prepare(folder)
+        size = sum(path.stat().st_size for path in (folder / "base").glob("*.safetensors"))
+        print(f"W = {size / 1e9:.2f} GB\n| step | GB | limit | held |\n|---|---|---|---|")
+        for name in chosen.only.split(","):
+            command = [sys.executable, __file__, "--step", name, "--folder", scratch]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            peak = json.loads(done.stdout.splitlines()[-1])["peak"]
+            limit = LIMITS[name][1](size)
+            held = "yes" if peak <= limit else "no"
+            print(f"| {name} | {peak / 1e9:.2f} | {limit / 1e9:.2f} | {held} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
