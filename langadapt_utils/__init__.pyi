@@ -65,6 +65,7 @@ from .training.synthesis import synthesize_english as synthesize_english
 from .training.estimates import estimate_resources as estimate_resources
 from .hardware import estimate_training_time as estimate_training_time
 from .hardware import native_precision as native_precision
+from .training.optimizer import learning_rate as learning_rate
 from .training.train import save_adapted as save_adapted
 from .training.train import train as train
 from .training.train import train_control as train_control

@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .errors import LangadaptError
+
 if TYPE_CHECKING:
     import torch
 
@@ -18,10 +20,21 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def device() -> torch.device:
-    """Return the first GPU if there is one, else the CPU."""
+    """Return the first GPU if there is one (CUDA or Apple's), else the CPU.
+
+    The environment variable LANGADAPT_DEVICE names another: cpu, cuda or mps.
+
+    Raises:
+        LangadaptError: this machine does not have what it names.
+    """
     import torch
 
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    usable = [name for name in there if there[name]] + ["cpu"]
+    if (asked := os.environ.get("LANGADAPT_DEVICE") or usable[0]) not in usable:
+        problem = f"LANGADAPT_DEVICE is {asked}, which torch does not find here"
+        raise LangadaptError(f"{problem}: set it to one of {', '.join(usable)}")
+    return torch.device(asked)
 
 
 def native_precision(asked: str = "auto") -> Precision:
@@ -30,6 +43,8 @@ def native_precision(asked: str = "auto") -> Precision:
 
     if asked != "auto":
         return "bfloat16" if asked == "bfloat16" else "float32"
+    if device().type == "mps":
+        return "float32"  # autocast to bfloat16 was not tried on one
     if device().type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -68,7 +83,7 @@ def describe() -> dict[str, Any]:
     import transformers
 
     return {
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name(),
+        "device": torch.cuda.get_device_name() if device().type == "cuda" else processor_name(),
         "cores": usable_cores(),
         "precision": native_precision(),
         "python": platform.python_version(),
@@ -111,7 +126,7 @@ def measured_flops(precision: Precision, seconds: float = 1.5) -> float:
     """Measure floating-point operations per second of a large matrix product on this machine."""
     import torch
 
-    size = 4_096 if device().type == "cuda" else 1_024
+    size = 1_024 if device().type == "cpu" else 4_096
     a = torch.randn(size, size, dtype=getattr(torch, precision), device=device())
     best, end = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -125,6 +140,7 @@ def measured_flops(precision: Precision, seconds: float = 1.5) -> float:
 # benchmarks/training.py.
 EFFICIENCY = {("cpu", "bfloat16"): 0.45, ("cpu", "float32"): 0.7}
 EFFICIENCY |= {("cuda", "bfloat16"): 0.15, ("cuda", "float32"): 0.4}
+EFFICIENCY |= {("mps", "float32"): 0.4}  # not measured
 
 
 def estimate_training_time(parameters: int, tokens: int, precision: Precision) -> float:

@@ -118,7 +118,7 @@ class TrainingRecipe(_Section):
     """How the model learns."""
 
     budget_tokens: Count = 245_000
-    learning_rate: Rate = 4e-4  # of the body of the model
+    learning_rate: Rate | Literal["auto"] = "auto"  # of the body; auto: by the model's parameters
     new_embeddings_lr_scale: Ratio = 5.0  # times the learning rate of the body
     old_embeddings_lr_scale: Ratio = 0.1  # times the learning rate of the body
     batch_tokens: Count = 1_024  # tokens per training step
@@ -128,7 +128,7 @@ class TrainingRecipe(_Section):
     interpolation: Share = 0.85  # how far to go from the starting weights to the trained ones
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False  # less memory, a third more time
-    attention: Literal["sdpa", "flash_attention_2", "flex_attention", "eager"] = "sdpa"
+    attention: Literal["auto", "sdpa", "flash_attention_2", "flex_attention", "eager"] = "auto"
     compile_layers: bool = True  # on a GPU
     fused_loss: bool = True  # on a GPU where liger-kernel is installed: no matrix of logits
     checkpoint_minutes: Rate = 3.0
@@ -317,6 +317,7 @@ def _unknown(what: str, name: str, known: Iterable[str]) -> str:
 
 def _one_sentence(error: ValidationError) -> str:
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
+    names = [str(part) for part in first["loc"]]
+    name = ".".join(part for part in names if part.isidentifier() and part != "float")
     reason = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return f"{name} cannot be {first['input']!r}: it should be {reason}"

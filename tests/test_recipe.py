@@ -48,6 +48,7 @@ def test_a_written_recipe_is_read_back_the_same(name: str, tmp_path: Path) -> No
             {"training.learning_rate": 0},
             "training.learning_rate cannot be 0: it should be greater than 0",
         ),
+        ({"training.learning_rate": "fast"}, "training.learning_rate cannot be 'fast'"),
         ({"language": "th"}, "parameter 'language' is unknown"),
     ],
 )
@@ -91,10 +92,11 @@ def test_an_english_share_is_between_0_and_1(share: float) -> None:
     [
         ("mixture.english_share=1", 1.0),
         ("training.learning_rate=1e-4", 1e-4),
+        ("training.learning_rate=auto", "auto"),
         ("training.budget_tokens=1e6", 1_000_000),
     ],
 )
-def test_numbers_may_be_written_as_people_write_them(text: str, value: float) -> None:
+def test_numbers_may_be_written_as_people_write_them(text: str, value: float | str) -> None:
     name, parsed = parse_override(text)
     assert (
         dict(Recipe.profile("cpu", overrides={name: parsed}))[name.split(".")[0]].model_dump()[

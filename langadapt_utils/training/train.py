@@ -31,10 +31,11 @@ from ..vocabulary.change import VocabularyChange
 from ..workspace import PUBLISHED
 from .losses import can_fuse_loss, compile_layers, fuse_loss, keeps_documents_apart
 from .mixture import Mixture, mix
-from .optimizer import add_adapters
+from .optimizer import add_adapters, learning_rate
 from .synthesis import synthesize_english
 from .trainer import MixtureTrainer, Record, Report, claim, run_digest, training_arguments
 
+SHORT = 256  # tokens of a sequence
 CHECKPOINTS, CONTROL_CHECKPOINTS = "checkpoints", "checkpoints-control"
 
 
@@ -89,6 +90,7 @@ def train(
     folder, given = Path(folder), {"seed": seed, **(trainer_arguments or {})}
     learner = _loaded(start) if isinstance(start, Path) else copy.deepcopy(start)
     _check_length(learner, mixture)
+    recipe = settled(recipe, learner, mixture)
     arguments = training_arguments(mixture, recipe, folder, given)
     attention_of_start = learner.config._attn_implementation
     others = sorted(change.added.items()), sorted(given.items())
@@ -103,6 +105,7 @@ def train(
     adapters = add_adapters(learner, recipe.lora_rank) if recipe.lora_rank else None
     precision = "bfloat16" if arguments.bf16 else "float32"
     settings: dict[str, Any] = {"precision": precision, "attention": attention}
+    settings |= {"learning rate": f"{arguments.learning_rate:.1e}"}
     settings |= {"documents separate": mixture.separate_documents}
     settings |= _made_faster(learner, recipe) | {"processes": arguments.world_size}
     parts = {"model": learner, "args": arguments, "train_dataset": mixture}
@@ -127,6 +130,19 @@ def train(
 
 def _loaded(start: PreTrainedModel | Path) -> PreTrainedModel:
     return load_model(start) if isinstance(start, Path) else start
+
+
+def settled(recipe: TrainingRecipe, model: PreTrainedModel, mixture: Mixture) -> TrainingRecipe:
+    """Return a recipe with values for what is `auto`.
+
+    Eager attention is faster than SDPA on a CPU where sequences are short
+    (`benchmarks/training.py`).
+    """
+    on_cpu, attention = hardware.device().type == "cpu", recipe.attention
+    if attention == "auto":
+        attention = "eager" if on_cpu and mixture.length <= SHORT else "sdpa"
+    rate = learning_rate(recipe.learning_rate, model.num_parameters())
+    return recipe.model_copy(update={"attention": attention, "learning_rate": rate})
 
 
 def _set_attention(model: PreTrainedModel, asked: str) -> str:

@@ -74,14 +74,15 @@ def training_arguments(
         ModelError: batches cannot be shared out, or the attention cannot keep documents apart.
     """
     on_gpu, cosine = hardware.device().type == "cuda", recipe.schedule == "cosine"
+    on_cpu = hardware.device().type == "cpu"
     bf16, tracked = hardware.native_precision(recipe.precision) == "bfloat16", recipe.report_to
-    backend = "gloo" if "WORLD_SIZE" in os.environ and not on_gpu else None
+    backend = "gloo" if "WORLD_SIZE" in os.environ and on_cpu else None
     scheduler = "cosine" if cosine else "warmup_stable_decay"
     chosen: dict[str, Any] = {"output_dir": str(folder), "save_strategy": "no"}
     # Warm-up is a fraction of the steps; embeddings and vectors have no weight decay.
     chosen |= {"learning_rate": recipe.learning_rate, "lr_scheduler_type": scheduler}
     chosen |= {"warmup_steps": 0.05, "weight_decay": 0.1, "adam_beta2": 0.95}
-    chosen |= {"use_cpu": not on_gpu, "bf16": bf16, "ddp_backend": backend}
+    chosen |= {"use_cpu": on_cpu, "bf16": bf16, "ddp_backend": backend}
     chosen |= {"train_sampling_strategy": "sequential", "remove_unused_columns": False}
     chosen |= {"dataloader_pin_memory": on_gpu, "dataloader_num_workers": 2 if on_gpu else 0}
     chosen |= {"accelerator_config": {"non_blocking": on_gpu}, "ddp_find_unused_parameters": False}

@@ -34,6 +34,7 @@ RECIPE = TrainingRecipe(
     batch_tokens=2 * LENGTH,
     micro_batch_tokens=LENGTH,
     precision="float32",
+    attention="sdpa",
     learning_rate=1e-3,
     checkpoint_minutes=1e-9,  # one after each step
     interpolation=1.0,

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from langadapt_utils.training.optimizer import RowAdamW
+from langadapt_utils.training.optimizer import RowAdamW, learning_rate
 
 OLD, NEW = [0, 2, 3, 5], [1, 4]
 
@@ -137,3 +137,12 @@ def test_rows_that_are_spread_over_processes_learn_at_their_rates(tmp_path: Path
         model(torch.arange(7)).square().sum().backward()
         optimizer.step()
     torch.testing.assert_close(torch.load(tmp_path / "sharded.pt"), model.weight.detach())
+
+
+def test_the_rate_follows_the_size_of_the_model_unless_it_is_named() -> None:
+    sizes = [1e6, 135e6, 270e6, 1e9, 3e9, 7.5e9, 70e9]
+    rates = [learning_rate("auto", int(size)) for size in sizes]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[:2] == pytest.approx([4e-4, 4e-4]) and rates[-2:] == pytest.approx([2e-5, 2e-5])
+    assert 5 * rates[-2] == pytest.approx(1e-4)  # of new embeddings at 7 to 8 billion
+    assert learning_rate(3e-5, 135_000_000) == 3e-5
