@@ -29,6 +29,7 @@ from .documents import (
 from .items import ITEM_KINDS, item_texts
 from .readers import Row
 
+HELD_OUT = 2_000  # documents of a domain at most: the rest of a large text is better trained on
 MEASURED = 1_000  # texts of each language that fertility is measured on where they are not parallel
 
 
@@ -180,8 +181,8 @@ def split_documents(
 ) -> tuple[Dataset, Dataset]:
     """Hold out `share` of the documents of every domain of a source; small domains are pooled.
 
-    The number is rounded up. The choice depends on the seed and on the document ids alone, so that
-    translations of a document under one id land on the same side.
+    The number is rounded up, and at most 2,000. The choice depends on the seed and on the document
+    ids alone, so that translations of a document under one id land on the same side.
 
     Args:
         documents: to be split.
@@ -201,7 +202,7 @@ def split_documents(
         order = sorted(indices, key=lambda index: str(ids[index]))
         group = Path(source).name, domain  # the same wherever the file lies
         random.Random(f"{seed} {group}").shuffle(order)
-        heldout.update(order[: math.ceil(share * len(order))])
+        heldout.update(order[: min(HELD_OUT, math.ceil(share * len(order)))])
     sides = dict(enumerate(map((follow or {}).get, ids)))
     heldout = {index for index in heldout if sides[index] in (None, 1)}
     heldout |= {index for index, side in sides.items() if side == 1}

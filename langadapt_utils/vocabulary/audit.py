@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -147,7 +147,7 @@ def audit_vocabulary(
     base: PreTrainedTokenizerFast,
     change: VocabularyChange,
     texts: Sequence[str],
-    others: Mapping[str, Sequence[str]] | None = None,
+    others: Mapping[str, Iterable[str]] | None = None,
 ) -> tuple[Check, ...]:
     """Check on real text that a change is what it says and harms nothing else.
 

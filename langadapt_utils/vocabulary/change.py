@@ -5,7 +5,7 @@ round.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,8 @@ Mode = Literal["extend", "replace"]
 BATCH = 1_000  # sentences that are encoded at once
 # A sentence begins with the space before it, and ends with its line ends, as tokens hold them.
 SENTENCE = regex.compile(
-    r"""(?<=[.!?…]["'»”’)\]]*)(?=\ +\S)|(?<=[।॥۔؟။៕。！？])(?![\ \r]*\n)|(?<=\n)(?![\r\n])""",
+    r"""(?<=[.!?…]["'»”’)\]]*)(?=\ +\S)|(?<=\n)(?![\r\n])"""
+    r"""|(?<=[\p{Sentence_Break=STerm}།--[!?]])(?![\ \r]*\n)""",  # of other scripts
     regex.V1,
 )
 
@@ -170,15 +171,20 @@ class VocabularyChange:
 
 
 def split_sentences(texts: Iterable[str], most: int) -> list[str]:
-    """Return the sentences of texts; evenly spaced ones where there are more than `most`.
+    """Return the sentences of texts, evenly spaced ones where there are more than `most`; texts are
+    read twice.
 
     Example:
         >>> split_sentences(["One. Two\\n\\nThree।"], 9)
         ['One.', ' Two\\n\\n', 'Three।']
     """
-    sentences = [part for text in texts for part in SENTENCE.split(text) if part.strip()]
-    step = max(1, len(sentences) / most)
-    return [sentences[int(index * step)] for index in range(min(len(sentences), most))]
+
+    def sentences() -> Iterator[str]:
+        return (part for text in texts for part in SENTENCE.split(text) if part.strip())
+
+    total = sum(1 for _ in sentences())
+    wanted = {int(index * max(1, total / most)) for index in range(min(total, most))}
+    return [sentence for place, sentence in enumerate(sentences()) if place in wanted]
 
 
 def changed_sentences(

@@ -13,7 +13,7 @@ import dataclasses
 import gc
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -88,9 +88,9 @@ def extend_vocabulary(
     Raises:
         VocabularyError: another kind of tokenizer, or the text does not support that many tokens.
     """
-    reference = {language: list(_unicode(lines)) for language, lines in (others or {}).items()}
+    reference = {language: _readable_again(texts) for language, texts in (others or {}).items()}
     _check_request(tokens, mode, reference, protect or {})
-    lines = Spooled(texts) if isinstance(texts, Iterator) else texts
+    lines = _readable_again(texts)
     head = list(_unicode(spread(lines)))
 
     base = Spec.of(tokenizer)
@@ -124,7 +124,7 @@ class _Growth:
     base: Spec
     spec: Spec
     words: Mapping[str, int]  # of the target language
-    reference: Mapping[str, Sequence[str]]  # texts of other languages
+    reference: Mapping[str, Iterable[str]]  # texts of other languages
     protect: Mapping[str, float]
     tokens: int  # that are asked for
 
@@ -132,7 +132,8 @@ class _Growth:
     def sentences(self) -> dict[str, list[str]]:
         """The sentences of the other languages that show what the change does."""
         most = {code: PROTECTED if code in self.protect else SENTENCES for code in self.reference}
-        return {code: split_sentences(self.reference[code], most[code]) for code in most}
+        texts = self.reference.items()
+        return {code: list(_unicode(split_sentences(lines, most[code]))) for code, lines in texts}
 
     def select(self, **limits: Any) -> tuple[list[NewToken], list[NewToken]]:
         """Learn candidates, more each time, until enough of them are allowed; return both.
@@ -223,7 +224,7 @@ def base_pieces(base: Spec, added: Mapping[int, str]) -> dict[int, tuple[int, ..
 
 
 def _check_request(
-    tokens: int, mode: str, reference: Mapping[str, Sequence[str]], protect: Mapping[str, float]
+    tokens: int, mode: str, reference: Mapping[str, Iterable[str]], protect: Mapping[str, float]
 ) -> None:
     if tokens < 1:
         raise VocabularyError(f"{tokens} new tokens were asked: ask for at least one")
@@ -232,11 +233,16 @@ def _check_request(
     for code, share in protect.items():
         if not 0 <= share <= 1:
             raise VocabularyError(f"protect['{code}'] is {share}: give a fraction from 0 to 1")
-        if not reference.get(code):
+        if not any(True for _ in reference.get(code, ())):
             raise VocabularyError(
                 f"'{code}' is to be protected, but there is no text of it in `others`, only of "
                 f"{', '.join(reference) or 'no language'}: give some, or leave it out of protect"
             )
+
+
+def _readable_again(texts: Iterable[str]) -> Iterable[str]:
+    """Return texts that can be read more than once."""
+    return Spooled(_unicode(texts)) if isinstance(texts, Iterator) else texts
 
 
 def _unicode(texts: Iterable[str]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import regex
@@ -161,12 +162,11 @@ def find_inside(
                 place = rf"(?<=[\p{{{code}}}\p{{M}}]){regex.escape(mark)}(?=\p{{{code}}})"
                 cut[place] += 1
                 letters[place] = letter
-    others = [ENGLISH, *(text for text in others if BETWEEN.search(text))]
-    places = [
-        place
-        for place, count in sorted(cut.items())
-        if count >= RARE * words and not any(regex.search(place, text) for text in others)
-    ]
+    places = [place for place, count in sorted(cut.items()) if count >= RARE * words]
+    for text in chain([ENGLISH], others):
+        if not places:
+            break
+        places = [place for place in places if not regex.search(place, text)]
     return "|".join(places), "".join(letters[place] for place in places)
 
 

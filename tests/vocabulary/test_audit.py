@@ -315,5 +315,5 @@ def test_sentences_are_cut_at_their_marks() -> None:
     assert split_sentences([hindi], 9) == ["पहला वाक्य।", " दूसरा वाक्य।\n\n", "तीसरा"]
     assert split_sentences(["他来了。她走了。\n完"], 9) == ["他来了。", "她走了。\n", "完"]
     assert "".join(split_sentences([hindi * 3], 99)) == hindi * 3
-    for mark in "؟۔።။":  # Arabic, Urdu, Amharic, Burmese
+    for mark in "؟۔።။։།":  # Arabic, Urdu, Amharic, Burmese, Armenian, Tibetan
         assert split_sentences([f"a{mark} b{mark}c"], 9) == [f"a{mark}", f" b{mark}", "c"]
