@@ -1,4 +1,4 @@
-"""The command line: `langadapt run`, `langadapt report`."""
+"""The command line: `langadapt run`, `report`, `compare`, `cache`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
 from .errors import LangadaptError, RecipeError
+from .files import cache_folder, trim_cache
 from .recipe import PROFILES, Recipe, parse_override
 from .workspace import STAGES, Workspace, anchored, default_folder, progress_note
 
@@ -94,6 +95,18 @@ def compare(runs: RunFolders) -> None:
         scores = f"{row.before.value:.3f}", f"{row.after.value:.3f}"
         table.add_row(row.run, row.language, row.source, *scores, *changes)
     Console().print(table)
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option(help="Delete texts and tokens; models stay.")] = False,
+) -> None:
+    """Show what the cache holds: all of it is made or fetched again when it is needed."""
+    for kind in ("texts", "tokens") if clear else ():
+        typer.echo(f"{kind}: {trim_cache(kind, 0) / 1e6:,.0f} MB deleted")
+    for folder in sorted(path for path in cache_folder().glob("*") if path.is_dir()):
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        typer.echo(f"{folder}: {size / 1e6:,.0f} MB")
 
 
 def entry() -> None:

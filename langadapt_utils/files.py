@@ -12,6 +12,8 @@ from typing import Any
 
 import platformdirs
 
+CACHED = 50 * 10**9  # bytes of texts, and of their tokens, that the cache keeps
+
 
 def cache_folder() -> Path:
     """Return where fetched files are kept: `LANGADAPT_CACHE`, else the platform's cache folder."""
@@ -23,6 +25,20 @@ def remove_stale(folder: Path, prefix: str) -> None:
     """Remove what a killed process left behind; only the holder of the lock may call this."""
     for stale in folder.glob(f"{prefix}*"):
         shutil.rmtree(stale, ignore_errors=True)
+
+
+def trim_cache(kind: str, most: int = CACHED) -> int:
+    """Delete the files of a kind that were written longest ago, until the others take `most` bytes.
+
+    What is open, such as the tokens of a running training, stays readable. Returns the bytes freed.
+    """
+    files = [(path.stat(), path) for path in (cache_folder() / kind).glob("*") if path.is_file()]
+    total, freed = sum(status.st_size for status, _ in files), 0
+    for status, path in sorted(files, key=lambda entry: entry[0].st_mtime):
+        if total - freed > most:
+            path.unlink(missing_ok=True)
+            freed += status.st_size
+    return freed
 
 
 def free_bytes(path: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from typer.testing import CliRunner, Result
 from helpers.tiny import llama
 from langadapt_utils.cli import app
 from langadapt_utils.errors import LangadaptError
+from langadapt_utils.files import trim_cache
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.runner import StageFailed, expected_time, lock_path, run_notebooks
 from langadapt_utils.workspace import STAGES, Workspace
@@ -62,6 +64,22 @@ def test_a_process_that_cannot_go_on_prints_one_sentence_and_fails(tmp_path: Pat
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
     assert "holds a run of another recipe" in done.stderr
+
+
+def test_the_cache_is_shown_and_cleared_of_texts_and_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LANGADAPT_CACHE", str(tmp_path))
+    for place, kind in enumerate(("models", "texts", "tokens", "tokens")):
+        file = tmp_path / kind / f"{place}.bin"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(bytes(10**6))
+        os.utime(file, (place, place))
+    assert f"{tmp_path / 'tokens'}: 2 MB" in langadapt("cache").stdout
+    assert trim_cache("tokens", 10**6) == 10**6  # the older one
+    assert [path.name for path in (tmp_path / "tokens").iterdir()] == ["3.bin"]
+    assert "texts: 1 MB deleted" in langadapt("cache", "--clear").stdout
+    assert [path.name for path in tmp_path.rglob("*.bin")] == ["0.bin"]
 
 
 def test_a_wrong_option_is_a_usage_error() -> None:

@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from .. import sources
 from ..errors import CorpusError
-from ..files import cache_folder, read_json, read_jsonl, write_atomically
+from ..files import cache_folder, read_json, read_jsonl, trim_cache, write_atomically
 from ..languages import code_with_script
 from ..recipe import BUILT_IN, CorpusRecipe, NormalForm
 from .readers import Reading, Row
@@ -200,7 +200,8 @@ def _stored(
     about = path.with_suffix(".json")  # which is written last
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        if not about.exists():
+        if not (path.exists() and about.exists()):
+            trim_cache("texts")
             write_atomically(path, lambda beside: _write(rows, beside))
             content = json.dumps([reading.about() for reading in readings])
             write_atomically(about, lambda beside: beside.write_text(content, encoding="utf-8"))

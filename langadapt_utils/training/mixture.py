@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from ..corpus.corpus import Corpus
 from ..errors import CorpusError
-from ..files import cache_folder
+from ..files import cache_folder, trim_cache
 from ..recipe import MixtureRecipe
 from ..tokens import byte_lengths, chunks, document_end, document_start, token_ids
 
@@ -329,6 +329,7 @@ def _encoded(
     ids_path, lengths_path = (Path(f"{stem}.{kind}.npy") for kind in ("ids", "lengths"))
     if not (ids_path.exists() and lengths_path.exists()):
         stem.parent.mkdir(parents=True, exist_ok=True)
+        trim_cache("tokens")
         parts = []
         for begin in range(0, len(texts), ENCODED_AT_ONCE):
             batch = token_ids(tokenizer, texts[begin : begin + ENCODED_AT_ONCE])
