@@ -38,7 +38,6 @@ from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.experiments.comparison import sweep
 from langadapt_utils.models import Base, load_base
 from langadapt_utils.recipe import Recipe
-from langadapt_utils.training.synthesis import synthesize_english
 from langadapt_utils.vocabulary.change import VocabularyChange
 from langadapt_utils.vocabulary.extend import extend_vocabulary
 
@@ -52,7 +51,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **{f"{share:.0%} English": {"mixture.english_share": share} for share in SHARES},
     "English early": {"mixture.schedule": "early"},
     "English annealed": {"mixture.schedule": "annealed"},
-    "the model's own English": {"mixture.english_from": "model"},
     "one rate": ONE_RATE,
     "adapters": {"training.lora_rank": 64},
     "documents separate": {"mixture.separate_documents": True},
@@ -116,10 +114,7 @@ class Beginnings:
         key = f"{bare} {given} {recipe.vocabulary} {recipe.embeddings}"
         if key not in self._made:
             self._made[key] = self._nothing_new() if bare else self._extended(recipe, given)
-        corpus = self._corpus
-        if recipe.mixture.english_from == "model":
-            corpus = synthesize_english(corpus, self._base, recipe, report=say)
-        return *self._made[key], corpus
+        return *self._made[key], self._corpus
 
     def _extended(
         self, recipe: Recipe, given: Mapping[str, Any]

@@ -61,7 +61,6 @@ from .experiments.views import plot_comparison as plot_comparison
 from .corpus.corpus import check_contamination as check_contamination
 from .training.mixture import english_shares as english_shares
 from .training.mixture import mix as mix
-from .training.synthesis import synthesize_english as synthesize_english
 from .training.estimates import estimate_resources as estimate_resources
 from .hardware import estimate_training_time as estimate_training_time
 from .hardware import native_precision as native_precision

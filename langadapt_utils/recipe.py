@@ -106,7 +106,6 @@ class MixtureRecipe(_Section):
 
     english_share: Share = 0.25  # of the sequences; under `early`, of those that may be English
     schedule: Schedule = "constant"  # `early`: English at the beginning alone; `annealed`: falling
-    english_from: Literal["text", "model"] = "text"  # `model`: samples of the base model
     sequence_length: Annotated[int, Field(ge=8)] = 256  # tokens
     separate_documents: bool = True  # a token sees its own document only
     control: bool = True  # also train on the English alone, to measure forgetting against

@@ -56,7 +56,7 @@ def _train_stage(folder: Path, state: PartialState) -> None:
     change = VocabularyChange.load(run.stage("02_vocabulary"))
     start = run.stage("03_embeddings") / "model"
     with state.main_process_first():  # it fills the cache, the others read it
-        mixture = mixture_of(recipe, change, report=lambda line: report({"doing": line}))
+        mixture = mixture_of(recipe, change)
     with run.writing(STAGE) if first else nullcontext(run.partial(STAGE)) as stage:
         state.wait_for_everyone()
         result = train(start, change, mixture, recipe.training, stage / CHECKPOINTS, report=report)

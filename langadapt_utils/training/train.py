@@ -6,7 +6,7 @@ import copy
 import gc
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,6 @@ from ..corpus.corpus import check_contamination, load_corpus
 from ..errors import ModelError
 from ..models import (
     Base,
-    load_base,
     load_model,
     longest_context,
     quiet_transformers,
@@ -32,7 +31,6 @@ from ..workspace import PUBLISHED
 from .losses import can_fuse_loss, compile_layers, fuse_loss, keeps_documents_apart
 from .mixture import Mixture, mix
 from .optimizer import add_adapters, learning_rate
-from .synthesis import synthesize_english
 from .trainer import MixtureTrainer, Record, Report, claim, run_digest, training_arguments
 
 SHORT = 256  # tokens of a sequence
@@ -256,18 +254,13 @@ def _blend(start: PreTrainedModel, end: PreTrainedModel, share: float) -> None:
         parameter.copy_(torch.lerp(begin[name].to(parameter), parameter, share))
 
 
-def mixture_of(
-    recipe: Recipe, change: VocabularyChange, *, report: Callable[[str], None] = lambda line: None
-) -> Mixture:
+def mixture_of(recipe: Recipe, change: VocabularyChange) -> Mixture:
     """Return the mixture that a recipe trains on.
 
     Raises:
         CorpusError: text is missing, or evaluation text would be trained on.
     """
     corpus, budget = load_corpus(recipe.corpus, recipe.language), recipe.training.budget_tokens
-    if recipe.mixture.english_from == "model":
-        base = load_base(recipe.base, accept_terms=recipe.accept_terms)
-        corpus = synthesize_english(corpus, base, recipe, report=report)
     check_contamination(corpus, documents=recipe.evaluation.documents)
     return mix(corpus, change.tokenizer, recipe.mixture, budget_tokens=budget)
 
