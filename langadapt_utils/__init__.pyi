@@ -5,7 +5,9 @@ __version__: str
 
 # A run: its options, its folder, its checks
 from .recipe import Recipe as Recipe
+from .runner import expected_time as expected_time
 from .runner import open_run as open_run
+from .planning import plan as plan
 from .errors import LangadaptError as LangadaptError
 from .checks import check as check
 from .checks import check_exercise as check_exercise
@@ -51,7 +53,6 @@ from .embeddings.initialise import initialise_embeddings as initialise_embedding
 from .embeddings.initialise import new_embeddings as new_embeddings
 from .embeddings.views import neighbour_table as neighbour_table
 from .embeddings.views import neighbours_widget as neighbours_widget
-from .embeddings.views import plot_map as plot_map
 from .embeddings.views import plot_norms as plot_norms
 from .experiments.comparison import compare_methods as compare_methods
 from .experiments.comparison import recorded as recorded
@@ -61,9 +62,6 @@ from .experiments.views import plot_comparison as plot_comparison
 from .corpus.corpus import check_contamination as check_contamination
 from .training.mixture import english_shares as english_shares
 from .training.mixture import mix as mix
-from .training.estimates import estimate_resources as estimate_resources
-from .hardware import estimate_training_time as estimate_training_time
-from .hardware import native_precision as native_precision
 from .training.optimizer import learning_rate as learning_rate
 from .training.train import save_adapted as save_adapted
 from .training.train import train as train

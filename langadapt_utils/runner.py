@@ -17,8 +17,9 @@ from filelock import FileLock, Timeout
 
 from . import hardware
 from .errors import LangadaptError, RecipeError, WorkspaceError
-from .files import cache_folder, project_folder
+from .files import cache_folder, project_folder, require_space
 from .models import fetch_model, parameter_count
+from .planning import Shape, stage_seconds
 from .recipe import Recipe
 from .workspace import NOTEBOOKS, STAGES, Workspace, anchored, default_folder
 
@@ -26,9 +27,6 @@ from .workspace import NOTEBOOKS, STAGES, Workspace, anchored, default_folder
 # the run and of the control and one that is being written; the model before and after training,
 # and the control.
 DISK_BYTES = 5 * 12 + 3 * 4
-# Seconds beside training: starting kernels, comparing, measuring. Tokens measured cost a third of
-# tokens trained on.
-OVERHEAD_SECONDS, MEASURED_TOKENS = 300, 250_000
 # What the `parameters` cell of a notebook holds.
 PARAMETERS = dict(profile=str, language=str, run_dir=str, overrides=dict, build_missing=bool)
 Tell = Callable[[str], None]
@@ -112,8 +110,8 @@ def _run_missing(run: Workspace, stages: Sequence[str], tell: Tell, progress: Pr
 
         tell(f"base model: {run.recipe.base}")  # fetching it the first time takes a moment
         parameters = parameter_count(fetch_model(run.recipe.base, run.recipe.accept_terms))
-        run.require_space(DISK_BYTES * parameters)
-        tell(expected_time(run.recipe, parameters, missing))
+        require_space(run.folder, DISK_BYTES * parameters, "for a run", "choose another with --run")
+        tell(expected_time(run.recipe, missing))
     for name in stages:
         if name in missing:
             tell(f"{name}: {NOTEBOOKS[name]}")
@@ -130,20 +128,12 @@ def lock_path(folder: Path) -> Path:
     return path
 
 
-def expected_time(recipe: Recipe, parameters: int, stages: Sequence[str]) -> str:
-    """Return how long the stages will take on this machine, as a sentence."""
-    precision = hardware.native_precision(recipe.training.precision)
-    tokens = 0
-    if "04_training" in stages:
-        tokens += recipe.trained_tokens + len(recipe.mixture.sweep) * recipe.mixture.sweep_tokens
-    if "05_evaluation" in stages and recipe.profile_name != "smoke":
-        tokens += MEASURED_TOKENS // 3
-    seconds = OVERHEAD_SECONDS * len(stages) / len(STAGES)
-    seconds += hardware.estimate_training_time(parameters, tokens, precision) if tokens else 0
-    machine = hardware.describe()
-    cores = f"{machine['cores']} cores of " if hardware.device().type == "cpu" else ""
-    minutes = max(1, round(seconds / 60))
-    return f"about {minutes} minutes on {cores}{machine['device']} in {precision}"
+def expected_time(recipe: Recipe, stages: Sequence[str]) -> str:
+    """Return how long stages will take on this machine, as a sentence."""
+    machine = hardware.this_machine(hardware.native_precision(recipe.training.precision))
+    seconds = stage_seconds(Shape.of(recipe.base, recipe.accept_terms), recipe, machine)
+    minutes = max(1, round(sum(map(seconds.__getitem__, stages)) / 60))
+    return f"about {minutes} minutes on {machine.name}"
 
 
 def _execute(run: Workspace, name: str, progress: Progress) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 
 from . import hardware
 from .errors import CorpusError, WorkspaceError
-from .files import data_folder, free_bytes, project_folder, read_json, write_atomically
+from .files import data_folder, project_folder, read_json, write_atomically
 from .recipe import BUILT_IN, Recipe
 from .sources import absolute, base_fingerprint, built_in_languages, fingerprint
 
@@ -183,14 +183,6 @@ class Workspace:
             handle.update({"text/plain": progress_note(record)}, raw=True)
 
         return report
-
-    def require_space(self, needed_bytes: int) -> None:
-        """Raise a `WorkspaceError` when the disk has less room than a stage will need."""
-        if (free := free_bytes(self.folder)) < needed_bytes:
-            raise WorkspaceError(
-                f"{self.folder} needs {needed_bytes / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are "
-                "free: free some, or choose another disk with --run"
-            )
 
 
 def recorded_time(stage: str, language: str) -> str:

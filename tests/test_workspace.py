@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from langadapt_utils import workspace
-from langadapt_utils.errors import CorpusError, RecipeError, SourceError, WorkspaceError
+from langadapt_utils.errors import (
+    CorpusError,
+    LangadaptError,
+    RecipeError,
+    SourceError,
+    WorkspaceError,
+)
+from langadapt_utils.files import require_space
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.runner import open_run, run_notebooks
 from langadapt_utils.workspace import STAGES, Workspace, anchored, progress_note
@@ -153,10 +160,10 @@ def test_a_language_without_text_is_refused_before_anything_is_written(tmp_path:
     assert not (tmp_path / "run").exists()
 
 
-def test_too_little_disk_is_said(run: Workspace) -> None:
-    run.require_space(1)
-    with pytest.raises(WorkspaceError, match="GB of disk"):
-        run.require_space(10**18)
+def test_too_little_disk_is_said(tmp_path: Path) -> None:
+    require_space(tmp_path / "new", 1, "for a run", "choose another")
+    with pytest.raises(LangadaptError, match=r"GB of disk for a run, .* or choose another"):
+        require_space(tmp_path / "new", 10**18, "for a run", "choose another")
 
 
 def parameters(tmp_path: Path, **changed: object) -> dict[str, object]:

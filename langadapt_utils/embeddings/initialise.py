@@ -144,7 +144,6 @@ def initialise_embeddings(
     seed: int = 0,
     embeddings: InitialEmbeddings | None = None,
     untie: bool = False,
-    multiple_of: int = 1,
 ) -> PreTrainedModel:
     """Give a copy of a model embeddings for a changed vocabulary; the given model stays as it is.
 
@@ -161,7 +160,6 @@ def initialise_embeddings(
         embeddings: what `new_embeddings` made, in place of `method`; the LM head is untied if they
             were made for that.
         untie: give the LM head a matrix of its own.
-        multiple_of: round the size of the matrix up; padding is the mean of all embeddings.
 
     Raises:
         ModelError: what `new_embeddings` refuses.
@@ -169,7 +167,7 @@ def initialise_embeddings(
     embeddings = embeddings or new_embeddings(model, change, method=method, seed=seed, untie=untie)
     before, tables = _matrices(model), _other_tables(model)
     rows = len(before[0])
-    size = -(-max(change.size, rows) // multiple_of) * multiple_of
+    size = max(change.size, rows)
     grows = size != rows
     result = _copy(model, share_matrices=grows)
     if embeddings.output is not None and _tied(model):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 
 import ipywidgets as widgets
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from torch.nn.functional import normalize
 
-from ..display.figures import ENGLISH, GREY, LEGEND, TARGET, beside, finish, new_axes
+from ..display.figures import GREY, TARGET, beside, finish, new_axes
 from ..display.html import render, shown_spaces
 from ..display.widgets import Interactive, evenly_spread
 from ..vocabulary.change import VocabularyChange
@@ -100,35 +99,3 @@ def plot_norms(embeddings: Mapping[str, torch.Tensor], *, ax: Axes | None = None
     shortest, length = min(others, key=lambda item: item[1])
     title = f"Embeddings by {shortest} are {length / base:.0%} as long as "
     return finish(ax, f"{title}{reference} ({length:.2f} against {base:.2f})")
-
-
-def plot_map(
-    embeddings: Mapping[str, torch.Tensor], *, most: int = 3_000, ax: Axes | None = None
-) -> Axes:
-    """Plot embeddings in the two directions in which the first set varies most (PCA).
-
-    Args:
-        embeddings: matrices of shape (tokens, dimensions) by name; the first spans the map.
-        most: embeddings of each set to draw.
-        ax: to draw into.
-    """
-    ax = ax or new_axes(rows=8)
-    reference, *others = embeddings
-    centre_D = embeddings[reference].float().mean(dim=0)
-    torch.manual_seed(0)
-    _, _, axes_D2 = torch.pca_lowrank(embeddings[reference].float() - centre_D, q=2, center=False)
-    spread = {}
-    colours = (GREY, TARGET, ENGLISH, "#009E73", "#CC79A7")
-    for name, colour, marker in zip(embeddings, cycle(colours), cycle("...xx")):
-        points = (embeddings[name].float() - centre_D) @ axes_D2
-        spread[name] = points.std(dim=0).mean().item()
-        shown = points[:: max(1, len(points) // most)]
-        (dots,) = ax.plot(*shown.T, marker, color=colour, markersize=3, alpha=0.35)
-        dots.set_label(name.replace("_", " "))
-    ax.set_xlabel("first direction")
-    ax.set_ylabel("second direction")
-    ax.legend(**LEGEND, markerscale=3)
-    shares = {name.replace("_", " "): spread[name] / spread[reference] for name in others}
-    said = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-    title = "How far new embeddings spread on the map of the old ones, as a share of their spread"
-    return finish(ax, f"{title}: {said}")

@@ -140,8 +140,7 @@ def measure_gains(
     Returns:
         One row per model: `characters_per_token`; `tokens_of_a_request`, of 400 characters;
         `context_in_characters`; `tokens_per_second` and `characters_per_second` of generation;
-        `seconds_per_million_characters`; `megabytes`, of weights in bfloat16;
-        `cache_megabytes_per_million_characters`, of keys and values in bfloat16.
+        `seconds_per_million_characters`; `megabytes`, of weights in bfloat16.
     """
     characters = sum(map(len, texts))
     seconds: dict[str, list[float]] = {name: [] for name in models}
@@ -160,21 +159,9 @@ def measure_gains(
             "characters_per_second": speed * each,
             "seconds_per_million_characters": 1e6 / (speed * each),
             "megabytes": 2 * bundle.model.num_parameters() / 1e6,
-            "cache_megabytes_per_million_characters": _cache_bytes(bundle.model) / each,
         }
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _cache_bytes(model: PreTrainedModel) -> int:
-    """Return the bytes of the keys and values of one token, in bfloat16."""
-    config = model.config.get_text_config()
-    if not (heads := getattr(config, "num_attention_heads", 0)):
-        return 0  # a recurrent model keeps a state of one size
-    width = config.to_dict().get("head_dim")  # where layers differ, a list: the usual one is taken
-    width = width if isinstance(width, int) else config.hidden_size // heads
-    groups = getattr(config, "num_key_value_heads", None) or heads
-    return int(2 * 2 * config.num_hidden_layers * groups * width)
 
 
 def _generation_seconds(bundle: Base, prompt: str, new_tokens: int) -> float:

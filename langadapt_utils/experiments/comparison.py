@@ -22,7 +22,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ..corpus.corpus import Corpus
 from ..embeddings.initialise import initialise_embeddings
 from ..evaluation.likelihood import document_bits, shared_window
-from ..evaluation.scores import Scores
 from ..files import data_folder, read_json
 from ..hardware import device
 from ..intervals import Interval, knee, plain, ratio, relative_change, sign
@@ -259,7 +258,6 @@ def sweep(
     documents: int = 12,
     seeds: Sequence[int] = (0,),
     report: Callable[[str], None] = lambda line: None,
-    **training: Any,
 ) -> Comparison:
     """Train every variant from its start and measure all on the same documents.
 
@@ -273,7 +271,6 @@ def sweep(
         documents: how many of those.
         seeds: of the order of the training text.
         report: called with a line on progress.
-        training: keyword arguments of `train`, by name of the variant.
     """
     texts = texts or heldout_texts(corpus, documents)
     asked = next(iter(variants.values())).evaluation.window_bytes
@@ -285,8 +282,7 @@ def sweep(
         budget = recipe.training.budget_tokens
         mixture = mix(own, change.tokenizer, recipe.mixture, budget_tokens=budget, seed=seed)
         untracked = recipe.training.model_copy(update={"report_to": []})  # a tracker has one run
-        options = training.get(name, {})
-        trained, _ = _trained(model, change, mixture, untracked, seed=seed, **options)
+        trained, _ = _trained(model, change, mixture, untracked, seed=seed)
         rows += document_rows((trained, change.tokenizer), texts, window, name, 0, seed)
     return Comparison(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
 
@@ -298,8 +294,6 @@ def interpolation_sweep(
     before: Loaded,
     corpus: Corpus,
     recipe: EvaluationRecipe,
-    *,
-    scores: Scores | None = None,
 ) -> Comparison:
     """Measure both languages on the way from the start to the adapted model, without training.
 
@@ -310,19 +304,15 @@ def interpolation_sweep(
         before: the base model and its tokenizer, which all points are compared with.
         corpus: whose `heldout` is measured on.
         recipe: points of the way, documents, windows.
-        scores: of the base and the adapted model on these documents, which saves measuring them.
 
     Source: WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903.
     """
     texts = heldout_texts(corpus, recipe.comparison_documents)
     window = _window([before, (end, change.tokenizer)], texts, recipe.window_bytes)
-    known = [_known_rows(scores, place, corpus, recipe) for place in (0, -1)]
-    rows = [[BEFORE, 0, 0, *row] for row in known[0] or document_rows(before, texts, window)]
+    rows = [[BEFORE, 0, 0, *row] for row in document_rows(before, texts, window)]
     for share in recipe.interpolation_points:
-        found = known[1] if share == 1 else None
-        if not found:
-            model = interpolate(start, end, share)
-            found = document_rows((model, change.tokenizer), texts, window)
+        model = end if share == 1 else interpolate(start, end, share)
+        found = document_rows((model, change.tokenizer), texts, window)
         rows += [[f"{share:.0%} of the way", 0, 0, *row] for row in found]
     return Comparison(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
 
@@ -367,24 +357,6 @@ def _trained(*parts: Any, **options: Any) -> tuple[PreTrainedModel, int]:
     with tempfile.TemporaryDirectory() as folder:
         result = train(*parts, **options | {"folder": folder})
     return result.model, len(result.steps)
-
-
-def _known_rows(
-    scores: Scores | None, place: int, corpus: Corpus, recipe: EvaluationRecipe
-) -> list[list[Any]] | None:
-    """Return the rows of the first (0) or last (-1) model of scores, if all documents are there."""
-    if not scores:
-        return None
-    documents = scores.documents[scores.documents.model == scores.models[place]]
-    rows: list[list[Any]] = []
-    for code in (corpus.language, "en"):
-        ids = corpus.heldout[code].shuffle(seed=0)["id"][: recipe.comparison_documents]
-        wanted = pd.DataFrame({"id": ids, "language": code})
-        found = wanted.merge(documents, on=["id", "language"])
-        if not found.id.equals(wanted.id):
-            return None
-        rows += [[code, i, *pair] for i, *pair in found[["bits", "bytes"]].itertuples()]
-    return rows
 
 
 def recorded(name: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -31,6 +30,7 @@ Shares = npt.NDArray[np.float64]
 
 SHARD_CHARACTERS = 8_000_000  # of documents that are encoded into one file
 ENCODED_AT_ONCE = 500  # documents
+EARLY = 0.1  # of a run, in which the schedule `early` has English
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,8 +136,7 @@ class Mixture:
     """Sequences in the order of training; a map-style data set for `transformers.Trainer`.
 
     Attributes:
-        streams: by name: `en`, and the target language's code, or `CODE: SOURCE` where sources are
-            drawn apart.
+        streams: by language: `en`, and the target language's code.
         order: name of the stream of each sequence of the run.
         length: tokens of a sequence, T.
         byte_lengths: bytes of each token id.
@@ -193,8 +192,6 @@ def mix(
     *,
     budget_tokens: int,
     seed: int = 0,
-    temperature: float = 1.0,
-    early_part: float = 0.1,
 ) -> Mixture:
     """Pack and interleave the training text.
 
@@ -208,9 +205,6 @@ def mix(
         recipe: English share and its schedule, sequence length.
         budget_tokens: tokens of the whole run, rounded down to whole sequences.
         seed: of the order of the documents.
-        temperature: above 1, the sources of the target language are drawn apart, and small ones
-            more often than their size says.
-        early_part: fraction of the run in which the schedule `early` has English.
 
     Raises:
         CorpusError: the budget is less than one sequence, or a language of the mixture has no text.
@@ -219,22 +213,18 @@ def mix(
     if budget_tokens < length:
         problem = f"a budget of {budget_tokens} tokens is less than one sequence of {length}"
         raise CorpusError(f"{problem}: raise training.budget_tokens")
-    english = english_shares(budget_tokens // length, recipe, early_part=early_part)
-    documents, shares = {"en": corpus.train["en"]}, {"en": english}
-    for name, (texts, share) in _target_sources(corpus, temperature).items():
-        documents[name], shares[name] = texts, (1 - english) * share
-    order, streams = interleave(shares), {}
-    for name in shares:
-        code = "en" if name == "en" else corpus.language
-        if tokens := order.count(name) * length:
-            streams[name] = pack(documents[name], tokenizer, tokens, length, seed, code)
+    english = english_shares(budget_tokens // length, recipe)
+    order, streams = interleave({"en": english, corpus.language: 1 - english}), {}
+    for code in ("en", corpus.language):
+        if tokens := order.count(code) * length:
+            streams[code] = pack(corpus.train[code], tokenizer, tokens, length, seed, code)
     start, end = document_start(tokenizer), document_end(tokenizer)
     never_learned = None if end in (start, None) else start
     sizes = byte_lengths(tokenizer)
     return Mixture(streams, order, length, sizes, never_learned, recipe.separate_documents)
 
 
-def english_shares(sequences: int, recipe: MixtureRecipe, *, early_part: float = 0.1) -> Shares:
+def english_shares(sequences: int, recipe: MixtureRecipe) -> Shares:
     """Return the fraction of English at each sequence of a run.
 
     Sources: `constant`, Csaki et al., arXiv 2311.05741; `early`, Elhady et al., arXiv 2506.00288;
@@ -243,7 +233,6 @@ def english_shares(sequences: int, recipe: MixtureRecipe, *, early_part: float =
     Args:
         sequences: of the run.
         recipe: English share and its schedule.
-        early_part: fraction of the run in which the schedule `early` has English.
 
     Example:
         >>> english_shares(4, MixtureRecipe(english_share=0.25, schedule="annealed")).tolist()
@@ -251,7 +240,7 @@ def english_shares(sequences: int, recipe: MixtureRecipe, *, early_part: float =
     """
     share, progress = recipe.english_share, (np.arange(sequences) + 0.5) / sequences
     if recipe.schedule == "early":
-        return np.where(progress < early_part, share, 0.0)
+        return np.where(progress < EARLY, share, 0.0)
     if recipe.schedule == "annealed":
         first, last = min(1.0, 2 * share), max(0.0, 2 * share - 1)
         return first + (last - first) * progress
@@ -344,27 +333,6 @@ def _save(path: Path, array: npt.NDArray[Any]) -> None:
     beside = path.with_name(f".{path.name}.{random.getrandbits(32):08x}.npy")
     np.save(beside, array)
     beside.replace(path)
-
-
-def _target_sources(corpus: Corpus, temperature: float) -> dict[str, tuple[Dataset, float]]:
-    """Return the documents of the target language and their share: together, or by source.
-
-    Source: temperature sampling as in multilingual BERT: a source of n bytes is drawn in proportion
-    to n^(1/temperature).
-    """
-    documents = corpus.train[corpus.language]
-    sources = list(documents["source"]) if temperature > 1 else []
-    if len(set(sources)) < 2:
-        return {corpus.language: (documents, 1.0)}
-    sizes = Counter[str]()
-    for source, text in zip(sources, documents["text"], strict=True):
-        sizes[source] += len(text.encode())
-    weights = {source: size ** (1 / temperature) for source, size in sizes.items()}
-    drawn, total = {}, sum(weights.values())
-    for source, weight in weights.items():
-        texts = documents.select([i for i, name in enumerate(sources) if name == source])
-        drawn[f"{corpus.language}: {source}"] = texts, weight / total
-    return drawn
 
 
 def _shuffled(documents: int, seed: int, turn: int) -> Ids:

@@ -73,14 +73,12 @@ def training_arguments(
     Raises:
         ModelError: batches cannot be shared out, or the attention cannot keep documents apart.
     """
-    on_gpu, cosine = hardware.device().type == "cuda", recipe.schedule == "cosine"
-    on_cpu = hardware.device().type == "cpu"
+    on_gpu, on_cpu = (hardware.device().type == kind for kind in ("cuda", "cpu"))
     bf16, tracked = hardware.native_precision(recipe.precision) == "bfloat16", recipe.report_to
     backend = "gloo" if "WORLD_SIZE" in os.environ and on_cpu else None
-    scheduler = "cosine" if cosine else "warmup_stable_decay"
     chosen: dict[str, Any] = {"output_dir": str(folder), "save_strategy": "no"}
     # Warm-up is a fraction of the steps; embeddings and vectors have no weight decay.
-    chosen |= {"learning_rate": recipe.learning_rate, "lr_scheduler_type": scheduler}
+    chosen |= {"learning_rate": recipe.learning_rate, "lr_scheduler_type": "cosine"}
     chosen |= {"warmup_steps": 0.05, "weight_decay": 0.1, "adam_beta2": 0.95}
     chosen |= {"use_cpu": on_cpu, "bf16": bf16, "ddp_backend": backend}
     chosen |= {"train_sampling_strategy": "sequential", "remove_unused_columns": False}
@@ -100,9 +98,6 @@ def training_arguments(
     arguments.per_device_train_batch_size = sequences
     arguments.gradient_accumulation_steps = accumulated
     arguments.max_steps = steps
-    if not cosine:
-        decay = {"num_decay_steps": math.ceil(0.2 * steps)}
-        arguments.lr_scheduler_kwargs = decay | (arguments.lr_scheduler_kwargs or {})
     return arguments
 
 

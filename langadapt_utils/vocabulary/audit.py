@@ -332,16 +332,14 @@ def describe_added(change: VocabularyChange) -> dict[str, Any]:
 
     Returns:
         `rarely_used` (below 20 uses in the training text), `fragments` (no whole characters),
-        `longest`, `examples`: each a list of readable tokens; the first two sorted by uses.
+        `longest`: each a list of readable tokens; the first two sorted by uses.
     """
     by_use = sorted(change.added, key=lambda new: change.added_counts.get(new, 0))
     texts = {new: change.text(new) for new in change.added}
-    step = max(1, len(change.added) // (4 * SHOWN))
     return {
         "rarely_used": [texts[new] for new in by_use if change.added_counts.get(new, 0) < RARELY],
         "fragments": [texts[new] for new in by_use if "⟨" in texts[new]],
         "longest": sorted(texts.values(), key=len, reverse=True)[: 4 * SHOWN],
-        "examples": [texts[new] for new in list(change.added)[::step]],
     }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 from transformers import PreTrainedTokenizerFast
 
 from ..corpus.corpus import Corpus
@@ -24,6 +26,9 @@ TEACHES = {
 }
 
 
+SAMPLE = 20_000_000  # bytes of text that are looked at
+
+
 @dataclass(frozen=True)
 class Allowance:
     """What a training text allows under a recipe.
@@ -33,44 +38,74 @@ class Allowance:
         size: of its training text, in bytes.
         passes: how often the budget repeats that text.
         tokens: new tokens that the recipe asks for.
-        learned: how many of them are seen at least 20 times within the budget.
+        seen: the share of them that is seen at least 20 times within the budget.
     """
 
     language: str
     size: int
     passes: float
     tokens: int
-    learned: int
+    seen: float
 
     def __str__(self) -> str:
         teaches = [said for least, said in TEACHES.items() if self.size >= least][-1]
         size = f"{self.size / 1e6:,.1f} MB" if self.size >= 1e6 else f"{self.size / 1e3:,.0f} kB"
         return (
             f"{size} of {language_name(self.language)}: {teaches}. The budget reads it "
-            f"{self.passes:.1f} times, and {self.learned:,} of {self.tokens:,} new tokens are seen "
+            f"{self.passes:.1f} times, and {self.seen:.0%} of {self.tokens:,} new tokens are seen "
             f"at least {RARELY} times in that."
         )
 
 
 def text_allowance(tokenizer: PreTrainedTokenizerFast, corpus: Corpus, recipe: Recipe) -> Allowance:
-    """Return what the training text of a run allows.
-
-    Tokens are learned as notebook 2 learns them, but without protecting English, and counted.
+    """Return what the training text of a run allows, with as many new tokens as the recipe says.
 
     Args:
         tokenizer: of the base.
         corpus: the text.
         recipe: how many tokens, how long a training.
     """
-    texts, tokens = corpus.train[corpus.language]["text"], recipe.vocabulary.tokens
-    spec = Spec.of(tokenizer)
-    if repair := propose_repair(tokenizer, texts, corpus.train["en"]["text"]):
-        spec = spec.with_pre_tokenizer(repair.pre_tokenizer)
-    words = spec.count_words(texts)
-    learned = learn_tokens(spec, words, tokens, min_frequency=2, max_token_length=16)[:tokens]
-    counts = token_counts(spec.appended(learned).bare, words)
-    budget = recipe.training.budget_tokens * (1 - recipe.mixture.english_share)
-    passes = budget / counts.total()
-    seen = sum(counts[token.surface] * passes >= RARELY for token in learned)
+    row = token_numbers(tokenizer, corpus, recipe, [recipe.vocabulary.tokens]).iloc[0]
+    return Allowance(corpus.language, row.bytes, row.passes, recipe.vocabulary.tokens, row.seen)
+
+
+def token_numbers(
+    tokenizer: PreTrainedTokenizerFast, corpus: Corpus, recipe: Recipe, numbers: Sequence[int]
+) -> pd.DataFrame:
+    """Return what several numbers of new tokens bring.
+
+    Tokens are learned as notebook 2 learns them, but without protecting English and from 20 MB at
+    most, and counted there.
+
+    Args:
+        tokenizer: of the base.
+        corpus: the text.
+        recipe: how long a training.
+        numbers: of new tokens, rising.
+
+    Returns:
+        One row per number for which the text is enough, at least one: `new_tokens`; `bytes` of the
+        text; `saved`, the share of its tokens; `passes` of the budget over it; `seen`, the share of
+        new tokens that are seen at least 20 times in that.
+    """
+    texts = corpus.train[corpus.language]["text"]
     size = sum(len(text.encode()) for text in texts)
-    return Allowance(corpus.language, size, passes, tokens, seen)
+    sample = texts[:: -(-size // SAMPLE)]
+    spec, scale = Spec.of(tokenizer), size / sum(len(text.encode()) for text in sample)
+    if repair := propose_repair(tokenizer, sample, corpus.train["en"]["text"]):
+        spec = spec.with_pre_tokenizer(repair.pre_tokenizer)
+    words = spec.count_words(sample)
+    before = token_counts(spec.bare, words).total()
+    learned = learn_tokens(spec, words, max(numbers), min_frequency=2, max_token_length=16)
+    budget = recipe.training.budget_tokens * (1 - recipe.mixture.english_share)
+    rows: list[list[float]] = []
+    for number in numbers:
+        if number > len(learned) and rows:
+            break
+        chosen = learned[:number]
+        counts = token_counts(spec.appended(chosen).bare, words)
+        passes = budget / (counts.total() * scale)
+        often = sum(counts[token.surface] * scale * passes >= RARELY for token in chosen)
+        saved = 1 - counts.total() / before
+        rows.append([number, size, saved, passes, often / number])
+    return pd.DataFrame(rows, columns=["new_tokens", "bytes", "saved", "passes", "seen"])

@@ -273,17 +273,13 @@ def token_explorer(
 
 
 def vocabulary_size_widget(
-    sizes: VocabularySizes,
-    base: TokenFacts | None = None,
-    adapted: TokenFacts | None = None,
-    *,
-    text: str = "",
+    sizes: VocabularySizes, base: TokenFacts, adapted: TokenFacts, *, text: str = ""
 ) -> Interactive:
     """Choose a number of new tokens and read what it saves and costs, also on a text of your own.
 
     Args:
         sizes: measured on held-out text.
-        base: the base tokenizer; without it no text can be typed.
+        base: the base tokenizer.
         adapted: the adapted tokenizer, with its change.
         text: to begin with.
     """
@@ -291,17 +287,15 @@ def vocabulary_size_widget(
     slider = new_slider("new tokens", [(f"{number:,}", number) for number in numbers], sizes.knee)
     wide = widgets.Layout(width="95%", height="4em")
     typed = widgets.Textarea(text, description="your text", layout=wide)
-    count = None
-    if base is not None and adapted is not None and adapted.change is not None:
-        specs = Spec.of(base.tokenizer), Spec.of(adapted.tokenizer)
-        count = lru_cache(maxsize=1)(partial(text_tokens, *specs, adapted.change))
+    assert adapted.change is not None
+    specs = Spec.of(base.tokenizer), Spec.of(adapted.tokenizer)
+    count = lru_cache(maxsize=1)(partial(text_tokens, *specs, adapted.change))
 
     def say(number: int) -> str:
-        own = typed.value if count else ""
-        counts = count(own) if count and own.strip() else {0: 1}
+        counts = count(own) if (own := typed.value).strip() else {0: 1}
         shown = {"row": sizes.at(number), "language": language_name(sizes.language), "text": own}
         now = counts[max(known for known in counts if known <= number)]
         return str(render("vocabulary/size.html.j2", **shown, before=counts[0], now=now, page=PAGE))
 
     twin = listed([say(number) for number in evenly_spread(numbers)])
-    return Interactive([typed, slider] if count else [slider], lambda: say(slider.value), twin)
+    return Interactive([typed, slider], lambda: say(slider.value), twin)

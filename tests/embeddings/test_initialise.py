@@ -202,17 +202,6 @@ def test_a_head_that_is_untied_has_rows_of_its_own_and_stays_so(
     )
 
 
-def test_rows_are_rounded_up_to_a_multiple(
-    model: PreTrainedModel, change: VocabularyChange, tmp_path: Path
-) -> None:
-    adapted = initialise_embeddings(model, change, multiple_of=64)
-    assert len(rows(adapted)) % 64 == 0 and 0 <= len(rows(adapted)) - change.size < 64
-    for padding in rows(adapted)[change.size :]:
-        torch.testing.assert_close(padding, rows(model).mean(dim=0))
-    adapted.save_pretrained(tmp_path)
-    assert len(rows(AutoModelForCausalLM.from_pretrained(tmp_path))) == len(rows(adapted))
-
-
 @pytest.mark.parametrize("padding", [0, 200], ids=["grows", "has room"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_body_lies_in_memory_once(

@@ -1,5 +1,3 @@
-import re
-
 import pandas as pd
 import pytest
 import torch
@@ -8,13 +6,12 @@ from transformers import PreTrainedTokenizerFast
 from langadapt_utils.embeddings.views import (
     neighbour_table,
     neighbours_widget,
-    plot_map,
     plot_norms,
 )
 from langadapt_utils.vocabulary.change import VocabularyChange
 
 
-def test_figures_tell_how_long_embeddings_are_and_how_far_they_spread() -> None:
+def test_figures_tell_how_long_embeddings_are() -> None:
     torch.manual_seed(0)
     old = torch.randn(400, 8)
     vectors = {"old embeddings": old, "subword_mean": old[:100] / 2, "random": 2 * old[100:200]}
@@ -22,9 +19,6 @@ def test_figures_tell_how_long_embeddings_are_and_how_far_they_spread() -> None:
     title = plot_norms(vectors).get_title(loc="left").replace("\n", " ")
     said = f"Embeddings by subword mean are {half / usual:.0%} as long as old embeddings"
     assert title == f"{said} ({half:.2f} against {usual:.2f})"
-    title = plot_map(vectors).get_title(loc="left").replace("\n", " ")
-    shares = [int(share) for share in re.findall(r"(\d+)%", title)]
-    assert shares[0] == pytest.approx(50, abs=12) and shares[1] == pytest.approx(200, abs=40)
 
 
 @pytest.mark.parametrize("sets", [1, 7])
@@ -33,8 +27,6 @@ def test_any_number_of_sets_of_embeddings_is_drawn(sets: int) -> None:
     vectors = {f"set_{number}": torch.randn(51, 8) for number in range(sets)}
     usual = vectors["set_0"].norm(dim=1).median().item()
     assert f"{usual:.2f}" in plot_norms(vectors).get_title(loc="left")
-    named = [text.get_text() for text in plot_map(vectors).get_legend().get_texts()]
-    assert named == [name.replace("_", " ") for name in vectors]
 
 
 def test_neighbours_of_new_tokens_under_each_method(

@@ -12,7 +12,6 @@ from helpers.tiny import llama
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.evaluation.likelihood import document_bits
-from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.experiments.comparison import (
     BEFORE,
     COLUMNS,
@@ -149,28 +148,6 @@ def test_interpolation_goes_from_the_start_to_the_adapted_model(
         assert table[table.variant == variant].bits.tolist() == pytest.approx(
             expected.tolist(), rel=1e-3
         )
-    bundles = {"base": (base, tokenizer), "adapted": (end, change.tokenizer)}
-    held = {code: corpora["hu"].heldout[code] for code in ("hu", "en")}
-    documents = [
-        {
-            "model": name,
-            "language": code,
-            "source": "s",
-            "domain": "d",
-            "id": row["id"],
-            "bits": bits,
-            "bytes": 1,
-        }
-        for name, (model, cutter) in bundles.items()
-        for code, part in held.items()
-        for row, bits in zip(part, document_bits(model, cutter, part["text"][:]), strict=True)
-    ]
-    scores = Scores(["base", "adapted"], "hu", pd.DataFrame(documents), pd.DataFrame(), [], 100)
-    again = interpolation_sweep(
-        start, end, change, (base, tokenizer), corpora["hu"], recipe, scores=scores
-    )
-    assert again.table.bits.tolist() == pytest.approx(turned.table.bits.tolist(), rel=1e-3)
-    assert (again.table.bytes == 1).sum() == 2 * 2 * 3  # taken from the scores, not measured again
     slider, answer = sweep_widget(turned).controls.children
     assert "<b>0% of the way" in answer.value
     slider.value = "50% of the way"

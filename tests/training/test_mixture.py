@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
@@ -38,8 +37,8 @@ def test_many_streams_keep_their_shares(weights: list[float], sequences: int) ->
 
 
 def test_early_english_is_at_the_beginning_alone() -> None:
-    shares = english_shares(10, MixtureRecipe(english_share=0.5, schedule="early"), early_part=0.2)
-    assert shares.tolist() == [0.5] * 2 + [0.0] * 8
+    shares = english_shares(20, MixtureRecipe(english_share=0.5, schedule="early"))
+    assert shares.tolist() == [0.5] * 2 + [0.0] * 18
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
@@ -226,30 +225,6 @@ def test_no_more_is_encoded_than_the_run_needs(
         for ids in change.tokenizer(list(corpora["hu"].train["hu"]["text"]))["input_ids"]
     )
     assert mixture.passes["hu"] == pytest.approx(mixture.order.count("hu") * 32 / size, rel=0.3)
-
-
-def test_temperature_levels_sources(corpora: dict[str, Corpus], change: VocabularyChange) -> None:
-    documents = corpora["hu"].train["hu"]
-    rows = [{**documents[i], "source": "small" if i < 10 else "large"} for i in range(110)]
-    corpus = dataclasses.replace(
-        corpora["hu"], train=corpora["hu"].train | {"hu": Dataset.from_list(rows)}
-    )
-    shares = {}
-    for temperature in (1.0, 2.0, 1e9):
-        recipe = MixtureRecipe(sequence_length=32, english_share=0.2)
-        mixture = mix(
-            corpus, change.tokenizer, recipe, budget_tokens=32_000, temperature=temperature
-        )
-        assert mixture.share("en") == pytest.approx(0.2, abs=0.002)
-        shares[temperature] = mixture.order.count("hu: small") / len(mixture)
-    sizes = [
-        sum(len(row["text"].encode()) for row in rows if row["source"] == name)
-        for name in ("small", "large")
-    ]
-    root = [size**0.5 for size in sizes]
-    assert shares[1.0] == 0 and shares[2.0] == pytest.approx(0.8 * root[0] / sum(root), abs=0.01)
-    assert shares[1e9] == pytest.approx(0.4, abs=0.01)
-    assert mixture.passes["hu: small"] > 3 * mixture.passes["hu: large"]
 
 
 def test_a_budget_below_one_sequence_is_refused(

@@ -1,0 +1,125 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+from typer.testing import CliRunner
+
+from helpers.tiny import llama, saved
+from langadapt_utils import planning
+from langadapt_utils.cli import app
+from langadapt_utils.errors import LangadaptError
+from langadapt_utils.hardware import Machine, machine_named
+from langadapt_utils.planning import Shape, enough_tokens, plan, stage_seconds, training_bytes
+from langadapt_utils.recipe import BUILT_IN, Recipe
+
+CARD = Machine("a card", 1, 80e9, 1e14)
+SEVEN = Shape(7 * 10**9, 250 * 10**6, 2_000_000, 32, 4_096, 32_000)
+OPTIONS = {"corpus.english": BUILT_IN, "mixture.sequence_length": 64}
+
+
+@pytest.fixture
+def base(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Path:
+    """A base without its weights."""
+    folder = saved(llama(len(tokenizer)), tokenizer, tmp_path / "base").folder
+    (folder / "model.safetensors").unlink()
+    return folder
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_shape_is_read_from_the_configuration_alone(
+    tied: bool, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    model = llama(len(tokenizer), tied=tied)
+    folder = saved(model, tokenizer, tmp_path).folder
+    (folder / "model.safetensors").unlink()
+    shape = Shape.of(str(folder))
+    assert shape.parameters == model.num_parameters()
+    assert shape.embeddings == (1 if tied else 2) * len(tokenizer) * 16
+    grown = shape.with_tokens(100)
+    assert grown.vocabulary == len(tokenizer) + 100
+    assert grown.parameters - shape.parameters == (1 if tied else 2) * 100 * 16
+
+
+def needed(machine: Machine = CARD, **options: object) -> float:
+    values = {f"training.{name}": value for name, value in options.items()}
+    return training_bytes(SEVEN, Recipe.profile("gpu", overrides=values), machine)
+
+
+def test_memory_follows_what_learns_what_is_kept_and_how_many_share_it() -> None:
+    assert needed(micro_batch_tokens=1_024) > 16 * 7e9
+    assert needed(lora_rank=64, micro_batch_tokens=1_024) < 0.3 * needed(micro_batch_tokens=1_024)
+    assert needed(gradient_checkpointing=True) < needed()
+    assert needed(micro_batch_tokens=2_048) < needed(micro_batch_tokens=8_192)
+    eight = needed(replace(CARD, gpus=8), micro_batch_tokens=1_024)
+    assert needed(micro_batch_tokens=1_024) - eight == pytest.approx(16 * 7e9 * 7 / 8)
+    assert needed(fused_loss=False) - needed() == pytest.approx(16_384 * 10 * 32_000)
+
+
+def test_what_does_not_fit_is_trained_in_parts_and_at_last_with_adapters() -> None:
+    recipe = Recipe.profile("gpu")
+    fitted = {
+        memory: planning._fitted(recipe, SEVEN, replace(CARD, memory=memory * 1e9)).training
+        for memory in (400, 140, 80, 1)
+    }
+    assert fitted[400] == recipe.training
+    assert fitted[140].lora_rank == 0 and fitted[140].micro_batch_tokens < 16_384
+    assert fitted[80].lora_rank == planning.RANK
+    assert fitted[1].gradient_checkpointing and fitted[1].micro_batch_tokens == 1_024
+
+
+def test_seconds_grow_with_the_model_the_budget_and_slower_machines() -> None:
+    recipe = Recipe.profile("gpu")
+    once = stage_seconds(SEVEN, recipe, CARD)
+    slower = stage_seconds(SEVEN, recipe, replace(CARD, speed=CARD.speed / 2))
+    assert list(once) == sorted(once) and all(slower[name] >= once[name] for name in once)
+    training = once["04_training"] - 20
+    assert slower["04_training"] - 20 == pytest.approx(2 * training)
+    eight = stage_seconds(SEVEN, recipe, replace(CARD, gpus=8))
+    assert eight["04_training"] - 20 == pytest.approx(training / 8)
+    assert eight["05_evaluation"] == once["05_evaluation"]
+
+
+def test_a_plan_chooses_from_the_text_and_says_what_it_will_take(base: Path) -> None:
+    recipe = Recipe.profile("cpu", overrides={"base": str(base), **OPTIONS})
+    planned = plan(recipe, gpu="h100", gpus=2)
+    tokens = planned.recipe.vocabulary.tokens
+    row = planned.sizes[planned.sizes.new_tokens == tokens].iloc[0]
+    assert row.seen >= 0.9 and 0 < row.saved < 1
+    assert planned.recipe.training.learning_rate == pytest.approx(4e-4)
+    said = str(planned)
+    assert "2 x H100 in bfloat16" in said and f"{tokens:,}; {row.saved:.0%}" in said.replace(
+        " %", "%"
+    )
+    assert "kB of Hungarian: expect spelling" in said
+    more = plan(recipe.with_options({"training.budget_tokens": 10**8}))
+    assert more.recipe.vocabulary.tokens > tokens
+    warned = list(more.warnings)
+    assert any("Hungarian is repeated" in one for one in warned)
+    assert any(one.startswith("English is repeated") for one in warned)
+
+
+def test_few_tokens_are_enough_where_the_text_is_small() -> None:
+    import pandas as pd
+
+    sizes = pd.DataFrame({"new_tokens": [100, 200, 500], "seen": [0.99, 0.92, 0.4]})
+    assert enough_tokens(sizes) == 200
+    assert enough_tokens(sizes.assign(seen=0.1)) == 100
+
+
+def test_an_unknown_card_is_one_sentence() -> None:
+    with pytest.raises(LangadaptError, match="GPU 'h9' is unknown: use one of h100"):
+        machine_named("h9", 1)
+
+
+def test_the_command_writes_a_recipe_that_runs(base: Path, tmp_path: Path) -> None:
+    file = tmp_path / "plan.yaml"
+    command = ["plan", "--write", str(file), "--gpu", "l4", "-p", f"base={base}"]
+    options = [part for name, value in OPTIONS.items() for part in ("-p", f"{name}={value}")]
+    done = CliRunner().invoke(app, [*command, *options])
+    assert done.exit_code == 0, done.exception
+    assert f"langadapt run --recipe {file}" in done.stdout and "new tokens:" in done.stdout
+    recipe = Recipe.read(file)
+    assert recipe.base == str(base) and recipe.training.learning_rate == pytest.approx(4e-4)
+    lacking = CliRunner().invoke(app, ["run", "--recipe", str(file), "--run", str(tmp_path / "r")])
+    assert "lacks its weights" in str(lacking.exception)
