@@ -241,9 +241,8 @@ def _fitted(recipe: Recipe, shape: Shape, machine: Machine) -> Recipe:
     checkpointing, at last with adapters.
     """
     training, length = recipe.training, recipe.mixture.sequence_length
-    parts = [training.micro_batch_tokens]
-    while parts[-1] // 2 >= length:
-        parts.append(parts[-1] // 2)
+    most = training.micro_batch_tokens
+    parts = [most >> times for times in range(20) if most >> times >= length] or [most]
     ranks = (training.lora_rank,) if training.lora_rank else (0, RANK)
     for rank, saving, part in product(ranks, (training.gradient_checkpointing, True), parts):
         options = {"lora_rank": rank, "gradient_checkpointing": saving, "micro_batch_tokens": part}

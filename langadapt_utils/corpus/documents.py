@@ -169,13 +169,13 @@ def _documents(
 ) -> Iterator[Row]:
     """Yield documents in our columns, as much text as asked (0: all), and count what is met."""
     for number, row in enumerate(rows):
-        text = _in_form(row["text"], form)
-        reading.normalised += text != row["text"]
-        if not text.strip():
+        text, size = _in_form(row["text"], form)
+        reading.normalised += text is not row["text"]
+        if not text or text.isspace():
             reading.empty += 1
             continue
         reading.documents += 1
-        reading.megabytes += len(text.encode()) / 1e6
+        reading.megabytes += size / 1e6
         own = row.get("id")
         name = str(own) if isinstance(own, str | int) else f"{place}-{number}"
         yield {"id": name, "source": source, "domain": str(row.get("domain", "text")), "text": text}
@@ -183,12 +183,19 @@ def _documents(
             break
 
 
-def _in_form(text: str, form: NormalForm) -> str:
-    """Return a text in a normal form of Unicode; what is half of a character becomes U+FFFD."""
-    if text.isascii():
-        return text
-    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return unicodedata.normalize(form, whole) if form == "NFC" or form == "NFKC" else whole
+def _in_form(text: str, form: NormalForm) -> tuple[str, int]:
+    """Return a text in a normal form of Unicode (itself where it is in that form), and its bytes.
+
+    What is half of a character becomes U+FFFD.
+    """
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return _in_form(text, form)
+    if form == "as it is" or unicodedata.is_normalized(form, text):
+        return text, size
+    return _in_form(unicodedata.normalize(form, text), form)
 
 
 def _stored(
@@ -213,7 +220,8 @@ def _write(rows: Iterable[Row], path: Path) -> None:
     rows = iter(rows)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
         while batch := list(islice(rows, BATCH)):
-            stream.write_batch(pa.RecordBatch.from_pylist(batch, schema))
+            columns = [pa.array([row[name] for row in batch], pa.string()) for name in COLUMNS]
+            stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
 
 
 def without_repeats(documents: Dataset) -> tuple[Dataset, dict[str, int]]:

@@ -101,7 +101,8 @@ class Reading:
         self.rule = self.rule or f"a document per row, column {name}"
         for row in chain([first], rows):
             text = row.get(name)
-            yield {**row, "text": text if isinstance(text, str) else ""}
+            row["text"] = text if isinstance(text, str) else ""
+            yield row
 
     def _lines(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
         """Yield the lines as text, with their numbers; what is no UTF-8 is bad."""
@@ -156,7 +157,7 @@ class Reading:
 
     def _jsonl(self, file: BinaryIO) -> Iterator[Row]:
         for number, line in self._lines(file):
-            if line.strip():
+            if not line.isspace():
                 try:
                     row = json.loads(line)
                     if not isinstance(row, dict):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import json
 import shutil
 from collections.abc import Mapping
@@ -33,6 +32,7 @@ from .mixture import Mixture, mix
 from .optimizer import add_adapters, learning_rate
 from .trainer import MixtureTrainer, Record, Report, claim, run_digest, training_arguments
 
+NO_BORDER = "; a token sees the documents before its own, as this model knows no border"
 SHORT = 256  # tokens of a sequence
 CHECKPOINTS, CONTROL_CHECKPOINTS = "checkpoints", "checkpoints-control"
 
@@ -76,54 +76,45 @@ def train(
         recipe: rates, schedule, batch, precision.
         folder: for checkpoints; a stopped run resumes from the last one.
         seed: of the Trainer and of adapters.
-        trainer_arguments: replace defaults by names of `transformers.TrainingArguments`, such as
-            `warmup_steps`, `weight_decay`, `max_grad_norm`, `lr_scheduler_kwargs`.
-        report: called with each record of `Training.steps`, and with `doing` if there is more to
-            say.
+        trainer_arguments: replace defaults, by names of `transformers.TrainingArguments`.
+        report: called with each record of `Training.steps`, and with what it is `doing`.
 
     Raises:
-        ModelError: the loss is not finite or has diverged (the last checkpoint is kept), memory is
-            not enough, or a package that the recipe needs is missing.
+        ModelError: the loss diverges (the last checkpoint is kept), memory or a package is missing.
     """
     folder, given = Path(folder), {"seed": seed, **(trainer_arguments or {})}
     learner = _loaded(start) if isinstance(start, Path) else copy.deepcopy(start)
-    _check_length(learner, mixture)
     recipe = settled(recipe, learner, mixture)
     arguments = training_arguments(mixture, recipe, folder, given)
     attention_of_start = learner.config._attn_implementation
-    others = sorted(change.added.items()), sorted(given.items())
-    digest = run_digest(learner, mixture, recipe, others)
     if not (recipe.lora_rank and arguments.bf16):  # with adapters, the body can stay as it is
         learner.float()
     attention = _set_attention(learner, recipe.attention)
     if across := mixture.separate_documents and not keeps_documents_apart(learner):
         mixture = replace(mixture, separate_documents=False)
+    others = sorted(change.added.items()), sorted(given.items())
+    digest = run_digest(learner, mixture, recipe, others)
     last = claim(folder, digest, write=arguments.should_save)
     set_seed(seed)
     adapters = add_adapters(learner, recipe.lora_rank) if recipe.lora_rank else None
-    precision = "bfloat16" if arguments.bf16 else "float32"
-    settings: dict[str, Any] = {"precision": precision, "attention": attention}
-    settings |= {"learning rate": f"{arguments.learning_rate:.1e}"}
-    settings |= {"documents separate": mixture.separate_documents}
-    settings |= _made_faster(learner, recipe) | {"processes": arguments.world_size}
+    settings = {"attention": attention, "documents separate": mixture.separate_documents}
+    settings |= _made_faster(learner, recipe, arguments)
     parts = {"model": learner, "args": arguments, "train_dataset": mixture}
     trainer = MixtureTrainer(recipe, list(change.added), report, **parts)
-    trainer.steps.say("training: " + ", ".join(f"{name} {x}" for name, x in settings.items()))
-    if across:
-        trainer.steps.say("a token sees the documents before its own: this model knows no border")
+    told = ", ".join(f"{name} {value}" for name, value in settings.items())
+    trainer.steps.say(f"training: {told}{NO_BORDER * across}")
     _run(trainer, last)
     trained = trainer.trained_model(partial(_loaded, start))
-    records, seconds = trainer.steps.records, trainer.steps.seconds
-    trainer.accelerator.free_memory()  # of the optimiser, before the start is loaded again
-    del trainer
-    gc.collect()
     if adapters:
         adapters.merge_and_unload()
         trained.requires_grad_(True)
     trained.set_attn_implementation(attention_of_start)
+    result = Training(trained.eval(), trainer.steps.records, trainer.steps.seconds, settings)
+    trainer.accelerator.free_memory()  # before the start is loaded again
+    del trainer
     if recipe.interpolation < 1:
         _blend(_loaded(start), trained, recipe.interpolation)
-    return Training(trained.eval(), records, seconds, settings)
+    return result
 
 
 def _loaded(start: PreTrainedModel | Path) -> PreTrainedModel:
@@ -131,11 +122,12 @@ def _loaded(start: PreTrainedModel | Path) -> PreTrainedModel:
 
 
 def settled(recipe: TrainingRecipe, model: PreTrainedModel, mixture: Mixture) -> TrainingRecipe:
-    """Return a recipe with values for what is `auto`.
+    """Return a recipe with values for what is `auto`, after a look at the length of sequences.
 
     Eager attention is faster than SDPA on a CPU where sequences are short
     (`benchmarks/training.py`).
     """
+    _check_length(model, mixture)
     on_cpu, attention = hardware.device().type == "cpu", recipe.attention
     if attention == "auto":
         attention = "eager" if on_cpu and mixture.length <= SHORT else "sdpa"
@@ -162,7 +154,7 @@ def _check_length(model: PreTrainedModel, mixture: Mixture) -> None:
         raise ModelError(f"{problem} model can read: lower mixture.sequence_length")
 
 
-def _made_faster(model: PreTrainedModel, recipe: TrainingRecipe) -> dict[str, Any]:
+def _made_faster(model: PreTrainedModel, recipe: TrainingRecipe, arguments: Any) -> dict[str, Any]:
     """Make a model faster, and let torch use this machine well; return what was reached."""
     on_gpu = hardware.device().type == "cuda"
     fused = on_gpu and recipe.fused_loss and can_fuse_loss(model)
@@ -174,8 +166,10 @@ def _made_faster(model: PreTrainedModel, recipe: TrainingRecipe) -> dict[str, An
     compiled = on_gpu and recipe.compile_layers and compile_layers(model)
     if fused:
         fuse_loss(model)
-    settings = {"gradient checkpointing": recipe.gradient_checkpointing, "fused loss": fused}
-    return settings | {"compiled layers": compiled}
+    settings: dict[str, Any] = {"precision": "bfloat16" if arguments.bf16 else "float32"}
+    settings |= {"learning rate": f"{arguments.learning_rate:.1e}", "fused loss": fused}
+    settings |= {"compiled layers": compiled, "processes": arguments.world_size}
+    return settings | {"gradient checkpointing": recipe.gradient_checkpointing}
 
 
 def _run(trainer: MixtureTrainer, last: Path | None) -> None:
