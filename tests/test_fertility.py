@@ -191,3 +191,12 @@ DICTIONARIES = {
 def test_words_of_every_script_are_found(language: str) -> None:
     text, words = DICTIONARIES[language]
     assert [text[start:end] for start, end in word_spans(text, language)] == words
+
+
+def test_what_reads_like_a_special_token_costs_what_its_letters_cost(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    text = f"A page about {tokenizer.eos_token} itself."
+    report = measure_fertility({"base": tokenizer}, {"en": [text]})
+    pieces = tokenizer.tokenize(text, split_special_tokens=True)
+    assert report.value("base", "en", "tokens") == len(pieces) > len(tokenizer.tokenize(text))

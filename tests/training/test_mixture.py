@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
@@ -11,7 +12,7 @@ from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.errors import CorpusError
 from langadapt_utils.recipe import MixtureRecipe, Schedule
 from langadapt_utils.tokens import document_start
-from langadapt_utils.training.mixture import Mixture, Stream, english_shares, interleave, mix
+from langadapt_utils.training.mixture import Mixture, Stream, english_shares, interleave, mix, pack
 from langadapt_utils.vocabulary.change import VocabularyChange
 
 RECIPE = MixtureRecipe(sequence_length=32)
@@ -225,6 +226,14 @@ def test_no_more_is_encoded_than_the_run_needs(
         for ids in change.tokenizer(list(corpora["hu"].train["hu"]["text"]))["input_ids"]
     )
     assert mixture.passes["hu"] == pytest.approx(mixture.order.count("hu") * 32 / size, rel=0.3)
+
+
+def test_what_reads_like_a_special_token_is_text(change: VocabularyChange) -> None:
+    start = document_start(change.tokenizer)
+    name = change.tokenizer.convert_ids_to_tokens(start)
+    texts = Dataset.from_dict({"text": [f"A page about {name} and how it is read."] * 7})
+    stream = pack(texts, change.tokenizer, 100, 16, 0, "hu")
+    assert sum(int((shard == start).sum()) for shard in stream.shards) == len(texts)
 
 
 def test_a_budget_below_one_sequence_is_refused(
