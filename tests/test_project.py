@@ -123,4 +123,5 @@ def test_the_folders_are_those_of_the_design() -> None:
         *("notebooks", "langadapt_utils", "data", "tests", "benchmarks", ".ci", ".gitignore"),
         *("environment.yml", "pyproject.toml", "constraints.txt", "Makefile", "mkdocs.yml"),
         *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "ARCHITECTURES.md", "LICENSE"),
+        "LANGUAGES.md",
     }
