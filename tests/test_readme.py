@@ -37,6 +37,8 @@ def test_a_langadapt_command_is_understood(
         return Workspace(tmp_path / "run", Recipe.profile("smoke"))
 
     monkeypatch.setattr(runner, "run_notebooks", fake)
+    monkeypatch.chdir(tmp_path)
+    Recipe.profile("cpu").write(tmp_path / "plan.yaml")
     done = CliRunner().invoke(cli.app, shlex.split(command)[1:], catch_exceptions=False)
     assert done.exit_code == 0 and len(asked) == 1, done.output
     recipe, stages = asked[0]
