@@ -1,6 +1,5 @@
 import sys
 import types
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -188,7 +187,7 @@ def test_the_fused_loss_and_compiled_layers_go_together(
     monkeypatch.setattr(train_module.hardware, "device", lambda: torch.device("cuda"))
     monkeypatch.setattr(train_module.hardware, "keep_freed_memory", lambda: False)
     model = llama(40)
-    arguments = SimpleNamespace(bf16=True, learning_rate=1e-4, world_size=1)
+    arguments = types.SimpleNamespace(bf16=True, learning_rate=1e-4, world_size=1)
     made = train_module._made_faster(model, TrainingRecipe(), arguments)
     assert made["fused loss"] is True and made["compiled layers"] is True
     assert model.langadapt_fused
