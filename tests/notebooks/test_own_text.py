@@ -31,6 +31,7 @@ def test_hebrew_goes_the_whole_path_from_a_text_file(
         "corpus.target": str(tmp_path / "own.txt.xz"),
         "corpus.english": BUILT_IN,
         "vocabulary.tokens": 60,
+        "mixture.control": False,
     }
     recipe = Recipe.profile("smoke", language="he", overrides=overrides)
     run = run_notebooks(recipe, tmp_path / "run")
@@ -45,5 +46,6 @@ def test_hebrew_goes_the_whole_path_from_a_text_file(
         assert not [output.text for output in outputs if output.get("name") == "stderr"]
     scores = Scores.load(run.folder / "scores.json")
     assert {"en", "he"} <= set(scores.documents.language)
+    assert scores.models == ["base", "adapted"]  # no control was asked for
     report = (run.folder / "report.html").read_text(encoding="utf-8")
     assert "Hebrew" in report and 'dir="rtl"' in report
