@@ -41,7 +41,8 @@ INTRODUCTION = f"""# Languages
 
 What {TOKENS} new tokens do, learned from the first {LEARNED} sentences of each language (FLORES-200
 dev) and measured on the others. A cell is parity, the tokens of a language over those of English
-for the same sentences, before → after; `*` marks a word pattern that was repaired.
+for the same sentences, before → after; `*` marks a word pattern that was repaired,
+`†` half of the tokens, where the text supports no more.
 
 {{passed}} of {{cases}} audits pass. {{lost}} sentences come back otherwise than under the base
 tokenizer. In every case at least {{kept:.1%}} of the English sentences keep their exact ids. Made
@@ -74,13 +75,13 @@ def row_of(
     """Extend a tokenizer for a language; return what came of it."""
     began = time.perf_counter()
     own, english = lines_of(folder, code), lines_of(folder, "en")
-    change = la.extend_vocabulary(
-        tokenizer,
-        own[:LEARNED],
-        tokens=TOKENS,
-        others={"en": english[:LEARNED]},
-        protect={"en": PROTECTED},
-    )
+    texts = {"others": {"en": english[:LEARNED]}, "protect": {"en": PROTECTED}}
+    tokens = TOKENS
+    try:
+        change = la.extend_vocabulary(tokenizer, own[:LEARNED], tokens=tokens, **texts)
+    except la.VocabularyError:  # so few sentences teach a large vocabulary little more
+        tokens = TOKENS // 2
+        change = la.extend_vocabulary(tokenizer, own[:LEARNED], tokens=tokens, **texts)
     rest = own[LEARNED:], english[LEARNED:]
     counts = [
         [sum(map(len, token_ids(t, lines))) for lines in rest]
@@ -96,6 +97,7 @@ def row_of(
     return {
         "tokenizer": name,
         "language": code,
+        "tokens": tokens,
         "parity_before": round(counts[0][0] / counts[0][1], 3),
         "parity_after": round(counts[1][0] / counts[1][1], 3),
         "english_kept": round(change.effects["en"].kept, 4),
@@ -138,7 +140,9 @@ def drawn(rows: list[dict[str, Any]]) -> str:
 
 def _drawn_row(code: str, part: pd.DataFrame) -> str:
     cells = [
-        f"{row.parity_before:.2f} → {row.parity_after:.2f}" + "*" * bool(row.repaired)
+        f"{row.parity_before:.2f} → {row.parity_after:.2f}"
+        + "*" * bool(row.repaired)
+        + "†" * (row.tokens < TOKENS)
         for row in part.itertuples()
     ]
     return f"| {language_name(code)} (`{code}`) | {' | '.join(cells)} |"
