@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+from filelock import FileLock
 
 from .errors import LangadaptError
 
@@ -23,10 +24,26 @@ def cache_folder() -> Path:
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("langadapt"))
 
 
-def remove_stale(folder: Path, prefix: str) -> None:
-    """Remove what a killed process left behind; only the holder of the lock may call this."""
-    for stale in folder.glob(f"{prefix}*"):
-        shutil.rmtree(stale, ignore_errors=True)
+def made_once(path: Path, make: Callable[[Path], Path]) -> Path:
+    """Return a file or folder of the cache, which the first process that asks for it makes.
+
+    The other processes wait. Nothing is left of what was interrupted.
+
+    Args:
+        path: the name that it takes when it is whole.
+        make: makes it in a scratch folder, and returns its place there.
+    """
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        prefix = f".making-{path.name}-"
+        for stale in path.parent.glob(f"{prefix}*"):  # what a killed process left behind
+            shutil.rmtree(stale, ignore_errors=True)
+        if not path.exists():
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as scratch:
+                make(Path(scratch)).replace(path)
+    return path
 
 
 def trim_cache(kind: str, most: int = CACHED) -> int:

