@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from lzma import LZMAError
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +21,7 @@ from zstandard import ZstdError
 
 from ..errors import CorpusError
 from ..sources import COMPRESSIONS, brief, text_kind
+from ..tokens import chunks
 
 Row = dict[str, Any]
 HEAD = 10_000_000  # bytes of a .txt file that tell how its documents are separated
@@ -123,33 +124,21 @@ class Reading:
             ) from error
 
     def _txt(self, file: BinaryIO) -> Iterator[Row]:
-        lines = self._lines(file)
-        head, size = [], 0
-        for number, line in lines:
-            head.append((number, line))
-            size += len(line)
-            if size > HEAD:
-                break
-        bodies = [line.strip() for _, line in head]
-        last = max((place for place, body in enumerate(bodies) if body), default=0)
-        first = next((place for place, body in enumerate(bodies) if body), 0)
-        blank = "" in bodies[first:last]
-        numbered = not blank and all(NUMBERED.match(body) for body in bodies[first : last + 1])
-        self.rule = "a document per line" + ", numbers dropped" * numbered
-        if blank:
+        lines = (line for _, line in self._lines(file))
+        head = next(chunks(lines, HEAD), [])
+        bodies = [line.strip() for line in "".join(head).strip().split("\n")]
+        if "" in bodies[1:]:
             self.rule = "documents between blank lines"
-        paragraph: list[str] = []
-        for _, line in chain(head, lines):
-            if not blank and line.strip():
-                body = line.partition("\t")[2] if numbered else line
-                yield {"text": body.rstrip("\r\n")}
-            elif line.strip():
-                paragraph.append(line)
-            elif paragraph:
-                yield {"text": "".join(paragraph).rstrip("\r\n")}
-                paragraph = []
-        if paragraph:
-            yield {"text": "".join(paragraph).rstrip("\r\n")}
+            parts = groupby(chain(head, lines), key=lambda line: bool(line.strip()))
+            documents = ("".join(part) for filled, part in parts if filled)
+        elif all(map(NUMBERED.match, bodies)):
+            self.rule = "a document per line, numbers dropped"
+            documents = (line.partition("\t")[2] for line in chain(head, lines) if line.strip())
+        else:
+            self.rule = "a document per line"
+            documents = (line for line in chain(head, lines) if line.strip())
+        for document in documents:
+            yield {"text": document.rstrip("\r\n")}
 
     def _md(self, file: BinaryIO) -> Iterator[Row]:
         self.rule = "one document"
