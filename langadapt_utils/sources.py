@@ -8,6 +8,7 @@ import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -213,6 +214,11 @@ def brief(error: BaseException) -> str:
 def built_in_files() -> list[Path]:
     """Return the files of the built-in corpus."""
     return sorted(set(data_folder().glob("*.jsonl")) - set(data_folder().glob("eval_*")))
+
+
+def built_in_rows() -> list[dict[str, Any]]:
+    """Return the documents of the built-in corpus with all their translations."""
+    return [row for path in built_in_files() for row in read_jsonl(path)]
 
 
 def text_files(source: str) -> tuple[list[Path], list[Path]]:

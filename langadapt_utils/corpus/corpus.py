@@ -15,17 +15,9 @@ from datasets import Dataset
 
 from ..errors import CorpusError
 from ..recipe import BUILT_IN, CorpusRecipe
-from ..sources import built_in_languages
+from ..sources import built_in_languages, built_in_rows
 from .contamination import CONTAMINATED, GRAM, find_contamination
-from .documents import (
-    at_most_of_each_source,
-    built_in_documents,
-    built_in_rows,
-    concatenate,
-    read_documents,
-    read_source,
-    without_repeats,
-)
+from .documents import at_most_of_each_source, built_in_documents, read_source, without_repeats
 from .items import ITEM_KINDS, item_texts
 from .readers import Row
 
@@ -95,7 +87,7 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
         read[code] = [read_source(source, code, recipe) for source in sources]
     tied = translations(read[language], read["en"])
     for code, parts in read.items():
-        documents, repeats[code] = without_repeats(concatenate([part for part, _ in parts]))
+        documents, repeats[code] = without_repeats([part for part, _ in parts])
         split = split_documents(documents, recipe.heldout_share, seed, follow)
         train[code], heldout[code] = split
         sides = {name: side for side, part in enumerate(split) for name in part["id"]}
@@ -128,13 +120,13 @@ def _other_languages(recipe: CorpusRecipe, language: str, heldout: set[str]) -> 
     for named in recipe.others:
         code, _, source = named.partition(":")
         if named != BUILT_IN:
-            found[code].append(read_documents(source, code, recipe))
+            found[code].append(read_source(source, code, recipe)[0])
             continue
         for other in [code for code in built_in_languages() if code != language]:
             documents = built_in_documents(other)
             indices = [i for i, name in enumerate(documents["id"]) if name in heldout]
             found[other] += [documents.select(indices)] if indices else []
-    return {code: without_repeats(concatenate(parts))[0] for code, parts in found.items() if parts}
+    return {code: without_repeats(parts)[0] for code, parts in found.items() if parts}
 
 
 def translations(
@@ -152,10 +144,7 @@ def translations(
         ids = set(documents["id"])
         for others, about_others in english:
             tied |= {name: name for name in others["id"] if name in ids}
-            rows = [
-                [row.get("documents", 0) + row.get("empty", 0) for row in a]
-                for a in (about, about_others)
-            ]
+            rows = [[row["documents"] + row["empty"] for row in a] for a in (about, about_others)]
             if len(rows[0]) == 1 and rows[0] == rows[1] and ids.isdisjoint(tied.values()):
                 numbers = {name.rpartition("-")[2]: name for name in ids}
                 of_others = {name: name.rpartition("-")[2] for name in others["id"]}

@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from .. import sources
 from ..errors import CorpusError
-from ..files import cache_folder, read_json, read_jsonl, trim_cache, write_atomically
+from ..files import cache_folder, read_json, trim_cache, write_atomically
 from ..languages import code_with_script
 from ..recipe import BUILT_IN, CorpusRecipe, NormalForm
 from .readers import Reading, Row
@@ -31,11 +31,6 @@ OPTIONS = {"text_field", "skip_bad", "normal_form", "max_megabytes"}  # that cha
 COLUMNS = ("id", "source", "domain", "text")
 BATCH = 1_000  # documents that are written at once
 FORM = 1  # of the files in the cache: with another number everything is read again
-
-
-def read_documents(source: str, language: str, recipe: CorpusRecipe | None = None) -> Dataset:
-    """Read the documents of one source, as `read_source` does."""
-    return read_source(source, language, recipe or CorpusRecipe())[0]
 
 
 def read_source(source: str, language: str, recipe: CorpusRecipe) -> tuple[Dataset, list[Row]]:
@@ -59,26 +54,23 @@ def read_source(source: str, language: str, recipe: CorpusRecipe) -> tuple[Datas
     if kind in (BUILT_IN, "pip"):
         documents = built_in_documents(language) if kind == BUILT_IN else _encyclopedia(source)
         size = sum(len(text.encode()) for text in documents["text"])
-        known = Reading(source, rule="as it comes", documents=len(documents), megabytes=size / 1e6)
+        known = Reading(source, recipe, "as it comes", len(documents), size / 1e6)
         return documents, [known.about()]
-    how: dict[str, Any] = {"text_field": recipe.text_field, "skip_bad": recipe.skip_bad}
     others: list[Path] = []
     if kind == "hub":
         name = hub_name(name, language, recipe.max_megabytes)
-        readings, places, versions = [Reading(name, **how)], [name], [name]
+        readings, places, versions = [Reading(name, recipe)], [name], [name]
         rows = [_hub_rows(readings[0], source)]
     else:
         files, others = sources.text_files(name)
-        readings = [Reading(str(file), **how) for file in files]
+        readings = [Reading(str(file), recipe) for file in files]
         base = Path(name).expanduser()
         places = [str(f.relative_to(base) if base.is_dir() else f.name) for f in files]
         versions = [f"{file} {sources.version_of(file)}" for file in files]
         rows = [reading.rows() for reading in readings]
     limit = recipe.max_megabytes / len(readings)
-    documents = chain.from_iterable(
-        _documents(*each, source, limit, recipe.normal_form)
-        for each in zip(readings, rows, places, strict=True)
-    )
+    every = zip(readings, rows, places, strict=True)
+    documents = chain.from_iterable(_documents(*each, source, limit) for each in every)
     key = [recipe.model_dump_json(include=OPTIONS), source, *versions]
     stored, about = _stored(key, documents, readings)
     nothing = dict.fromkeys(about[0], 0)
@@ -96,16 +88,11 @@ def at_most_of_each_source(documents: Dataset, limit: int) -> list[dict[str, Any
     return rows
 
 
-def built_in_rows() -> list[dict[str, Any]]:
-    """Return the documents of the built-in corpus with all their translations."""
-    return [row for path in sources.built_in_files() for row in read_jsonl(path)]
-
-
 def built_in_documents(language: str) -> Dataset:
     """Return the built-in documents in one language."""
     rows = [
         {"id": row["id"], "source": BUILT_IN, "domain": row["domain"], "text": " ".join(sentences)}
-        for row in built_in_rows()
+        for row in sources.built_in_rows()
         if isinstance(sentences := row.get(language), list)
     ]
     if not rows:
@@ -160,16 +147,11 @@ def _hub_rows(reading: Reading, source: str) -> Iterator[Row]:
 
 
 def _documents(
-    reading: Reading,
-    rows: Iterable[Row],
-    place: str,
-    source: str,
-    megabytes: float,
-    form: NormalForm,
+    reading: Reading, rows: Iterable[Row], place: str, source: str, megabytes: float
 ) -> Iterator[Row]:
     """Yield documents in our columns, as much text as asked (0: all), and count what is met."""
     for number, row in enumerate(rows):
-        text, size = _in_form(row["text"], form)
+        text, size = _in_form(row["text"], reading.recipe.normal_form)
         reading.normalised += text is not row["text"]
         if not text or text.isspace():
             reading.empty += 1
@@ -220,16 +202,17 @@ def _write(rows: Iterable[Row], path: Path) -> None:
     rows = iter(rows)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
         while batch := list(islice(rows, BATCH)):
-            columns = [pa.array([row[name] for row in batch], pa.string()) for name in COLUMNS]
-            stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+            stream.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
 
 
-def without_repeats(documents: Dataset) -> tuple[Dataset, dict[str, int]]:
-    """Drop documents that repeat an earlier one, so that no text is on both sides of the split.
+def without_repeats(parts: Sequence[Dataset]) -> tuple[Dataset, dict[str, int]]:
+    """Put documents end to end without those that repeat an earlier one, so that no text is on both
+    sides of the split.
 
     Returns:
         The rest, and how many were `repeats` letter by letter and `near_repeats`.
     """
+    documents = concatenate_datasets(list(parts)) if len(parts) > 1 else parts[0]
     path = cache_folder() / "texts" / f"{documents._fingerprint}-{FORM}.repeats.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
@@ -240,8 +223,3 @@ def without_repeats(documents: Dataset) -> tuple[Dataset, dict[str, int]]:
     kept = [index for index in range(len(documents)) if index not in dropped]
     counts = {"repeats": len(equal), "near_repeats": len(near)}
     return (documents.select(kept) if dropped else documents), counts
-
-
-def concatenate(parts: Sequence[Dataset]) -> Dataset:
-    """Put data sets end to end."""
-    return concatenate_datasets(list(parts)) if len(parts) > 1 else parts[0]

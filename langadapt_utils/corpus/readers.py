@@ -20,6 +20,7 @@ from fsspec.compression import compr
 from zstandard import ZstdError
 
 from ..errors import CorpusError
+from ..recipe import CorpusRecipe
 from ..sources import COMPRESSIONS, brief, text_kind
 from ..tokens import chunks
 
@@ -37,8 +38,8 @@ class Reading:
 
     Attributes:
         file: its path, or the name of a data set.
-        text_field: the column of the text; found from the first row where it is empty.
-        skip_bad: the share of lines that may be unreadable.
+        recipe: names the column of the text, which is found from the first row where it names
+            none, and the share of lines that may be unreadable.
         rule: how documents were found.
         documents: read, empty ones not counted.
         megabytes: of their text.
@@ -48,8 +49,7 @@ class Reading:
     """
 
     file: str
-    text_field: str = ""
-    skip_bad: float = 0.0
+    recipe: CorpusRecipe
     rule: str = ""
     documents: int = 0
     megabytes: float = 0.0
@@ -64,11 +64,11 @@ class Reading:
         Raises:
             CorpusError: there was no text in it, or too much that could not be read.
         """
-        rows = self.left_out + self.documents + self.empty
-        if self.left_out > self.skip_bad * rows:
+        rows, allowed = self.left_out + self.documents + self.empty, self.recipe.skip_bad
+        if self.left_out > allowed * rows:
             raise CorpusError(
                 f"{self.left_out} of {rows} rows of {self.file} cannot be read, more than "
-                f"corpus.skip_bad = {self.skip_bad:g} allows; the first is {self._first_problem}"
+                f"corpus.skip_bad = {allowed:g} allows; the first is {self._first_problem}"
             )
         if not self.documents:
             raise CorpusError(f"{self.file} has no text in it: every document is empty")
@@ -94,7 +94,7 @@ class Reading:
         """Find the column of the text in the first row, and give it the name `text`."""
         rows = iter(rows)
         first = next(rows, {"text": ""})
-        name = self.text_field or text_column(first, self.file)
+        name = self.recipe.text_field or text_column(first, self.file)
         if name not in first:
             raise CorpusError(
                 f"{self.file} has no column '{name}' (corpus.text_field), only {', '.join(first)}"
@@ -117,7 +117,7 @@ class Reading:
         """Count a line that cannot be read; an error where none may be left out."""
         self.left_out += 1
         self._first_problem = self._first_problem or f"line {number}, which {problem}"
-        if not self.skip_bad:
+        if not self.recipe.skip_bad:
             raise CorpusError(
                 f"corpus file {self.file}: line {number} {problem}, or set corpus.skip_bad to the "
                 "share of lines that may be left out"

@@ -16,7 +16,7 @@ from langadapt_utils.corpus.corpus import (
     load_corpus,
     split_documents,
 )
-from langadapt_utils.corpus.documents import read_documents
+from langadapt_utils.corpus.documents import read_source
 from langadapt_utils.corpus.items import load_items
 from langadapt_utils.errors import CorpusError, RecipeError
 from langadapt_utils.recipe import BUILT_IN, WIKIPEDIA, CorpusRecipe, Recipe
@@ -105,7 +105,7 @@ def test_kinds_of_files_mix(write: Write, tmp_path: Path) -> None:
 def test_a_code_that_is_also_a_field_is_no_language() -> None:
     assert load_items("choice", "id") == []
     with pytest.raises(CorpusError, match="no text in 'id'"):
-        read_documents(BUILT_IN, "id")
+        read_source(BUILT_IN, "id", CorpusRecipe())
 
 
 def test_a_single_document_cannot_be_split(write: Write) -> None:
@@ -127,7 +127,7 @@ def test_a_text_that_occurs_twice_is_on_one_side_only(write: Write) -> None:
 
 @pytest.mark.base
 def test_wikipedia_is_split_by_article() -> None:
-    documents = read_documents(WIKIPEDIA, "en")
+    documents, _ = read_source(WIKIPEDIA, "en", CorpusRecipe())
     assert len(documents) > 10_000 and set(documents["source"]) == {"wikipedia"}
     train, heldout = split_documents(documents, 0.2, 0)
     assert not set(train["id"]) & set(heldout["id"]) and len(heldout) >= 0.2 * len(documents)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langadapt_utils.corpus import documents
-from langadapt_utils.corpus.documents import read_documents, read_source
+from langadapt_utils.corpus.documents import read_source
 from langadapt_utils.errors import CorpusError
 from langadapt_utils.recipe import BUILT_IN, CorpusRecipe
 
@@ -30,6 +30,12 @@ def empty_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     """What was read before is not known."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setattr(documents, "cache_folder", lambda: folder)
+
+
+def read_documents(
+    source: str, language: str, recipe: CorpusRecipe | None = None
+) -> datasets.Dataset:
+    return read_source(source, language, recipe or CorpusRecipe())[0]
 
 
 COMPRESS = {
