@@ -159,17 +159,11 @@ def atlas_widget(tokenizers: Mapping[str, PreTrainedTokenizerFast], language: st
 
 def cost_html(atlases: Mapping[str, pd.DataFrame], language: str) -> str:
     """Return what a language costs under each tokenizer, and where it stands among the others."""
-    rows = [
-        [
-            name,
-            row.language,
-            row.script,
-            row.tokens_over_english,
-            f"{row.Index + 1} of {len(atlas)}",
-        ]
-        for name, atlas in atlases.items()
-        for row in atlas[atlas.code == language].itertuples()
-    ]
+    rows = []
+    for name, atlas in atlases.items():
+        for row in atlas[atlas.code == language].itertuples():
+            place = f"{row.Index + 1} of {len(atlas)}"
+            rows.append([name, row.language, row.script, row.tokens_over_english, place])
     if not rows:
         return "The Unicode CLDR has too few names in this language: pick one from the list."
     columns = ["tokenizer", "language", "script", "tokens for one of English", "place, cheapest 1"]

@@ -111,8 +111,6 @@ def word_spans(text: str, language: str) -> Spans:
     wide = any(character > "\uffff" for character in text)  # ICU counts them twice
     units = list(accumulate((1 + (c > "\uffff") for c in text), initial=0)) if wide else ()
     places = {unit: place for place, unit in enumerate(units)}
-    spans = (
-        (places.get(start, start), places.get(end, end))
-        for start, end in WordBreaker(text, language).segments()
-    )
+    segments = WordBreaker(text, language).segments()
+    spans = ((places.get(start, start), places.get(end, end)) for start, end in segments)
     return [span for span in spans if LETTER_OR_DIGIT.search(text, *span)]

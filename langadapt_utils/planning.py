@@ -54,15 +54,9 @@ class Shape:
         matrices = {id(layer.weight): layer.weight for layer in token_layers(model)}
         body = (m for m in model.modules() if isinstance(m, torch.nn.Linear))
         inner = [m.in_features + m.out_features for m in body if id(m.weight) not in matrices]
-        text = config.get_text_config()
-        return cls(
-            model.num_parameters(),
-            sum(matrix.numel() for matrix in matrices.values()),
-            sum(inner),
-            text.num_hidden_layers,
-            text.hidden_size,
-            text.vocab_size,
-        )
+        embeddings, text = sum(m.numel() for m in matrices.values()), config.get_text_config()
+        size = text.num_hidden_layers, text.hidden_size, text.vocab_size
+        return cls(model.num_parameters(), embeddings, sum(inner), *size)
 
     def with_tokens(self, tokens: int) -> Shape:
         """Return the shape with new tokens."""

@@ -147,10 +147,8 @@ class EvaluationRecipe(_Section):
 
 
 # Options of training that change speed or memory, so that a stopped run may go on with others.
-FREE_OPTIONS = frozenset(
-    {"micro_batch_tokens", "checkpoint_minutes", "attention", "compile_layers", "fused_loss"}
-    | {"report_to", "gradient_checkpointing"}
-)
+FREE_OPTIONS = {"micro_batch_tokens", "gradient_checkpointing", "attention", "compile_layers"}
+FREE_OPTIONS |= {"fused_loss", "checkpoint_minutes", "report_to"}
 FIRST = ("language", "base", "corpus.target", "training.budget_tokens")  # in a file
 
 
@@ -212,9 +210,8 @@ class Recipe(_Section):
         """Write the recipe as YAML by dotted names, the four that matter most first."""
         values = _flat(self.model_dump())
         first = {name: values.pop(name) for name in FIRST}
-        parts = (
-            yaml.safe_dump(part, sort_keys=False, allow_unicode=True) for part in (first, values)
-        )
+        options = {"sort_keys": False, "allow_unicode": True}
+        parts = (yaml.safe_dump(part, **options) for part in (first, values))
         path.write_text("\n".join(parts), encoding="utf-8")
 
     def with_options(self, values: Mapping[str, Any]) -> Recipe:
@@ -227,7 +224,7 @@ class Recipe(_Section):
     @property
     def digest(self) -> str:
         """A hash of every option that decides what comes out."""
-        content = self.model_dump(exclude={"training": set(FREE_OPTIONS)})
+        content = self.model_dump(exclude={"training": FREE_OPTIONS})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -266,9 +263,8 @@ class Recipe(_Section):
             raise RecipeError(_one_sentence(error)) from error
 
 
-PROFILES: dict[str, dict[str, Any]] = yaml.safe_load(
-    Path(__file__).with_name("profiles.yaml").read_text(encoding="utf-8")
-)
+_FILE = Path(__file__).with_name("profiles.yaml").read_text(encoding="utf-8")
+PROFILES: dict[str, dict[str, Any]] = yaml.safe_load(_FILE)
 
 
 def parse_override(text: str) -> tuple[str, Any]:

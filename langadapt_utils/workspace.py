@@ -211,20 +211,16 @@ def progress_note(record: Mapping[str, Any]) -> str:
 
 def anchored(recipe: Recipe, root: Path) -> Recipe:
     """Return the recipe with absolute paths, which mean the same from any working directory."""
-    corpus, evaluation = recipe.corpus, recipe.evaluation
+    corpus, folder = recipe.corpus, recipe.evaluation.task_folder
     others = [named.partition(":") for named in corpus.others]
     paths = {
-        "target": [absolute(source, root) for source in corpus.target],
-        "english": [absolute(source, root) for source in corpus.english],
-        "others": [f"{code}:{absolute(s, root)}" if colon else code for code, colon, s in others],
-    }
-    folder = evaluation.task_folder and absolute(evaluation.task_folder, root)
-    parts = {
         "base": absolute(recipe.base, root),
-        "corpus": corpus.model_copy(update=paths),
-        "evaluation": evaluation.model_copy(update={"task_folder": folder}),
+        "corpus.target": [absolute(source, root) for source in corpus.target],
+        "corpus.english": [absolute(source, root) for source in corpus.english],
+        "corpus.others": [f"{c}:{absolute(s, root)}" if colon else c for c, colon, s in others],
+        "evaluation.task_folder": folder and absolute(folder, root),
     }
-    return recipe.model_copy(update=parts)
+    return recipe.with_options(paths)
 
 
 def default_folder(recipe: Recipe) -> Path:

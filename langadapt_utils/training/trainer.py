@@ -314,7 +314,7 @@ def run_digest(
         recipe: of the run.
         others: whatever else decides what comes out.
     """
-    parts = recipe.model_dump_json(exclude=set(FREE_OPTIONS)), _fingerprint(model), others
+    parts = recipe.model_dump_json(exclude=FREE_OPTIONS), _fingerprint(model), others
     text = repr((*parts, mixture.order, mixture.length, mixture.separate_documents))
     return hashlib.sha256(mixture[0]["input_ids"].tobytes() + text.encode()).hexdigest()
 
