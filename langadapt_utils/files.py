@@ -35,8 +35,7 @@ def made_once(path: Path, make: Callable[[Path], Path]) -> Path:
     """
     if path.exists():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
+    with FileLock(f"{path}.lock"):  # which makes the folder
         prefix = f".making-{path.name}-"
         for stale in path.parent.glob(f"{prefix}*"):  # what a killed process left behind
             shutil.rmtree(stale, ignore_errors=True)
@@ -111,7 +110,11 @@ class Spooled:
 
 
 def write_atomically(path: Path, write: Any) -> None:
-    """Let `write` write a file beside `path`, then rename it, so that `path` is always whole."""
+    """Let `write` write a file beside `path`, then rename it, so that `path` is always whole.
+
+    Its folder is made where it is missing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.partial")
     write(beside)
     beside.replace(path)

