@@ -109,13 +109,12 @@ def _count(
         tokens += len(encoding.ids)
         words += len(spans)
         continued += sum(touching > 1 for touching in tokens_touching(spans, encoding.offsets))
-    characters, size = sum(map(len, texts)), sum(len(text.encode()) for text in texts)
     known = has_words("".join(texts[:HEAD]))
     return {
         "tokens": tokens,
         "words": words if known else np.nan,
-        "characters": characters,
-        "bytes": size,
+        "characters": sum(map(len, texts)),
+        "bytes": sum(len(text.encode()) for text in texts),
         "continued": continued if known else np.nan,
         "segmenter": SEGMENTER if known else "none",
     }

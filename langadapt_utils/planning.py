@@ -178,12 +178,11 @@ class Plan:
             yield f"the base already reads {name} well ({parity}): expect little of new tokens"
 
     def __str__(self) -> str:
-        recipe, code = self.recipe, self.recipe.language
-        row = self.sizes[self.sizes.new_tokens == recipe.vocabulary.tokens].iloc[0]
-        more = {"name": language_name(code), "row": row, "training": recipe.training}
-        more["text"] = Allowance(code, row.bytes, row.passes, int(row.new_tokens), row.seen)
-        more |= {name: getattr(self, name) for name in ("memory", "seconds", "warnings")}
-        return str(render("planning.txt.j2", **vars(self) | more))
+        code, sizes = self.recipe.language, self.sizes
+        row = sizes[sizes.new_tokens == self.recipe.vocabulary.tokens].iloc[0]
+        text = Allowance(code, row.bytes, row.passes, int(row.new_tokens), row.seen)
+        about = {"plan": self, "name": language_name(code), "text": text, "row": row}
+        return str(render("planning.txt.j2", **about))
 
 
 def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:

@@ -66,9 +66,7 @@ def find_contamination(
 
 def normalised(text: str) -> str:
     """Return a text without what a copy may change: case, spaces, forms of Unicode."""
-    if not unicodedata.is_normalized("NFKC", text):
-        text = unicodedata.normalize("NFKC", text)
-    return " ".join(text.casefold().split())
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def hashes_of_runs(text: str, gram: int) -> Hashes:

@@ -98,13 +98,9 @@ def tokens_html(
         label: stands before it, with the number of tokens.
     """
     raw, spans = text.encode(), token_spans(tokenizer, text)
-    pieces = [
-        {"text": visible_piece(raw[span.start : span.end]), "title": f"token {span.id}"}
-        for span in spans
-    ]
+    pieces = [{"text": visible_piece(raw[s.start : s.end]), "id": s.id} for s in spans]
     about = {"language": language, "direction": direction(language), "label": label}
-    counted = f"{len(spans)} tokens"
-    return render(PIECES, pieces=pieces, counted=counted, colours=TOKEN_COLOURS, **about)
+    return render(PIECES, pieces=pieces, colours=TOKEN_COLOURS, **about)
 
 
 def cuts_html(
@@ -125,8 +121,7 @@ def cuts_html(
         torn = start > 0 and _is_mark(text[start])
         pieces.append({"text": "◌" * torn + shown_spaces(text[start:end]), "torn": torn})
     about = {"language": language, "direction": direction(language), "label": label}
-    counted = f"{len(cuts)} pieces, {sum(bool(piece['torn']) for piece in pieces)} marks cut off"
-    return render(PIECES, pieces=pieces, counted=counted, colours=(), **about)
+    return render(PIECES, pieces=pieces, colours=(), **about)
 
 
 def _is_mark(character: str) -> bool:
