@@ -19,7 +19,6 @@ from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.fertility import FertilityReport
 from langadapt_utils.intervals import Interval, percent
 from langadapt_utils.languages import language_name
-from langadapt_utils.recipe import Recipe
 from langadapt_utils.workspace import STAGES, Workspace
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +39,7 @@ def commit() -> str:
 
 def record(folder: Path, commit: str) -> None:
     """Write the JSON and the figure of one run."""
-    run = Workspace(folder, Recipe.read(folder / "recipe.yaml"))
+    run = Workspace.existing(folder)
     scores = Scores.load(folder / "scores.json")
     fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
     manifests = {name: run.manifest(name) for name in STAGES}

@@ -32,7 +32,6 @@ RunFolder = Annotated[
 RunFolders = Annotated[
     list[Path], typer.Argument(help="Run folders; the first is what others are compared with.")
 ]
-RecipeFile = Annotated[Optional[Path], typer.Option(help="A recipe, as `plan` writes it.")]
 Overrides = Annotated[
     list[str], typer.Option("--parameter", "-p", help="Another value for an option: NAME=VALUE.")
 ]
@@ -45,7 +44,7 @@ def run(
     profile: Profile = None,
     run_dir: RunFolder = None,
     parameter: Overrides = [],  # noqa: B006  typer copies it
-    recipe: RecipeFile = None,
+    recipe: Annotated[Optional[Path], typer.Option(help="A recipe, as `plan` writes it.")] = None,
 ) -> None:
     """Run the notebooks; complete stages are skipped, a stopped run resumes where it was."""
     from .runner import run_notebooks
@@ -97,9 +96,7 @@ def report(run_dir: Annotated[Path, typer.Option("--run", help="Run folder.")]) 
     """Write report.html of a finished run again."""
     from .report.report import write_report
 
-    if not (run_dir / "recipe.yaml").is_file():
-        raise RecipeError(f"{run_dir} is not a run folder: it has no recipe.yaml")
-    typer.echo(f"report: {write_report(Workspace(run_dir, Recipe.read(run_dir / 'recipe.yaml')))}")
+    typer.echo(f"report: {write_report(Workspace.existing(run_dir))}")
 
 
 @app.command()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import hardware
-from .errors import CorpusError, WorkspaceError
+from .errors import CorpusError, RecipeError, WorkspaceError
 from .files import data_folder, project_folder, read_json, write_atomically
 from .recipe import BUILT_IN, Recipe
 from .sources import absolute, base_fingerprint, built_in_languages, fingerprint
@@ -76,6 +76,17 @@ class Workspace:
                 f"{self.folder} is not empty and has no recipe.yaml: choose another with --run"
             )
         write_atomically(path, recipe.write)
+
+    @classmethod
+    def existing(cls, folder: Path) -> Workspace:
+        """Open a run folder with its own recipe.
+
+        Raises:
+            RecipeError: it is none.
+        """
+        if not (folder / "recipe.yaml").is_file():
+            raise RecipeError(f"{folder} is not a run folder: it has no recipe.yaml")
+        return cls(folder, Recipe.read(folder / "recipe.yaml"))
 
     def _repr_html_(self) -> str:
         machine, recipe = hardware.describe(), self.recipe

@@ -12,9 +12,8 @@ from pathlib import Path
 from accelerate import PartialState
 
 from .. import hardware
-from ..errors import LangadaptError, RecipeError
+from ..errors import LangadaptError
 from ..models import load_base
-from ..recipe import Recipe
 from ..vocabulary.change import VocabularyChange
 from ..workspace import Workspace, progress_note
 from .train import CHECKPOINTS, mixture_of, save_adapted, train, train_control
@@ -45,9 +44,7 @@ def main() -> None:
 
 def _train_stage(folder: Path, state: PartialState) -> None:
     """Train, unless the stage is complete; the first process reads, writes and reports."""
-    if not (folder / "recipe.yaml").is_file():
-        raise RecipeError(f"{folder} is not a run folder: it has no recipe.yaml")
-    run, first = Workspace(folder, Recipe.read(folder / "recipe.yaml")), state.is_main_process
+    run, first = Workspace.existing(folder), state.is_main_process
     if run.is_complete(STAGE):
         if first:
             print(f"{STAGE} of {folder}: complete already")
