@@ -260,7 +260,7 @@ class Recipe(_Section):
         try:
             return cls.model_validate(nested)
         except ValidationError as error:
-            raise RecipeError(_one_sentence(error)) from error
+            raise _first_of(error) from error
 
 
 _FILE = Path(__file__).with_name("profiles.yaml").read_text(encoding="utf-8")
@@ -287,9 +287,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     try:
         return name, float(value) if re.fullmatch(r"\d+e-?\d+", value) else yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise RecipeError(
-            f"{name} cannot be {value!r}: it should be a plain value such as 0.1 or true"
-        ) from error
+        raise wrong_value(name, value, "a plain value such as 0.1 or true") from error
 
 
 def _options() -> dict[str, Any]:
@@ -313,9 +311,14 @@ def _unknown(what: str, name: str, known: Iterable[str]) -> str:
     return f"{what} '{name}' is unknown: {hint}"
 
 
-def _one_sentence(error: ValidationError) -> str:
+def wrong_value(name: str, value: object, wanted: str) -> RecipeError:
+    """Return the error that says which value an option cannot have, and what it should be."""
+    return RecipeError(f"{name} cannot be {value!r}: it should be {wanted}")
+
+
+def _first_of(error: ValidationError) -> RecipeError:
     first = error.errors()[0]
     names = [str(part) for part in first["loc"]]
     name = ".".join(part for part in names if part.isidentifier() and part != "float")
     reason = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{name} cannot be {first['input']!r}: it should be {reason}"
+    return wrong_value(name, first["input"], reason)

@@ -20,7 +20,7 @@ from .errors import LangadaptError, RecipeError, WorkspaceError
 from .files import cache_folder, project_folder, require_space
 from .models import fetch_model, parameter_count
 from .planning import Shape, stage_seconds
-from .recipe import Recipe
+from .recipe import Recipe, wrong_value
 from .workspace import NOTEBOOKS, STAGES, Workspace, anchored, default_folder
 
 # Disk a run needs at most, in bytes a parameter: checkpoints of weights and two moments, two of
@@ -54,9 +54,7 @@ def open_run(stage: str, namespace: Mapping[str, Any]) -> Workspace:
         raise RecipeError(f"parameter '{name}' is unknown: use one of {', '.join(PARAMETERS)}")
     for name, kind in PARAMETERS.items():
         if not isinstance(namespace[name], kind):
-            raise RecipeError(
-                f"parameter {name} cannot be {namespace[name]!r}: it should be a {kind.__name__}"
-            )
+            raise wrong_value(f"parameter {name}", namespace[name], f"a {kind.__name__}")
     profile, language, folder, overrides, build_missing = map(namespace.get, PARAMETERS)
     recipe = Recipe.profile(str(profile), language=str(language), overrides=overrides)
     recipe = anchored(recipe, project_folder())
