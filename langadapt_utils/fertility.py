@@ -77,10 +77,8 @@ def measure_fertility(
     """
     counts = {language: len(lines) for language, lines in texts.items()}
     if not all(counts.values()) or (parallel and len(set(counts.values())) > 1):
-        raise CorpusError(
-            "fertility needs text in every language, as many lines of each where they are "
-            f"parallel: there are {counts}"
-        )
+        wanted = "text in every language, as many lines of each where they are parallel"
+        raise CorpusError(f"fertility needs {wanted}: there are {counts}")
     rows = [
         {"tokenizer": name, "language": language, **_count(tokenizer, lines, language)}
         for name, tokenizer in tokenizers.items()

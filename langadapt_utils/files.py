@@ -68,10 +68,8 @@ def free_bytes(path: Path) -> int:
 def require_space(path: Path, needed: float, what: str, remedy: str) -> None:
     """Raise an error where the disk of a path has less room than a number of bytes."""
     if (free := free_bytes(path)) < needed:
-        raise LangadaptError(
-            f"{path} needs {needed / 1e9:.1f} GB of disk {what}, {free / 1e9:.1f} GB are free: "
-            f"free some, or {remedy}"
-        )
+        problem = f"{path} needs {needed / 1e9:.1f} GB of disk {what}, {free / 1e9:.1f} GB are free"
+        raise LangadaptError(f"{problem}: free some, or {remedy}")
 
 
 def project_folder() -> Path:

@@ -123,28 +123,21 @@ def check_model(folder: Path, *, weights: bool = True) -> None:
 
     config = read_json(folder / "config.json")
     kind, quantised = config.get("model_type"), config.get("quantization_config")
+    held = f"{folder} holds a model of type '{kind}'"
     if kind not in CONFIG_MAPPING:
-        raise ModelError(
-            f"{folder} holds a model of type '{kind}', which `transformers` does not have: code "
-            "that comes with a model is never run; give a model of another architecture"
-        )
+        problem = "which `transformers` does not have: code that comes with a model is never run"
+        raise ModelError(f"{held}, {problem}; give a model of another architecture")
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or config.get("is_encoder_decoder"):
-        raise ModelError(
-            f"{folder} holds a model of type '{kind}', which is no causal language model: give a "
-            "decoder, such as one of Llama, Qwen, Gemma or GPT"
-        )
+        remedy = "give a decoder, such as one of Llama, Qwen, Gemma or GPT"
+        raise ModelError(f"{held}, which is no causal language model: {remedy}")
     model_class = getattr(transformers, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind])
     if model_class.config_class.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise ModelError(
-            f"{folder} holds a model of type '{kind}', whose language model `transformers` cannot "
-            "load again by itself: give one that reads text alone"
-        )
+        problem = "whose language model `transformers` cannot load again by itself"
+        raise ModelError(f"{held}, {problem}: give one that reads text alone")
     if quantised:
         method = quantised.get("quant_method", "an unknown method")
-        raise ModelError(
-            f"the weights in {folder} are quantised ({method}), and cannot be trained: give the "
-            "model that they were made from"
-        )
+        problem = f"the weights in {folder} are quantised ({method}), and cannot be trained"
+        raise ModelError(f"{problem}: give the model that they were made from")
     if weights:
         weight_files(folder)
 
@@ -159,12 +152,11 @@ def weight_files(folder: Path) -> list[Path]:
     names = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else []
     files = [folder / name for name in names] if names and not single.is_file() else [single]
     if missing := [path.name for path in files if not path.is_file()]:
-        pickled = " (those in pytorch_model.bin could run code, and are not read)"
-        raise ModelError(
-            f"{folder} lacks its weights in {missing[0]}"
-            f"{pickled if any(folder.glob('pytorch_model*.bin')) else ''}: save the model with "
-            "`save_pretrained`, which writes safetensors"
-        )
+        problem = f"{folder} lacks its weights in {missing[0]}"
+        if any(folder.glob("pytorch_model*.bin")):
+            problem += " (those in pytorch_model.bin could run code, and are not read)"
+        remedy = "save the model with `save_pretrained`, which writes safetensors"
+        raise ModelError(f"{problem}: {remedy}")
     return files
 
 
@@ -191,10 +183,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         message = f"{folder} has no tokenizer that can be loaded: {sources.brief(error)}"
         raise ModelError(f"{message}; give a folder with a tokenizer.json") from error
     if not tokenizer.is_fast:
-        raise ModelError(
-            f"the tokenizer in {folder} ({type(tokenizer).__name__}) is not a fast one: convert it "
-            "to a tokenizer.json of the `tokenizers` library first"
-        )
+        problem = f"the tokenizer in {folder} ({type(tokenizer).__name__}) is not a fast one"
+        remedy = "convert it to a tokenizer.json of the `tokenizers` library first"
+        raise ModelError(f"{problem}: {remedy}")
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
@@ -229,10 +220,8 @@ def load_model(folder: Path) -> PreTrainedModel:
             f"configuration says {named.vocab_size:,}: give a model of another architecture"
         )
     if not _is_causal(model):
-        raise ModelError(
-            f"the model in {folder} ({model.config.model_type}) reads in both directions, so that "
-            "it cannot write: give a causal language model"
-        )
+        problem = f"the model in {folder} ({model.config.model_type}) reads in both directions"
+        raise ModelError(f"{problem}, so that it cannot write: give a causal language model")
     return model
 
 

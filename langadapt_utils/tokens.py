@@ -229,9 +229,8 @@ def document_start(tokenizer: PreTrainedTokenizerFast) -> int:
     for token in ("<|endoftext|>", tokenizer.bos_token, tokenizer.eos_token):
         if token is not None and token in tokenizer.get_vocab():
             return int(tokenizer.convert_tokens_to_ids(token))
-    raise CorpusError(
-        "the tokenizer has no BOS or EOS token to put before a document: set its `bos_token`"
-    )
+    problem = "the tokenizer has no BOS or EOS token to put before a document"
+    raise CorpusError(f"{problem}: set its `bos_token`")
 
 
 def document_end(tokenizer: PreTrainedTokenizerFast) -> int | None:

@@ -54,10 +54,9 @@ class Workspace:
         self._opened = time.time()
         known = built_in_languages()
         if recipe.language not in known and BUILT_IN in recipe.corpus.target:
-            raise CorpusError(
-                f"language '{recipe.language}' has no built-in text, only {', '.join(known)} have: "
-                "name your own with -p corpus.target=my_text.jsonl"
-            )
+            problem = f"language '{recipe.language}' has no built-in text"
+            remedy = "name your own with -p corpus.target=my_text.jsonl"
+            raise CorpusError(f"{problem}, only {', '.join(known)} have: {remedy}")
         fingerprint(recipe.corpus)  # a text that does not exist is said before anything is written
         path = self.folder / "recipe.yaml"
         if path.exists():
@@ -72,9 +71,8 @@ class Workspace:
             if before == recipe:
                 return
         elif self.folder.exists() and any(self.folder.glob("[!.]*")):
-            raise WorkspaceError(
-                f"{self.folder} is not empty and has no recipe.yaml: choose another with --run"
-            )
+            problem = f"{self.folder} is not empty and has no recipe.yaml"
+            raise WorkspaceError(f"{problem}: choose another with --run")
         write_atomically(path, recipe.write)
 
     @classmethod

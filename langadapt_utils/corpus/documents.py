@@ -97,10 +97,9 @@ def built_in_documents(language: str) -> Dataset:
     ]
     if not rows:
         known = ", ".join(["en", *sources.built_in_languages()])
-        raise CorpusError(
-            f"the built-in corpus has no text in '{language}', only in {known}: name your own text "
-            "with corpus.target, for example -p corpus.target=my_text.jsonl"
-        )
+        problem = f"the built-in corpus has no text in '{language}', only in {known}"
+        remedy = "name your own text with corpus.target, for example -p corpus.target=my_text.jsonl"
+        raise CorpusError(f"{problem}: {remedy}")
     return Dataset.from_list(rows)
 
 
@@ -124,9 +123,8 @@ def hub_name(name: str, language: str, max_megabytes: float) -> str:
     if name not in sources.HUB_NAMES:
         return name
     if not max_megabytes:
-        raise CorpusError(
-            f"{name} is far too large to read whole: set corpus.max_megabytes, for example to 200"
-        )
+        remedy = "set corpus.max_megabytes, for example to 200"
+        raise CorpusError(f"{name} is far too large to read whole: {remedy}")
     return sources.HUB_NAMES[name].format(language=code_with_script(language))
 
 
@@ -140,10 +138,9 @@ def _hub_rows(reading: Reading, source: str) -> Iterator[Row]:
     except CorpusError:
         raise
     except Exception as error:  # the hub and its readers raise many kinds
-        raise CorpusError(
-            f"cannot load {source} (split train): {sources.brief(error)}; check the name and the "
-            "network, or download it and name the file"
-        ) from error
+        problem = f"cannot load {source} (split train): {sources.brief(error)}"
+        remedy = "check the name and the network, or download it and name the file"
+        raise CorpusError(f"{problem}; {remedy}") from error
 
 
 def _documents(

@@ -96,9 +96,8 @@ class Reading:
         first = next(rows, {"text": ""})
         name = self.recipe.text_field or text_column(first, self.file)
         if name not in first:
-            raise CorpusError(
-                f"{self.file} has no column '{name}' (corpus.text_field), only {', '.join(first)}"
-            )
+            problem = f"{self.file} has no column '{name}' (corpus.text_field)"
+            raise CorpusError(f"{problem}, only {', '.join(first)}")
         self.rule = self.rule or f"a document per row, column {name}"
         for row in chain([first], rows):
             text = row.get(name)
@@ -215,8 +214,6 @@ def text_column(row: Row, where: object) -> str:
         return "text"
     found = [name for name, v in row.items() if name not in NO_TEXT and LETTER.search(str(v))]
     if len(found) != 1:
-        raise CorpusError(
-            f"{where} has no column 'text' among {', '.join(row)}: name the one of the text with "
-            "corpus.text_field"
-        )
+        problem = f"{where} has no column 'text' among {', '.join(row)}"
+        raise CorpusError(f"{problem}: name the one of the text with corpus.text_field")
     return found[0]
