@@ -5,14 +5,15 @@
 
 W is the size of the saved weights. What is measured is the largest memory that the process held
 (resident, with what it maps from files), Python and its libraries included. The limits are ours:
-what a step may take of W, and a constant for the libraries and what is worked on.
+what a step may take of W, a constant for the libraries, what learns, and the activations, which
+are counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,9 +26,18 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from langadapt_utils.corpus.corpus import Corpus, load_corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.evaluation.likelihood import bits_per_byte
-from langadapt_utils.models import Base, fetch_model, load_base, load_tokenizer, save_model
+from langadapt_utils.hardware import autocast, native_precision
+from langadapt_utils.models import (
+    Base,
+    fetch_model,
+    load_base,
+    load_model,
+    load_tokenizer,
+    save_model,
+)
 from langadapt_utils.recipe import BASE_MODEL, Recipe
 from langadapt_utils.training.mixture import mix
+from langadapt_utils.training.optimizer import add_adapters
 from langadapt_utils.training.train import train
 from langadapt_utils.vocabulary.change import VocabularyChange
 from langadapt_utils.vocabulary.extend import extend_vocabulary
@@ -74,6 +84,15 @@ def _corpus() -> Corpus:
     return load_corpus(RECIPE.corpus, "hu")
 
 
+def peak_bytes() -> int:
+    """Return the largest memory that this process held.
+
+    `getrusage` would count what the process held that started this one.
+    """
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024
+
+
 def load(folder: Path) -> int:
     return _read(load_base(str(folder / "base")))
 
@@ -104,6 +123,33 @@ def _read(base: Base) -> int:
     return sum(int(weight.isfinite().all()) for weight in base.model.parameters())
 
 
+def activations(folder: Path, rank: int) -> int:
+    """Return the bytes that one step keeps for its gradients, without weights in any precision."""
+    model = load_model(folder / "start").train()
+    model.set_attn_implementation("eager")  # as training has it for short sequences on a CPU
+    if not rank:
+        model.float()
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    shapes = {tuple(sorted(parameter.shape)) for parameter in model.parameters()}
+    if rank:
+        add_adapters(model, rank)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights and tuple(sorted(tensor.shape)) not in shapes:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        autocast(native_precision(), "cpu"),
+    ):
+        ids = torch.arange(LENGTH)[None]
+        loss = model(input_ids=ids, labels=ids).loss
+    return sum(kept.values()) if loss.isfinite() else 0
+
+
 def _trained(folder: Path, *, rank: int) -> int:
     change = VocabularyChange.load(folder / "change")
     budget = RECIPE.training.budget_tokens
@@ -122,15 +168,15 @@ def learning(rank: int) -> float:
     return 17.0 * (vocabulary + LAYERS * sum(a * b for a, b in widths))
 
 
-ACTIVATIONS = LENGTH * (34 * WIDTH * LAYERS + 10 * 50_152)  # see `langadapt plan`
 PYTHON = 0.7e9
-# By step: what it does, and the largest memory it may take, from W.
+RANKS = {"adapters": RANK, "full": 0}
+# By step: what it does, and the largest memory it may take beside activations, from W.
 LIMITS: dict[str, tuple[Callable[[Path], int], Callable[[float], float]]] = {
     "load": (load, lambda w: 1.2 * w + PYTHON),
     "embeddings": (embeddings, lambda w: 1.5 * w + PYTHON),
     "bits": (bits, lambda w: 1.3 * w + 1.2e9),
-    "adapters": (adapters, lambda w: 1.5 * w + learning(RANK) + ACTIVATIONS + PYTHON),
-    "full": (full, lambda w: learning(0) + ACTIVATIONS + PYTHON),
+    "adapters": (adapters, lambda w: 1.5 * w + learning(RANK) + PYTHON),
+    "full": (full, lambda w: learning(0) + PYTHON),
 }
 
 
@@ -144,8 +190,10 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.step:
         made = LIMITS[chosen.step][0](chosen.folder)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"made": made, "peak": peak}))
+        found = {"made": made, "peak": peak_bytes(), "activations": 0}
+        if chosen.step in RANKS:
+            found["activations"] = activations(chosen.folder, RANKS[chosen.step])
+        print(json.dumps(found))
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -155,8 +203,8 @@ def main() -> None:
         for name in chosen.only.split(","):
             command = [sys.executable, __file__, "--step", name, "--folder", scratch]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
-            peak = json.loads(done.stdout.splitlines()[-1])["peak"]
-            limit = LIMITS[name][1](size)
+            found = json.loads(done.stdout.splitlines()[-1])
+            peak, limit = found["peak"], LIMITS[name][1](size) + found["activations"]
             held = "yes" if peak <= limit else "no"
             print(f"| {name} | {peak / 1e9:.2f} | {limit / 1e9:.2f} | {held} |", flush=True)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -65,7 +64,7 @@ def measure(base: str, steps: int) -> dict[str, float]:
     return {
         "seconds": 1_024 / statistics.median(speeds),
         "predicted_seconds": 6 * shape.parameters * 1_024 / machine.speed,
-        "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "bytes": memory.peak_bytes(),
         "predicted_bytes": training_bytes(shape, recipe, machine),
     }
 

@@ -78,6 +78,12 @@ def keep_freed_memory() -> bool:
     return bool(libc.mallopt(mmap_threshold, 2**30) and libc.mallopt(trim_threshold, 2**31 - 1))
 
 
+def return_freed_memory() -> None:
+    """Return memory that glibc keeps for later to the kernel; do nothing with another C library."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def describe() -> dict[str, Any]:
     """Return the hardware and the software that decide speed, for manifests."""
     import torch

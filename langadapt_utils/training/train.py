@@ -104,14 +104,15 @@ def train(
     told = ", ".join(f"{name} {value}" for name, value in settings.items())
     trainer.steps.say(f"training: {told}{NO_BORDER * across}")
     _run(trainer, last)
-    trained = trainer.trained_model(partial(_loaded, start))
+    trained, log = trainer.trained_model(partial(_loaded, start)), trainer.steps
+    trainer.accelerator.free_memory()  # before adapters are merged and the start is loaded again
+    del trainer
+    hardware.return_freed_memory()
     if adapters:
         adapters.merge_and_unload()
         trained.requires_grad_(True)
     trained.set_attn_implementation(attention_of_start)
-    result = Training(trained.eval(), trainer.steps.records, trainer.steps.seconds, settings)
-    trainer.accelerator.free_memory()  # before the start is loaded again
-    del trainer
+    result = Training(trained.eval(), log.records, log.seconds, settings)
     if recipe.interpolation < 1:
         _blend(_loaded(start), trained, recipe.interpolation)
     return result
