@@ -25,11 +25,13 @@ from .recipe import Recipe
 from .training.optimizer import learning_rate
 from .vocabulary.enough import Allowance, token_numbers
 
-NUMBERS = (100, 200, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000)  # of new tokens
+NUMBERS = (10, 20, 50, 100, 200, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000)  # of new tokens
 OFTEN = 0.9  # of new tokens are to be seen often enough
 RANK = 64  # of adapters, where the whole model does not fit
 ROOM = 0.9  # of the memory of a device that may be filled
 FAR, READS_WELL = 4.0, 1.5  # passes over a text; parity
+LIBRARIES = 0.7e9  # bytes
+LOGIT_OPERATIONS = 6_500
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class Shape:
         size = text.num_hidden_layers, text.hidden_size, text.vocab_size
         return cls(model.num_parameters(), embeddings, sum(inner), *size)
 
+    @property
+    def multiplied(self) -> int:
+        """Parameters that a token is multiplied with: all but those of a separate input matrix."""
+        return self.parameters - self.embeddings + self.vocabulary * self.width
+
     def with_tokens(self, tokens: int) -> Shape:
         """Return the shape with new tokens."""
         more = self.embeddings // self.vocabulary * tokens
@@ -68,24 +75,43 @@ class Shape:
 def training_bytes(shape: Shape, recipe: Recipe, machine: Machine) -> float:
     """Return the bytes that training holds on each device.
 
-    What learns takes 16 bytes a number: weight, gradient and two moments in float32. What only
-    multiplies (the body under adapters) takes 2. Weights are shared out over GPUs (FSDP 2) where
-    there are several and all learn. A token keeps 34 bytes per layer and dimension in bfloat16
-    (Korthikanti et al. 2022, arXiv 2205.05198), or 2 and one layer's 34 with gradient
-    checkpointing. Its logits take 10 bytes an entry (bfloat16, float32, gradient), and none with
-    the fused loss, which is for GPUs.
+    What learns takes 18 bytes a number: weight, gradient and two moments in float32, and the weight
+    in bfloat16. What only multiplies (the body under adapters) takes 2. Weights are shared out over
+    GPUs (FSDP 2) where there are several and all learn. A token keeps 64 bytes per layer and
+    dimension (counted: 53 to 80 in Llama, 97 in Gemma 3 with its small width; Korthikanti et al.
+    2022, arXiv 2205.05198, have 34, all in bfloat16), or 4 and one layer's 64 with gradient
+    checkpointing. Its logits take 16 bytes an entry, and none with the fused loss, which is for
+    GPUs. Libraries take 0.7 GB.
     """
     training = recipe.training
     if training.lora_rank:
         learns = shape.embeddings + training.lora_rank * shape.linear
-        weights = 16.0 * learns + 2 * (shape.parameters - shape.embeddings)
+        weights = 18.0 * learns + 2 * (shape.parameters - shape.embeddings)
     else:
-        weights = 16 * shape.parameters / max(1, machine.gpus)
-    one = 34 * shape.width
-    kept = 2 * shape.width * shape.layers + one if training.gradient_checkpointing else 0
-    logits = 10 * shape.vocabulary * (not (machine.gpus and training.fused_loss))
+        weights = 18 * shape.parameters / max(1, machine.gpus)
+    one = 64 * shape.width
+    kept = 4 * shape.width * shape.layers + one if training.gradient_checkpointing else 0
+    logits = 16 * shape.vocabulary * _has_logits(recipe, machine)
     tokens = max(training.micro_batch_tokens, recipe.mixture.sequence_length)
-    return weights + tokens * ((kept or one * shape.layers) + logits)
+    return LIBRARIES + weights + tokens * ((kept or one * shape.layers) + logits)
+
+
+def _has_logits(recipe: Recipe, machine: Machine) -> bool:
+    return not (machine.gpus and recipe.training.fused_loss)
+
+
+def training_operations(shape: Shape, recipe: Recipe, machine: Machine, tokens: float) -> float:
+    """Return what it costs to learn from tokens, in operations of a matrix product.
+
+    A token costs 6 operations a parameter (Kaplan et al. 2020, arXiv 2001.08361), 8 with gradient
+    checkpointing; an entry of its logits, which are read and written many times, as much as 6,500
+    operations, and each step of the optimizer 650 a parameter: these two were fitted to three
+    models on two cores (`benchmarks/plan.py`).
+    """
+    multiplied = (8 if recipe.training.gradient_checkpointing else 6) * shape.multiplied
+    logits = LOGIT_OPERATIONS * shape.vocabulary * _has_logits(recipe, machine)
+    step = 650 * shape.parameters / max(recipe.training.batch_tokens, 1)
+    return tokens * (multiplied + logits + step)
 
 
 def stage_seconds(
@@ -93,9 +119,9 @@ def stage_seconds(
 ) -> dict[str, float]:
     """Return the seconds that each stage takes.
 
-    A token that is learned costs 6 operations a parameter (Kaplan et al. 2020, arXiv 2001.08361),
-    8 with gradient checkpointing, one that is measured 2, at the speed that training reaches on the
-    machine. Starting a notebook, learning tokens and drawing take some seconds on top.
+    Learning takes `training_operations`; reading, to measure, a third of them (without the
+    optimizer), at the speed of matrix products in training. Starting a notebook, learning tokens
+    and drawing take some seconds on top.
 
     Args:
         shape: of the adapted model.
@@ -116,11 +142,11 @@ def stage_seconds(
     learned = {"03_embeddings": probed, "04_training": trained}
     alone = {"01_fertility": 12.0, "02_vocabulary": 35.0, "03_embeddings": 20.0}
     alone |= {"04_training": 20.0, "05_evaluation": 40.0}
-    cost = 8 if recipe.training.gradient_checkpointing else 6
+    a_token = 2 * shape.multiplied + LOGIT_OPERATIONS / 3 * shape.vocabulary
 
     def operations(stage: str) -> float:
-        measured = 2 * read.get(stage, 0) * tokens_per_document
-        return shape.parameters * (cost * learned.get(stage, 0) + measured)
+        measured = a_token * read.get(stage, 0) * tokens_per_document
+        return measured + training_operations(shape, recipe, machine, learned.get(stage, 0))
 
     def speed(stage: str) -> float:  # only training is shared out over several GPUs
         return machine.speed * (max(1, machine.gpus) if stage == "04_training" else 1)

@@ -9,6 +9,7 @@ import pandas as pd
 from transformers import PreTrainedTokenizerFast
 
 from ..corpus.corpus import Corpus
+from ..errors import VocabularyError
 from ..languages import language_name
 from ..recipe import Recipe
 from .audit import RARELY
@@ -37,7 +38,7 @@ class Allowance:
         language: code of the target language.
         size: of its training text, in bytes.
         passes: how often the budget repeats that text.
-        tokens: new tokens that the recipe asks for.
+        tokens: new tokens that the recipe asks for, or as many as the text has.
         seen: the share of them that is seen at least 20 times within the budget.
     """
 
@@ -66,7 +67,7 @@ def text_allowance(tokenizer: PreTrainedTokenizerFast, corpus: Corpus, recipe: R
         recipe: how many tokens, how long a training.
     """
     row = token_numbers(tokenizer, corpus, recipe, [recipe.vocabulary.tokens]).iloc[0]
-    return Allowance(corpus.language, row.bytes, row.passes, recipe.vocabulary.tokens, row.seen)
+    return Allowance(corpus.language, row.bytes, row.passes, int(row.new_tokens), row.seen)
 
 
 def token_numbers(
@@ -84,9 +85,13 @@ def token_numbers(
         numbers: of new tokens, rising.
 
     Returns:
-        One row per number for which the text is enough, at least one: `new_tokens`; `bytes` of the
-        text; `saved`, the share of its tokens; `passes` of the budget over it; `seen`, the share of
-        new tokens that are seen at least 20 times in that.
+        One row per number for which the text is enough; if it is for none, one row with the number
+        that it has: `new_tokens`; `bytes` of the text; `saved`, the share of its tokens; `passes`
+        of the budget over it; `seen`, the share of new tokens that are seen at least 20 times in
+        that.
+
+    Raises:
+        VocabularyError: nothing is repeated in the text, so there is no token to learn.
     """
     texts = corpus.train[corpus.language]["text"]
     size = sum(len(text.encode()) for text in texts)
@@ -97,6 +102,9 @@ def token_numbers(
     words = spec.count_words(sample)
     before = token_counts(spec.bare, words).total()
     learned = learn_tokens(spec, words, max(numbers), min_frequency=2, max_token_length=16)
+    if not learned:
+        problem = f"no word or part of one is seen twice in {len(sample)} documents"
+        raise VocabularyError(f"{problem}: give more text with corpus.target")
     budget = recipe.training.budget_tokens * (1 - recipe.mixture.english_share)
     rows: list[list[float]] = []
     for number in numbers:
@@ -107,5 +115,5 @@ def token_numbers(
         passes = budget / (counts.total() * scale)
         often = sum(counts[token.surface] * scale * passes >= RARELY for token in chosen)
         saved = 1 - counts.total() / before
-        rows.append([number, size, saved, passes, often / number])
+        rows.append([len(chosen), size, saved, passes, often / len(chosen)])
     return pd.DataFrame(rows, columns=["new_tokens", "bytes", "saved", "passes", "seen"])
