@@ -1,8 +1,9 @@
-"""The command line: `langadapt run`, `report`, `compare`, `cache`."""
+"""The command line: `langadapt run`, `try`, `report`, `compare`, `cache`."""
 
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
 from .errors import LangadaptError, RecipeError
 from .files import cache_folder, trim_cache, write_atomically
-from .hardware import GPUS
+from .hardware import GPUS, device
 from .recipe import PROFILES, Recipe, parse_override
 from .workspace import STAGES, Workspace, anchored, default_folder, progress_note
 
@@ -72,6 +73,33 @@ def run(
         for finding in Scores.load(run.folder / "scores.json").findings():
             typer.echo(f"  {finding}")
         typer.echo(f"\nmodel:  {run.folder / 'model'}\nreport: {run.folder / 'report.html'}")
+
+
+@app.command("try")
+def talk(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    prompt: Annotated[Optional[str], typer.Argument(help="Without one, you are asked.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Use the chat template.")] = False,
+    tokens: Annotated[int, typer.Option(help="At most.", min=1)] = 100,
+    temperature: Annotated[float, typer.Option(help="0: always the likeliest.", min=0)] = 0.7,
+    top_p: Annotated[float, typer.Option(help="Probability to draw from.", min=0, max=1)] = 0.9,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+) -> None:
+    """Let the base and the adapted model write after a prompt, one after the other."""
+    from .evaluation.generation import reply, sampled
+    from .models import load_base
+
+    run = Workspace.existing(run_dir)
+    run.stage(STAGES[3])
+    base = load_base(run.recipe.base, accept_terms=run.recipe.accept_terms)
+    models = {"base": base, "adapted": load_base(str(run.folder / "model"))}
+    options = sampled(temperature, top_p) | {"chat": chat, "seed": seed}
+    asks = iter(partial(typer.prompt, "\nprompt (none to end)", "", show_default=False), "")
+    for asked in [prompt] if prompt else asks:
+        for name, bundle in models.items():
+            typer.echo(f"\n{name}: ", nl=False)
+            about = bundle.model.to(device()), bundle.tokenizer, asked, tokens
+            typer.echo(f"\n({reply(*about, show=partial(typer.echo, nl=False), **options)})")
 
 
 @app.command()

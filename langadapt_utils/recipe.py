@@ -70,6 +70,8 @@ class CorpusRecipe(_Section):
 
     target: Names = [BUILT_IN]  # files, a folder, hub:ORG/NAME[:CONFIG][@REV], fineweb2, builtin
     english: Names = [BUILT_IN, WIKIPEDIA]  # the same, for replay and for measuring forgetting
+    # Conversations to learn from: rows of `messages`, or of `prompt` and `response`.
+    chat: Annotated[Names, Field(min_length=1)] = [BUILT_IN]
     others: OtherSources = [BUILT_IN]  # languages to measure on alone: CODE:SOURCE, or "builtin"
     max_megabytes: Ratio = 0.0  # of a source, read from its beginning; 0: all of it
     text_field: str = ""  # column of the text; empty: "text", or the only one that holds text
@@ -105,6 +107,7 @@ class MixtureRecipe(_Section):
     """What the model sees."""
 
     english_share: Share = 0.25  # of the sequences; under `early`, of those that may be English
+    chat_share: Share = 0.0  # of the sequences, which the target language gives to conversations
     schedule: Schedule = "constant"  # `early`: English at the beginning alone; `annealed`: falling
     sequence_length: Annotated[int, Field(ge=8)] = 256  # tokens
     separate_documents: bool = True  # a token sees its own document only

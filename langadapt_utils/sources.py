@@ -54,7 +54,7 @@ def source_name(source: str) -> str:
 def fingerprint(recipe: CorpusRecipe) -> str:
     """Return a hash of the sources that can change under one name: built-in text, local files."""
     others = (named.partition(":")[2] or named for named in recipe.others)
-    named = [*recipe.target, *recipe.english, *others]
+    named = [*recipe.target, *recipe.english, *recipe.chat, *others]
     known = [version_of(path) for source in named for path in _local_files(source)]
     return hashlib.sha256("\n".join(named + known).encode()).hexdigest()
 
@@ -208,7 +208,8 @@ def brief(error: BaseException) -> str:
 
 def built_in_files() -> list[Path]:
     """Return the files of the built-in corpus."""
-    return sorted(set(data_folder().glob("*.jsonl")) - set(data_folder().glob("eval_*")))
+    files = sorted(data_folder().glob("*.jsonl"))
+    return [path for path in files if not path.name.startswith(("eval_", "chat_"))]
 
 
 def built_in_rows() -> list[dict[str, Any]]:

@@ -225,6 +225,7 @@ def anchored(recipe: Recipe, root: Path) -> Recipe:
         "base": absolute(recipe.base, root),
         "corpus.target": [absolute(source, root) for source in corpus.target],
         "corpus.english": [absolute(source, root) for source in corpus.english],
+        "corpus.chat": [absolute(source, root) for source in corpus.chat],
         "corpus.others": [f"{c}:{absolute(s, root)}" if colon else c for c, colon, s in others],
         "evaluation.task_folder": folder and absolute(folder, root),
     }

@@ -13,13 +13,15 @@ from pathlib import Path
 import pandas as pd
 from datasets import Dataset
 
+from ..chat import messages_of
 from ..errors import CorpusError
+from ..files import data_folder, read_jsonl
 from ..recipe import BUILT_IN, CorpusRecipe
 from ..sources import built_in_languages, built_in_rows
 from .contamination import CONTAMINATED, GRAM, find_contamination
 from .documents import at_most_of_each_source, built_in_documents, read_source, without_repeats
 from .items import ITEM_KINDS, item_texts
-from .readers import Row
+from .readers import MESSAGES, Row
 
 HELD_OUT = 2_000  # documents of a domain at most: the rest of a large text is better trained on
 MEASURED = 1_000  # texts of each language that fertility is measured on where they are not parallel
@@ -41,7 +43,8 @@ class Corpus:
     parallel: pd.DataFrame
     read: pd.DataFrame  # a row per file: how it was read, and what was counted
     repeats: dict[str, dict[str, int]]  # documents that were dropped, by language and kind
-    read_others: Callable[[], dict[str, Dataset]] = dict
+    read_others: Callable[[], dict[str, Dataset]]
+    read_chat: Callable[[], Dataset]  # conversations to learn from
 
     @cached_property
     def others(self) -> dict[str, Dataset]:
@@ -102,7 +105,8 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
     if named := next((name for name in recipe.others if name.startswith(f"{language}:")), ""):
         raise CorpusError(f"corpus.others cannot hold '{named}': {language} is the target language")
     others = partial(_other_languages, recipe, language, target | english)
-    return Corpus(language, train, heldout, parallel, pd.DataFrame(tables), repeats, others)
+    about = pd.DataFrame(tables), repeats, others, partial(_conversations, recipe, language)
+    return Corpus(language, train, heldout, parallel, *about)
 
 
 def built_in_corpus(language: str) -> Corpus:
@@ -127,6 +131,19 @@ def _other_languages(recipe: CorpusRecipe, language: str, heldout: set[str]) -> 
             indices = [i for i, name in enumerate(documents["id"]) if name in heldout]
             found[other] += [documents.select(indices)] if indices else []
     return {code: without_repeats(parts)[0] for code, parts in found.items() if parts}
+
+
+def _conversations(recipe: CorpusRecipe, language: str) -> Dataset:
+    """Read conversations, each as one text, but for repeats and those that ask what the evaluation
+    asks.
+    """
+    own = [str(path) for code in ("en", language) for path in data_folder().glob(f"chat_{code}.*")]
+    sources = [path for name in recipe.chat for path in (own if name == BUILT_IN else [name])]
+    settings = recipe.model_copy(update={"text_field": MESSAGES})
+    documents, _ = without_repeats([read_source(name, "", settings)[0] for name in sources])
+    asked = {row["prompt"] for row in read_jsonl(data_folder() / "eval_chat.jsonl")}
+    said = ({message["content"] for message in messages_of(text)} for text in documents["text"])
+    return documents.select([place for place, texts in enumerate(said) if not asked & texts])
 
 
 def translations(

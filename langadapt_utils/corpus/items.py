@@ -14,17 +14,20 @@ PATTERNS = ("copying", "mapping", "counting")
 OPTIONS = 4  # of each pattern and of each cloze item
 KIND_NAMES = {"choice": "two-choice stories", "cloze": "last words", "pairs": "minimal pairs"}
 KIND_NAMES |= {kind: f"{kind} from context" for kind in PATTERNS}
+CHAT_NAMES = {"chat_answer": "chat: the right answer", "chat_language": "chat: its language"}
+CHAT_NAMES |= {"chat_end": "chat: end of turn", "chat_turn": "chat: turns as written"}
 
 
 def load_items(kind: str, language: str) -> list[dict[str, Any]]:
     """Return the built-in evaluation items of a kind in a language; empty where there are none.
 
     Args:
-        kind: `choice` (premise, choices, label), `cloze` (context, target) or `pairs` (good, bad).
+        kind: `choice` (premise, choices, label), `cloze` (context, target), `pairs` (good, bad) or
+            `chat` (prompt, response, wrong, and the response in other languages).
         language: its code.
     """
     rows = list(read_jsonl(data_folder() / f"eval_{kind}.jsonl"))
-    if kind == "pairs":
+    if kind in ("pairs", "chat"):
         return [row for row in rows if row["lang"] == language]
     return [
         {name: value for name, value in row.items() if not isinstance(value, dict)} | row[language]
@@ -59,7 +62,7 @@ def item_options(
 
 def kind_name(kind: str) -> str:
     """Return what a kind of items is called in figures; a task of lm-eval keeps its name."""
-    return KIND_NAMES.get(kind, kind)
+    return (KIND_NAMES | CHAT_NAMES).get(kind, kind)
 
 
 def pattern_items(kind: str, count: int, *, seed: int = 0) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ import regex
 from fsspec.compression import compr
 from zstandard import ZstdError
 
+from ..chat import conversation
 from ..errors import CorpusError
 from ..recipe import CorpusRecipe
 from ..sources import COMPRESSIONS, brief, text_kind
@@ -29,6 +30,7 @@ HEAD = 10_000_000  # bytes of a .txt file that tell how its documents are separa
 NUMBERED = regex.compile(r"\d+\t")  # how the Leipzig corpora begin a line
 LETTER = regex.compile(r"\p{L}")
 NOT_UTF8 = "is not UTF-8: convert the file, for example with `iconv`"
+MESSAGES = "messages"  # the column that says that rows are conversations
 NO_TEXT = {"id", "domain"}  # columns with a meaning of their own
 
 
@@ -92,6 +94,8 @@ class Reading:
 
     def with_text(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Find the column of the text in the first row, and give it the name `text`."""
+        if self.recipe.text_field == MESSAGES:
+            return (yield from self._conversations(rows))
         rows = iter(rows)
         first = next(rows, {"text": ""})
         name = self.recipe.text_field or text_column(first, self.file)
@@ -103,6 +107,16 @@ class Reading:
             text = row.get(name)
             row["text"] = text if isinstance(text, str) else ""
             yield row
+
+    def _conversations(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Yield rows of chat data, each with its conversation as the column `text`."""
+        self.rule = "a conversation per row"
+        for number, row in enumerate(rows, start=1):
+            try:
+                yield row | {"text": conversation(row)}
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                wanted = "give messages with role and content, or prompt and response"
+                self._leave_out(number, f"is no conversation with an answer: {wanted}", error)
 
     def _lines(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
         """Yield the lines as text, with their numbers; what is no UTF-8 is bad."""

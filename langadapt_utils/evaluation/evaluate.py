@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from .. import hardware
+from ..chat import answer_tokens, can_chat
 from ..corpus.corpus import Corpus
 from ..corpus.documents import at_most_of_each_source
 from ..corpus.items import ITEM_KINDS, PATTERNS, item_options, load_items, pattern_items
 from ..languages import NO_LANGUAGE, language_name, scripts_of
-from ..models import Base, written
+from ..models import Base
 from ..recipe import EvaluationRecipe
-from ..tokens import document_ids
-from .likelihood import continuation_bits, document_bits, shared_window
+from .generation import reply, sampled
+from .likelihood import continuation_bits, document_bits, shared_window, token_bits
 from .scores import CONTROL, Scores
 
 Table = list[dict[str, Any]]
@@ -29,6 +30,9 @@ Table = list[dict[str, Any]]
 BEGINNING = 400  # characters of documents in other languages than English and the target
 SAMPLES = 2  # prompts of each language
 ROUNDING = 1e-9  # of bits: options as near to each other are tied
+CHANCE = {"chat_answer": 0.5, "chat_language": 0.5}
+WRITTEN, ANSWER = 5, 40  # one item of five is also answered, in at most so many tokens
+ROLE = re.compile(r"^\W*(system|user|assistant)\W*$", re.MULTILINE | re.IGNORECASE)
 
 
 def score_items(
@@ -59,6 +63,42 @@ def score_items(
     # Of items in which k options are tied, every k-th counts as right if one of them is.
     turn = np.arange(len(bits)) % tied.sum(axis=1) == 0
     return [bool(right) for right in tied[np.arange(len(bits)), answers] & turn]
+
+
+def score_chat(model: PreTrainedModel, tokenizer: Tokenizer, items: Table, other: str) -> Table:
+    """Return what a model gets right of prompts under its chat template.
+
+    Args:
+        model: to be asked.
+        tokenizer: the model's, which `can_chat`.
+        items: as `load_items` gives them for `chat`.
+        other: language of the answer that the one in the prompt's language should beat.
+
+    Returns:
+        A row per item and `kind`, with `id`, `correct` and `chance`. `chat_answer`: the right
+        answer has fewer bits per byte than the wrong one. `chat_language`: it has fewer bits than
+        the same answer in another language. `chat_end`: after it, the end of the turn is likelier
+        than all other tokens together. `chat_turn`, of every fifth item: the answer that the model
+        writes ends within 40 tokens and opens no turn for another role.
+    """
+    pairs = []
+    for item in items:
+        foreign = item["other"].get(other) or next(iter(item["other"].values()))
+        answers = item["response"], item["wrong"], foreign
+        parts = [answer_tokens(tokenizer, item["prompt"], answer) for answer in answers]
+        before, right, end = parts[0]
+        pairs += [(part[0], part[1]) for part in parts] + [([*before, *right], end)]
+    bits_I4, rows = token_bits(model, pairs).reshape(-1, 4).tolist(), []
+    for place, (item, bits) in enumerate(zip(items, bits_I4, strict=True)):
+        sizes = [len(item[part].encode()) for part in ("response", "wrong")]
+        done = {"chat_answer": bits[0] / sizes[0] < bits[1] / sizes[1]}
+        done |= {"chat_language": bits[0] < bits[2], "chat_end": bits[3] < 1}
+        if place % WRITTEN == 0:
+            answer = reply(model, tokenizer, item["prompt"], ANSWER, chat=True, do_sample=False)
+            done["chat_turn"] = answer.ended and not ROLE.search(answer.text)
+        about = [(kind, {"kind": kind, "id": item["id"]}) for kind in done]
+        rows += [row | {"correct": done[k], "chance": CHANCE.get(k, 0.0)} for k, row in about]
+    return rows
 
 
 def evaluate(
@@ -102,6 +142,9 @@ def evaluate(
             tables[0] += measure.documents(language, read[language], window)
         for language, kind, items in [] if only_english else asked:
             tables[1] += measure.items(language, kind, items)
+        for language in ["en"] if only_english else corpus.heldout:
+            other_language = corpus.language if language == "en" else "en"
+            tables[1] += measure.chat(language, other_language, recipe.items)
         for language in [] if only_english else corpus.heldout:
             tables[2] += measure.samples(language, read[language][:SAMPLES], new_tokens)
         model.to("cpu")
@@ -148,25 +191,21 @@ class _Measure:
             for item, correct in zip(items, right, strict=True)
         ]
 
+    def chat(self, language: str, other: str, most: int) -> Table:
+        items = load_items("chat", language)[:most] if can_chat(self.tokenizer) else []
+        self.report(f"{self.name}: {language_name(language)} chat")
+        rows = score_chat(self.model, self.tokenizer, items, other) if items else []
+        return [{"model": self.name, "language": language} | row for row in rows]
+
     def samples(self, language: str, rows: Table, new_tokens: int) -> Table:
         self.report(f"{self.name}: {language_name(language)} samples")
         samples = []
         for row in rows:
             prompt = opening(row["text"])
-            text = generate(self.model, self.tokenizer, prompt, new_tokens)
+            text = reply(self.model, self.tokenizer, prompt, new_tokens, **sampled(0)).text
             about = {"model": self.name, "language": language, "prompt": prompt, "text": text}
             samples.append(about | text_quality(text, like=row["text"]))
         return samples
-
-
-def generate(model: PreTrainedModel, tokenizer: Tokenizer, prompt: str, new_tokens: int) -> str:
-    """Continue a prompt greedily, without repeating three tokens in a row."""
-    ids = document_ids(tokenizer, prompt)
-    inputs = torch.tensor([ids], device=model.device)
-    options = {"max_new_tokens": new_tokens, "no_repeat_ngram_size": 3, "pad_token_id": ids[0]}
-    with torch.no_grad(), hardware.autocast(hardware.native_precision(), model.device.type):
-        output = written(model, inputs, do_sample=False, **options)
-    return str(tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True))
 
 
 def text_quality(text: str, *, like: str) -> dict[str, float]:

@@ -6,7 +6,6 @@ Axes: T tokens, V rows that both models have.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,9 +14,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from .. import hardware
-from ..models import Base, longest_context, token_layers, written
+from ..models import Base, longest_context, token_layers
 from ..tokens import document_ids, token_ids
 from ..vocabulary.change import VocabularyChange
+from .generation import reply
 
 LAYER = re.compile(r"\.(\d+)\.")
 
@@ -166,17 +166,10 @@ def measure_gains(
 
 def _generation_seconds(bundle: Base, prompt: str, new_tokens: int) -> float:
     """Return how long it takes to write some tokens after a prompt that has been read."""
-    model, ids = bundle.model.to(hardware.device()), document_ids(bundle.tokenizer, prompt)
-    ids_BT = torch.tensor([ids[-longest_context(model) + new_tokens + 1 :]], device=model.device)
-    with torch.no_grad(), hardware.autocast(hardware.native_precision(), model.device.type):
-        seconds = [_seconds(model, ids_BT, length) for length in (1, 1 + new_tokens)]
-    model.to("cpu")
+    asked, sizes = (
+        (bundle.model.to(hardware.device()), bundle.tokenizer, prompt),
+        [1, 1 + new_tokens],
+    )
+    seconds = [reply(*asked, n, min_new_tokens=n, do_sample=False).seconds for n in sizes]
+    bundle.model.to("cpu")
     return max(seconds[1] - seconds[0], 1e-9)
-
-
-def _seconds(model: PreTrainedModel, ids_BT: torch.Tensor, new_tokens: int) -> float:
-    """Return how long it takes to read a prompt and write some tokens, whatever the model keeps."""
-    lengths = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False}
-    begin = time.perf_counter()
-    written(model, ids_BT, pad_token_id=0, **lengths).sum().item()  # waits for the GPU
-    return time.perf_counter() - begin

@@ -159,6 +159,12 @@ def continuation_bits(
     return bits + [8.0 * (text.lost - context.lost) for text, context in pairs]
 
 
+def token_bits(model: PreTrainedModel, pairs: Sequence[tuple[list[int], list[int]]]) -> Numbers:
+    """Return the bits of token ids after other ids, of each pair of both."""
+    pieces = [_Piece(n, [*before, *ids], len(before)) for n, (before, ids) in enumerate(pairs)]
+    return _bits(model, pieces, [f"answer {unit}" for unit in range(len(pairs))])
+
+
 def _windows(
     unit: int, start: int, text: _Read, window_bytes: int, context_bytes: int
 ) -> Iterator[_Piece]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..corpus.items import kind_name
+from ..corpus.items import CHAT_NAMES, kind_name
 from ..intervals import (
     CONFIDENCE,
     FEWEST,
@@ -130,6 +130,7 @@ class Scores:
     @cached_property
     def _transfer(self) -> Interval | None:
         english = self.items[self.items.language == "en"] if len(self.items) else self.items
+        english = english[~english.kind.isin(CHAT_NAMES)] if len(english) else english
         if not len(english):
             return None
         wide = english.pivot(index=["kind", "id"], columns="model", values="correct").astype(float)
@@ -140,7 +141,8 @@ class Scores:
     def backward_transfer(self) -> Interval | None:
         """Return the mean change of accuracy in English over kinds of items, each counted once.
 
-        None where there are no English items. Source: Lopez-Paz & Ranzato 2017, arXiv 1706.08840.
+        Chat does not count. None where there are no English items. Source: Lopez-Paz & Ranzato
+        2017, arXiv 1706.08840.
         """
         return self._transfer
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import cycle
 
+import ipywidgets as widgets
 import pandas as pd
 from matplotlib.axes import Axes
 
+from .. import hardware
 from ..corpus.items import kind_name
 from ..display.figures import GREY, LEGEND, TARGET, colour_of, dots_with_intervals, finish, new_axes
 from ..display.html import Html, render
+from ..display.widgets import Interactive, new_slider
 from ..intervals import Interval, percent, sign
 from ..languages import direction, language_name
+from ..models import Base
 from ..sources import source_name
+from .generation import reply, sampled
 from .scores import Scores
 
 DOMAINS = 12  # of one language that have a line of their own, those with the most documents
@@ -104,6 +110,29 @@ def samples_html(scores: Scores) -> Html:
         for row in scores.samples
     ]
     return render("evaluation/samples.html.j2", samples=rows)
+
+
+def talk_widget(models: Mapping[str, Base], scores: Scores) -> Interactive:
+    """Write a prompt, and read what the base and the adapted model write after it, side by side.
+
+    Args:
+        models: by name.
+        scores: of them; its samples stand there until you write.
+    """
+    wide = {"description": "prompt", "layout": {"width": "95%"}}
+    typed = widgets.Text("", continuous_update=False, **wide)
+    heat = new_slider("temperature", [0.0, 0.3, 0.7, 1.0], 0.7)
+    length = new_slider("tokens", [25, 50, 100, 200], 50)
+    chat = widgets.Checkbox(False, description="answer, as in a chat")
+    twin = str(samples_html(scores))
+
+    def answer() -> str:
+        options, asked = sampled(heat.value) | {"chat": chat.value}, (typed.value, length.value)
+        parts = {n: (b.model.to(hardware.device()), b.tokenizer) for n, b in models.items()}
+        replies = {name: reply(*part, *asked, **options) for name, part in parts.items()}
+        return str(render("evaluation/replies.html.j2", replies=replies))
+
+    return Interactive([typed, heat, length, chat], lambda: answer() if typed.value else twin, twin)
 
 
 def _draw(ax: Axes, names: list[str], rows: pd.DataFrame, target: str | None = None) -> None:

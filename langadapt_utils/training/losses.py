@@ -1,4 +1,4 @@
-"""The loss of each language in a micro-batch, and what makes a model faster on a GPU without
+"""The loss of each part of a micro-batch, and what makes a model faster on a GPU without
 changing it.
 
 Axes: B sequences, T tokens of a sequence, D dimensions of a hidden state.
@@ -26,52 +26,49 @@ def language_losses(
     model: PreTrainedModel,
     ids_BT: torch.Tensor,
     positions_BT: torch.Tensor | None,
-    split: int,
-    never_learned: int | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the summed cross-entropy, in nats, of the target language and of English.
+    sizes: list[int],
+    learned_BT: torch.Tensor | None = None,
+) -> list[torch.Tensor]:
+    """Return the summed cross-entropy, in nats, of each part of a micro-batch.
 
     Args:
         model: a causal language model, perhaps wrapped for several processes, perhaps with
             `fuse_loss`.
-        ids_BT: token ids; sequences in the target language come first.
+        ids_BT: token ids, part after part.
         positions_BT: of tokens in their documents, which then do not see each other; None if they
             do.
-        split: index of the first English sequence.
-        never_learned: a token that is no target.
+        sizes: sequences of each part.
+        learned_BT: of each token, whether it is a target; all are where it is None.
     """
-    targets_BT = shifted_targets(ids_BT, never_learned)
+    targets_BT = shifted_targets(ids_BT, learned_BT)
     inputs = {"input_ids": ids_BT, "use_cache": False}
     inputs |= {} if positions_BT is None else {"position_ids": positions_BT}
     bare = getattr(model, "module", model)  # without what wraps it for several processes
     if getattr(bare, "langadapt_fused", False):
-        losses = model(**inputs, targets_BT=targets_BT, split=split)
-    else:
-        pairs = _by_language(model(**inputs).logits, targets_BT, split)
-        losses = [cross_entropy(x.float(), targets, reduction="sum") for x, targets in pairs]
-    return losses[0], losses[1]
+        return list(model(**inputs, targets_BT=targets_BT, sizes=sizes))
+    pairs = _by_part(model(**inputs).logits, targets_BT, sizes)
+    return [cross_entropy(x.float(), targets, reduction="sum") for x, targets in pairs]
 
 
-def _by_language(values: torch.Tensor, targets_BT: torch.Tensor, split: int) -> list[Any]:
-    """Return values (B, T, ·) and targets of the target language and of English, token by token."""
-    parts = slice(0, split), slice(split, None)
-    return [(values[part].flatten(0, 1), targets_BT[part].flatten()) for part in parts]
+def _by_part(values: torch.Tensor, targets_BT: torch.Tensor, sizes: list[int]) -> list[Any]:
+    """Return values (B, T, ·) and targets of each part of a micro-batch, token by token."""
+    parts = zip(torch.split(values, sizes), torch.split(targets_BT, sizes), strict=True)
+    return [(part.flatten(0, 1), targets.flatten()) for part, targets in parts]
 
 
-def shifted_targets(ids_BT: torch.Tensor, never_learned: int | None = None) -> torch.Tensor:
-    """Return the next token of each token, and nothing where a document would teach its neighbour.
+def shifted_targets(ids_BT: torch.Tensor, learned_BT: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the next token of each token, and nothing where that is not to be learned.
 
     Example:
         Documents 1 11 2 and 1 21 2 in one sequence, begun by 1 and ended by 2:
 
-        >>> shifted_targets(torch.tensor([[1, 11, 2, 1, 21, 2]]), never_learned=1).tolist()
+        >>> ids_BT = torch.tensor([[1, 11, 2, 1, 21, 2]])
+        >>> shifted_targets(ids_BT, ids_BT != 1).tolist()
         [[11, 2, -100, 21, 2, -100]]
     """
     # Shifting the targets, not the logits, saves a copy of the largest tensor there is.
-    targets_BT = pad(ids_BT[:, 1:], (0, 1), value=IGNORED)
-    if never_learned is not None:
-        targets_BT = targets_BT.masked_fill(targets_BT == never_learned, IGNORED)
-    return targets_BT
+    targets_BT = ids_BT if learned_BT is None else ids_BT.masked_fill(~learned_BT, IGNORED)
+    return pad(targets_BT[:, 1:], (0, 1), value=IGNORED)
 
 
 @torch.no_grad()
@@ -150,11 +147,11 @@ def fuse_loss(model: PreTrainedModel) -> None:
 
     fused = LigerFusedLinearCrossEntropyLoss(ignore_index=IGNORED, reduction="sum")
 
-    def forward(self: Any, targets_BT: Any, split: int, **inputs: Any) -> list[Any]:
+    def forward(self: Any, targets_BT: Any, sizes: Any, **inputs: Any) -> list[Any]:
         hidden_BTD = self.get_decoder()(**inputs).last_hidden_state
         weight = self.get_output_embeddings().weight.to(hidden_BTD.dtype)
         nothing = hidden_BTD.sum() * 0  # the loss of no sequences
-        pairs = _by_language(hidden_BTD, targets_BT, split)
+        pairs = _by_part(hidden_BTD, targets_BT, sizes)
         return [fused(weight, *pair) if len(pair[0]) else nothing for pair in pairs]
 
     model.forward = MethodType(forward, model)

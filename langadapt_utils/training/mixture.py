@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
+from ..chat import CHAT, chat_tokens, messages_of
 from ..corpus.corpus import Corpus
 from ..errors import CorpusError
 from ..files import cache_folder, trim_cache
@@ -27,9 +28,11 @@ from ..tokens import byte_lengths, chunks, document_end, document_start, token_i
 
 Ids = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
+Encode = Callable[[Tokenizer, list[str]], list[list[int]]]
 
 SHARD_CHARACTERS = 8_000_000  # of documents that are encoded into one file
 ENCODED_AT_ONCE = 500  # documents
+PARTS = ("target", "en", CHAT)  # of a mixture, in the order in which a batch has them
 EARLY = 0.1  # of a run, in which the schedule `early` has English
 
 
@@ -38,8 +41,9 @@ class Stream:
     """Documents end to end, pass after pass in another order, cut into sequences of one length.
 
     Attributes:
-        language: of the documents.
-        shards: token ids of the documents in their first order, mapped from files.
+        language: of the documents; `chat` of conversations.
+        shards: token ids of the documents in their first order, mapped from files; `~id` where a
+            token is read and not learned.
         begins: where each document begins in the shards put end to end; the last entry is their
             end.
         order: index of each document in the data set.
@@ -140,8 +144,6 @@ class Mixture:
         order: name of the stream of each sequence of the run.
         length: tokens of a sequence, T.
         byte_lengths: bytes of each token id.
-        never_learned: the token that begins documents, where another one ends them; else None, as
-            what begins the next document ends the one before, which is learned.
         separate_documents: whether sequences come with positions that restart in every document.
     """
 
@@ -149,7 +151,6 @@ class Mixture:
     order: list[str]
     length: int
     byte_lengths: Ids
-    never_learned: int | None = None
     separate_documents: bool = True
 
     @cached_property
@@ -162,11 +163,16 @@ class Mixture:
         return len(self.order)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return a sequence: `input_ids` and `position_ids` (T,), its `bytes`, and `is_english`."""
+        """Return a sequence: `input_ids`, `position_ids` and `learned`, whether a token is a target
+        (T,); the `bytes` of its targets; `part`, its place in `PARTS`.
+        """
         stream = self.streams[self.order[index]]
-        ids_T, positions_T = stream.sequence(self._indices[index])
-        size = int(self.byte_lengths[ids_T[1:]].sum())
-        item = {"input_ids": ids_T, "bytes": size, "is_english": stream.language == "en"}
+        marked_T, positions_T = stream.sequence(self._indices[index])
+        learned_T = marked_T >= 0
+        ids_T = np.where(learned_T, marked_T, ~marked_T)
+        size = int(self.byte_lengths[ids_T[1:][learned_T[1:]]].sum())
+        part = PARTS.index(stream.language) if stream.language in PARTS else 0
+        item = {"input_ids": ids_T, "learned": learned_T, "bytes": size, "part": part}
         return item | ({"position_ids": positions_T} if self.separate_documents else {})
 
     @property
@@ -207,21 +213,22 @@ def mix(
         seed: of the order of the documents.
 
     Raises:
-        CorpusError: the budget is less than one sequence, or a language of the mixture has no text.
+        CorpusError: the budget is less than one sequence, or a part of the mixture has no text.
+        ModelError: there is a share of conversations, and the base has no chat template.
     """
     length = recipe.sequence_length
     if budget_tokens < length:
         problem = f"a budget of {budget_tokens} tokens is less than one sequence of {length}"
         raise CorpusError(f"{problem}: raise training.budget_tokens")
-    english = english_shares(budget_tokens // length, recipe)
-    order, streams = interleave({"en": english, corpus.language: 1 - english}), {}
-    for code in ("en", corpus.language):
+    chat = np.full(budget_tokens // length, recipe.chat_share)
+    english = np.minimum(english_shares(len(chat), recipe), 1 - chat)
+    shares = {"en": english, corpus.language: 1 - english - chat, CHAT: chat}
+    order, streams = interleave(shares), {}
+    for code in shares:
         if tokens := order.count(code) * length:
-            streams[code] = pack(corpus.train[code], tokenizer, tokens, length, seed, code)
-    start, end = document_start(tokenizer), document_end(tokenizer)
-    never_learned = None if end in (start, None) else start
-    sizes = byte_lengths(tokenizer)
-    return Mixture(streams, order, length, sizes, never_learned, recipe.separate_documents)
+            documents = corpus.train[code] if code != CHAT else corpus.read_chat()
+            streams[code] = pack(documents, tokenizer, tokens, length, seed, code)
+    return Mixture(streams, order, length, byte_lengths(tokenizer), recipe.separate_documents)
 
 
 def english_shares(sequences: int, recipe: MixtureRecipe) -> Shares:
@@ -276,7 +283,8 @@ def pack(
     Args:
         documents: a data set with a column `text`.
         tokenizer: encodes them; a document begins with `document_start`, and ends with
-            `document_end` where that is another token.
+            `document_end` where that is another token. Conversations are as its chat template
+            renders them.
         tokens: how many are needed.
         length: of a sequence.
         seed: of the order of the documents.
@@ -289,9 +297,9 @@ def pack(
         problem = f"there is no text in '{language}' to train on"
         raise CorpusError(f"{problem}: name some, or set its share to 0")
     order = _shuffled(len(documents), seed, 0)
-    key, parts = tokenizer.backend_tokenizer.to_str().encode(), []
+    encode, parts = (_marked_chats if language == CHAT else _marked_documents), []
     for texts in chunks(_in_order(documents, order), SHARD_CHARACTERS):
-        parts.append(_encoded(texts, tokenizer, key))
+        parts.append(_encoded(texts, tokenizer, encode))
         if sum(len(ids) for ids, _ in parts) >= tokens:
             break
     shards, lengths = zip(*parts, strict=True)
@@ -305,13 +313,25 @@ def _in_order(documents: Dataset, order: Ids) -> Iterator[str]:
         yield from documents[order[begin : begin + ENCODED_AT_ONCE].tolist()]["text"]
 
 
+def _marked_documents(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    """Return the ids of documents. Their start is learned where it ends the document before."""
+    start, end = document_start(tokenizer), document_end(tokenizer)
+    first, last = ([start], []) if end in (start, None) else ([~start], [end])
+    return [[*first, *ids, *last] for ids in token_ids(tokenizer, texts)]
+
+
+def _marked_chats(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    """Return the ids of conversations, of which the assistant's turns are learned."""
+    pairs = (chat_tokens(tokenizer, messages_of(text)) for text in texts)
+    return [[i if own else ~i for i, own in zip(*pair, strict=True)] for pair in pairs]
+
+
 def _encoded(
-    texts: list[str], tokenizer: Tokenizer, key: bytes
+    texts: list[str], tokenizer: Tokenizer, encode: Encode
 ) -> tuple[npt.NDArray[np.int32], Ids]:
     """Return token ids of texts end to end, mapped from a file of the cache, and their lengths."""
-    start, end = document_start(tokenizer), document_end(tokenizer)
-    ending = [] if end in (start, None) else [end]
-    digest = hashlib.sha256(key + repr((start, ending)).encode())
+    about = encode.__name__, tokenizer.chat_template, tokenizer.special_tokens_map
+    digest = hashlib.sha256(f"{tokenizer.backend_tokenizer.to_str()} {about}".encode())
     for text in texts:
         digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
     stem = cache_folder() / "tokens" / digest.hexdigest()[:32]
@@ -321,8 +341,8 @@ def _encoded(
         trim_cache("tokens")
         parts = []
         for begin in range(0, len(texts), ENCODED_AT_ONCE):
-            batch = token_ids(tokenizer, texts[begin : begin + ENCODED_AT_ONCE])
-            parts += [np.asarray([start, *ids, *ending], dtype=np.int32) for ids in batch]
+            batch = encode(tokenizer, texts[begin : begin + ENCODED_AT_ONCE])
+            parts += [np.asarray(ids, dtype=np.int32) for ids in batch]
         _save(lengths_path, np.asarray([len(part) for part in parts]))
         _save(ids_path, np.concatenate(parts))
     return np.load(ids_path, mmap_mode="r"), np.load(lengths_path)

@@ -29,7 +29,7 @@ from ..errors import ModelError
 from ..files import free_bytes, write_atomically
 from ..recipe import FREE_OPTIONS, TrainingRecipe
 from .losses import language_losses, undo_speedups
-from .mixture import Mixture
+from .mixture import PARTS, Mixture
 from .optimizer import RowAdamW, optimizer_for
 
 KEPT = 2  # checkpoints
@@ -135,14 +135,13 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         return self.optimizer
 
     def compute_loss(self, model: Any, inputs: Any, **options: Any) -> torch.Tensor:
-        """Return the cross-entropy of a micro-batch per token; the log gets it per language."""
-        ids_BT, targets = inputs["input_ids"], inputs["target_sequences"]
-        positions_BT, never = inputs.get("position_ids"), self.train_dataset.never_learned
-        losses = language_losses(model, ids_BT, positions_BT, targets, never)
-        self.steps.add([loss.detach() for loss in losses], inputs["bytes"], targets)
+        """Return the cross-entropy of a micro-batch per token; the log gets that of each part."""
+        ids_BT, sizes, learned_BT = (inputs[name] for name in ("input_ids", "sizes", "learned"))
+        losses = language_losses(model, ids_BT, inputs.get("position_ids"), sizes, learned_BT)
+        self.steps.add([loss.detach() for loss in losses], inputs["bytes"], sizes)
         # Divided by a number that is the same everywhere, so that several processes learn
         # what one does.
-        loss: torch.Tensor = (losses[0] + losses[1]) / ids_BT.numel()
+        loss: torch.Tensor = torch.stack(losses).sum() / ids_BT.numel()
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float:
@@ -228,9 +227,9 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         self._recent: dict[str, deque[float]] = {}
         self._lowest: dict[str, float] = {}
 
-    def add(self, losses: list[torch.Tensor], bytes_B: torch.Tensor, targets: int) -> None:
+    def add(self, losses: list[torch.Tensor], bytes_B: torch.Tensor, sizes: list[int]) -> None:
         """Count a micro-batch, without waiting for the GPU."""
-        sums = [*losses, bytes_B[:targets].sum(), bytes_B[targets:].sum()]
+        sums = [*losses, *(part.sum() for part in torch.split(bytes_B, sizes))]
         self._sums = self._sums + torch.stack([x.float().to(losses[0].device) for x in sums])
 
     def say(self, doing: str) -> None:
@@ -250,8 +249,8 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         """Stop before weights are spoilt."""
         sums = self._group.reduce(self._sums, reduction="sum").tolist()
         self._sums, step = 0.0, state.global_step + 1
-        bits = [nats / math.log(2) for nats in sums[:2]]
-        parts = zip(("target", "en"), bits, sums[2:], strict=True)
+        bits = [nats / math.log(2) for nats in sums[: len(PARTS)]]
+        parts = zip(PARTS, bits, sums[len(PARTS) :], strict=True)
         self._bits = {name: bit / size for name, bit, size in parts if size}
         if not all(map(math.isfinite, bits)):
             raise ModelError(f"the training loss is not finite at step {step}: {ADVICE}")
@@ -297,10 +296,9 @@ def agreed(accelerator: Accelerator, due: bool) -> bool:
 
 
 def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stack sequences, those in the target language first."""
-    batch = default_collate(sorted(examples, key=lambda example: example["is_english"]))
-    english = batch.pop("is_english")
-    return {**batch, "target_sequences": int((~english).sum())}
+    """Stack sequences in the order of `PARTS`, and count those of each."""
+    batch = default_collate(sorted(examples, key=lambda example: example["part"]))
+    return {**batch, "sizes": batch.pop("part").bincount(minlength=len(PARTS)).tolist()}
 
 
 def run_digest(

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from ..chat import CHAT
 from ..display.figures import colour_of, finish, new_axes, running_mean
 from ..display.html import Html, show
 from ..languages import language_name
@@ -24,7 +25,7 @@ def plot_training(steps: Sequence[Record], target: str, *, ax: Axes | None = Non
     """
     ax = ax or new_axes()
     for code, (tokens, losses) in _losses(steps, target).items():
-        colour, style = colour_of(code), "--" if code == "en" else "-"
+        colour, style = colour_of(code), {"en": "--", CHAT: ":"}.get(code, "-")
         ax.plot(tokens, losses, color=colour, alpha=0.25, linewidth=1)
         mean = running_mean(losses)
         ax.plot(tokens, mean, color=colour, linestyle=style, label=language_name(code))
@@ -52,7 +53,7 @@ def loss_ends(steps: Sequence[Record], target: str) -> list[dict[str, Any]]:
 def _losses(steps: Sequence[Record], target: str) -> dict[str, tuple[list[int], list[float]]]:
     """Return tokens seen and loss of each step, by language."""
     curves = {}
-    for key, code in (("target", target), ("en", "en")):
+    for key, code in (("target", target), ("en", "en"), (CHAT, CHAT)):
         if seen := [step for step in steps if key in step["bits_per_byte"]]:
             losses = [step["bits_per_byte"][key] for step in seen]
             curves[code] = [step["tokens"] for step in seen], losses

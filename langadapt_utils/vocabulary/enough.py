@@ -105,7 +105,8 @@ def token_numbers(
     if not learned:
         problem = f"no word or part of one is seen twice in {len(sample)} documents"
         raise VocabularyError(f"{problem}: give more text with corpus.target")
-    budget = recipe.training.budget_tokens * (1 - recipe.mixture.english_share)
+    others = recipe.mixture.english_share + recipe.mixture.chat_share
+    budget = recipe.training.budget_tokens * max(0.0, 1 - others)
     rows: list[list[float]] = []
     for number in numbers:
         if number > len(learned) and rows:

@@ -18,8 +18,9 @@ from helpers.architectures import ARCHITECTURES, tiny_model
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.errors import LangadaptError
-from langadapt_utils.evaluation.evaluate import generate, score_items
+from langadapt_utils.evaluation.evaluate import score_items
 from langadapt_utils.evaluation.forgetting import kl_divergence, measure_gains, weight_drift
+from langadapt_utils.evaluation.generation import reply
 from langadapt_utils.evaluation.likelihood import bits_per_byte
 from langadapt_utils.models import Base, load_base, save_model, weight_files
 from langadapt_utils.recipe import MixtureRecipe, TrainingRecipe
@@ -218,7 +219,7 @@ def measured(
         assert 0 < score.value < 100
         items = [{"good": "A ház nagy.", "bad": "Ház a nagy."}]
         assert len(score_items(each.model, each.tokenizer, "pairs", items, "hu")) == 1
-        assert isinstance(generate(each.model, each.tokenizer, "A ház", 4), str)
+        assert reply(each.model, each.tokenizer, "A ház", 4, do_sample=False).tokens > 0
     drift = weight_drift(base.model, adapted.model, change)
     assert np.isfinite(drift.drift).all()
     assert (weight_drift(base.model, base.model, change).drift == 0).all()

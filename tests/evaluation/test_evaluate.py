@@ -12,7 +12,8 @@ from helpers.tiny import llama, saved
 from langadapt_utils import hardware
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.evaluation import evaluate
-from langadapt_utils.evaluation.evaluate import generate, opening, score_items, text_quality
+from langadapt_utils.evaluation.evaluate import opening, score_items, text_quality
+from langadapt_utils.evaluation.generation import reply, sampled
 from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.recipe import EvaluationRecipe
 from langadapt_utils.tokens import document_ids
@@ -138,8 +139,9 @@ def test_generation_takes_the_likeliest_token_and_repeats_no_three(
         banned_once |= logits.argmax().item() in banned
         logits[banned] = -math.inf
         ids.append(int(logits.argmax()))
-        if ids[-1] == model.generation_config.eos_token_id:
+        if ids[-1] == tokenizer.eos_token_id:
             break
-    written = generate(model, tokenizer, "The cat sat on the mat, the cat sat", 24)
+    prompt = "The cat sat on the mat, the cat sat"
+    written = reply(model, tokenizer, prompt, 24, **sampled(0)).text
     assert written == tokenizer.decode(ids[len(start) :], skip_special_tokens=True) != ""
     assert banned_once, "the model must want to repeat itself, or the test shows nothing"

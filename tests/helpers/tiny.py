@@ -38,6 +38,32 @@ SMALL = {
 GROUPED = SMALL | {"num_key_value_heads": 1, "max_position_embeddings": 128}
 
 
+# ChatML, as SmolLM2 and Qwen have it, with and without a block that marks the assistant's words.
+TURN = "{{ message['content'] + '<|im_end|>' }}"
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "TURN{{ '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+MARKED = (
+    "{% if message['role'] == 'assistant' %}{% generation %}TURN{% endgeneration %}"
+    "{% else %}TURN{% endif %}"
+)
+CHAT_TEMPLATES = {
+    "plain": CHATML.replace("TURN", TURN),
+    "marked": CHATML.replace("TURN", MARKED).replace("TURN", TURN),
+}
+
+
+def for_chat(tokenizer: PreTrainedTokenizerFast, template: str | None) -> PreTrainedTokenizerFast:
+    """The same tokens with one that ends turns, and a chat template."""
+    names = {"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token}
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    chat = PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=template, **names)
+    chat.add_special_tokens({"extra_special_tokens": ["<|im_end|>"]})
+    return chat
+
+
 def train_tokenizer(
     texts: list[str], size: int = 600, pattern: str | None = None
 ) -> PreTrainedTokenizerFast:

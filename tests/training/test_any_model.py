@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -49,11 +48,11 @@ def test_documents_end_with_eos_and_nobody_learns_to_begin_one(
 ) -> None:
     mixture = mixture_for(corpora["hu"], apart, separate=separate, budget=40_000)
     start, end = document_start(apart), document_end(apart)
-    assert end is not None and start != end and mixture.never_learned == start
+    assert end is not None and start != end
     ends = 0
     for index in range(len(mixture)):
         ids = torch.tensor(mixture[index]["input_ids"])[None]
-        targets = shifted_targets(ids, mixture.never_learned)
+        targets = shifted_targets(ids, torch.tensor(mixture[index]["learned"])[None])
         assert start not in targets
         ends += int((targets == end).sum())
         after = ids[0, 1:][ids[0, :-1] == end]
@@ -66,9 +65,10 @@ def test_where_one_token_begins_and_ends_documents_it_is_learned(
 ) -> None:
     mixture = mixture_for(corpora["hu"], tokenizer, budget=40_000)
     start = document_start(tokenizer)
-    assert mixture.never_learned is None and document_end(tokenizer) == start
-    ids = [torch.tensor(mixture[index]["input_ids"])[None] for index in range(len(mixture))]
-    assert sum(int((shifted_targets(row) == start).sum()) for row in ids) > 5
+    assert document_end(tokenizer) == start
+    items = [mixture[index] for index in range(len(mixture))]
+    assert all(item["learned"].all() for item in items)
+    assert sum(int((item["input_ids"][1:] == start).sum()) for item in items) > 5
 
 
 def test_a_folder_does_not_go_on_from_another_start(
@@ -186,11 +186,3 @@ def test_padding_of_a_matrix_is_no_drift(
     grown = initialise_embeddings(padded, change)
     assert len(grown.get_input_embeddings().weight) == len(padded.get_input_embeddings().weight)
     assert (weight_drift(padded, grown, change).drift == 0).all()
-
-
-def test_a_mixture_without_an_end_token_learns_none(
-    apart: PreTrainedTokenizerFast, corpora: dict[str, Corpus]
-) -> None:
-    mixture = mixture_for(corpora["hu"], apart)
-    plain = replace(mixture, never_learned=None)
-    assert np.array_equal(mixture[0]["input_ids"], plain[0]["input_ids"])

@@ -66,7 +66,7 @@ def test_the_share_may_be_anything_from_0_to_1(
     mixture = mix(corpora["hu"], change.tokenizer, recipe, budget_tokens=3_200)
     assert len(mixture) == 100 and set(mixture.order) == languages
     assert mixture.share("en") == share
-    assert sum(mixture[i]["is_english"] for i in range(100)) == round(100 * share)
+    assert sum(mixture[i]["part"] == 1 for i in range(100)) == round(100 * share)
 
 
 def test_sequences_are_the_training_documents_end_to_end(
@@ -75,7 +75,7 @@ def test_sequences_are_the_training_documents_end_to_end(
     mixture = mix(corpora["hu"], change.tokenizer, RECIPE, budget_tokens=32_000)
     start = document_start(change.tokenizer)
     stream = np.concatenate(
-        [mixture[i]["input_ids"] for i in range(len(mixture)) if not mixture[i]["is_english"]]
+        [mixture[i]["input_ids"] for i in range(len(mixture)) if mixture[i]["part"] == 0]
     )
     documents = np.split(stream, np.flatnonzero(stream == start))
     assert len(documents[0]) == 0

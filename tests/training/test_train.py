@@ -47,8 +47,7 @@ def test_the_reported_loss_is_the_models_own(
     start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
 ) -> None:
     result = train(start, change, mixture, RECIPE, tmp_path)
-    bits = {True: 0.0, False: 0.0}
-    sizes = {True: 0, False: 0}
+    bits, sizes = [0.0, 0.0], [0, 0]
     for i in range(8):  # the first step: two micro-batches of four sequences
         item = mixture[i]
         begins = np.flatnonzero(item["position_ids"] == 0)
@@ -56,13 +55,13 @@ def test_the_reported_loss_is_the_models_own(
             ids = torch.tensor(document)[None]
             with torch.no_grad():
                 logits = start(ids).logits[0, :-1]
-            bits[item["is_english"]] += cross_entropy(
+            bits[item["part"]] += cross_entropy(
                 logits, ids[0, 1:], reduction="sum"
             ).item() / math.log(2)
-        sizes[item["is_english"]] += item["bytes"]
+        sizes[item["part"]] += item["bytes"]
     first = result.steps[0]["bits_per_byte"]
-    assert first["target"] == pytest.approx(bits[False] / sizes[False], rel=1e-4)
-    assert first["en"] == pytest.approx(bits[True] / sizes[True], rel=1e-4)
+    assert first["target"] == pytest.approx(bits[0] / sizes[0], rel=1e-4)
+    assert first["en"] == pytest.approx(bits[1] / sizes[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("tied", [True, False])

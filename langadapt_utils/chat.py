@@ -1,0 +1,114 @@
+"""Conversations, as rows have them and as the chat template of a base renders them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerFast
+
+from .errors import ModelError
+from .sources import brief
+
+CHAT = "chat"  # the stream of conversations in a mixture
+TURN, ROLE = "\x1e", "\x1f"  # what separates turns, and a role from what it says, in one text
+CONTROLS = str.maketrans("", "", TURN + ROLE)
+MARKED = re.compile(r"\{%[-+]?\s*generation\b")  # the template says what the assistant writes
+ONE_ANSWER = "give conversations with one answer each, or another base"
+OTHER_BASE = "take a base that was tuned for chat, or do without chat"
+Messages = Sequence[Mapping[str, str]]
+
+
+def conversation(row: Mapping[str, Any]) -> str:
+    """Return a row of chat data as one text, from which `messages_of` makes messages again.
+
+    Args:
+        row: with `messages` (each with `role` and `content`), or `prompt` and `response`.
+
+    Raises:
+        ValueError, TypeError, KeyError: it has neither, or no answer of an assistant.
+    """
+    messages = row.get("messages") or exchange(row["prompt"], row["response"])
+    turns = [(message["role"], message["content"].translate(CONTROLS)) for message in messages]
+    if not any(role == "assistant" and text.strip() for role, text in turns):
+        raise ValueError("no assistant answers")
+    return TURN.join(map(ROLE.join, turns))
+
+
+def messages_of(text: str) -> Messages:
+    """Return the messages of a conversation that is kept as one text.
+
+    Example:
+        >>> messages_of(conversation({"prompt": "2 + 2?", "response": "4"}))[1]
+        {'role': 'assistant', 'content': '4'}
+    """
+    return [
+        dict(zip(("role", "content"), turn.split(ROLE), strict=True)) for turn in text.split(TURN)
+    ]
+
+
+def exchange(prompt: str, answer: str) -> Messages:
+    """Return the messages of a prompt and its answer."""
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+
+
+def chat_tokens(
+    tokenizer: PreTrainedTokenizerFast, messages: Messages
+) -> tuple[list[int], list[bool]]:
+    """Return the ids of a conversation, and of each whether the assistant writes it.
+
+    A template with `{% generation %}` says so itself. Of another one, an answer is what follows the
+    prompt that is rendered for it.
+
+    Raises:
+        ModelError: there is no chat template, it refuses the messages, or it renders what was said
+            before an answer in another way afterwards.
+    """
+    if MARKED.search(str(tokenizer.chat_template)):
+        marks: dict[str, Any] = {"return_dict": True, "return_assistant_tokens_mask": True}
+        done = _rendered(tokenizer, messages, **marks)
+        return list(done["input_ids"]), [bool(mark) for mark in done["assistant_masks"]]
+    text, spans = {"tokenize": False}, []
+    whole = _rendered(tokenizer, messages, **text)
+    for place, message in enumerate(messages, start=1):
+        if message["role"] == "assistant":
+            before = _rendered(tokenizer, messages[: place - 1], add_generation_prompt=True, **text)
+            after = _rendered(tokenizer, messages[:place], **text)
+            if not (after.startswith(before) and whole.startswith(after)):
+                problem = "the base's chat template changes what was said before"
+                raise ModelError(f"{problem} {message['content'][:60]!r}: {ONE_ANSWER}")
+            spans.append(range(len(before), len(after)))
+    encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+    learned = [any(begin in span for span in spans) for begin, _ in encoded["offset_mapping"]]
+    return list(encoded["input_ids"]), learned
+
+
+def answer_tokens(
+    tokenizer: PreTrainedTokenizerFast, prompt: str, answer: str = "x"
+) -> tuple[list[int], list[int], list[int]]:
+    """Return the ids before an answer, those of the answer, and what ends its turn: one id, or none
+    where the template has none.
+    """
+    ids, learned = chat_tokens(tokenizer, exchange(prompt, answer))
+    first, special = learned.index(True), tokenizer.added_tokens_decoder
+    ends = (n for n in range(first, len(ids)) if ids[n] in special and special[ids[n]].special)
+    last = next(ends, len(ids))
+    return ids[:first], ids[first:last], ids[last : last + 1]
+
+
+def can_chat(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Return whether a chat template renders a question and an answer that ends."""
+    try:
+        return bool(answer_tokens(tokenizer, "Hi")[2])
+    except (ModelError, ValueError):
+        return False
+
+
+def _rendered(tokenizer: PreTrainedTokenizerFast, messages: Messages, **options: Any) -> Any:
+    try:
+        return tokenizer.apply_chat_template(list(messages), **options)
+    except (TemplateError, ValueError) as error:
+        problem = brief(error) if tokenizer.chat_template else "it has none"
+        raise ModelError(f"the base's chat template fails ({problem}): {OTHER_BASE}") from error

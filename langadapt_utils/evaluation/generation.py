@@ -1,0 +1,94 @@
+"""Models write: they continue a text, or answer a prompt, until they end it themselves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, TextStreamer
+from transformers import PreTrainedTokenizerFast as Tokenizer
+
+from .. import hardware
+from ..chat import answer_tokens
+from ..models import longest_context, written
+from ..tokens import document_end, document_ids, document_start
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model wrote after a prompt.
+
+    Attributes:
+        text: without special tokens.
+        tokens: how many it wrote, with the one that ends the text.
+        seconds: that it took, the prompt included.
+        ended: whether the model ended it itself.
+    """
+
+    text: str
+    tokens: int
+    seconds: float
+    ended: bool
+
+    def __str__(self) -> str:
+        speed = f"{len(self.text) / self.seconds:,.0f} characters per second"
+        return f"{self.tokens} tokens, {speed}, {'ended by itself' if self.ended else 'cut off'}"
+
+
+def sampled(temperature: float, top_p: float = 0.9) -> dict[str, Any]:
+    """Return the options of `generate` for a temperature; at 0, the likeliest token each time, but
+    never the same three tokens twice.
+
+    Example:
+        >>> sampled(0)
+        {'do_sample': False, 'no_repeat_ngram_size': 3}
+    """
+    if not temperature:
+        return {"do_sample": False, "no_repeat_ngram_size": 3}
+    drawn = {"temperature": temperature, "top_p": top_p, "repetition_penalty": 1.1}
+    return {"do_sample": True, **drawn}
+
+
+def reply(
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    prompt: str,
+    new_tokens: int,
+    *,
+    chat: bool = False,
+    show: Callable[[str], Any] | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Reply:
+    """Let a model write after a prompt, until it ends the text or the tokens are used up.
+
+    Args:
+        model: that writes.
+        tokenizer: the model's.
+        prompt: that it continues, or answers.
+        new_tokens: at most.
+        chat: answer by the chat template of the tokenizer.
+        show: called with each piece of text as soon as it is written.
+        seed: of what is drawn.
+        options: of `generate`, such as `sampled` gives them.
+
+    Raises:
+        ModelError: `chat`, and the base has no chat template.
+    """
+    before = answer_tokens(tokenizer, prompt) if chat else (document_ids(tokenizer, prompt), [])
+    ends = list({document_start(tokenizer), document_end(tokenizer), *before[-1]} - {None})
+    room = max(1, longest_context(model) - new_tokens)
+    options |= {"max_new_tokens": new_tokens, "eos_token_id": ends, "pad_token_id": ends[0]}
+    if show:
+        options["streamer"] = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        options["streamer"].on_finalized_text = lambda text, stream_end=False: show(text)
+    ids_BT = torch.tensor([before[0][-room:]], device=model.device)
+    began, precision = time.perf_counter(), hardware.native_precision()
+    with torch.random.fork_rng(), torch.no_grad(), hardware.autocast(precision, model.device.type):
+        torch.manual_seed(seed)
+        new = written(model, ids_BT, **options)[0, ids_BT.shape[1] :].tolist()
+    seconds, text = time.perf_counter() - began, tokenizer.decode(new, skip_special_tokens=True)
+    return Reply(text, len(new), seconds, new[-1] in ends)

@@ -1,0 +1,135 @@
+"""Models write: streaming, the end of a text, the terminal, and the control of notebook 5."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+from typer.testing import CliRunner
+
+from helpers.tiny import CHAT_TEMPLATES, for_chat, llama, saved
+from langadapt_utils.cli import app
+from langadapt_utils.errors import LangadaptError
+from langadapt_utils.evaluation.generation import reply, sampled
+from langadapt_utils.evaluation.scores import Scores
+from langadapt_utils.evaluation.views import talk_widget
+from langadapt_utils.models import Base
+from langadapt_utils.recipe import Recipe
+from langadapt_utils.workspace import Workspace
+
+
+def ending(rows: int) -> torch.nn.Module:
+    """A model that finds all tokens alike: the first one, which ends documents, is taken."""
+    model = llama(rows)
+    with torch.no_grad():
+        model.model.norm.weight.zero_()
+    return model
+
+
+@pytest.fixture
+def bundles(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> dict[str, Base]:
+    chat = for_chat(tokenizer, CHAT_TEMPLATES["plain"])
+    return {
+        "base": saved(llama(len(chat)), chat, tmp_path / "base"),
+        "adapted": saved(ending(len(chat)), chat, tmp_path / "adapted"),
+    }
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_what_is_shown_is_what_was_written(
+    chat: bool, temperature: float, bundles: dict[str, Base]
+) -> None:
+    base, pieces = bundles["base"], list[str]()
+    parts = base.model, base.tokenizer, "Egy régi híd", 12
+    shown = reply(*parts, chat=chat, show=pieces.append, **sampled(temperature))
+    assert "".join(pieces) == shown.text and 1 <= shown.tokens <= 12 and shown.seconds > 0
+    assert reply(*parts, chat=chat, **sampled(temperature)).text == shown.text
+    assert f"{shown.tokens} tokens, " in str(shown)
+
+
+def test_draws_follow_their_seed(bundles: dict[str, Base]) -> None:
+    base = bundles["base"]
+    options = sampled(1.0) | {"top_p": 1.0}
+    parts = base.model, base.tokenizer, "Egy régi híd", 12
+    texts = [reply(*parts, seed=seed, **options).text for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_a_model_stops_by_itself_at_the_end(bundles: dict[str, Base]) -> None:
+    adapted = bundles["adapted"]
+    done = reply(adapted.model, adapted.tokenizer, "Egy régi híd", 50, **sampled(0))
+    assert (done.text, done.tokens, done.ended) == ("", 1, True)
+
+
+def test_a_prompt_longer_than_the_context_is_cut_at_its_beginning(bundles: dict[str, Base]) -> None:
+    base = bundles["base"]
+    assert reply(base.model, base.tokenizer, "régi híd " * 200, 5, **sampled(0)).tokens <= 5
+
+
+@pytest.fixture
+def run(tmp_path: Path, bundles: dict[str, Base]) -> Path:
+    """A run whose training is complete."""
+    recipe = Recipe.profile("smoke", overrides={"base": str(bundles["base"].folder)})
+    run = Workspace(tmp_path / "run", recipe)
+    with run.writing("04_training") as folder:
+        adapted = bundles["adapted"]
+        saved(adapted.model, adapted.tokenizer, folder / "publish" / "model")
+    return run.folder
+
+
+@pytest.mark.parametrize("options", [[], ["--chat"], ["--seed", "3", "--top-p", "0.5"]])
+def test_try_prints_both_models_and_what_they_took(options: list[str], run: Path) -> None:
+    command = ["try", str(run), "Egy régi híd", "--tokens", "6", *options]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    base, adapted = done.output.removeprefix("\nbase: ").split("\nadapted: ")
+    for part in (base, adapted):
+        assert " tokens, " in part and " characters per second, " in part
+
+
+def test_try_stops_at_the_end_of_a_text(run: Path) -> None:
+    command = ["try", str(run), "Egy régi híd", "--temperature", "0"]
+    adapted = CliRunner().invoke(app, command).output.split("\nadapted: ")[1]
+    assert adapted == "\n(1 tokens, 0 characters per second, ended by itself)\n"
+
+
+def test_try_asks_for_prompts_until_there_is_none(run: Path) -> None:
+    command = ["try", str(run), "--tokens", "3", "--temperature", "0"]
+    done = CliRunner().invoke(app, command, input="Egy\nKettő\n\n")
+    assert done.exit_code == 0 and done.output.count("base: ") == 2
+
+
+def test_try_needs_a_trained_run(tmp_path: Path) -> None:
+    nowhere = CliRunner().invoke(app, ["try", str(tmp_path / "nothing"), "Hi"])
+    assert isinstance(nowhere.exception, LangadaptError) and "not a run" in str(nowhere.exception)
+    run = Workspace(tmp_path / "run", Recipe.profile("smoke"))
+    untrained = CliRunner().invoke(app, ["try", str(run.folder), "Hi"])
+    assert isinstance(untrained.exception, LangadaptError)
+    assert "stage 04_training of run" in str(untrained.exception)
+
+
+def test_the_control_shows_samples_until_a_prompt_is_typed(
+    bundles: dict[str, Base], scores: Scores
+) -> None:
+    shown = talk_widget(bundles, scores)
+    typed, heat, length, chat, below = shown.controls.children
+    assert "right script" in below.value and "right script" in str(shown.twin)
+    heat.value, length.value = 0.0, 25
+    assert "right script" in below.value
+    typed.value = "Egy <b>régi</b> híd"
+    assert "ended by itself" in below.value and "<b>base</b>" in below.value
+    chat.value = True
+    assert "ended by itself" in below.value and "right script" not in below.value
+    assert below.value.index("<b>base</b>") < below.value.index("<b>adapted</b>")
+
+
+def test_the_control_says_where_the_base_cannot_chat(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, scores: Scores
+) -> None:
+    plain = for_chat(tokenizer, None)
+    bundle = saved(llama(len(plain)), plain, tmp_path / "plain")
+    shown = talk_widget({"base": bundle}, scores)
+    typed, _, _, chat, below = shown.controls.children
+    chat.value, typed.value = True, "Hi"
+    assert 'role="alert"' in below.value and "it has none" in below.value
