@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from .errors import ModelError
 from .sources import brief
@@ -19,6 +19,7 @@ MARKED = re.compile(r"\{%[-+]?\s*generation\b")  # the template says what the as
 ONE_ANSWER = "give conversations with one answer each, or another base"
 OTHER_BASE = "take a base that was tuned for chat, or do without chat"
 Messages = Sequence[Mapping[str, str]]
+Ids = list[int]
 
 
 def conversation(row: Mapping[str, Any]) -> str:
@@ -44,9 +45,8 @@ def messages_of(text: str) -> Messages:
         >>> messages_of(conversation({"prompt": "2 + 2?", "response": "4"}))[1]
         {'role': 'assistant', 'content': '4'}
     """
-    return [
-        dict(zip(("role", "content"), turn.split(ROLE), strict=True)) for turn in text.split(TURN)
-    ]
+    turns = (turn.split(ROLE) for turn in text.split(TURN))
+    return [{"role": role, "content": content} for role, content in turns]
 
 
 def exchange(prompt: str, answer: str) -> Messages:
@@ -54,9 +54,7 @@ def exchange(prompt: str, answer: str) -> Messages:
     return [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
 
 
-def chat_tokens(
-    tokenizer: PreTrainedTokenizerFast, messages: Messages
-) -> tuple[list[int], list[bool]]:
+def chat_tokens(tokenizer: Tokenizer, messages: Messages) -> tuple[Ids, list[bool]]:
     """Return the ids of a conversation, and of each whether the assistant writes it.
 
     A template with `{% generation %}` says so itself. Of another one, an answer is what follows the
@@ -67,8 +65,7 @@ def chat_tokens(
             before an answer in another way afterwards.
     """
     if MARKED.search(str(tokenizer.chat_template)):
-        marks: dict[str, Any] = {"return_dict": True, "return_assistant_tokens_mask": True}
-        done = _rendered(tokenizer, messages, **marks)
+        done = _rendered(tokenizer, messages, return_dict=True, return_assistant_tokens_mask=True)
         return list(done["input_ids"]), [bool(mark) for mark in done["assistant_masks"]]
     text, spans = {"tokenize": False}, []
     whole = _rendered(tokenizer, messages, **text)
@@ -85,9 +82,7 @@ def chat_tokens(
     return list(encoded["input_ids"]), learned
 
 
-def answer_tokens(
-    tokenizer: PreTrainedTokenizerFast, prompt: str, answer: str = "x"
-) -> tuple[list[int], list[int], list[int]]:
+def answer_tokens(tokenizer: Tokenizer, prompt: str, answer: str = "x") -> tuple[Ids, Ids, Ids]:
     """Return the ids before an answer, those of the answer, and what ends its turn: one id, or none
     where the template has none.
     """
@@ -98,7 +93,7 @@ def answer_tokens(
     return ids[:first], ids[first:last], ids[last : last + 1]
 
 
-def can_chat(tokenizer: PreTrainedTokenizerFast) -> bool:
+def can_chat(tokenizer: Tokenizer) -> bool:
     """Return whether a chat template renders a question and an answer that ends."""
     try:
         return bool(answer_tokens(tokenizer, "Hi")[2])
@@ -106,7 +101,7 @@ def can_chat(tokenizer: PreTrainedTokenizerFast) -> bool:
         return False
 
 
-def _rendered(tokenizer: PreTrainedTokenizerFast, messages: Messages, **options: Any) -> Any:
+def _rendered(tokenizer: Tokenizer, messages: Messages, **options: Any) -> Any:
     try:
         return tokenizer.apply_chat_template(list(messages), **options)
     except (TemplateError, ValueError) as error:

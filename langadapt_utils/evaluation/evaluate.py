@@ -31,7 +31,8 @@ BEGINNING = 400  # characters of documents in other languages than English and t
 SAMPLES = 2  # prompts of each language
 ROUNDING = 1e-9  # of bits: options as near to each other are tied
 CHANCE = {"chat_answer": 0.5, "chat_language": 0.5}
-WRITTEN, ANSWER = 5, 40  # one item of five is also answered, in at most so many tokens
+ENDS = math.log2(10)  # bits of the token that ends a turn, up to which a model knows to end it
+WRITTEN, ANSWER = 10, 40  # one item of ten is also answered, in at most so many tokens
 ROLE = re.compile(r"^\W*(system|user|assistant)\W*$", re.MULTILINE | re.IGNORECASE)
 
 
@@ -65,25 +66,26 @@ def score_items(
     return [bool(right) for right in tied[np.arange(len(bits)), answers] & turn]
 
 
-def score_chat(model: PreTrainedModel, tokenizer: Tokenizer, items: Table, other: str) -> Table:
+def score_chat(model: PreTrainedModel, tokenizer: Tokenizer, items: Table, target: str) -> Table:
     """Return what a model gets right of prompts under its chat template.
 
     Args:
         model: to be asked.
         tokenizer: the model's, which `can_chat`.
         items: as `load_items` gives them for `chat`.
-        other: language of the answer that the one in the prompt's language should beat.
+        target: language whose answers those to English prompts should beat; those to others should
+            beat English ones.
 
     Returns:
         A row per item and `kind`, with `id`, `correct` and `chance`. `chat_answer`: the right
         answer has fewer bits per byte than the wrong one. `chat_language`: it has fewer bits than
-        the same answer in another language. `chat_end`: after it, the end of the turn is likelier
-        than all other tokens together. `chat_turn`, of every fifth item: the answer that the model
+        the same answer in another language. `chat_end`: after it, the end of the turn has a
+        probability of at least 10 %. `chat_turn`, of every tenth item: the answer that the model
         writes ends within 40 tokens and opens no turn for another role.
     """
     pairs = []
     for item in items:
-        foreign = item["other"].get(other) or next(iter(item["other"].values()))
+        foreign = item["other"].get(target) or next(iter(item["other"].values()))
         answers = item["response"], item["wrong"], foreign
         parts = [answer_tokens(tokenizer, item["prompt"], answer) for answer in answers]
         before, right, end = parts[0]
@@ -92,7 +94,7 @@ def score_chat(model: PreTrainedModel, tokenizer: Tokenizer, items: Table, other
     for place, (item, bits) in enumerate(zip(items, bits_I4, strict=True)):
         sizes = [len(item[part].encode()) for part in ("response", "wrong")]
         done = {"chat_answer": bits[0] / sizes[0] < bits[1] / sizes[1]}
-        done |= {"chat_language": bits[0] < bits[2], "chat_end": bits[3] < 1}
+        done |= {"chat_language": bits[0] < bits[2], "chat_end": bits[3] <= ENDS}
         if place % WRITTEN == 0:
             answer = reply(model, tokenizer, item["prompt"], ANSWER, chat=True, do_sample=False)
             done["chat_turn"] = answer.ended and not ROLE.search(answer.text)
@@ -143,8 +145,7 @@ def evaluate(
         for language, kind, items in [] if only_english else asked:
             tables[1] += measure.items(language, kind, items)
         for language in ["en"] if only_english else corpus.heldout:
-            other_language = corpus.language if language == "en" else "en"
-            tables[1] += measure.chat(language, other_language, recipe.items)
+            tables[1] += measure.chat(language, corpus.language, recipe.items)
         for language in [] if only_english else corpus.heldout:
             tables[2] += measure.samples(language, read[language][:SAMPLES], new_tokens)
         model.to("cpu")
@@ -191,10 +192,10 @@ class _Measure:
             for item, correct in zip(items, right, strict=True)
         ]
 
-    def chat(self, language: str, other: str, most: int) -> Table:
+    def chat(self, language: str, target: str, most: int) -> Table:
         items = load_items("chat", language)[:most] if can_chat(self.tokenizer) else []
         self.report(f"{self.name}: {language_name(language)} chat")
-        rows = score_chat(self.model, self.tokenizer, items, other) if items else []
+        rows = score_chat(self.model, self.tokenizer, items, target) if items else []
         return [{"model": self.name, "language": language} | row for row in rows]
 
     def samples(self, language: str, rows: Table, new_tokens: int) -> Table:

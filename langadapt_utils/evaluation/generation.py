@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel, TextStreamer
@@ -17,8 +16,7 @@ from ..models import longest_context, written
 from ..tokens import document_end, document_ids, document_start
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """What a model wrote after a prompt.
 
     Attributes:

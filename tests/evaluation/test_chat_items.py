@@ -64,8 +64,8 @@ ITEM: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("bits", "right"),
     [
-        ((10.0, 30.0, 11.0, 0.9), (True, True, True)),
-        ((10.0, 19.0, 9.0, 1.1), (False, False, False)),  # 2.5 and 2.4 bits per byte
+        ((10.0, 30.0, 11.0, 3.3), (True, True, True)),
+        ((10.0, 19.0, 9.0, 3.4), (False, False, False)),  # 2.5 and 2.4 bits per byte
         ((10.0, 21.0, 9.0, 0.2), (True, False, True)),
     ],
 )
@@ -91,7 +91,7 @@ def test_answers_are_judged_by_likelihood_and_turns_by_what_is_written(
     assert [row["chance"] for row in rows] == [0.5, 0.5, 0.0, 0.0]
 
 
-def test_an_answer_is_written_to_every_fifth_item(
+def test_an_answer_is_written_to_every_tenth_item(
     chat: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -101,9 +101,9 @@ def test_an_answer_is_written_to_every_fifth_item(
         return Reply("", 1, 1.0, True)
 
     monkeypatch.setattr(evaluate, "reply", written)
-    items = load_items("chat", "hu")[:11]
+    items = load_items("chat", "hu")[:21]
     rows = score_chat(llama(len(chat)), chat, items, "en")
-    assert asked == [items[place]["prompt"] for place in (0, 5, 10)] and len(rows) == 3 * 11 + 3
+    assert asked == [items[place]["prompt"] for place in (0, 10, 20)] and len(rows) == 3 * 21 + 3
 
 
 def test_bits_of_an_answer_are_those_of_its_tokens_after_the_prompt(
