@@ -93,3 +93,6 @@ from .experiments.comparison import interpolation_sweep as interpolation_sweep
 from .intervals import plain as plain
 from .report.report import stage_tables as stage_tables
 from .report.report import write_report as write_report
+
+# Beyond the notebooks: the model in other programs
+from .export.export import export_gguf as export_gguf

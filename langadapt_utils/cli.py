@@ -1,11 +1,11 @@
-"""The command line: `langadapt run`, `try`, `report`, `compare`, `cache`."""
+"""The command line: `langadapt run`, `try`, `report`, `export`, `compare`, `cache`."""
 
 from __future__ import annotations
 
 import time
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import typer
 from rich.console import Console
@@ -125,6 +125,19 @@ def report(run_dir: Annotated[Path, typer.Option("--run", help="Run folder.")]) 
     from .report.report import write_report
 
     typer.echo(f"report: {write_report(Workspace.existing(run_dir))}")
+
+
+@app.command()
+def export(
+    run_dir: Annotated[Path, typer.Argument(help="Run folder.")],
+    format: Annotated[Literal["gguf"], typer.Option(help="Of the file.")] = "gguf",
+    type: Annotated[str, typer.Option(help="f16, bf16, q8_0 or q4_0.")] = "f16",
+    proof: Annotated[bool, typer.Option(help="Compare likelihoods with PyTorch's, too.")] = True,
+) -> None:
+    """Write the adapted model for llama.cpp and Ollama, and prove it there."""
+    from .export.export import export_gguf
+
+    typer.echo("\n".join(export_gguf(Workspace.existing(run_dir), kind=type, weights=proof)))
 
 
 @app.command()

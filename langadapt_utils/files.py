@@ -88,6 +88,11 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file for people and programs."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def read_jsonl(path: Path) -> Iterable[dict[str, Any]]:
     """Yield the rows of a JSONL file."""
     with path.open(encoding="utf-8") as file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 
 from . import hardware, sources
 from .errors import ModelError, SourceError
-from .files import cache_folder, made_once, read_json, require_space
+from .files import cache_folder, made_once, read_json, require_space, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 OWN_ROPE = ("rope_theta", "partial_rotary_factor")  # options of their own before transformers 5
 LIMITS = ("max_position_embeddings", "max_target_positions", "max_seq_len")  # of the context
 SAME = 1e-3  # of the largest logit: by how much two ways to the same logits may differ
+BASE_CARD = "BASE_MODEL_CARD.md"  # how a copy of the base's own card is called
 CONVERSION_BYTES = 10**9  # the GGUF file and the float32 weights, with room to spare
 
 
@@ -338,8 +338,8 @@ def save_model(
         model: in any precision.
         tokenizer: of the model.
         folder: to write into.
-        base: folder of the base model, whose processor files (of images, sound) are copied, unless
-            only its language model is left.
+        base: folder of the base model. Its terms and its card are copied, and its processor files
+            (of images, sound), unless only its language model is left.
     """
     import torch
 
@@ -353,10 +353,12 @@ def save_model(
     config = read_json(folder / "config.json")
     for part in (config, config.get("text_config", {})):
         part |= {"dtype": dtype, "torch_dtype": dtype, **_older_rope(part.get("rope_parameters"))}
-    _write_json(folder / "config.json", config)
+    write_json(folder / "config.json", config)
     same = config["model_type"] == read_json(base / "config.json")["model_type"]
     for path in base.glob("*processor*.json") if same else ():
         shutil.copy(path, folder)
+    for path in (path for pattern in sources.TERMS for path in base.glob(pattern)):
+        shutil.copy(path, folder / (BASE_CARD if path.name == "README.md" else path.name))
 
 
 def _dtype_of(folder: Path) -> str:
@@ -399,8 +401,4 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
         config["extra_special_tokens"] = more
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
     config["model_input_names"] = ["input_ids", "attention_mask"]
-    _write_json(path, config)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, config)

@@ -27,12 +27,14 @@ class Wheel:
     licence: str
     parts: tuple[str, ...] = ()  # requirements of the wheels that hold the file in pieces, in order
     accept: str = ""  # the name by which its terms are accepted
+    model: str = ""  # the model's name on the hub
 
 
 _FILE = yaml.safe_load(Path(__file__).with_name("wheels.yaml").read_text(encoding="utf-8"))
 WHEELS = {requirement: Wheel(**wheel) for requirement, wheel in _FILE.items()}
 READABLE = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 COMPRESSIONS = {".gz": "gzip", ".xz": "xz", ".bz2": "bz2", ".zst": "zstd"}  # as fsspec calls them
+TERMS = ("README.md", "LICENSE*", "NOTICE*", "USE_POLICY*")  # what goes on with a changed model
 HUB_NAMES = {  # of data sets that have a short one
     "fineweb2": "HuggingFaceFW/fineweb-2:{language}",
     "fineweb-edu": "HuggingFaceFW/fineweb-edu:sample-10BT",
@@ -190,7 +192,7 @@ def snapshot(name: str, *, weights: bool = True) -> Path:
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")
-    wanted = ["*.json", "*.txt", "*.model", "*.jinja", *["*.safetensors"] * weights]
+    wanted = ["*.json", "*.txt", "*.model", "*.jinja", *TERMS, *["*.safetensors"] * weights]
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
     except Exception as error:  # the hub raises many kinds: requests', its own, OSError

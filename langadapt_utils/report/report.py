@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from matplotlib.axes import Axes
 
 from ..corpus.items import kind_name
@@ -19,13 +20,17 @@ from ..fertility import FertilityReport, plot_fertility
 from ..files import read_json, write_atomically
 from ..intervals import percent, plain, relative_change, restored, with_ends
 from ..languages import language_name
+from ..models import BASE_CARD
 from ..recipe import Recipe
-from ..sources import packaged_model, source_name
+from ..sources import HUB_NAMES, packaged_model, parse_source, source_name
 from ..training.views import loss_ends, plot_training
 from ..vocabulary.audit import read_by_stock
 from ..vocabulary.change import VocabularyChange
 from ..vocabulary.views import plot_vocabulary_curve
 from ..workspace import CARD, REPORT, STAGES, Workspace
+
+PROOFS = "proofs.json"  # what llama.cpp showed of the GGUF files beside it
+LICENCE = ("license", "license_name", "license_link")  # in the hub's metadata
 
 
 def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | None = None) -> Path:
@@ -47,11 +52,19 @@ def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | N
     page = str(render("report/report.html.j2", **_content(run, scores, change)))
     path = path or run.folder / REPORT
     write_atomically(path, lambda beside: beside.write_text(page + "\n", encoding="utf-8"))
-    words = [change.text(new) for new in change.added]
-    stock = read_by_stock(run.folder / "model", [*words, " ".join(words)])
-    card = model_card(run.recipe, change, scores, stock=stock.passed)
-    write_atomically(run.folder / CARD, lambda beside: beside.write_text(card, encoding="utf-8"))
+    write_card(run, scores=scores)
     return path
+
+
+def write_card(run: Workspace, *, scores: Scores | None = None) -> None:
+    """Write the model card of the adapted model, with what is known of it by now."""
+    change, measured = VocabularyChange.load(run.stage("02_vocabulary")), run.folder / "scores.json"
+    if scores is None and measured.is_file():
+        scores = Scores.load(measured)
+    words = [change.text(new) for new in change.added]
+    stock = read_by_stock(run.folder / "model", [*words, " ".join(words)]).passed
+    card = model_card(run.recipe, change, scores, stock=stock, folder=run.folder / "model")
+    write_atomically(run.folder / CARD, lambda beside: beside.write_text(card, encoding="utf-8"))
 
 
 def stage_tables(run: Workspace) -> dict[str, list[dict[str, Any]]]:
@@ -152,7 +165,12 @@ def _named(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def model_card(
-    recipe: Recipe, change: VocabularyChange, scores: Scores | None = None, *, stock: bool = True
+    recipe: Recipe,
+    change: VocabularyChange,
+    scores: Scores | None = None,
+    *,
+    stock: bool = True,
+    folder: Path | None = None,
 ) -> str:
     """Return a Hugging Face model card in Markdown, its metadata in YAML.
 
@@ -161,26 +179,44 @@ def model_card(
         change: of the vocabulary.
         scores: of the adapted model; without them the card says that it was not measured.
         stock: whether `AutoTokenizer` reads the tokenizer as it stands; if not, the card says how.
+        folder: of the model, with the card of its base, and what was proved of its GGUF files.
     """
     table = list(scores.bits_per_byte().itertuples()) if scores else []
     texts = [f"{language_name(row.language)}, {source_name(row.source)}" for row in table]
+    about = _base_terms(recipe, folder)
     card = render(
         "report/card.md.j2",
-        metadata=_metadata(recipe, table, texts),
+        metadata=_metadata(recipe, table, texts, about),
         language=language_name(recipe.language),
         recipe=recipe,
-        licence=wheel.licence if (wheel := packaged_model(recipe.base)) else "",
+        licence=about.get("license_name") or about.get("license"),
         change=change,
         rows=list(zip(texts, table, strict=True)),
         with_ends=with_ends,
         percent=percent,
         findings=scores.findings() if scores else [],
         tokenizer_class="AutoTokenizer" if stock else "PreTrainedTokenizerFast",
+        proofs=read_json(folder / PROOFS) if folder and (folder / PROOFS).is_file() else {},
+        prompt=scores.samples[0]["prompt"] if scores and scores.samples else "…",
     )
     return f"{card}\n"
 
 
-def _metadata(recipe: Recipe, table: Sequence[Any], texts: Sequence[str]) -> str:
+def _base_terms(recipe: Recipe, folder: Path | None) -> dict[str, Any]:
+    """Return the name and the licence of the base as the hub's metadata spell them."""
+    kind, name = parse_source(recipe.base)
+    if wheel := packaged_model(recipe.base):
+        return {"base_model": wheel.model, "license": wheel.accept or wheel.licence.lower()}
+    known = folder and (folder / BASE_CARD).is_file()
+    own = ModelCard.load(folder / BASE_CARD).data.to_dict() if folder and known else {}
+    about = {field: own[field] for field in LICENCE if field in own}
+    return about | ({"base_model": name.partition("@")[0]} if kind == "hub" else {})
+
+
+def _metadata(
+    recipe: Recipe, table: Sequence[Any], texts: Sequence[str], about: dict[str, Any]
+) -> str:
+    """Return what the hub reads of a card: languages, base, licence, data, results."""
     task, results = "text-generation", []
     measured = {"task_type": task, "metric_type": "bits_per_byte", "metric_name": "bits per byte"}
     for text, row in zip(texts, table, strict=True):
@@ -188,11 +224,11 @@ def _metadata(recipe: Recipe, table: Sequence[Any], texts: Sequence[str]) -> str
         named = {"dataset_type": source, "dataset_config": row.language, "dataset_name": text}
         named |= {"dataset_split": "held out", "metric_value": round(row.after.value, 4)}
         results.append(EvalResult(**measured, **named))
-    about = {"library_name": "transformers", "pipeline_tag": task, "tags": ["langadapt"]}
+    sources = map(parse_source, [*recipe.corpus.target, *recipe.corpus.english])
+    hub = [HUB_NAMES.get(name, name) for kind, name in sources if kind == "hub"]
+    about |= {"library_name": "transformers", "pipeline_tag": task, "tags": ["langadapt"]}
     about["model_name"] = f"{language_name(recipe.language)} adaptation of {recipe.base}"
-    if wheel := packaged_model(recipe.base):
-        about["license"] = wheel.accept or wheel.licence.lower()
-    if recipe.base.startswith("hub:"):
-        about["base_model"] = recipe.base.removeprefix("hub:").partition("@")[0]
+    about["datasets"] = [re.split("[:@]", name)[0] for name in hub] or None
+    about["metrics"] = ["bits_per_byte"] if results else None
     data = ModelCardData(language=[recipe.language, "en"], eval_results=results or None, **about)
     return str(data.to_yaml()).strip()

@@ -1,0 +1,147 @@
+"""Export a run as GGUF, and prove the file in llama.cpp: its ids, its likelihoods, its words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from ..corpus.corpus import load_corpus
+from ..errors import ModelError, RecipeError
+from ..files import read_json, write_atomically, write_json
+from ..languages import language_name
+from ..models import load_model, load_tokenizer, longest_context
+from ..report.report import PROOFS, write_card
+from ..tokens import byte_lengths, document_start, token_ids
+from ..workspace import Workspace
+from .gguf_file import KINDS, exportable, write_gguf
+from .llama import loaded
+from .pretokenizer import find_pattern, trial_texts
+
+LIMITS = {"f16": 0.005, "bf16": 0.005, "q8_0": 0.02}  # of the change of bits per byte
+DOCUMENTS, TOKENS = 10, 100  # documents at least, and the tokens of each that are scored
+PROMPT, LENGTH = 12, 24  # tokens of a prompt at most, and of its continuation
+TIE = 0.01  # nats below the likeliest id that rounding to float16 may cost
+
+
+def export_gguf(run: Workspace, *, kind: str = "f16", weights: bool = True) -> list[str]:
+    """Write the adapted model into its folder as GGUF, for llama.cpp and Ollama.
+
+    The file takes its name when it is proved. A `Modelfile` for Ollama is written beside, and the
+    model card says what was proved.
+
+    Args:
+        run: its first four stages must be complete.
+        kind: precision of the matrices: `f16`, `bf16`, `q8_0` or `q4_0`.
+        weights: compare likelihoods and continuations, for which the model must fit the memory in
+            float32; else the card says that only the ids were.
+
+    Returns:
+        The path of the file, and a sentence for each thing that was proved.
+
+    Raises:
+        RecipeError: there is no such kind.
+        WorkspaceError: a stage is missing.
+        ModelError: llama.cpp is not installed, the architecture is not known, or the file does not
+            say what PyTorch says.
+        VocabularyError: no pattern of llama.cpp gives the ids of the tokenizer.
+    """
+    if kind not in KINDS:
+        raise RecipeError(f"type '{kind}' is unknown: use one of {', '.join(KINDS)}")
+    if find_spec("xllamacpp") is None:
+        problem = "a GGUF file is proved in llama.cpp, and the package xllamacpp is not installed"
+        raise ModelError(f"{problem}: run pip install 'langadapt[export]'")
+    run.stage("04_training")
+    folder = run.folder / "model"
+    exportable(folder)
+    write_card(run)  # its metadata go into the file
+    heldout = load_corpus(run.recipe.corpus, run.recipe.language).heldout
+    documents = {language: list(part["text"]) for language, part in heldout.items()}
+    texts = trial_texts(documents)
+    pattern = find_pattern(folder, texts)
+    file = folder / f"{run.folder.resolve().name}-{kind}.gguf"
+    said = [f"The ids of {len(texts):,} texts are those of tokenizer.json ({pattern.name})."]
+
+    def write(beside: Path) -> None:
+        write_gguf(folder, beside, kind, pattern)
+        said.extend(prove(beside, folder, kind, texts, documents if weights else {}))
+
+    write_atomically(file, write)
+    chats = load_tokenizer(folder).chat_template  # which Ollama finds in the file
+    prompt = "" if chats else 'TEMPLATE "{{ .Prompt }}"\n'
+    (folder / "Modelfile").write_text(f"FROM ./{file.name}\n{prompt}", encoding="utf-8")
+    known = read_json(folder / PROOFS) if (folder / PROOFS).is_file() else {}
+    write_json(folder / PROOFS, known | {file.name: said})
+    write_card(run)
+    return [str(file), *said]
+
+
+def prove(
+    file: Path,
+    folder: Path,
+    kind: str,
+    texts: Sequence[str],
+    documents: Mapping[str, Sequence[str]],
+) -> Iterator[str]:
+    """Compare a GGUF file in llama.cpp with its folder in PyTorch, in float32.
+
+    Continuations are compared id by id after what llama.cpp wrote: an id is the same where PyTorch
+    finds none likelier. With `f16`, one may be up to `TIE` nats less likely, since rounding
+    exchanges ids that are about as likely; with the other kinds, such continuations are counted.
+
+    Args:
+        file: to be proved.
+        folder: of the model.
+        kind: of the file.
+        texts: whose ids are compared.
+        documents: by language, of which the first ones are read; none for ids alone.
+
+    Yields:
+        What was proved, in sentences.
+
+    Raises:
+        ModelError: the two differ; the sentence says in what.
+    """
+    tokenizer = load_tokenizer(folder)
+    start, sizes = document_start(tokenizer), byte_lengths(tokenizer)
+    with loaded(file, context=TOKENS + LENGTH) as llama:
+        if llama.ids(texts, start) != token_ids(tokenizer, texts):
+            raise ModelError(f"{file.name} has other ids than its trial had: update xllamacpp")
+        if not documents:
+            yield "Not proved: likelihoods and continuations."
+            return
+        model, apart, prompts = load_model(folder).float(), list[float](), 0
+        most, each = min(TOKENS, longest_context(model) - 1), math.ceil(DOCUMENTS / len(documents))
+        for language, named in documents.items():
+            ours = theirs = size = 0.0
+            for ids in (ids[:most] for ids in token_ids(tokenizer, named[:each])):
+                prompt, prompts = [start, *ids[:PROMPT]], prompts + 1
+                _, below = _read(model, prompt, llama.continuation(prompt, LENGTH))
+                if below > TIE and kind == "f16":
+                    problem = f"after {tokenizer.decode(prompt)!r}, llama.cpp writes an id that is"
+                    raise ModelError(f"{problem} {below:.2f} nats below PyTorch's: use --type bf16")
+                apart += [below] * (below > 0)
+                ours += _read(model, [start], ids)[0]
+                theirs += llama.nats(start, ids)
+                size += math.log(2) * int(sizes[ids].sum())
+            change = f"{theirs / size:.4f} in llama.cpp, {ours / size:.4f} in PyTorch"
+            sentence = f"Bits per byte, {language_name(language)}: {change}"
+            if abs(theirs / ours - 1) > LIMITS.get(kind, math.inf):
+                raise ModelError(f"{sentence}, too far apart: choose a --type with more bits")
+            yield f"{sentence} ({theirs / ours - 1:+.2%})."
+    less = f"; in the others, an id is at most {max(apart, default=0):.3f} nats less likely"
+    same = f"{prompts - len(apart)} of {prompts} greedy continuations of {LENGTH} tokens"
+    yield f"{same} are PyTorch's{less if apart else ''}."
+
+
+def _read(model: PreTrainedModel, prompt: list[int], ids: list[int]) -> tuple[float, float]:
+    """Return the nats of ids after a prompt, and how many the worst lies below the likeliest."""
+    with torch.no_grad():
+        logits_TV = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+    nats_TV = -logits_TV.float().log_softmax(dim=-1)
+    nats_T = nats_TV.gather(1, torch.tensor(ids)[:, None])[:, 0]
+    return float(nats_T.sum()), float((nats_T - nats_TV.min(dim=-1).values).max())

@@ -1,0 +1,198 @@
+"""Write a saved model as one GGUF file, the format of llama.cpp and Ollama.
+
+The writer, the names of tensors and metadata, and the quantisers are those of the `gguf` package;
+what stands here is what llama.cpp expects of each architecture.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gguf
+import numpy as np
+from gguf import MODEL_ARCH, TokenType
+from gguf import GGMLQuantizationType as Kind
+from safetensors import safe_open
+from transformers import AutoConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from ..errors import ModelError, VocabularyError
+from ..models import load_tokenizer, weight_files
+from ..vocabulary.tokenizer_json import Spec
+
+ARCHITECTURES = {"llama": MODEL_ARCH.LLAMA, "mistral": MODEL_ARCH.LLAMA}
+ARCHITECTURES |= {"qwen2": MODEL_ARCH.QWEN2, "qwen3": MODEL_ARCH.QWEN3}
+ARCHITECTURES |= {"gemma3_text": MODEL_ARCH.GEMMA3}
+KINDS = {"f16": Kind.F16, "bf16": Kind.BF16, "q8_0": Kind.Q8_0, "q4_0": Kind.Q4_0}
+SHAPE = {"vocab_size": "vocab_size", "embedding_length": "hidden_size"}
+SHAPE |= {"block_count": "num_hidden_layers", "feed_forward_length": "intermediate_size"}
+SHAPE |= {"head_count": "num_attention_heads", "head_count_kv": "num_key_value_heads"}
+SHAPE |= {"layer_norm_rms_eps": "rms_norm_eps"}
+ELSEWHERE = "use the folder of the model in transformers, vLLM or mlx-lm"
+NO_SCORE = -1e9  # of a token that no merge makes
+logging.getLogger("gguf").setLevel(logging.ERROR)  # it warns of what is set right here
+
+
+class Pattern(NamedTuple):
+    """How llama.cpp cuts text into words and merges them.
+
+    Attributes:
+        name: `tokenizer.ggml.pre`.
+        model: `tokenizer.ggml.model`: `gpt2` merges by a list of pairs, `llama` by scores.
+        space: whether a space is put before a text, where pairs are merged by scores.
+    """
+
+    name: str
+    model: str = "gpt2"
+    space: bool = False
+
+
+def write_gguf(
+    folder: Path, path: Path, kind: str, pattern: Pattern, *, words: Path | None = None
+) -> None:
+    """Write a saved model as a GGUF file.
+
+    Vectors stay in float32. A matrix whose rows are no multiple of a block of the quantisation is
+    in float16; with `q4_0`, embeddings and LM head are in `q8_0`.
+
+    Args:
+        folder: of the model; what its card says becomes metadata.
+        path: of the file.
+        kind: one of `KINDS`.
+        pattern: with which llama.cpp gives the ids of the tokenizer.
+        words: the folder of the tokenizer, if it is another one.
+
+    Raises:
+        ModelError: what `exportable` refuses, or a weight is too large for float16.
+        VocabularyError: the tokenizer is of the Unigram family.
+    """
+    config = exportable(folder)
+    name = gguf.MODEL_ARCH_NAMES[ARCHITECTURES[config.model_type]]
+    writer = gguf.GGUFWriter(path, name, use_temp_file=True)
+    gguf.Metadata.load(model_path=folder).set_gguf_meta_model(writer)
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{KINDS[kind].name}"])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    _add_shape(writer, config)
+    _add_vocabulary(writer, words or folder, config.vocab_size, pattern)
+    for name, weight in _tensors(folder, config):
+        own = KINDS[kind]
+        if own == Kind.Q4_0 and name in ("token_embd.weight", "output.weight"):
+            own = Kind.Q8_0
+        if weight.ndim == 1 or weight.shape[-1] % gguf.GGML_QUANT_SIZES[own][0]:
+            own = Kind.F32 if weight.ndim == 1 else Kind.F16
+        data = gguf.quantize(weight, own)
+        if own == Kind.F16 and not np.isfinite(data).all():
+            raise ModelError(f"a weight of {name} is too large for float16: choose --type bf16")
+        writer.add_tensor(name, data, raw_dtype=own)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def exportable(folder: Path) -> Any:
+    """Return the configuration of a saved model that can be written as GGUF.
+
+    Raises:
+        ModelError: its architecture cannot, or its rotary positions.
+    """
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    kind, known = config.model_type, ("default", "linear", "llama3")
+    if kind not in ARCHITECTURES:
+        problem = (
+            f"a model of type '{kind}' is not written as GGUF, only {', '.join(ARCHITECTURES)}"
+        )
+        raise ModelError(f"{problem}: {ELSEWHERE}")
+    if (rope := _rope(config)["rope_type"]) not in known:
+        raise ModelError(f"rotary positions of type '{rope}' are not written as GGUF: {ELSEWHERE}")
+    return config
+
+
+def _rope(config: Any, layers: str = "full_attention") -> dict[str, Any]:
+    """Return the settings of rotary positions, which Gemma has for each kind of layers."""
+    return dict(config.rope_parameters.get(layers, config.rope_parameters))
+
+
+def _add_shape(writer: gguf.GGUFWriter, config: Any) -> None:
+    """Add what a GGUF file says about the shape of a model."""
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    window, context = getattr(config, "sliding_window", None), config.max_position_embeddings
+    if config.model_type == "gemma3_text":
+        writer.add_sliding_window(window)
+        writer.add_sliding_window_pattern(config.layer_types.index("full_attention") + 1)
+        writer.add_rope_freq_base_swa(_rope(config, "sliding_attention")["rope_theta"])
+        window = None
+    # Elsewhere llama.cpp has no windows: the context ends where they would begin.
+    writer.add_context_length(min(context, window or context))
+    for key, own in SHAPE.items():
+        getattr(writer, f"add_{key}")(getattr(config, own))
+    for key in ("key_length", "value_length", "rope_dimension_count"):
+        getattr(writer, f"add_{key}")(width)
+    rope = _rope(config)
+    writer.add_rope_freq_base(rope["rope_theta"])
+    if rope["rope_type"] == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(rope["factor"])
+
+
+def _add_vocabulary(writer: gguf.GGUFWriter, folder: Path, rows: int, pattern: Pattern) -> None:
+    """Add the tokenizer of a folder, with a token for each row of the embeddings."""
+    tokenizer = load_tokenizer(folder)
+    spec = Spec.of(tokenizer)
+    if spec.family == "Unigram":
+        raise VocabularyError(f"a Unigram tokenizer is not written as GGUF: {ELSEWHERE}")
+    surfaces = {index: surface for surface, index in spec.vocab.items()}
+    types = dict.fromkeys(surfaces, TokenType.NORMAL)
+    if not spec.byte_level:
+        types |= {
+            spec.vocab[name]: TokenType.BYTE for name in spec.byte_names if name in spec.vocab
+        }
+    for token in spec.data["added_tokens"]:
+        special = token["special"]
+        types[token["id"]] = TokenType.CONTROL if special else TokenType.USER_DEFINED
+    if spec.unknown_id is not None:
+        types[spec.unknown_id] = TokenType.UNKNOWN
+    tokens = [surfaces.get(index, f"[PAD{index}]") for index in range(rows)]
+    writer.add_tokenizer_model(pattern.model)
+    writer.add_tokenizer_pre(pattern.name)
+    writer.add_token_list(tokens)
+    writer.add_token_types([types.get(index, TokenType.UNUSED) for index in range(rows)])
+    if pattern.model == "llama":
+        merged = ["".join(pair) for pair in spec.merges()]
+        scores = {token: -float(rank) for rank, token in reversed(list(enumerate(merged)))}
+        writer.add_token_scores([scores.get(token, NO_SCORE) for token in tokens])
+        writer.add_add_space_prefix(pattern.space)
+    rest = gguf.SpecialVocab(folder, load_merges=pattern.model == "gpt2", n_vocab=rows)
+    # What it concludes from the files is not always what the tokenizer does.
+    ids = tokenizer("a")["input_ids"]
+    ends = {"bos": (ids[0], tokenizer.bos_token_id), "eos": (ids[-1], tokenizer.eos_token_id)}
+    rest.add_special_token = {role: found == own for role, (found, own) in ends.items()}
+    rest.add_to_gguf(writer)
+
+
+def _tensors(folder: Path, config: Any) -> Iterator[tuple[str, Any]]:
+    """Yield tensors by their names in GGUF, in float32, as llama.cpp wants them."""
+    architecture, rope = ARCHITECTURES[config.model_type], _rope(config)
+    names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    if rope["rope_type"] == "llama3":
+        slowed = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")[0].numpy()
+        places = np.arange(len(slowed)) / len(slowed)
+        yield "rope_freqs.weight", (rope["rope_theta"] ** -places / slowed).astype(np.float32)
+    for file in weight_files(folder):
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118  no mapping
+                weight, part = weights.get_tensor(name).float().numpy(), name.split(".")[-2]
+                if architecture == MODEL_ARCH.LLAMA and part in heads:
+                    # Its rotary positions turn neighbours, not the halves of a head.
+                    halves = weight.reshape(heads[part], 2, -1, *weight.shape[1:])
+                    weight = halves.swapaxes(1, 2).reshape(weight.shape)
+                if architecture == MODEL_ARCH.GEMMA3 and part.endswith("norm"):
+                    weight = weight + 1
+                    if part == "q_norm":  # llama.cpp scales by the width of a head
+                        weight *= math.sqrt(config.head_dim / config.query_pre_attn_scalar)
+                yield names.get_name(name, (".weight", ".bias")), weight

@@ -1,0 +1,132 @@
+"""llama.cpp in a process of its own: ids of texts, likelihoods, greedy continuations.
+
+The package `xllamacpp` holds llama.cpp and speaks through its web server, which listens on a free
+port of this machine alone. What stops llama.cpp, such as a failed assertion, stops nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import ModelError
+
+TOGETHER = 100  # texts of one request
+BIAS, ALL = 1e6, 10**6  # of a logit whose id is to be written; more ids than there are
+SERVE = """
+import sys, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path, (params.n_ctx, threads) = sys.argv[1], map(int, sys.argv[2:])
+params.verbosity, params.warmup, params.ui, params.n_parallel = -1, False, False, 1
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+params.n_gpu_layers, params.swa_full = 0, True
+server = xllamacpp.Server(params)
+print(server.listening_address, flush=True)
+sys.stdin.read()  # until it is closed, or its owner is gone
+"""
+
+
+@contextmanager
+def loaded(path: Path, *, context: int = 256) -> Iterator[Llama]:
+    """Load a GGUF file into llama.cpp for as long as a block takes.
+
+    Args:
+        path: of the file.
+        context: tokens that it reads at once at most.
+
+    Raises:
+        ModelError: llama.cpp does not load the file.
+    """
+    command = [sys.executable, "-c", SERVE, str(path), str(context), str(torch.get_num_threads())]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    pipes["stderr"] = subprocess.DEVNULL
+    quick = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # no debugger where it fails
+    with subprocess.Popen(command, text=True, env=quick, **pipes) as process:
+        try:
+            address = process.stdout.readline().strip() if process.stdout else ""
+            if not address:
+                raise ModelError(f"llama.cpp does not load {path.name}: update xllamacpp")
+            yield Llama(address)
+        finally:
+            process.kill()
+
+
+class Llama:
+    """A model in llama.cpp.
+
+    Args:
+        address: of the server that holds it.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def ids(self, texts: Sequence[str], separator: int) -> list[list[int]]:
+        """Return the ids of each of some running texts.
+
+        Args:
+            texts: any number.
+            separator: id of a special token, which stands between the texts of one request.
+        """
+        found: list[list[int]] = []
+        for first in range(0, len(texts), TOGETHER):
+            content = [
+                part for text in texts[first : first + TOGETHER] for part in (separator, text)
+            ]
+            ids = self._ask("tokenize", content=[*content, separator])["tokens"]
+            places = [place for place, index in enumerate(ids) if index == separator]
+            found += [ids[begin + 1 : end] for begin, end in pairwise(places)]
+        return found
+
+    def nats(self, start: int, ids: Sequence[int]) -> float:
+        """Return the negative log-likelihood of some ids, in nats.
+
+        llama.cpp tells the likelihood of what it writes, not of what it reads: it is made to write
+        each id by a bias, which does not change the likelihood that it tells. It keeps silent after
+        a part of a character; then it writes something else, and tells the likelihood of all ids.
+
+        Args:
+            start: id that stands before them.
+            ids: of a text.
+        """
+        nats, plain = 0.0, self.ids(["a"], start)[0][0]
+        for place, index in enumerate(ids):
+            for written, count in ((index, 1), (plain, ALL)):
+                options = {"n_probs": count, "logit_bias": [[written, BIAS]]}
+                told = self._write([start, *ids[:place]], 1, **options)
+                if "completion_probabilities" in told:
+                    break
+            (first,) = told["completion_probabilities"]
+            ranked = [*first["top_logprobs"], first]
+            nats -= {token["id"]: token["logprob"] for token in ranked}[index]
+        return nats
+
+    def continuation(self, ids: Sequence[int], length: int) -> list[int]:
+        """Return the likeliest next ids, one after the other, at most `length` of them."""
+        return list(self._write(ids, length)["tokens"])
+
+    def _write(self, prompt: Sequence[int], length: int, **options: Any) -> Any:
+        greedy = {"samplers": ["top_k"], "top_k": 1, "return_tokens": True}
+        return self._ask("completion", prompt=list(prompt), n_predict=length, **greedy, **options)
+
+    def _ask(self, path: str, **body: Any) -> Any:
+        headers = {"Content-Type": "application/json"}
+        data = json.dumps(body).encode()
+        asked = urllib.request.Request(f"{self._address}/{path}", data, headers)
+        try:
+            with urllib.request.urlopen(asked) as answer:
+                return json.load(answer)
+        except OSError as error:
+            raise ModelError(
+                f"llama.cpp stopped at a request ({error}): update xllamacpp"
+            ) from error

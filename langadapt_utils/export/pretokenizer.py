@@ -1,0 +1,96 @@
+"""Find by trial the pattern with which llama.cpp gives the ids of a tokenizer.json.
+
+Public converters know a tokenizer by a hash of its ids, which a new vocabulary changes
+(ggml-org/llama.cpp issues 8649, 9927, 27277).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from ..errors import ModelError, VocabularyError
+from ..models import load_tokenizer
+from ..tokens import document_start, is_byte_level, token_ids
+from .gguf_file import ELSEWHERE, Pattern, write_gguf
+from .llama import loaded
+
+KNOWN = yaml.safe_load(Path(__file__).with_name("trial.yaml").read_text(encoding="utf-8"))
+BYTE_LEVEL = [Pattern(name) for name in KNOWN["byte_level"]]
+SENTENCEPIECE = [Pattern(*options) for options in KNOWN["sentencepiece"]]
+TEXTS, FIRST = 5_000, 500  # texts at least, and of a first look
+PER_LANGUAGE, DOCUMENTS = 4_000, 50  # lines and whole documents, at most
+WORDS, JOINTS = 12, (" ", "\n", "\r\n", "\n\n", "\t", "  ", ", ")  # of each side; between them
+TINY = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 1}  # and one layer
+
+
+def trial_texts(texts: Mapping[str, Sequence[str]], least: int = TEXTS) -> list[str]:
+    """Return what the ids of two tokenizers are compared on, at least some number of texts.
+
+    They are hard cases, lines and documents of all languages, and joints of them where there are
+    fewer.
+
+    Args:
+        texts: documents by language.
+        least: number of texts.
+    """
+    draw, lines, whole = random.Random(0), list[str](KNOWN["probes"]), list[str]()
+    for documents in texts.values():
+        split = (line for document in documents for line in document.splitlines() if line.strip())
+        found = list(dict.fromkeys(split))
+        lines += draw.sample(found, min(len(found), PER_LANGUAGE))
+        whole += documents[:DOCUMENTS]
+    trial = dict.fromkeys([*KNOWN["probes"], *draw.sample(lines, len(lines)), *whole])
+    while len(trial) < least:
+        words = draw.choice(lines).split(" ")
+        begin = draw.randrange(len(words))
+        end = " ".join(draw.choice(lines).split(" ")[:WORDS])
+        trial[" ".join(words[begin : begin + WORDS]) + draw.choice(JOINTS) + end] = None
+    return list(trial)
+
+
+def find_pattern(folder: Path, texts: Sequence[str]) -> Pattern:
+    """Return the first pattern of llama.cpp that gives the ids of a tokenizer.json on all texts.
+
+    Args:
+        folder: of the tokenizer.
+        texts: to try them on; the first ones are looked at first.
+
+    Raises:
+        VocabularyError: no pattern does; the sentence shows a short text on which the nearest one
+            fails.
+        ModelError: llama.cpp loads none.
+    """
+    tokenizer, tried = load_tokenizer(folder), []
+    right, separator = token_ids(tokenizer, texts), document_start(tokenizer)
+    with TemporaryDirectory() as scratch:
+        tiny, file = Path(scratch) / "tiny", Path(scratch) / "tiny.gguf"
+        rows = max(tokenizer.get_vocab().values()) + 1
+        LlamaForCausalLM(LlamaConfig(vocab_size=rows, num_hidden_layers=1, **TINY)).save_pretrained(
+            tiny
+        )
+        for pattern in BYTE_LEVEL if is_byte_level(tokenizer) else SENTENCEPIECE:
+            write_gguf(tiny, file, "f16", pattern, words=folder)
+            try:
+                with loaded(file) as llama:
+                    ids = llama.ids(texts[:FIRST], separator)
+                    if ids == right[:FIRST]:
+                        ids += llama.ids(texts[FIRST:], separator)
+            except ModelError:  # a name that this llama.cpp does not have, or its own failure
+                continue
+            wrong = [place for place, found in enumerate(ids) if found != right[place]]
+            if not wrong:
+                return pattern
+            shortest = min(wrong, key=lambda place: len(texts[place]))
+            tried.append((-len(ids), len(wrong), pattern.name, shortest, ids[shortest]))
+    if not tried:
+        raise ModelError("llama.cpp loads no file at all: update xllamacpp")
+    _, _, name, place, found = min(tried)
+    problem = f"no pattern of llama.cpp gives the ids of {folder / 'tokenizer.json'}: the nearest"
+    differ = f"'{name}', reads {texts[place]!r} as {found}, not as {right[place]}"
+    raise VocabularyError(f"{problem}, {differ}; {ELSEWHERE}")
