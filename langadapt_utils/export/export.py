@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from transformers import PreTrainedModel
 
 from ..corpus.corpus import load_corpus
 from ..errors import ModelError, RecipeError
-from ..files import read_json, write_atomically, write_json
+from ..files import read_json, write_json
 from ..languages import language_name
 from ..models import load_model, load_tokenizer, longest_context
 from ..report.report import PROOFS, write_card
@@ -66,11 +67,11 @@ def export_gguf(run: Workspace, *, kind: str = "f16", weights: bool = True) -> l
     file = folder / f"{run.folder.resolve().name}-{kind}.gguf"
     said = [f"The ids of {len(texts):,} texts are those of tokenizer.json ({pattern.name})."]
 
-    def write(beside: Path) -> None:
-        write_gguf(folder, beside, kind, pattern)
-        said.extend(prove(beside, folder, kind, texts, documents if weights else {}))
-
-    write_atomically(file, write)
+    with TemporaryDirectory(dir=run.folder, prefix=".export-") as scratch:
+        made = Path(scratch) / file.name
+        write_gguf(folder, made, kind, pattern)
+        said += prove(made, folder, kind, texts, documents if weights else {})
+        made.replace(file)
     chats = load_tokenizer(folder).chat_template  # which Ollama finds in the file
     prompt = "" if chats else 'TEMPLATE "{{ .Prompt }}"\n'
     (folder / "Modelfile").write_text(f"FROM ./{file.name}\n{prompt}", encoding="utf-8")

@@ -83,7 +83,8 @@ class Llama:
             content = [
                 part for text in texts[first : first + TOGETHER] for part in (separator, text)
             ]
-            ids = self._ask("tokenize", content=[*content, separator])["tokens"]
+            asked = {"content": [*content, separator], "parse_special": False}
+            ids = self._ask("tokenize", **asked)["tokens"]
             places = [place for place, index in enumerate(ids) if index == separator]
             found += [ids[begin + 1 : end] for begin, end in pairwise(places)]
         return found

@@ -11,6 +11,7 @@ from langadapt_utils import cli
 from langadapt_utils.errors import WorkspaceError
 from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.intervals import TOO_FEW
+from langadapt_utils.models import BASE_CARD
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.report.report import compare_runs, model_card
 from langadapt_utils.vocabulary.change import VocabularyChange
@@ -73,7 +74,7 @@ def test_the_card_says_what_loads_a_tokenizer_that_stock_classes_read_otherwise(
         stock: model_card(Recipe.profile("smoke"), change, stock=stock) for stock in (True, False)
     }
     assert "= PreTrainedTokenizerFast.from_pretrained" in told[False]
-    assert "`AutoTokenizer` would take the class of the base" in told[False]
+    assert "would take the class of the base" in told[False]
     assert "= AutoTokenizer.from_pretrained" in told[True]
 
 
@@ -88,3 +89,30 @@ def test_one_document_has_no_interval(change: VocabularyChange, scores: Scores) 
 def test_a_model_that_was_not_measured_says_so(change: VocabularyChange) -> None:
     card = model_card(Recipe.profile("smoke"), change)
     assert "Not measured yet." in card and "model-index" not in metadata(card)
+
+
+def test_the_metadata_name_base_licence_data_and_metrics(
+    change: VocabularyChange, scores: Scores, tmp_path: Path
+) -> None:
+    overrides = {"base": "hub:ORG/MODEL@main", "corpus.target": "hub:ORG/TEXT:hu@v1,fineweb2"}
+    recipe = Recipe.profile("smoke", overrides=overrides)
+    own = "---\nlicense: other\nlicense_name: own\nlicense_link: https://a.b\n---\n# A model\n"
+    (tmp_path / BASE_CARD).write_text(own)
+    head = metadata(model_card(recipe, change, scores, folder=tmp_path))
+    assert head["base_model"] == "ORG/MODEL" and head["metrics"] == ["bits_per_byte"]
+    assert head["datasets"] == ["ORG/TEXT", "HuggingFaceFW/fineweb-2"]
+    assert [head[name] for name in ("license", "license_name")] == ["other", "own"]
+    packaged = metadata(model_card(Recipe.profile("cpu"), change))
+    assert packaged["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert packaged["license"] == "apache-2.0" and "metrics" not in packaged
+
+
+def test_the_card_starts_the_model_in_each_program(
+    change: VocabularyChange, tmp_path: Path
+) -> None:
+    (tmp_path / "proofs.json").write_text('{"hu-f16.gguf": ["The ids are the same."]}')
+    card = model_card(Recipe.profile("cpu"), change, folder=tmp_path)
+    for line in ("vllm serve model", "mlx_lm.generate --model model", "ollama create hu-cpu -f"):
+        assert f"\n{line}" in card
+    assert "\nllama-completion -m model/hu-f16.gguf -p" in card and "The ids are the same." in card
+    assert "llama-completion" not in model_card(Recipe.profile("cpu"), change)
