@@ -380,9 +380,10 @@ def _older_rope(parameters: dict[str, Any] | None) -> dict[str, Any]:
     """
     flat = parameters or {}
     local, whole = (flat.get(f"{kind}_attention") or {} for kind in ("sliding", "full"))
-    older = {name: value for name, value in {**flat, **whole}.items() if name in OWN_ROPE}
-    if flat.get("rope_type", "default") != "default":
-        older["rope_scaling"] = {name: flat[name] for name in flat if name not in OWN_ROPE}
+    own = whole or flat  # Gemma has them for each kind of layers
+    older = {name: own[name] for name in own if name in OWN_ROPE}
+    if own.get("rope_type", "default") != "default":
+        older["rope_scaling"] = {name: own[name] for name in own if name not in OWN_ROPE}
     return older | ({"rope_local_base_freq": local["rope_theta"]} if "rope_theta" in local else {})
 
 

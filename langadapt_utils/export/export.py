@@ -62,14 +62,14 @@ def export_gguf(run: Workspace, *, kind: str = "f16", weights: bool = True) -> l
     write_card(run)  # its metadata go into the file
     heldout = load_corpus(run.recipe.corpus, run.recipe.language).heldout
     documents = {language: list(part["text"]) for language, part in heldout.items()}
-    texts = trial_texts(documents)
+    texts, recipe = trial_texts(documents), (run.folder / "recipe.yaml").read_text("utf-8")
     pattern = find_pattern(folder, texts)
     file = folder / f"{run.folder.resolve().name}-{kind}.gguf"
     said = [f"The ids of {len(texts):,} texts are those of tokenizer.json ({pattern.name})."]
 
     with TemporaryDirectory(dir=run.folder, prefix=".export-") as scratch:
         made = Path(scratch) / file.name
-        write_gguf(folder, made, kind, pattern)
+        write_gguf(folder, made, kind, pattern, recipe=recipe)
         said += prove(made, folder, kind, texts, documents if weights else {})
         made.replace(file)
     chats = load_tokenizer(folder).chat_template  # which Ollama finds in the file

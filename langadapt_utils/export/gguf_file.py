@@ -52,7 +52,13 @@ class Pattern(NamedTuple):
 
 
 def write_gguf(
-    folder: Path, path: Path, kind: str, pattern: Pattern, *, words: Path | None = None
+    folder: Path,
+    path: Path,
+    kind: str,
+    pattern: Pattern,
+    *,
+    words: Path | None = None,
+    recipe: str = "",
 ) -> None:
     """Write a saved model as a GGUF file.
 
@@ -65,6 +71,7 @@ def write_gguf(
         kind: one of `KINDS`.
         pattern: with which llama.cpp gives the ids of the tokenizer.
         words: the folder of the tokenizer, if it is another one.
+        recipe: of the run, kept in the file as `langadapt.recipe`.
 
     Raises:
         ModelError: what `exportable` refuses, or a weight is too large for float16.
@@ -74,6 +81,7 @@ def write_gguf(
     name = gguf.MODEL_ARCH_NAMES[ARCHITECTURES[config.model_type]]
     writer = gguf.GGUFWriter(path, name, use_temp_file=True)
     gguf.Metadata.load(model_path=folder).set_gguf_meta_model(writer)
+    writer.add_string("langadapt.recipe", recipe)
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{KINDS[kind].name}"])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _add_shape(writer, config)
@@ -103,9 +111,7 @@ def exportable(folder: Path) -> Any:
     config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     kind, known = config.model_type, ("default", "linear", "llama3")
     if kind not in ARCHITECTURES:
-        problem = (
-            f"a model of type '{kind}' is not written as GGUF, only {', '.join(ARCHITECTURES)}"
-        )
+        problem = f"'{kind}' models are not written as GGUF, only {', '.join(ARCHITECTURES)}"
         raise ModelError(f"{problem}: {ELSEWHERE}")
     if (rope := _rope(config)["rope_type"]) not in known:
         raise ModelError(f"rotary positions of type '{rope}' are not written as GGUF: {ELSEWHERE}")

@@ -15,7 +15,7 @@ import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ..errors import ModelError, VocabularyError
-from ..models import load_tokenizer
+from ..models import load_tokenizer, quiet_transformers
 from ..tokens import document_start, is_byte_level, token_ids
 from .gguf_file import ELSEWHERE, Pattern, write_gguf
 from .llama import loaded
@@ -71,9 +71,9 @@ def find_pattern(folder: Path, texts: Sequence[str]) -> Pattern:
     with TemporaryDirectory() as scratch:
         tiny, file = Path(scratch) / "tiny", Path(scratch) / "tiny.gguf"
         rows = max(tokenizer.get_vocab().values()) + 1
-        LlamaForCausalLM(LlamaConfig(vocab_size=rows, num_hidden_layers=1, **TINY)).save_pretrained(
-            tiny
-        )
+        with quiet_transformers():
+            shape = LlamaConfig(vocab_size=rows, num_hidden_layers=1, **TINY)
+            LlamaForCausalLM(shape).save_pretrained(tiny)
         for pattern in BYTE_LEVEL if is_byte_level(tokenizer) else SENTENCEPIECE:
             write_gguf(tiny, file, "f16", pattern, words=folder)
             try:

@@ -29,6 +29,10 @@ ROPES = {
         "full_attention": {"rope_type": "default", "rope_theta": 1_000_000.0},
         "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
     },
+    "gemma3_text-scaled": {
+        "full_attention": {"rope_type": "linear", "rope_theta": 1_000_000.0, "factor": 8.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 20_000.0},
+    },
 }
 TEXT = "Egy régi híd előtt álltunk, <|im_start|> és néztük a folyót."
 SCRIPT = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gguf
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -56,6 +57,9 @@ def test_the_file_the_card_and_the_modelfile_tell_the_same(run: Workspace) -> No
     assert "tokens are PyTorch's" in card and "Bits per byte, Hungarian" in card
     assert (folder / "Modelfile").read_text() == "FROM ./hu-tiny-q8_0.gguf\n"  # it has a template
     assert run.is_complete("04_training")
+    fields = gguf.GGUFReader(folder / names[0]).fields
+    assert fields["general.languages"].contents() == ["hu", "en"]
+    assert fields["langadapt.recipe"].contents() == (run.folder / "recipe.yaml").read_text("utf-8")
 
 
 def test_a_file_that_is_not_proved_is_not_left(
