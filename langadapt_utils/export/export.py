@@ -23,6 +23,8 @@ from .gguf_file import KINDS, exportable, write_gguf
 from .llama import loaded
 from .pretokenizer import find_pattern, trial_texts
 
+Documents = Mapping[str, Sequence[str]]  # by language
+
 LIMITS = {"f16": 0.005, "bf16": 0.005, "q8_0": 0.02}  # of the change of bits per byte
 DOCUMENTS, TOKENS = 10, 100  # documents at least, and the tokens of each that are scored
 PROMPT, LENGTH = 12, 24  # tokens of a prompt at most, and of its continuation
@@ -69,7 +71,7 @@ def export_gguf(run: Workspace, *, kind: str = "f16", weights: bool = True) -> l
 
     with TemporaryDirectory(dir=run.folder, prefix=".export-") as scratch:
         made = Path(scratch) / file.name
-        write_gguf(folder, made, kind, pattern, recipe=recipe)
+        write_gguf(folder, made, kind, pattern, recipe)
         said += prove(made, folder, kind, texts, documents if weights else {})
         made.replace(file)
     chats = load_tokenizer(folder).chat_template  # which Ollama finds in the file
@@ -82,11 +84,7 @@ def export_gguf(run: Workspace, *, kind: str = "f16", weights: bool = True) -> l
 
 
 def prove(
-    file: Path,
-    folder: Path,
-    kind: str,
-    texts: Sequence[str],
-    documents: Mapping[str, Sequence[str]],
+    file: Path, folder: Path, kind: str, texts: Sequence[str], documents: Documents
 ) -> Iterator[str]:
     """Compare a GGUF file in llama.cpp with its folder in PyTorch, in float32.
 

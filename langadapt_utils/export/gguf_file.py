@@ -51,15 +51,7 @@ class Pattern(NamedTuple):
     space: bool = False
 
 
-def write_gguf(
-    folder: Path,
-    path: Path,
-    kind: str,
-    pattern: Pattern,
-    *,
-    words: Path | None = None,
-    recipe: str = "",
-) -> None:
+def write_gguf(folder: Path, path: Path, kind: str, pattern: Pattern, recipe: str = "") -> None:
     """Write a saved model as a GGUF file.
 
     Vectors stay in float32. A matrix whose rows are no multiple of a block of the quantisation is
@@ -70,7 +62,6 @@ def write_gguf(
         path: of the file.
         kind: one of `KINDS`.
         pattern: with which llama.cpp gives the ids of the tokenizer.
-        words: the folder of the tokenizer, if it is another one.
         recipe: of the run, kept in the file as `langadapt.recipe`.
 
     Raises:
@@ -85,7 +76,7 @@ def write_gguf(
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{KINDS[kind].name}"])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _add_shape(writer, config)
-    _add_vocabulary(writer, words or folder, config.vocab_size, pattern)
+    _add_vocabulary(writer, folder, config.vocab_size, pattern)
     for name, weight in _tensors(folder, config):
         own = KINDS[kind]
         if own == Kind.Q4_0 and name in ("token_embd.weight", "output.weight"):

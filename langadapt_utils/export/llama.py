@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 
 import torch
@@ -48,10 +48,8 @@ def loaded(path: Path, *, context: int = 256) -> Iterator[Llama]:
         ModelError: llama.cpp does not load the file.
     """
     command = [sys.executable, "-c", SERVE, str(path), str(context), str(torch.get_num_threads())]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    pipes["stderr"] = subprocess.DEVNULL
     quick = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # no debugger where it fails
-    with subprocess.Popen(command, text=True, env=quick, **pipes) as process:
+    with Popen(command, text=True, env=quick, stdin=PIPE, stdout=PIPE, stderr=DEVNULL) as process:
         try:
             address = process.stdout.readline().strip() if process.stdout else ""
             if not address:

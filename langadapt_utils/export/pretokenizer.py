@@ -15,7 +15,7 @@ import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ..errors import ModelError, VocabularyError
-from ..models import load_tokenizer, quiet_transformers
+from ..models import load_tokenizer, quiet_transformers, save_tokenizer
 from ..tokens import document_start, is_byte_level, token_ids
 from .gguf_file import ELSEWHERE, Pattern, write_gguf
 from .llama import loaded
@@ -74,8 +74,9 @@ def find_pattern(folder: Path, texts: Sequence[str]) -> Pattern:
         with quiet_transformers():
             shape = LlamaConfig(vocab_size=rows, num_hidden_layers=1, **TINY)
             LlamaForCausalLM(shape).save_pretrained(tiny)
+        save_tokenizer(tokenizer, tiny)
         for pattern in BYTE_LEVEL if is_byte_level(tokenizer) else SENTENCEPIECE:
-            write_gguf(tiny, file, "f16", pattern, words=folder)
+            write_gguf(tiny, file, "f16", pattern)
             try:
                 with loaded(file) as llama:
                     ids = llama.ids(texts[:FIRST], separator)

@@ -213,9 +213,7 @@ def _base_terms(recipe: Recipe, folder: Path | None) -> dict[str, Any]:
     return about | ({"base_model": name.partition("@")[0]} if kind == "hub" else {})
 
 
-def _metadata(
-    recipe: Recipe, table: Sequence[Any], texts: Sequence[str], about: dict[str, Any]
-) -> str:
+def _metadata(recipe: Recipe, table: list[Any], texts: list[str], about: dict[str, Any]) -> str:
     """Return what the hub reads of a card: languages, base, licence, data, results."""
     task, results = "text-generation", []
     measured = {"task_type": task, "metric_type": "bits_per_byte", "metric_name": "bits per byte"}

@@ -10,10 +10,12 @@ from typing import Any
 import gguf
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from helpers.tiny import gpt2, saved, sentencepiece_bpe, train_tokenizer, unigram
-from helpers.vocabularies import PATTERNS, english
+from helpers.vocabularies import PATTERNS, TEXT, english
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.errors import ModelError, VocabularyError
@@ -256,3 +258,18 @@ def test_the_real_base_with_hungarian_tokens_is_proved(
         said = " ".join(prove(tmp_path / "file", folder, kind, texts, documents))
         changes = [float(found) / 100 for found in re.findall(r"\(([+-][\d.]+)%\)", said)]
         assert len(changes) == 2 and max(map(abs, changes)) <= limit
+
+
+def test_any_text_has_the_ids_of_the_tokenizer(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    folder = saved(random_model("llama", len(tokenizer)), tokenizer, tmp_path / "model").folder
+    write_gguf(folder, tmp_path / "file", "f16", Pattern("gpt-2"))
+    start = document_start(tokenizer)
+    with loaded(tmp_path / "file") as llama:
+
+        @given(st.lists(TEXT, min_size=1, max_size=20))
+        def same(texts: list[str]) -> None:
+            assert llama.ids(texts, start) == token_ids(tokenizer, texts)
+
+        same()
