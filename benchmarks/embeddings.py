@@ -299,7 +299,7 @@ def main() -> None:
     parser.add_argument("--protect", type=float, default=0.0)
     parser.add_argument("--aligned", default="")
     parser.add_argument("--method", default="subword_mean")
-    parser.add_argument("--methods", default="random,mean,subword_mean,length_weighted,calibrated")
+    parser.add_argument("--methods", default="random,mean,subword_mean,length_weighted")
     parser.add_argument("--public", default="")
     parser.add_argument("--steps", default="0,50")
     parser.add_argument("--seeds", default="0")

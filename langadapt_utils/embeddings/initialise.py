@@ -28,12 +28,10 @@ METHODS: dict[str, Method] = {
     "mean": Method(methods.mean, methods.mean),
     "multivariate_normal": Method(methods.multivariate_normal, methods.multivariate_normal),
     "subword_mean": Method(methods.subword_mean, methods.subword_mean),
-    "calibrated": Method(methods.calibrated, methods.calibrated),
     "length_weighted": Method(methods.length_weighted, methods.length_weighted),
     "first_piece": Method(methods.first_piece, methods.first_piece),
     "last_piece": Method(methods.last_piece, methods.last_piece),
     "mean_in_first_out": Method(methods.subword_mean, methods.first_piece),
-    "calibrated_in_weighted_out": Method(methods.calibrated, methods.length_weighted),
 }
 NOISE = 1e-2  # added to an embedding that equals another one, as a fraction of its length
 BLOCK = 1_024  # embeddings that are looked at together

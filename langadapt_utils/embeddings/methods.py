@@ -8,28 +8,22 @@ Axes: V tokens of the old vocabulary, N new tokens, D dimensions of an embedding
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..languages import scripts_of
 from ..tokens import is_byte_level, surface_bytes, vocabulary_bytes
 from ..vocabulary.change import VocabularyChange
 
 Ids = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float64]
 
-Made = TypeVar("Made")
-
 SHRUNK = 1e-9  # by how much `transformers` shrinks the covariance of all embeddings
-FEW = 20  # tokens of a script, below which their lengths say nothing
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,6 @@ class Request:
 
     change: VocabularyChange
     seed: int = 0
-    _made: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def pieces(self) -> tuple[Ids, Ids]:
@@ -60,12 +53,6 @@ class Request:
     def generator(self) -> torch.Generator:
         """Return a fresh source of random numbers."""
         return torch.Generator().manual_seed(self.seed)
-
-    def once(self, make: Callable[[Request], Made]) -> Made:
-        """Call a function with this request once: rules for input and output may share it."""
-        if make not in self._made:
-            self._made[make] = make(self)
-        return cast(Made, self._made[make])
 
 
 @dataclass(frozen=True)
@@ -148,7 +135,7 @@ def length_weighted(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
     """
     new, old = request.pieces
     note = "mean of its pieces, weighted by their characters"
-    return _averaged(old_VD, request, new, old, request.once(_lengths)[old], note=note)
+    return _averaged(old_VD, request, new, old, _lengths(request)[old], note=note)
 
 
 def first_piece(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
@@ -167,30 +154,6 @@ def last_piece(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
     new, old = request.pieces
     last = np.flatnonzero(np.diff(new, append=len(request.change.added)))
     return _averaged(old_VD, request, new[last], old[last], note="its last piece")
-
-
-def calibrated(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """Rescale sub-word means to the usual length of the embeddings of their script.
-
-    An average is shorter than what it averages. A script of which the base has few tokens gets the
-    usual length of all.
-
-    Source: the input embeddings of "Beyond Initialization Loss", arXiv 2608.03494.
-    """
-    scripts, norms_V = request.once(_scripts), old_VD.norm(dim=1)
-    members: dict[str, list[int]] = defaultdict(list)
-    for index in request.change.new_to_old:
-        if index < len(old_VD):
-            members[scripts.get(index, "")].append(index)
-    large = {script: ids for script, ids in members.items() if len(ids) >= FEW}
-    usual = {script: norms_V[ids].mean().item() for script, ids in large.items()}
-    overall, names = norms_V.mean().item(), [scripts.get(new, "") for new in request.change.added]
-    wanted_N = torch.tensor([usual.get(script, overall) for script in names])
-    averaged = subword_mean(old_VD, request)
-    scale_N1 = (wanted_N / averaged.vectors_ND.norm(dim=1)).unsqueeze(1)
-    weights_NV = averaged.weights_NV * scale_N1 if averaged.weights_NV is not None else None
-    note = "mean of its pieces, as long as embeddings of its script are"
-    return NewEmbeddings(averaged.vectors_ND * scale_N1, weights_NV, note)
 
 
 def characters(raw: bytes) -> float:
@@ -221,13 +184,6 @@ def _lengths(request: Request) -> Weights:
     for old, surface in change.removed.items():
         lengths[old] = characters(surface_bytes(surface, byte_level=byte_level))
     return np.maximum(lengths, 1 / 3)  # a special token may stand for what the base does not know
-
-
-def _scripts(request: Request) -> dict[int, str]:
-    """Return the script of each token that has letters, by its new id."""
-    texts = {new: raw.decode("utf-8", "ignore") for new, raw in request.bytes_of.items()}
-    found = {new: scripts_of(text) for new, text in texts.items()}
-    return {new: min(scripts) for new, scripts in found.items() if scripts}
 
 
 def _averaged(

@@ -11,7 +11,6 @@ from helpers.tiny import llama
 from langadapt_utils.embeddings.initialise import METHODS, new_embeddings
 from langadapt_utils.embeddings.methods import characters
 from langadapt_utils.errors import ModelError
-from langadapt_utils.languages import scripts_of
 from langadapt_utils.tokens import surface_bytes
 from langadapt_utils.vocabulary.change import VocabularyChange
 
@@ -39,33 +38,16 @@ def by_length(old: torch.Tensor, change: VocabularyChange, new: int) -> torch.Te
     return weighted / sum(lengths[i] for i in change.base_pieces[new])  # type: ignore[return-value]
 
 
-def as_long_as_its_script(old: torch.Tensor, change: VocabularyChange, new: int) -> torch.Tensor:
-    def script(raw: bytes) -> str:
-        return min(scripts_of(raw.decode("utf-8", "ignore")), default="")
-
-    special = change.tokenizer.added_tokens_decoder
-    of_old = {i: "" if i in special else script(base_bytes(change, i)) for i in change.new_to_old}
-    mine = script(surface_bytes(change.added[new]))
-    same = [i for i, other in of_old.items() if other == mine]
-    norms = [old[i].norm() for i in (same if len(same) >= 20 else range(len(old)))]
-    average = pieces_mean(old, change, new)
-    return average / average.norm() * (sum(norms) / len(norms))
-
-
 BY_HAND: dict[str, Callable[[torch.Tensor, VocabularyChange, int], torch.Tensor]] = {
     "mean": whole_mean,
     "multivariate_normal": whole_mean,  # but for a billionth of the covariance
     "subword_mean": pieces_mean,
     "length_weighted": by_length,
-    "calibrated": as_long_as_its_script,
     "first_piece": lambda old, change, new: old[change.base_pieces[new][0]],
     "last_piece": lambda old, change, new: old[change.base_pieces[new][-1]],
 }
-BY_HAND_OUT = BY_HAND | {
-    "mean_in_first_out": BY_HAND["first_piece"],
-    "calibrated_in_weighted_out": BY_HAND["length_weighted"],
-}
-BY_HAND |= {"mean_in_first_out": pieces_mean, "calibrated_in_weighted_out": as_long_as_its_script}
+BY_HAND_OUT = BY_HAND | {"mean_in_first_out": BY_HAND["first_piece"]}
+BY_HAND |= {"mean_in_first_out": pieces_mean}
 
 
 def test_there_is_a_row_by_hand_for_every_method_that_needs_no_more_than_the_model() -> None:
@@ -90,7 +72,7 @@ def test_rows_are_those_computed_by_hand(
             assert (side.vectors_ND[place] - expected).norm() <= 0.0101 * expected.norm()
 
 
-@pytest.mark.parametrize("method", ["subword_mean", "length_weighted", "calibrated"])
+@pytest.mark.parametrize("method", ["subword_mean", "length_weighted"])
 def test_most_rows_are_exact(method: str, model: PreTrainedModel, change: VocabularyChange) -> None:
     made = new_embeddings(model, change, method=method).input.vectors_ND
     expected = torch.stack([BY_HAND[method](matrix(model), change, new) for new in change.added])
@@ -120,7 +102,7 @@ def test_multivariate_normal_rows_spread_as_those_of_transformers(
     assert mine.std(dim=0).mean().item() == pytest.approx(other.std(dim=0).mean().item(), rel=0.15)
 
 
-@pytest.mark.parametrize("method", ["subword_mean", "length_weighted", "calibrated", "first_piece"])
+@pytest.mark.parametrize("method", ["subword_mean", "length_weighted", "first_piece"])
 def test_the_origin_of_a_row_rebuilds_it(
     method: str, model: PreTrainedModel, change: VocabularyChange
 ) -> None:
