@@ -7,7 +7,7 @@ papermill, on a static page. A control that lives hides it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -76,6 +76,20 @@ def new_slider(name: str, options: Sequence[Any], value: Any) -> Widget:
     """Return a slider over options, as wide as a cell."""
     shape = {"description": name, "layout": {"width": "90%"}}
     return widgets.SelectionSlider(options=options, value=value, **shape)
+
+
+def choose_page(name: str, pages: Mapping[str, str]) -> Interactive:
+    """Return a slider that shows one of some pages of HTML, by their titles.
+
+    Example:
+        >>> slider, answer = choose_page("number", {"one": "1", "two": "2"}).controls.children
+        >>> slider.value = "two"
+        >>> answer.value.endswith("2")
+        True
+    """
+    slider = new_slider(name, list(pages), next(iter(pages)))
+    twin = listed(evenly_spread(list(pages.values())))
+    return Interactive([slider], lambda: pages[slider.value], twin)
 
 
 def evenly_spread(options: Sequence[Any]) -> list[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import torch
@@ -13,7 +12,7 @@ from torch.nn.functional import normalize
 
 from ..display.figures import GREY, TARGET, beside, finish, new_axes
 from ..display.html import render, shown_spaces
-from ..display.widgets import Interactive, evenly_spread
+from ..display.widgets import Interactive, choose_page
 from ..vocabulary.change import VocabularyChange
 from ..vocabulary.views import NEIGHBOURS
 
@@ -56,19 +55,11 @@ def neighbours_widget(table: pd.DataFrame) -> Interactive:
     Args:
         table: as `neighbour_table` gives it.
     """
-    pages = {token: _page(str(token), rows) for token, rows in table.groupby("token", sort=False)}
-    options = [(shown_spaces(token), token) for token in pages]
-    chosen = widgets.Dropdown(options=options, description="new token")
-    twin = "".join(pages[token] for token in evenly_spread(list(pages)))
-    return Interactive([chosen], lambda: pages[chosen.value], twin)
-
-
-def _page(token: str, table: pd.DataFrame) -> str:
-    rows = [
-        (row.method.replace("_", " "), ", ".join(map(shown_spaces, row.neighbours)))
-        for row in table.itertuples()
-    ]
-    return str(render("embeddings/neighbours.html.j2", token=shown_spaces(token), rows=rows))
+    pages = {}
+    for token, rows in table.groupby("token", sort=False):
+        shown = {"token": token, "rows": list(rows.itertuples())}
+        pages[shown_spaces(str(token))] = str(render("embeddings/neighbours.html.j2", **shown))
+    return choose_page("new token", pages)
 
 
 def plot_norms(embeddings: Mapping[str, torch.Tensor], *, ax: Axes | None = None) -> Axes:

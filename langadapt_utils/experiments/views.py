@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 import pandas as pd
@@ -11,7 +10,8 @@ from adjustText import adjust_text
 from matplotlib.axes import Axes
 
 from ..display.figures import ENGLISH, GREY, LEGEND, TARGET, beside, colour_of, finish, new_axes
-from ..display.widgets import Interactive, listed, new_slider
+from ..display.html import render
+from ..display.widgets import Interactive, choose_page
 from ..intervals import Interval, percent, restored
 from ..languages import language_name
 from .comparison import BASE, BEFORE, Comparison, when
@@ -125,9 +125,7 @@ def sweep_widget(sweep: Comparison, recorded: Recorded | None = None) -> Interac
         sweep: of this run.
         recorded: sweeps recorded with the project, by name.
     """
-    sentences = sweep_sentences(sweep, recorded)
-    slider = new_slider("point", list(sentences), next(iter(sentences)))
-    return Interactive([slider], lambda: sentences[slider.value], listed(list(sentences.values())))
+    return choose_page("point", sweep_sentences(sweep, recorded))
 
 
 def sweep_sentences(sweep: Comparison, recorded: Recorded | None = None) -> dict[str, str]:
@@ -138,12 +136,8 @@ def sweep_sentences(sweep: Comparison, recorded: Recorded | None = None) -> dict
     for name, table in tables.items():
         for variant, rows in table[table.variant != BEFORE].groupby("variant", sort=False):
             title = f"{variant} ({name})" if name else str(variant)
-            scores = "; ".join(
-                f"{escape(language_name(row.language))} {row.bits_per_byte.value:.3f} bits per "
-                f"byte, {percent(row.change)}"
-                for row in rows.itertuples()
-            )
             unbeaten = not name and variant in front
-            best = " Nothing else here beats it in both languages." if unbeaten else ""
-            sentences[title] = f"<b>{escape(title)}</b>: {scores}.{best}"
+            about = {"title": title, "rows": list(rows.itertuples()), "unbeaten": unbeaten}
+            words = {"language_name": language_name, "percent": percent}
+            sentences[title] = str(render("experiments/point.html.j2", **about, **words))
     return sentences
