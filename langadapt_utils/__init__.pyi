@@ -17,6 +17,7 @@ from .models import load_base as load_base
 from .models import load_model as load_model
 from .languages import language_name as language_name
 from .languages import word_spans as word_spans
+from .display.html import bytes_html as bytes_html
 from .display.html import cuts_html as cuts_html
 from .display.html import show as show
 from .display.html import table_html as table_html
@@ -29,7 +30,6 @@ from .atlas import plot_atlas as plot_atlas
 from .corpus.inspection import inspect_text as inspect_text
 from .vocabulary.enough import text_allowance as text_allowance
 from .fertility import measure_fertility as measure_fertility
-from .fertility import plot_bytes as plot_bytes
 from .fertility import plot_fertility as plot_fertility
 from .vocabulary.views import TokenFacts as TokenFacts
 from .vocabulary.views import token_explorer as token_explorer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, cycle, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from transformers import PreTrainedTokenizerFast
 
-from .display.figures import box, colour_of, finish, new_axes
-from .display.html import TOKEN_COLOURS, visible_piece
+from .display.figures import colour_of, finish, new_axes
 from .errors import CorpusError
 from .files import read_json
 from .languages import SEGMENTER, Spans, has_words, language_name, word_spans
-from .tokens import Span, encode_texts, token_spans
+from .tokens import encode_texts
 
 HEAD = 50  # texts that tell the script of a language
 
@@ -170,39 +168,3 @@ def _finding(report: FertilityReport, column: str) -> str:
     if column in parts:
         return f"{value:.0%} of {name} words {parts[column]}, {english:.0%} of English words"
     return f"{name} takes {value:.2f} {UNITS[column]}, English {english:.2f}"
-
-
-def plot_bytes(
-    tokenizer: PreTrainedTokenizerFast, words: Mapping[str, str], *, ax: Axes | None = None
-) -> Axes:
-    """Plot words byte by byte: which bytes are a letter (above) and which are a token (below).
-
-    Args:
-        tokenizer: what cuts the words.
-        words: one per language, by code.
-        ax: to draw into.
-    """
-    ax = ax or new_axes(rows=3 * len(words))
-    spans = {code: token_spans(tokenizer, word) for code, word in words.items()}
-    for line, (code, word) in enumerate(words.items()):
-        _draw_word(ax, line, word, spans[code])
-        counts = f"letters {len(word)}, bytes {len(word.encode())}, tokens {len(spans[code])}"
-        label = f"{language_name(code)}: {counts}"
-        ax.text(0, line - 0.08, label, fontsize=9, color=colour_of(code))
-    ax.set_xlim(-0.02, max(len(word.encode()) for word in words.values()) + 0.02)
-    ax.set_ylim(len(words) - 0.15, -0.35)
-    ax.set_yticks([])
-    ax.spines["left"].set_visible(False)
-    ax.set_xlabel("bytes in UTF-8: letters above, tokens below")
-    named = ", ".join(f"{len(spans[code])} in {language_name(code)}" for code in words)
-    return finish(ax, f"Tokens that one word takes: {named}")
-
-
-def _draw_word(ax: Axes, line: int, word: str, spans: Sequence[Span]) -> None:
-    """Draw the letters of a word as boxes as wide as their bytes, its tokens in colours below."""
-    raw, ends = word.encode(), [0, *accumulate(len(letter.encode()) for letter in word)]
-    for letter, (start, end) in zip(word, pairwise(ends), strict=True):
-        box(ax, start, end, line, visible_piece(letter.encode()), "#f2f2f2", fontsize=11)
-    for span, colour in zip(spans, cycle(TOKEN_COLOURS)):
-        text = visible_piece(raw[span.start : span.end])
-        box(ax, span.start, span.end, line + 0.36, text, colour, fontsize=8)

@@ -1,6 +1,6 @@
 import math
 import re
-import warnings
+from html import unescape
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,18 +12,19 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils.corpus.corpus import Corpus
-from langadapt_utils.display.html import show
+from langadapt_utils.display.html import bytes_html
 from langadapt_utils.errors import CorpusError
 from langadapt_utils.fertility import (
     UNITS,
     FertilityReport,
     measure_fertility,
-    plot_bytes,
     plot_fertility,
     tokens_touching,
 )
 from langadapt_utils.languages import word_spans
 from langadapt_utils.vocabulary.change import VocabularyChange
+
+CELL = re.compile(r'<td colspan="(\d+)"[^>]*>(.*?)</td>')
 
 
 @pytest.fixture
@@ -144,21 +145,21 @@ def test_a_fertility_figure_states_the_numbers_it_shows(
     )
 
 
-def test_words_are_drawn_byte_by_byte_in_letters_of_any_script(
+def test_words_are_shown_byte_by_byte_in_letters_of_any_script(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    words = {"en": "language", "hu": "nyelvű", "th": "น้ำ"}
-    ax = plot_bytes(tokenizer, words)
-    counts = [len(tokenizer.tokenize(word)) for word in words.values()]
-    title = ax.get_title(loc="left").replace("\n", " ")
-    assert list(map(int, re.findall(r"\d+", title))) == counts
-    assert len(ax.patches) == sum(map(len, words.values())) + sum(counts)
-    assert sum(bar.get_width() for bar in ax.patches) == 2 * sum(
-        len(word.encode()) for word in words.values()
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # such as a letter that no font has
-        show(ax)
+    words = {"en": "language", "hu": "<nyelvű>", "th": "น้ำ"}
+    html = str(bytes_html(tokenizer, words))
+    for table, word in zip(html.split("<table")[1:], words.values(), strict=True):
+        letters, tokens = (
+            [(int(width), unescape(text)) for width, text in CELL.findall(row)]
+            for row in table.split("<tr>")[1:]
+        )
+        size = len(word.encode())
+        assert sum(width for width, _ in letters) == size == sum(width for width, _ in tokens)
+        assert [text.removeprefix("◌") for _, text in letters] == list(word)
+        assert len(tokens) == len(tokenizer.tokenize(word))
+        assert f"letters {len(word)}, bytes {size}, tokens {len(tokens)}" in table
 
 
 def test_where_nobody_knows_the_words_there_are_no_figures_per_word(

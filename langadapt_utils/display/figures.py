@@ -87,15 +87,6 @@ def dots_with_intervals(
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:+.0%}")
 
 
-def box(
-    ax: Axes, left: float, right: float, top: float, text: str, colour: str, *, fontsize: float
-) -> None:
-    """Draw a box from `left` to `right` with text in its middle, a third of a line high."""
-    style = {"color": colour, "edgecolor": GREY, "linewidth": 0.8}
-    bars = ax.barh(top, right - left, height=0.32, left=left, align="edge", **style)
-    ax.bar_label(bars, [text], label_type="center", fontsize=fontsize)
-
-
 def beside(
     ax: Axes, text: str, x: float, y: float, points: tuple[float, float], **style: Any
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -15,7 +16,7 @@ from matplotlib.axes import Axes
 from transformers import PreTrainedTokenizerFast
 
 from ..intervals import Interval, with_ends
-from ..languages import direction
+from ..languages import direction, language_name
 from ..tokens import bytes_as_text, token_spans
 
 TOKEN_COLOURS = ("#dceefb", "#fde9c9", "#e3f1dc", "#f3e1f0")  # pale, told apart by borders as well
@@ -122,6 +123,23 @@ def cuts_html(
         pieces.append({"text": "◌" * torn + shown_spaces(text[start:end]), "torn": torn})
     about = {"language": language, "direction": direction(language), "label": label}
     return render(PIECES, pieces=pieces, colours=(), **about)
+
+
+def bytes_html(tokenizer: PreTrainedTokenizerFast, words: Mapping[str, str]) -> Html:
+    """Return words byte by byte: which bytes are a letter (above) and which are a token (below).
+
+    Args:
+        tokenizer: what cuts the words.
+        words: one per language, by code.
+    """
+    rows = []
+    for code, word in words.items():
+        letters = [(visible_piece(letter.encode()), len(letter.encode())) for letter in word]
+        raw, spans = word.encode(), token_spans(tokenizer, word)
+        tokens = [(visible_piece(raw[s.start : s.end]), s.end - s.start) for s in spans]
+        about = {"code": code, "name": language_name(code), "bytes": len(raw)}
+        rows.append({**about, "letters": letters, "tokens": tokens})
+    return render("display/bytes.html.j2", words=rows, colours=TOKEN_COLOURS)
 
 
 def _is_mark(character: str) -> bool:

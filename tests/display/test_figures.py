@@ -39,13 +39,13 @@ def test_colours_of_figures_can_be_read_as_text(colour: str) -> None:
 
 
 THAI_FIGURE = """
-from langadapt_utils.display.figures import box, finish, new_axes
+from langadapt_utils.display.figures import finish, new_axes
 from langadapt_utils.display.html import show
 ax = new_axes()
 ax.plot([0, 1], [0, 1], label="ภาษาไทย")
 ax.set_yticks([0, 1], ["น้ำ", "ő"])
 ax.set_xlabel("โทเค็น")
-box(ax, 0, 1, 0.5, "ก", "#f2f2f2", fontsize=9)
+ax.text(0, 0.5, "ก")
 ax.legend()
 show(finish(ax, "ภาษาไทย costs more", note="หมายเหตุ"))
 """
@@ -73,7 +73,7 @@ def test_letters_that_no_font_has_are_said_and_not_drawn_as_boxes(
 ) -> None:
     monkeypatch.setattr(figures.font_manager.fontManager, "ttflist", [])
     ax = figures.new_axes()
-    figures.box(ax, 0, 1, 0.5, UNKNOWN[script][0] + "a", "#f2f2f2", fontsize=9)
+    ax.text(0, 0.5, UNKNOWN[script][0] + "a")
     figures.finish(ax, f"{UNKNOWN[script]} costs more")
     texts = [text.get_text() for text in ax.figure.findobj(figures.Text)]
     assert f"letters that no font of this system has ({script})" in " ".join(texts)
