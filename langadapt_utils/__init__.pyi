@@ -44,7 +44,6 @@ from .vocabulary.audit import describe_added as describe_added
 from .vocabulary.audit import lint_tokenizer as lint_tokenizer
 from .vocabulary.sizes import measure_sizes as measure_sizes
 from .vocabulary.views import plot_sizes as plot_sizes
-from .vocabulary.views import plot_token_counts as plot_token_counts
 from .vocabulary.views import vocabulary_size_widget as vocabulary_size_widget
 
 # Notebook 3: first embeddings of new tokens

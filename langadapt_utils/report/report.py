@@ -26,7 +26,6 @@ from ..sources import HUB_NAMES, packaged_model, parse_source, source_name
 from ..training.views import loss_ends, plot_training
 from ..vocabulary.audit import read_by_stock
 from ..vocabulary.change import VocabularyChange
-from ..vocabulary.views import plot_vocabulary_curve
 from ..workspace import CARD, REPORT, STAGES, Workspace
 
 PROOFS = "proofs.json"  # what llama.cpp showed of the GGUF files beside it
@@ -127,7 +126,7 @@ def _content(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[s
         "title": f"{language} for {run.recipe.base}",
         "language": language,
         "findings": scores.findings(),
-        "figures": [(source, show(ax)) for source, ax in _figures(run, scores, change).items()],
+        "figures": [(source, show(ax)) for source, ax in _figures(run, scores).items()],
         "bits": scores.bits_per_byte(),
         "accuracy": scores.accuracy(),
         "more": {name: restored(records) for name, records in scores.more.items()},
@@ -139,7 +138,7 @@ def _content(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[s
     }
 
 
-def _figures(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[str, Axes]:
+def _figures(run: Workspace, scores: Scores) -> dict[str, Axes]:
     """Return figures by where in `scores.json` the numbers of their titles stand."""
     fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
     figures = {"/bits_per_byte": plot_changes(scores), "/domains": plot_domains(scores)}
@@ -147,7 +146,6 @@ def _figures(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[s
         figures["/accuracy"] = plot_accuracy(scores)
     return figures | {
         "/more/training": plot_training(_steps(run), run.recipe.language),
-        "/more/vocabulary": plot_vocabulary_curve(change, run.recipe.language),
         "/more/fertility": plot_fertility(fertility, "tokens_per_word"),
     }
 

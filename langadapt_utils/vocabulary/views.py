@@ -179,40 +179,6 @@ def _costs(
     return row
 
 
-def plot_token_counts(counts: Mapping[str, int], language: str, *, ax: Axes | None = None) -> Axes:
-    """Plot the tokens of one text under several tokenizers.
-
-    Args:
-        counts: by name; the first is the reference.
-        language: name of the text's language.
-        ax: to draw into.
-    """
-    ax = ax or new_axes(rows=len(counts))
-    names = list(counts)
-    shares = {name: count / counts[names[0]] for name, count in counts.items()}
-    bars = ax.barh(names[::-1], [shares[name] for name in names[::-1]], color=TARGET, height=0.65)
-    ax.bar_label(bars, fmt="{:.2f}", padding=3)
-    ax.set_xlabel(f"{language} tokens, as a share of those with {names[0]}")
-    ax.set_xlim(0, 1.12)
-    saved = ", ".join(f"{1 - shares[name]:.0%} with {name}" for name in names[1:])
-    return finish(ax, f"{language} tokens saved: {saved}")
-
-
-def plot_vocabulary_curve(
-    change: VocabularyChange, language: str, *, ax: Axes | None = None
-) -> Axes:
-    """Plot the tokens of the target training text against the number of new tokens."""
-    ax = ax or new_axes()
-    numbers, tokens = list(change.curve), list(change.curve.values())
-    ax.plot(numbers, [count / tokens[0] for count in tokens], color=TARGET, marker=".")
-    ax.set_xlabel("new tokens")
-    ax.set_ylabel("tokens of the text, as a share of before")
-    ax.set_ylim(0, 1.05)
-    found, name = change.savings(), language_name(language)
-    title = f"{found['new_tokens']:,} new tokens save {found['saved']:.0%} of the {name} tokens; "
-    return finish(ax, f"{title}the first half of them saves {found['by_first_half']:.0%} of that")
-
-
 def plot_sizes(sizes: VocabularySizes, *, ax: Axes | None = None) -> Axes:
     """Plot the tokens of held-out text against the number of new tokens, and the knee."""
     ax = ax or new_axes()

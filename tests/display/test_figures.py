@@ -8,19 +8,20 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from langadapt_utils.display import figures
-from langadapt_utils.vocabulary.change import VocabularyChange
-from langadapt_utils.vocabulary.views import plot_vocabulary_curve
+from langadapt_utils.training.views import plot_training
+
+STEPS = [{"tokens": 10, "bits_per_byte": {"target": 2.5}}]
 
 
-def test_a_figure_is_drawn_where_it_is_shown_and_nowhere_else(change: VocabularyChange) -> None:
+def test_a_figure_is_drawn_where_it_is_shown_and_nowhere_else() -> None:
     plt.close("all")
-    plot_vocabulary_curve(change, "hu")
+    plot_training(STEPS, "hu")
     assert plt.get_fignums() == []
 
 
-def test_figures_draw_into_given_axes(change: VocabularyChange) -> None:
+def test_figures_draw_into_given_axes() -> None:
     figure, ax = plt.subplots()
-    assert plot_vocabulary_curve(change, "hu", ax=ax) is ax
+    assert plot_training(STEPS, "hu", ax=ax) is ax
     plt.close(figure)
 
 

@@ -100,13 +100,13 @@ def test_scores_and_report_hold_the_same_findings(run: Workspace) -> None:
     said += re.findall(
         r'data-source="([^"]+)"><figure.*?alt="(.*?)\. Shown: ', text, flags=re.DOTALL
     )
-    assert len(said) == len(scores.findings()) + 6
+    assert len(said) == len(scores.findings()) + 5
     for source, sentence in said:
         assert not untraceable(sentence, content, source), (source, sentence)
     card = (run.folder / "model" / "README.md").read_text(encoding="utf-8")
     assert all(finding.text in card for finding in scores.findings())
     images = re.findall(r"<img [^>]*>", report)
-    assert len(images) >= 6 and all(re.search(r'alt="[^"]{20,}"', image) for image in images)
+    assert len(images) >= 5 and all(re.search(r'alt="[^"]{20,}"', image) for image in images)
     assert not re.findall(r'(?:src|href)="(?!data:|#)', report), "the report must stand alone"
 
 

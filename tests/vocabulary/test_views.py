@@ -19,8 +19,7 @@ from langadapt_utils.vocabulary.views import (
     OPENED,
     TokenFacts,
     explore_html,
-    plot_token_counts,
-    plot_vocabulary_curve,
+    plot_sizes,
     token_explorer,
     vocabulary_size_widget,
 )
@@ -196,14 +195,9 @@ def test_the_slider_counts_the_readers_own_sentence(
     assert "Your text" not in answer.value
 
 
-def test_tokens_are_counted_against_the_first() -> None:
-    ax = plot_token_counts({"base": 200, "few": 150, "many": 50}, "Thai")
-    title = ax.get_title(loc="left").replace("\n", " ")
-    assert title == "Thai tokens saved: 25% with few, 75% with many"
-    assert [bar.get_width() for bar in ax.patches] == [0.25, 0.75, 1]
-
-
-def test_the_curve_states_what_is_saved(change: VocabularyChange) -> None:
-    ax = plot_vocabulary_curve(change, "hu")
-    saved = 1 - change.curve[200] / change.curve[0]
-    assert f"200 new tokens save {saved:.0%}" in ax.get_title(loc="left").replace("\n", " ")
+def test_the_curve_states_what_is_saved() -> None:
+    table = pd.DataFrame({"new_tokens": [0, 100, 200], "saved": [0.0, 0.3, 0.4]})
+    sizes = VocabularySizes(table.assign(parity=float("nan")), 100, "hu", 3)
+    title = plot_sizes(sizes).get_title(loc="left").replace("\n", " ")
+    assert title.startswith("200 new tokens save 40% of the Hungarian tokens on held-out text")
+    assert title.endswith("the knee lies at 100, with 75% of the saving")
