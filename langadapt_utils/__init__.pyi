@@ -86,7 +86,6 @@ from .evaluation.harness import with_tasks as with_tasks
 from .evaluation.views import plot_accuracy as plot_accuracy
 from .evaluation.views import plot_changes as plot_changes
 from .evaluation.views import plot_domains as plot_domains
-from .evaluation.views import plot_drift as plot_drift
 from .evaluation.views import talk_widget as talk_widget
 from .experiments.comparison import interpolation_sweep as interpolation_sweep
 from .intervals import plain as plain

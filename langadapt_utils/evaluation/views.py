@@ -1,10 +1,9 @@
-"""Notebook 5 in figures: what changed, by text, by domain, by item and by layer."""
+"""Notebook 5 in figures: what changed, by text, by domain and by item."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import cycle
 
 import ipywidgets as widgets
 import pandas as pd
@@ -23,29 +22,6 @@ from .generation import reply, sampled
 from .scores import Scores
 
 DOMAINS = 12  # of one language that have a line of their own, those with the most documents
-
-
-def plot_drift(drift: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Plot how far weights moved, as a share of their length, layer by layer.
-
-    Args:
-        drift: as `weight_drift` gives it.
-        ax: to draw into.
-    """
-    ax = ax or new_axes()
-    styles = cycle(("-", "--", ":", "-.", (0, (5, 1, 1, 1))))
-    parts = drift[drift.layer >= 0].groupby("part", sort=False)
-    for style, (part, rows) in zip(styles, parts, strict=False):
-        ax.plot(rows.layer, rows.drift, linestyle=style, color=GREY, label=part.replace("_", " "))
-    ax.legend(**LEGEND)
-    ax.set_xlabel("layer")
-    ax.set_ylabel("length of the change, as a share")
-    ax.yaxis.set_major_formatter(lambda value, _: f"{value:.1%}")
-    ax.set_ylim(0, None)
-    most = drift.loc[drift.drift.idxmax()]
-    where = f"layer {most.layer:.0f}" if most.layer >= 0 else "outside of the layers"
-    middle = f"Weights moved by {drift.drift.median():.1%} in the middle"
-    return finish(ax, f"{middle}, most in {most.part} ({where})")
 
 
 def plot_changes(scores: Scores, *, ax: Axes | None = None) -> Axes:
