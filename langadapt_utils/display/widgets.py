@@ -30,7 +30,6 @@ class Interactive:
         controls: shown in this order.
         answer: returns HTML for the present values of the controls.
         twin: HTML that stands in their place where there is no kernel.
-        observed: the controls whose changes are answered; all by default.
 
     Example:
         >>> slider = new_slider("number", [1, 2], 1)
@@ -40,20 +39,13 @@ class Interactive:
         True
     """
 
-    def __init__(
-        self,
-        controls: Sequence[Widget],
-        answer: Callable[[], str],
-        twin: str,
-        *,
-        observed: Sequence[Widget] | None = None,
-    ) -> None:
+    def __init__(self, controls: Sequence[Widget], answer: Callable[[], str], twin: str) -> None:
         name = f"la-twin-{hashlib.sha256(twin.encode('utf-8', 'replace')).hexdigest()[:12]}"
         self._answer, self._hide_twin = answer, f"<style>#{name}{{display:none}}</style>"
         self._below = widgets.HTML()
         self.controls = widgets.VBox([*controls, self._below])
         self.twin = Html(f'<div id="{name}">{twin}</div>')
-        for control in controls if observed is None else observed:
+        for control in controls:
             control.observe(self._renew, names="value")
         self._renew()
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any
 
 import ipywidgets as widgets
@@ -48,7 +48,6 @@ class TokenFacts:
     tokenizer: PreTrainedTokenizerFast
     change: VocabularyChange | None = None
     embeddings: torch.Tensor | None = None
-    _nearest: dict[int, list[int]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def merges(self) -> dict[str, tuple[str, str, int]]:
@@ -65,17 +64,17 @@ class TokenFacts:
         tokens = max(self.tokenizer.get_vocab().values()) + 1
         return torch.nn.functional.normalize(self.embeddings[:tokens].detach().float(), dim=1)
 
-    def look_up(self, ids: Sequence[int]) -> None:
-        """Find the nearest embeddings of tokens, all at once; those found before are remembered."""
-        new = [index for index in dict.fromkeys(ids) if index not in self._nearest][:COMPARED]
-        if self.directions is None or not new:
-            return
-        near = (self.directions[new] @ self.directions.T).topk(NEIGHBOURS + 1, dim=1).indices
-        for index, found in zip(new, near.tolist(), strict=True):
-            self._nearest[index] = [other for other in found if other != index]
+    def neighbours(self, ids: Sequence[int]) -> dict[int, list[int]]:
+        """Return the tokens with the nearest embeddings, of the first 64 different tokens."""
+        some = list(dict.fromkeys(ids))[:COMPARED]
+        if self.directions is None or not some:
+            return {}
+        near = (self.directions[some] @ self.directions.T).topk(NEIGHBOURS + 1, dim=1).indices
+        found = zip(some, near.tolist(), strict=True)
+        return {index: [other for other in others if other != index] for index, others in found}
 
-    def of(self, index: int) -> dict[str, str]:
-        """Return what there is to say of a token, by its id."""
+    def of(self, index: int, near: Sequence[int] = ()) -> dict[str, str]:
+        """Return what there is to say of a token, by its id and those of its neighbours."""
         surface = str(self.tokenizer.convert_ids_to_tokens(index))
         facts = {"id": f"{index:,}"}
         if self.change is not None and index in self.change.added:
@@ -84,8 +83,8 @@ class TokenFacts:
         if surface in self.merges:
             *sides, rank = self.merges[surface]
             facts["merge"] = f"{' + '.join(map(self._shown, sides))} (number {rank:,})"
-        if index in self._nearest:
-            facts["neighbours"] = ", ".join(map(self._shown, self._nearest[index][:NEIGHBOURS]))
+        if near:
+            facts["neighbours"] = ", ".join(map(self._shown, near[:NEIGHBOURS]))
         return facts
 
     def _shown(self, token: int | str) -> str:
@@ -114,12 +113,7 @@ def explore_html(
     shown = raw.decode("utf-8")
     spans = {name: token_spans(fact.tokenizer, shown) for name, fact in facts.items()}
     opened = sum(map(len, spans.values())) <= OPENED
-    for name, fact in facts.items() if opened else ():
-        fact.look_up([span.id for span in spans[name]])
-    tokens = [
-        [_token(fact, span, place, raw, opened) for place, span in enumerate(spans[name])]
-        for name, fact in facts.items()
-    ]
+    tokens = [_tokens(fact, spans[name], raw, opened) for name, fact in facts.items()]
     stretches = [
         [line[part.start : part.stop] for line, part in zip(tokens, parts, strict=True)]
         for parts in _stretches(list(spans.values()))
@@ -127,16 +121,18 @@ def explore_html(
     notes = [f"Only the first {LONGEST:,} characters are shown."] if len(text) > LONGEST else []
     if not opened:
         notes.append(f"Tokens of texts with more than {OPENED} of them cannot be opened.")
-    return render(
-        "vocabulary/explorer.html.j2",
-        characters=len(shown),
-        bytes=len(raw),
-        costs=[_costs(name, facts[name], spans[name], shown, english, price) for name in facts],
-        language=language,
-        direction=direction(language),
-        stretches=stretches,
-        notes=notes,
-    )
+    costs = {
+        name: {"tokens": len(spans[name]), "english": len(token_spans(fact.tokenizer, english))}
+        for name, fact in facts.items()
+    }
+    about = {
+        "language": language,
+        "direction": direction(language),
+        "text": shown,
+        "bytes": len(raw),
+    }
+    about |= {"costs": costs, "price": price, "page": PAGE, "stretches": stretches, "notes": notes}
+    return render("vocabulary/explorer.html.j2", **about)
 
 
 def _stretches(spans: Sequence[Sequence[Span]]) -> list[list[range]]:
@@ -153,30 +149,19 @@ def _stretches(spans: Sequence[Sequence[Span]]) -> list[list[range]]:
     return [list(map(range, *between)) for between in pairwise(places)]
 
 
-def _token(fact: TokenFacts, span: Span, place: int, raw: bytes, opened: bool) -> dict[str, Any]:
-    """Return what the template shows of a token: its text, its colour, its facts if it opens."""
-    piece = raw[span.start : span.end]
-    facts = {"bytes": piece.hex(" ").upper(), **fact.of(span.id)} if opened else None
-    colour = TOKEN_COLOURS[place % len(TOKEN_COLOURS)]
-    return {"id": span.id, "text": visible_piece(piece), "colour": colour, "facts": facts}
-
-
-def _costs(
-    name: str, fact: TokenFacts, spans: Sequence[Span], text: str, english: str, price: float
-) -> dict[str, str]:
-    """Return a row of the table of costs, by the names of its columns."""
-    count, size = len(spans), len(text.encode())
-    row = {
-        "": name,
-        "tokens": f"{count:,}",
-        "bytes per token": f"{size / count:.2f}" if count else "–",
-    }
-    if english:
-        reference = len(token_spans(fact.tokenizer, english))
-        row["parity"] = f"{count / reference:.2f} times English" if reference else "–"
-    if price:
-        row["a page costs"] = f"{count / len(text) * PAGE * price / 1e6:,.4f}" if text else "–"
-    return row
+def _tokens(
+    fact: TokenFacts, spans: Sequence[Span], raw: bytes, opened: bool
+) -> list[dict[str, Any]]:
+    """Return what the template shows of tokens: text, colour, facts of those that open."""
+    near, shown = fact.neighbours([span.id for span in spans] if opened else ()), []
+    for span, colour in zip(spans, cycle(TOKEN_COLOURS)):
+        piece = raw[span.start : span.end]
+        token = {"id": span.id, "text": visible_piece(piece), "colour": colour, "facts": None}
+        if opened:
+            told = fact.of(span.id, near.get(span.id, ()))
+            token["facts"] = {"bytes": piece.hex(" ").upper(), **told}
+        shown.append(token)
+    return shown
 
 
 def plot_sizes(sizes: VocabularySizes, *, ax: Axes | None = None) -> Axes:
@@ -235,7 +220,7 @@ def token_explorer(
     widgets.dlink((chosen, "value"), (typed, "value"), lambda code: samples.get(code, typed.value))
     widgets.dlink((typed, "value"), (chosen, "value"), choice_for)
     twin = "".join(page(text, code, price) for code, text in samples.items())
-    return Interactive([chosen, typed, cost], answer, twin, observed=[typed, cost])
+    return Interactive([chosen, typed, cost], answer, twin)
 
 
 def vocabulary_size_widget(

@@ -21,16 +21,6 @@ def test_an_answer_follows_its_control_and_an_error_is_shown_in_place() -> None:
     assert below.value.endswith("half is 10.0")
 
 
-def test_only_observed_controls_are_answered() -> None:
-    first, second = new_slider("first", [1, 2], 1), new_slider("second", [1, 2], 1)
-    shown = Interactive([first, second], lambda: halves(first), "twin", observed=[second])
-    *_, below = shown.controls.children
-    first.value = 2
-    assert below.value.endswith("half is 10.0")
-    second.value = 2
-    assert below.value.endswith("half is 5.0")
-
-
 def test_the_live_control_hides_its_twin() -> None:
     shown = Interactive([], lambda: "live", "<b>a twin</b>")
     (below,) = shown.controls.children

@@ -95,9 +95,9 @@ def test_a_token_tells_what_it_is_made_of_and_what_is_near(
     assert told["merge"].endswith(")") and "neighbours" not in told
     rows = llama(len(tokenizer)).get_input_embeddings().weight
     near = TokenFacts(tokenizer, embeddings=rows)
-    near.look_up([7])
+    found = near.neighbours([7, 7])
     expected = torch.nn.functional.cosine_similarity(rows[7], rows).topk(6).indices[1:].tolist()
-    assert near._nearest[7] == expected and near.of(7)["neighbours"]
+    assert found == {7: expected} and near.of(7, found[7])["neighbours"]
 
 
 def test_costs_are_counted(tokenizer: PreTrainedTokenizerFast) -> None:
