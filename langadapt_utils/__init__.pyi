@@ -79,6 +79,8 @@ from .corpus.items import pattern_items as pattern_items
 from .tokens import document_start as document_start
 from .evaluation.likelihood import bits_per_byte as bits_per_byte
 from .evaluation.evaluate import evaluate as evaluate
+from .evaluation.evaluate import measured as measured
+from .evaluation.evaluate import run_models as run_models
 from .evaluation.forgetting import kl_divergence as kl_divergence
 from .evaluation.forgetting import measure_gains as measure_gains
 from .evaluation.forgetting import weight_drift as weight_drift

@@ -86,13 +86,13 @@ def talk(
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
 ) -> None:
     """Let the base and the adapted model write after a prompt, one after the other."""
+    from .evaluation.evaluate import run_models
     from .evaluation.generation import reply, sampled
-    from .models import load_base
+    from .evaluation.scores import CONTROL
 
     run = Workspace.existing(run_dir)
-    run.stage(STAGES[3])
-    base = load_base(run.recipe.base, accept_terms=run.recipe.accept_terms)
-    models = {"base": base, "adapted": load_base(str(run.folder / "model"))}
+    models = run_models(run)
+    models.pop(CONTROL, None)
     options = sampled(temperature, top_p) | {"chat": chat, "seed": seed}
     asks = iter(partial(typer.prompt, "\nprompt (none to end)", "", show_default=False), "")
     for asked in [prompt] if prompt else asks:

@@ -28,7 +28,7 @@ NOTEBOOKS = {
 }
 STAGES = tuple(NOTEBOOKS)
 PUBLISHED = "publish"  # what a stage writes below this name moves to the top of the run folder
-MANIFEST = "manifest.json"
+MANIFEST, MARK = "manifest.json", "key"  # of a complete stage; of one that is begun
 REPORT, CARD = "report.html", "model/README.md"
 
 
@@ -143,25 +143,31 @@ class Workspace:
         """Return where a stage writes until it is complete."""
         return self.folder / f".{name}.partial"
 
-    @contextmanager
-    def writing(self, name: str) -> Iterator[Path]:
-        """Give a folder for a stage's results; it becomes the stage's when the block ends well.
+    def begun(self, name: str) -> Path:
+        """Return the folder of a stage that is not complete.
 
         What an interrupted stage left is handed out again when its inputs are the same, so that it
         can go on from there; anything older is removed.
         """
         partial, key = self.partial(name), self.key(name)
-        mark, published = partial / "key", partial / PUBLISHED
+        mark = partial / MARK
         if not (mark.exists() and mark.read_text() == key):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             mark.write_text(key)
+        return partial
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """Give a folder for a stage's results; it becomes the stage's when the block ends well."""
+        partial, key = self.begun(name), self.key(name)
+        published = partial / PUBLISHED
         yield partial
         sizes = _sizes(published, Path())  # none where the folder does not exist
         for source in sorted(published.glob("*")):
             _replace(source, self.folder / source.name)
         shutil.rmtree(published, ignore_errors=True)
-        mark.unlink()
+        (partial / MARK).unlink()
         manifest = {
             "stage": name,
             "key": key,

@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,10 @@ from ..corpus.corpus import Corpus
 from ..corpus.documents import at_most_of_each_source
 from ..corpus.items import ITEM_KINDS, PATTERNS, item_options, load_items, pattern_items
 from ..languages import NO_LANGUAGE, language_name, scripts_of
-from ..models import Base
+from ..models import Base, load_base
+from ..processes import across_processes
 from ..recipe import EvaluationRecipe
+from ..workspace import Workspace
 from .generation import reply, sampled
 from .likelihood import continuation_bits, document_bits, shared_window, token_bits
 from .scores import CONTROL, Scores
@@ -29,6 +33,7 @@ Table = list[dict[str, Any]]
 
 BEGINNING = 400  # characters of documents in other languages than English and the target
 SAMPLES = 2  # prompts of each language
+MEASURED = "measured.json"  # scores that `python -m langadapt_utils.evaluation` left
 ROUNDING = 1e-9  # of bits: options as near to each other are tied
 CHANCE = {"chat_answer": 0.5, "chat_language": 0.5}
 ENDS = math.log2(10)  # bits of the token that ends a turn, up to which a model knows to end it
@@ -64,6 +69,22 @@ def score_items(
     # Of items in which k options are tied, every k-th counts as right if one of them is.
     turn = np.arange(len(bits)) % tied.sum(axis=1) == 0
     return [bool(right) for right in tied[np.arange(len(bits)), answers] & turn]
+
+
+def run_models(run: Workspace) -> dict[str, Base]:
+    """Return the models of a run whose training is complete: `base`, `control` where it has one,
+    and `adapted`.
+    """
+    control = run.stage("04_training") / CONTROL
+    folders = {CONTROL: control, "adapted": run.folder / "model"}
+    saved = {name: load_base(str(path)) for name, path in folders.items() if path.exists()}
+    return {"base": load_base(run.recipe.base, accept_terms=run.recipe.accept_terms), **saved}
+
+
+def measured(run: Workspace) -> Scores | None:
+    """Return what several processes measured for notebook 5 of a run, if they did."""
+    path = run.begun("05_evaluation") / MEASURED
+    return Scores.load(path) if path.exists() else None
 
 
 def score_chat(model: PreTrainedModel, tokenizer: Tokenizer, items: Table, target: str) -> Table:
@@ -114,6 +135,9 @@ def evaluate(
 ) -> Scores:
     """Measure models on the same held-out documents, evaluation items and prompts.
 
+    Of several processes (`python -m langadapt_utils.evaluation`), each does its share of the
+    documents and tests; all return the same.
+
     Args:
         models: by name, the base first and the adapted model last. One between them named `control`
             is measured on English documents alone.
@@ -140,14 +164,17 @@ def evaluate(
         only_english = name == CONTROL
         model = base.model.to(hardware.device())
         measure = _Measure(name, model, base.tokenizer, report)
-        for language in ["en"] if only_english else read:
-            tables[0] += measure.documents(language, read[language], window)
-        for language, kind, items in [] if only_english else asked:
-            tables[1] += measure.items(language, kind, items)
-        for language in ["en"] if only_english else corpus.heldout:
-            tables[1] += measure.chat(language, corpus.language, recipe.items)
-        for language in [] if only_english else corpus.heldout:
-            tables[2] += measure.samples(language, read[language][:SAMPLES], new_tokens)
+        for code in ["en"] if only_english else read:
+            work = partial(measure.documents, code, window)
+            tables[0] += across_processes(work, read[code])
+        told = ["en"] if only_english else list(corpus.heldout)
+        chat = partial(measure.chat, corpus.language, recipe.items)
+        tests = [partial(measure.items, *test) for test in ([] if only_english else asked)]
+        tests += [partial(chat, code) for code in told]
+        samples = [] if only_english else told
+        written = [partial(measure.samples, c, read[c][:SAMPLES], new_tokens) for c in samples]
+        for table, works in ((tables[1], tests), (tables[2], written)):
+            table += chain(*across_processes(lambda part: [work() for work in part], works))
         model.to("cpu")
     documents, answers = pd.DataFrame(tables[0]), pd.DataFrame(tables[1])
     return Scores(list(models), corpus.language, documents, answers, tables[2], resamples)
@@ -170,7 +197,7 @@ class _Measure:
     tokenizer: Tokenizer
     report: Callable[[str], None]
 
-    def documents(self, language: str, rows: Table, window: int) -> Table:
+    def documents(self, language: str, window: int, rows: Table) -> Table:
         self.report(f"{self.name}: {language_name(language)} documents")
         texts = [row["text"] for row in rows]
         names = [f"document {row['id']} ({self.name})" for row in rows]
@@ -192,7 +219,7 @@ class _Measure:
             for item, correct in zip(items, right, strict=True)
         ]
 
-    def chat(self, language: str, target: str, most: int) -> Table:
+    def chat(self, target: str, most: int, language: str) -> Table:
         items = load_items("chat", language)[:most] if can_chat(self.tokenizer) else []
         self.report(f"{self.name}: {language_name(language)} chat")
         rows = score_chat(self.model, self.tokenizer, items, target) if items else []

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from contextlib import nullcontext
-from datetime import timedelta
 from pathlib import Path
 
 from accelerate import PartialState
 
-from .. import hardware
-from ..errors import LangadaptError
 from ..models import load_base
+from ..processes import in_processes
 from ..vocabulary.change import VocabularyChange
 from ..workspace import Workspace, progress_note
 from .train import CHECKPOINTS, mixture_of, save_adapted, train, train_control
@@ -25,21 +21,7 @@ PRINT_SECONDS = 5
 
 def main() -> None:
     """Do stage 4 of a run whose first three stages are complete, in the processes that started."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    place = "the run folder; torchrun keeps --run to itself"
-    parser.add_argument("folder", nargs="?", type=Path, help=place)
-    parser.add_argument("--run", type=Path, help="the same")
-    chosen = parser.parse_args()
-    if not (folder := chosen.run or chosen.folder):
-        parser.error("the run folder is missing: --run RUN")
-    # One process reads, encodes and perhaps writes text while the others wait.
-    state = PartialState(cpu=hardware.device().type == "cpu", timeout=timedelta(hours=12))
-    try:
-        _train_stage(folder, state)
-    except LangadaptError as error:
-        if state.is_main_process:
-            print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+    in_processes(_train_stage, str(main.__doc__))
 
 
 def _train_stage(folder: Path, state: PartialState) -> None:

@@ -1,4 +1,4 @@
-"""Stage 4 as a process of its own: several processes at once, and processes that are killed."""
+"""Stages 4 and 5 as processes of their own: several at once, and processes that are killed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from helpers.tiny import llama, saved
+from langadapt_utils.corpus.corpus import load_corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
+from langadapt_utils.evaluation.evaluate import evaluate, measured, run_models
+from langadapt_utils.files import project_folder
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.vocabulary.change import VocabularyChange
 from langadapt_utils.workspace import Workspace
@@ -61,10 +65,15 @@ def prepare(
 
 
 def start(
-    folder: Path, launcher: Sequence[str] = (), *, named: str = "--run"
+    folder: Path,
+    launcher: Sequence[str] = (),
+    *,
+    module: Sequence[str] = MODULE,
+    named: str = "--run",
+    **variables: str,
 ) -> subprocess.Popen[str]:
-    command = [sys.executable, *launcher, *MODULE, *filter(None, [named]), str(folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, *launcher, *module, *filter(None, [named]), str(folder)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | variables
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -87,17 +96,24 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return dict(AutoModelForCausalLM.from_pretrained(folder / "model").named_parameters())
 
 
-ACCELERATE = [
-    "-m",
-    "accelerate.commands.launch",
-    "--cpu",
-    "--num_processes=2",
-    "--main_process_port=0",
-]
+def same(one: Path, two: Path) -> None:
+    assert len(losses(one)) == len(losses(two)) == 20
+    for alone, together in zip(losses(one), losses(two), strict=True):
+        assert together == pytest.approx(alone, rel=1e-4)
+    for name, value in weights(one).items():
+        torch.testing.assert_close(weights(two)[name], value, rtol=1e-3, atol=1e-4)
+
+
+LAUNCH = ["-m", "accelerate.commands.launch", "--num_processes=2", "--main_process_port=0"]
+ACCELERATE = [*LAUNCH, "--cpu"]
+CONFIGS = project_folder() / "configs"
+DDP, FSDP = ([*LAUNCH, "--config_file", str(CONFIGS / f"{name}.yaml")] for name in ("ddp", "fsdp"))
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
-@pytest.mark.parametrize(("launcher", "named"), [(ACCELERATE, "--run"), (TORCHRUN, "")])
+@pytest.mark.parametrize(
+    ("launcher", "named"), [(ACCELERATE, "--run"), (DDP, "--run"), (TORCHRUN, "")]
+)
 def test_two_processes_learn_what_one_does(
     launcher: list[str], named: str, prepare: Prepare
 ) -> None:
@@ -106,11 +122,33 @@ def test_two_processes_learn_what_one_does(
     out = finish(start(two, launcher, named=named))
     assert "complete already" in finish(start(one))
     assert out.count("step 20 of 20") == 1  # one of them speaks
-    assert len(losses(one)) == len(losses(two)) == 20
-    for alone, together in zip(losses(one), losses(two), strict=True):
-        assert together == pytest.approx(alone, rel=1e-4)
-    for name, value in weights(one).items():
-        torch.testing.assert_close(weights(two)[name], value, rtol=1e-3, atol=1e-4)
+    same(one, two)
+
+
+def test_two_processes_that_share_out_the_weights_learn_what_one_does(prepare: Prepare) -> None:
+    one, two = prepare("one"), prepare("two")
+    finish(start(one))
+    module = ["-m", "helpers.fsdp_on_cpus"]
+    found = {"ACCELERATE_TORCH_DEVICE": "cpu", "PYTHONPATH": str(Path(__file__).parents[1])}
+    out = finish(start(two, FSDP, module=module, **found))
+    assert out.count("step 20 of 20") == 1 and out.count("shared out: FSDP") == 2
+    same(one, two)
+
+
+def test_two_processes_measure_what_one_does(prepare: Prepare) -> None:
+    folder = prepare("one", corpus__others=[], evaluation__documents=3, evaluation__items=4)
+    finish(start(folder))
+    run = Workspace.existing(folder)
+    assert measured(run) is None
+    out = finish(start(folder, DDP, module=["-m", "langadapt_utils.evaluation"]))
+    assert out.count("adapted: Hungarian documents") == 1  # one of them speaks
+    together, corpus = measured(run), load_corpus(run.recipe.corpus, "hu")
+    alone = evaluate(run_models(run), corpus, run.recipe.evaluation)
+    assert together is not None and together.models == alone.models
+    for ours, theirs in ((alone.documents, together.documents), (alone.items, together.items)):
+        pd.testing.assert_frame_equal(ours, theirs, rtol=1e-4)
+    assert [row["text"] for row in together.samples] == [row["text"] for row in alone.samples]
+    assert len(alone.documents) and len(alone.items) and len(alone.samples)
 
 
 def test_a_process_that_is_killed_again_and_again_loses_nothing(prepare: Prepare) -> None:

@@ -1,0 +1,40 @@
+"""Stage 5 in several processes: `accelerate launch -m langadapt_utils.evaluation --run RUN`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accelerate import PartialState
+
+from ..corpus.corpus import load_corpus
+from ..files import write_atomically
+from ..processes import in_processes
+from ..workspace import Workspace
+from .evaluate import MEASURED, evaluate, run_models
+
+STAGE = "05_evaluation"
+
+
+def main() -> None:
+    """Measure the models of a run whose training is complete; notebook 5 goes on from there."""
+    in_processes(_measure, str(main.__doc__))
+
+
+def _measure(folder: Path, state: PartialState) -> None:
+    run, first = Workspace.existing(folder), state.is_main_process
+    with state.main_process_first():  # it fills the cache, the others read it
+        models, corpus = run_models(run), load_corpus(run.recipe.corpus, run.recipe.language)
+
+    def report(doing: str) -> None:
+        if first:
+            run.log({"stage": STAGE, "doing": doing})
+            print(doing, flush=True)
+
+    scores = evaluate(models, corpus, run.recipe.evaluation, report=report)
+    if first:
+        write_atomically(run.begun(STAGE) / MEASURED, scores.save)
+    state.wait_for_everyone()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Work that several processes share, as `accelerate launch` and `torchrun` start them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from . import hardware
+from .errors import LangadaptError
+
+
+def in_processes(work: Callable[[Path, PartialState], None], about: str) -> None:
+    """Do something to the run folder that the command line names, in the processes that started.
+
+    Args:
+        work: gets the folder, and what the process knows of the others.
+        about: what it does.
+    """
+    parser = argparse.ArgumentParser(description=about)
+    place = "the run folder; torchrun keeps --run to itself"
+    parser.add_argument("folder", nargs="?", type=Path, help=place)
+    parser.add_argument("--run", type=Path, help="the same")
+    chosen = parser.parse_args()
+    if not (folder := chosen.run or chosen.folder):
+        parser.error("the run folder is missing: --run RUN")
+    # One process reads, encodes and perhaps writes text while the others wait.
+    state = PartialState(cpu=hardware.device().type == "cpu", timeout=timedelta(hours=12))
+    try:
+        work(folder, state)
+    except LangadaptError as error:
+        if state.is_main_process:
+            print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def across_processes(work: Callable[[list[Any]], list[Any]], rows: list[Any]) -> list[Any]:
+    """Let each process do its share of some rows; return the results of all, in order.
+
+    Args:
+        work: returns a result for each row that it is given.
+        rows: the same in every process.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return work(rows)
+    count = torch.distributed.get_world_size()
+    results: list[list[Any]] = [[]] * count
+    share = rows[torch.distributed.get_rank() :: count]
+    torch.distributed.all_gather_object(results, work(share))
+    return [results[place % count][place // count] for place in range(len(rows))]
