@@ -2,22 +2,28 @@
 
     python benchmarks/memory.py                     # a table, each step in a process of its own
     python benchmarks/memory.py --only load,bits
+    python benchmarks/memory.py --text 10,100,1000  # notebooks 1 to 4 on megabytes of text
 
 W is the size of the saved weights. What is measured is the largest memory that the process held
 (resident, with what it maps from files), Python and its libraries included. The limits are ours:
 what a step may take of W, a constant for the libraries, what learns, and the activations, which
-are counted.
+are counted. With --text, the model is tiny, so that what is measured is what the text takes: the
+largest process of each notebook, and its seconds.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import os
+import random
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -168,7 +174,7 @@ def learning(rank: int) -> float:
     return 17.0 * (vocabulary + LAYERS * sum(a * b for a, b in widths))
 
 
-PYTHON = 0.7e9
+PYTHON, TEXT_LIMIT = 0.7e9, 3e9
 RANKS = {"adapters": RANK, "full": 0}
 # By step: what it does, and the largest memory it may take beside activations, from W.
 LIMITS: dict[str, tuple[Callable[[Path], int], Callable[[float], float]]] = {
@@ -180,6 +186,50 @@ LIMITS: dict[str, tuple[Callable[[Path], int], Callable[[float], float]]] = {
 }
 
 
+def write_text(path: Path, megabytes: float) -> None:
+    """Write documents of eight sentences each, of 300,000 words as frequent as Zipf says."""
+    draw = random.Random(0)
+    parts = [a + b for a in "bcdfghjklmnprstvz" for b in "aáeéiíoóöőuúüű"]
+    words = ["".join(draw.choices(parts, k=draw.randint(1, 5))) for _ in range(300_000)]
+    odds = list(itertools.accumulate(1 / (rank + 10) for rank in range(len(words))))
+    with path.open("w", encoding="utf-8") as file:
+        while file.tell() < megabytes * 1e6:
+            drawn = draw.choices(words, cum_weights=odds, k=9_600)
+            lines = [" ".join(drawn[place : place + 12]) for place in range(0, len(drawn), 12)]
+            for place in range(0, len(lines), 8):
+                text = ". ".join(lines[place : place + 8])
+                file.write(json.dumps({"text": f"{text}."}, ensure_ascii=False) + "\n")
+
+
+def measure_text(folder: Path, sizes: Sequence[float]) -> None:
+    """Print what each notebook takes on texts of several sizes."""
+    tokenizer = load_tokenizer(fetch_model(BASE_MODEL))
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0, **shape, **heads
+    )
+    LlamaForCausalLM(config).save_pretrained(folder / "tiny")
+    tokenizer.save_pretrained(folder / "tiny")
+    os.environ["LANGADAPT_CACHE"] = str(folder / "cache")
+    print("| MB | notebook | GB | limit | held | s |\n|---|---|---|---|---|---|")
+    for size in sizes:
+        write_text(text := folder / f"{size:g}.jsonl", size)
+        for stage in ("01", "02", "03", "04"):
+            command = [str(Path(sys.executable).with_name("langadapt")), "run", stage]
+            command += ["--profile", "smoke", "--run", str(folder / f"run-{size:g}")]
+            command += ["-p", f"corpus.target={text}", "-p", f"base={folder / 'tiny'}"]
+            begin = time.perf_counter()
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+                _, status, used = os.wait4(process.pid, 0)  # with the processes that it started
+                process.returncode = os.waitstatus_to_exitcode(status)
+            if process.returncode:
+                raise SystemExit(f"notebook {stage} failed on {size:g} MB")
+            peak, seconds = used.ru_maxrss * 1024, time.perf_counter() - begin
+            held = f"{TEXT_LIMIT / 1e9:.2f} | {'yes' if peak <= TEXT_LIMIT else 'no'}"
+            print(f"| {size:g} | {stage} | {peak / 1e9:.2f} | {held} | {seconds:.0f} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -187,7 +237,12 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(LIMITS))
     parser.add_argument("--step", default="", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--text", default="", metavar="MB,MB", help="measure texts of these sizes")
     chosen = parser.parse_args()
+    if chosen.text:
+        with tempfile.TemporaryDirectory() as scratch:
+            measure_text(Path(scratch), [float(size) for size in chosen.text.split(",")])
+        return
     if chosen.step:
         made = LIMITS[chosen.step][0](chosen.folder)
         found = {"made": made, "peak": peak_bytes(), "activations": 0}
