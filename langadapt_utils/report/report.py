@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from ..errors import WorkspaceError
 from ..evaluation.scores import Scores
 from ..evaluation.views import plot_accuracy, plot_changes, plot_domains, samples_html
 from ..fertility import FertilityReport, plot_fertility
-from ..files import read_json, write_atomically
+from ..files import read_json, read_jsonl, write_atomically
 from ..intervals import percent, plain, relative_change, restored, with_ends
 from ..languages import language_name
 from ..models import BASE_CARD
@@ -30,6 +32,10 @@ from ..workspace import CARD, REPORT, STAGES, Workspace
 
 PROOFS = "proofs.json"  # what llama.cpp showed of the GGUF files beside it
 LICENCE = ("license", "license_name", "license_link")  # in the hub's metadata
+# What the log says of a part of a stage, and what the report calls it.
+SPENT = {"seed": "short runs", "control: step": "control", "training": "training"}
+SPENT |= {name: name for name in ("documents", "items", "chat", "samples")}
+PAUSE = 600  # seconds
 
 
 def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | None = None) -> Path:
@@ -135,7 +141,22 @@ def _content(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[s
         "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
         "hardware": manifests["04_training"]["hardware"],
         "minutes": sum(manifest["seconds"] for manifest in manifests.values()) / 60,
+        "spent": _time_spent(run, manifests),
     }
+
+
+def _time_spent(run: Workspace, manifests: Mapping[str, Any]) -> list[tuple[str, str, float]]:
+    """Return stages, parts of them that the log tells apart, and the minutes that each took."""
+    spent = Counter[tuple[str, str]]()
+    for record, after in pairwise(read_jsonl(run.folder / "log.jsonl")):
+        seconds, said = after["time"] - record["time"], record.get("doing", "training")
+        part = next((name for words, name in SPENT.items() if words in said), "")
+        if part and record["stage"] == after["stage"] and seconds < PAUSE:
+            spent[record["stage"], part] += seconds
+    for name, about in manifests.items():
+        told = sum(seconds for (stage, _), seconds in spent.items() if stage == name)
+        spent[name, "the rest" if told else ""] = about["seconds"] - told
+    return [(*key, spent[key] / 60) for key in sorted(spent, key=lambda key: key[0])]
 
 
 def _figures(run: Workspace, scores: Scores) -> dict[str, Axes]:

@@ -92,6 +92,8 @@ def test_scores_and_report_hold_the_same_findings(run: Workspace) -> None:
     assert set(scores.more) == names and all(scores.more.values())
     assert set(scores.documents.source) == {"builtin", "wikipedia"}
     report = (run.folder / "report.html").read_text(encoding="utf-8")
+    spent = report.split('<table class="spent">')[1].split("</table>")[0]
+    assert all(f"<td>{part}</td>" in spent for part in ("short runs", "training", "documents"))
     text = re.sub(r"&#(\d+);", lambda match: chr(int(match[1])), report)
     assert all(finding.text in text for finding in scores.findings())
     content = json.loads((run.folder / "scores.json").read_text(encoding="utf-8"))
