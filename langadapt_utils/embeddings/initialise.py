@@ -265,15 +265,12 @@ def _copy(model: PreTrainedModel, *, share_matrices: bool) -> PreTrainedModel:
 
     Matrices with a row per token may do so where they will be replaced.
     """
-    filled = set() if share_matrices else set(map(id, _token_parameters(model)))
+    tables = [] if share_matrices else token_layers(model)
+    filled = {id(weight) for layer in tables for weight in layer.parameters()}
     weights = (weight for weight in model.parameters() if id(weight) not in filled)
     return copy.deepcopy(
         model, {id(w): torch.nn.Parameter(w.detach(), w.requires_grad) for w in weights}
     )
-
-
-def _token_parameters(model: PreTrainedModel) -> list[torch.nn.Parameter]:
-    return [weight for layer in token_layers(model) for weight in layer.parameters()]
 
 
 def _untie(model: PreTrainedModel) -> None:

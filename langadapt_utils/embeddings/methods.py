@@ -45,11 +45,6 @@ class Request:
         places = np.repeat(np.arange(len(pieces)), [len(ids) for ids in pieces])
         return places, np.fromiter(chain.from_iterable(pieces), dtype=np.int64)
 
-    @cached_property
-    def bytes_of(self) -> dict[int, bytes]:
-        """The bytes of every token of the adapted tokenizer but special ones, by new id."""
-        return vocabulary_bytes(self.change.tokenizer)
-
     def generator(self) -> torch.Generator:
         """Return a fresh source of random numbers."""
         return torch.Generator().manual_seed(self.seed)
@@ -179,8 +174,9 @@ def _lengths(request: Request) -> Weights:
     """Return the characters of each base token, by its old id."""
     change, byte_level = request.change, is_byte_level(request.change.tokenizer)
     lengths = np.zeros(max(*change.new_to_old.values(), *change.removed) + 1)
+    raw = vocabulary_bytes(change.tokenizer)  # but of special tokens
     for new, old in change.new_to_old.items():
-        lengths[old] = characters(request.bytes_of.get(new, b""))
+        lengths[old] = characters(raw.get(new, b""))
     for old, surface in change.removed.items():
         lengths[old] = characters(surface_bytes(surface, byte_level=byte_level))
     return np.maximum(lengths, 1 / 3)  # a special token may stand for what the base does not know
@@ -196,17 +192,9 @@ def _averaged(
     note: str,
 ) -> NewEmbeddings:
     """Return weighted means of old embeddings: one sparse product."""
-    size = len(request.change.added)
+    shape = len(request.change.added), len(old_VD)
     weights = np.ones(len(new)) if weights is None else weights
-    shares = torch.from_numpy(weights / np.bincount(new, weights=weights, minlength=size)[new])
-    return mixed(old_VD, torch.from_numpy(np.stack([new, old])), shares, size, note)
-
-
-def mixed(
-    old_VD: torch.Tensor, places: torch.Tensor, weights: torch.Tensor, size: int, note: str
-) -> NewEmbeddings:
-    """Return `size` new embeddings from the places (new, old) and values of a sparse matrix."""
-    shape = size, len(old_VD)
-    sparse = torch.sparse_coo_tensor(places, weights.float(), shape, check_invariants=False)
-    weights_NV = sparse.coalesce()
+    shares = torch.from_numpy(weights / np.bincount(new, weights, shape[0])[new]).float()
+    places = torch.from_numpy(np.stack([new, old]))
+    weights_NV = torch.sparse_coo_tensor(places, shares, shape, check_invariants=False).coalesce()
     return NewEmbeddings(torch.sparse.mm(weights_NV, old_VD), weights_NV, note)
