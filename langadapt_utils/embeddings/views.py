@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from torch.nn.functional import normalize
 
-from ..display.figures import GREY, TARGET, beside, finish, new_axes
+from ..display.figures import TARGET, beside, finish, new_axes
 from ..display.html import render, shown_spaces
 from ..display.widgets import Interactive, choose_page
 from ..vocabulary.change import VocabularyChange
@@ -72,18 +73,14 @@ def plot_norms(embeddings: Mapping[str, torch.Tensor], *, ax: Axes | None = None
     ax = ax or new_axes(rows=len(embeddings))
     named = {name.replace("_", " "): matrix for name, matrix in embeddings.items()}
     lengths = {name: matrix.float().norm(dim=1).numpy() for name, matrix in named.items()}
-    places = range(len(lengths))[::-1]
-    for place, values in zip(places, lengths.values(), strict=True):
-        low, first, middle, third, high = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95])
-        colour = GREY if place == places[0] else TARGET
-        ax.plot([low, high], [place] * 2, color=colour, linewidth=1.5)
-        ax.plot([first, third], [place] * 2, color=colour, linewidth=6, solid_capstyle="butt")
-        ax.plot(middle, place, "o", color="white", markeredgecolor=colour, zorder=3)
-        beside(ax, f"{middle:.2f}", middle, place, (0, 8), ha="center", fontsize=8)
-    ax.set_yticks(list(places), list(lengths))
-    ax.set_ylim(-0.5, len(lengths) - 0.2)
+    shape: dict[str, Any] = {"whis": (5, 95), "showfliers": False, "widths": 0.4}
+    shape |= {"orientation": "horizontal", "medianprops": {"color": TARGET}}
+    ax.boxplot(list(lengths.values()), tick_labels=list(lengths), **shape)
+    ax.invert_yaxis()
     ax.set_xlabel("length of an embedding: median, middle half, middle nine tenths")
     usual = {name: float(np.median(values)) for name, values in lengths.items()}
+    for place, middle in enumerate(usual.values(), start=1):
+        beside(ax, f"{middle:.2f}", middle, place, (0, 12), ha="center", fontsize=8)
     (reference, base), *others = usual.items()
     if not others:
         return finish(ax, f"Half of the embeddings ({reference}) are longer than {base:.2f}")
