@@ -1,4 +1,4 @@
-"""One style for all figures: fonts, colours, titles, dots with intervals."""
+"""One style for all figures: fonts, colours, titles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from functools import cache
 from importlib.resources import as_file, files
 from typing import Any
 
-import pandas as pd
 from fontTools.unicodedata import script, script_name
 from matplotlib import font_manager, rcParams
 from matplotlib.axes import Axes
@@ -63,28 +62,6 @@ def set_fonts(figure: Any) -> None:
         scripts = ", ".join(sorted({script_name(script(letter)) for letter in missing}))
         note = f"? stands for letters that no font of this system has ({scripts}): install one"
         figure.text(0, -0.04, note, fontsize=8, fontfamily=families)
-
-
-def dots_with_intervals(
-    ax: Axes, names: Sequence[str], rows: pd.DataFrame, *, target: str | None = None
-) -> None:
-    """Draw one dot per row with its confidence interval, and its percentage above it.
-
-    Args:
-        ax: to draw into.
-        names: one per row.
-        rows: with the columns `change` and `language`.
-        target: languages other than this and English are grey; without it, none are.
-    """
-    for height, (change, code) in enumerate(zip(rows.change, rows.language, strict=True)):
-        colour = colour_of(code) if target in (None, code) or code == "en" else GREY
-        ax.plot([change.low, change.high], [height, height], color=colour, linewidth=2)
-        ax.plot(change.value, height, "o" if code == "en" else "D", color=colour)
-        beside(ax, f"{change.value:+.1%}", change.value, height, (0, 6), ha="center", fontsize=8)
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(-0.6, len(names) - 0.3)
-    ax.margins(x=0.12)
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:+.0%}")
 
 
 def beside(

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from .. import hardware
 from ..corpus.items import kind_name
-from ..display.figures import GREY, LEGEND, TARGET, colour_of, dots_with_intervals, finish, new_axes
+from ..display.figures import GREY, LEGEND, TARGET, beside, colour_of, finish, new_axes
 from ..display.html import Html, render
 from ..display.widgets import Interactive, new_slider
 from ..intervals import Interval, percent, sign
@@ -112,8 +112,19 @@ def talk_widget(models: Mapping[str, Base], scores: Scores) -> Interactive:
 
 
 def _draw(ax: Axes, names: list[str], rows: pd.DataFrame, target: str | None = None) -> None:
-    """Draw changes of bits per byte; languages other than `target` and English are grey."""
-    dots_with_intervals(ax, names, rows, target=target)
+    """Draw changes of bits per byte with their intervals, and the percentage above each.
+
+    Languages other than `target` and English are grey; without `target`, none are.
+    """
+    for height, (change, code) in enumerate(zip(rows.change, rows.language, strict=True)):
+        colour = colour_of(code) if target in (None, code) or code == "en" else GREY
+        ax.plot([change.low, change.high], [height, height], color=colour, linewidth=2)
+        ax.plot(change.value, height, "o" if code == "en" else "D", color=colour)
+        beside(ax, f"{change.value:+.1%}", change.value, height, (0, 6), ha="center", fontsize=8)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(-0.6, len(names) - 0.3)
+    ax.margins(x=0.12)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:+.0%}")
     ax.axvline(0, color=GREY, linewidth=1)
     ax.set_xlabel("change of bits per byte (95 % interval; left is better)")
 
