@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +39,9 @@ def lint_tokenizer(
     spec, sample = Spec.of(tokenizer), spread(texts) or ["Hello, árvíz 123\n\tสวัสดี 🙂"]
     missing = b"".join(map(spec.raw, spec.missing_bytes()))
     names = f": {missing.hex(' ').upper()}" if missing else ""
-    inserted = _inserted(spec.data["post_processor"])
-    wrong = [name for name, index in inserted if tokenizer.convert_tokens_to_ids(name) != index]
+    inserted = tokenizer.backend_tokenizer.encode("")  # what stands around every text
+    ids = zip(inserted.tokens, inserted.ids, strict=True)
+    wrong = [name for name, index in ids if tokenizer.convert_tokens_to_ids(name) != index]
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
     unknown = sorted(set(regex.findall(r"<\|[^|<>\s]+\|>", template)) - spec.vocab.keys())
     checks = [
@@ -111,7 +111,7 @@ def read_by_stock(
     return Check(claim, not differ, f"{detail} under {type(stock).__name__}" if differ else detail)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Audited:
     """A change and its base, read once for all checks.
 
@@ -120,6 +120,8 @@ class Audited:
         change: what was done.
         texts: excerpts of the target language.
         others: excerpts of the languages that must not suffer.
+        sample: all excerpts.
+        old, new: the tokenizer.json before and after the change.
     """
 
     base: PreTrainedTokenizerFast
@@ -127,20 +129,9 @@ class Audited:
     texts: Sequence[str]
     others: Sequence[str]
 
-    @property
-    def sample(self) -> list[str]:
-        """All excerpts."""
-        return [*self.texts, *self.others]
-
-    @cached_property
-    def old(self) -> Spec:
-        """The tokenizer.json before the change."""
-        return Spec.of(self.base)
-
-    @cached_property
-    def new(self) -> Spec:
-        """The tokenizer.json after the change."""
-        return Spec.of(self.change.tokenizer)
+    def __post_init__(self) -> None:
+        self.sample = [*self.texts, *self.others]
+        self.old, self.new = Spec.of(self.base), Spec.of(self.change.tokenizer)
 
 
 def audit_vocabulary(
@@ -341,19 +332,6 @@ def describe_added(change: VocabularyChange) -> dict[str, Any]:
         "fragments": [texts[new] for new in by_use if "⟨" in texts[new]],
         "longest": sorted(texts.values(), key=len, reverse=True)[: 4 * SHOWN],
     }
-
-
-def _inserted(post: Any) -> list[tuple[str, int]]:
-    """Return the tokens that a post-processor inserts, with the ids it inserts for them."""
-    match post:
-        case {"id": _, "ids": ids, "tokens": tokens}:
-            return list(zip(tokens, ids, strict=True))
-        case [str(token), int(index)]:
-            return [(token, index)]
-        case dict() | list():
-            parts = post.values() if isinstance(post, dict) else post
-            return [pair for part in parts for pair in _inserted(part)]
-    return []
 
 
 def _round_trips(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[bool]:
