@@ -10,11 +10,9 @@ Csaki et al., arXiv 2311.05741, which gives up the least frequent base tokens at
 from __future__ import annotations
 
 import dataclasses
-import gc
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
@@ -39,21 +37,6 @@ SENTENCES = 20_000  # of each other language, that show what a change does to it
 PROTECTED = 300_000  # sentences of a protected language that are looked at
 
 
-@contextmanager
-def without_collector() -> Iterator[None]:
-    """Pause Python's collector, which would walk the million objects of a large vocabulary again
-    and again.
-    """
-    on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if on:
-            gc.enable()
-
-
-@without_collector()
 def extend_vocabulary(
     tokenizer: PreTrainedTokenizerFast,
     texts: Iterable[str],
