@@ -46,22 +46,17 @@ def render(template: str, **values: Any) -> Html:
     return Html(_templates().get_template(template).render(**values).strip())
 
 
-def show(ax: Axes, *, alt: str = "", caption: str = "") -> Html:
-    """Return a figure as HTML with alternative text, at twice the screen's resolution.
+def show(ax: Axes) -> Html:
+    """Return a figure as HTML at twice the screen's resolution.
 
-    Args:
-        ax: of the figure.
-        alt: what a reader who cannot see it must know; by default its title, which states the
-            finding, and what its axes show.
-        caption: shown below.
+    Its alternative text is its title, which states the finding, and what its axes show.
     """
     figure, buffer = ax.figure.get_figure(root=True), io.BytesIO()
     figure.savefig(buffer, format="png", dpi=180, bbox_inches="tight", facecolor="white")
     labels = ", ".join(label for label in (ax.get_xlabel(), ax.get_ylabel()) if label)
-    alt = alt or f"{ax.get_title(loc='left')}. Shown: {labels}.".replace("\n", " ")
+    alt = f"{ax.get_title(loc='left')}. Shown: {labels}.".replace("\n", " ")
     width, data = round(figure.get_size_inches()[0] * 90), base64.b64encode(buffer.getvalue())
-    image = {"width": width, "data": data.decode(), "alt": alt}
-    return render("display/figure.html.j2", **image, caption=caption)
+    return render("display/figure.html.j2", width=width, data=data.decode(), alt=alt)
 
 
 def table_html(table: pd.DataFrame, *, caption: str = "", digits: int = 2) -> Html:
