@@ -81,11 +81,8 @@ def plot_accuracy(scores: Scores, *, ax: Axes | None = None) -> Axes:
 
 def samples_html(scores: Scores) -> Html:
     """Return what the models wrote after the first words of held-out documents."""
-    rows = [
-        row | {"name": language_name(row["language"]), "direction": direction(row["language"])}
-        for row in scores.samples
-    ]
-    return render("evaluation/samples.html.j2", samples=rows)
+    words = {"language_name": language_name, "direction": direction}
+    return render("evaluation/samples.html.j2", samples=scores.samples, **words)
 
 
 def talk_widget(models: Mapping[str, Base], scores: Scores) -> Interactive:
