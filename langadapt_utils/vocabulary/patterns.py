@@ -55,14 +55,11 @@ class Repair:
         pre_tokenizer: the changed one, as in `tokenizer.json`.
         joined: what rides with letters now, in the syntax of the pattern.
         inside: what stays between two letters now: a pattern, empty if nothing does.
-        cuts: how often the old pattern cut a grapheme cluster of the sample, by the characters at
-            the cut.
     """
 
     pre_tokenizer: dict[str, Any]
     joined: str
     inside: str
-    cuts: Cuts
 
 
 def cuts_inside(pre_tokenizer: Any, text: str, pattern: Any) -> Iterator[tuple[str, set[int]]]:
@@ -136,7 +133,7 @@ def propose_repair(
         # Marks that ride with letters may be cut off the joiners after them, which was no cut.
         left, _ = find_cuts(without_model({"pre_tokenizer": repaired}).pre_tokenizer, texts)
     repaired = repair_pre_tokenizer(repaired, partial(join_inside, inside=inside, letters=letters))
-    return None if repaired == spec else Repair(repaired, joined, inside, cuts)
+    return None if repaired == spec else Repair(repaired, joined, inside)
 
 
 def find_inside(

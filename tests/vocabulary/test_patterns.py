@@ -75,7 +75,7 @@ def test_joiners_ride_along_only_where_the_script_uses_them() -> None:
     persian, thai = "می‌خواهم کتاب‌ها را", SCRIPTS["thai"]
     tokenizer = with_pattern("gpt2")
     repair = propose_repair(tokenizer, [persian])
-    assert repair and repair.joined == r"\p{Join_Control}" and repair.cuts.total() == 2
+    assert repair and repair.joined == r"\p{Join_Control}"
     change = extend_vocabulary(tokenizer, [persian] * 3, tokens=2)
     assert not find_cuts(cutter(change.tokenizer), [persian])[0]
     family = "👩\u200d👩\u200d👧 hello"
