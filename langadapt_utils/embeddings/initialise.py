@@ -24,14 +24,14 @@ from . import methods
 from .methods import Method, NewEmbeddings, Request, Rule
 
 METHODS: dict[str, Method] = {
-    "random": Method(methods.random_normal, methods.random_normal),
-    "mean": Method(methods.mean, methods.mean),
-    "multivariate_normal": Method(methods.multivariate_normal, methods.multivariate_normal),
-    "subword_mean": Method(methods.subword_mean, methods.subword_mean),
-    "length_weighted": Method(methods.length_weighted, methods.length_weighted),
-    "first_piece": Method(methods.first_piece, methods.first_piece),
-    "last_piece": Method(methods.last_piece, methods.last_piece),
-    "mean_in_first_out": Method(methods.subword_mean, methods.first_piece),
+    "random": (methods.random_normal, methods.random_normal),
+    "mean": (methods.mean, methods.mean),
+    "multivariate_normal": (methods.multivariate_normal, methods.multivariate_normal),
+    "subword_mean": (methods.subword_mean, methods.subword_mean),
+    "length_weighted": (methods.length_weighted, methods.length_weighted),
+    "first_piece": (methods.first_piece, methods.first_piece),
+    "last_piece": (methods.last_piece, methods.last_piece),
+    "mean_in_first_out": (methods.subword_mean, methods.first_piece),
 }
 NOISE = 1e-2  # added to an embedding that equals another one, as a fraction of its length
 BLOCK = 1_024  # embeddings that are looked at together
@@ -107,7 +107,7 @@ def new_embeddings(
     """
     if method not in METHODS:
         raise ModelError(f"embedding method '{method}' is unknown: use one of {', '.join(METHODS)}")
-    rule = METHODS[method]
+    of_input, of_head = METHODS[method]
     matrix, head = model.get_input_embeddings().weight, model.get_output_embeddings()
     highest = max(*change.new_to_old.values(), *change.removed)
     beyond = {*change.new_to_old, *change.removed} - set(range(len(matrix)))
@@ -117,7 +117,7 @@ def new_embeddings(
             "the model and the tokenizer of one folder"
         )
     two = head is not None and (untie or not _tied(model))
-    if rule.input is not rule.output and not two:
+    if of_input is not of_head and not two:
         warnings.warn(
             f"method '{method}' makes other embeddings for the input than for the LM head, but the "
             "weights of this model are tied: it gets those for the input; untie it to have both",
@@ -130,8 +130,8 @@ def new_embeddings(
         known_VD = weight.detach()[: highest + 1].float().cpu()
         return _told_apart(make(known_VD, request), weight.detach(), request)
 
-    read = made(rule.input, matrix)
-    return InitialEmbeddings(method, change, read, made(rule.output, head.weight) if two else None)
+    read = made(of_input, matrix)
+    return InitialEmbeddings(method, change, read, made(of_head, head.weight) if two else None)
 
 
 def initialise_embeddings(
@@ -174,7 +174,11 @@ def initialise_embeddings(
         result._init_weights = lambda module: None  # what is new is filled below
         result.resize_token_embeddings(size, mean_resizing=False)
         del result._init_weights
-    _fill_matrices(result, embeddings, before)
+    biases = [methods.subword_mean(b_V1.float().cpu(), Request(change)) for b_V1 in before[2:]]
+    made = [embeddings.input, embeddings.output, *biases]
+    for new, old_VD, filled in zip(_matrices(result), before, made, strict=False):
+        if filled is not None:  # not the LM head's where weights are tied
+            _fill(new, old_VD, filled, change)
     _fill_other_tables(result, change, tables)
     config = result.config.get_text_config()
     for name, value in vars(config).items():  # some say it more than once
@@ -230,19 +234,6 @@ def _matrices(model: PreTrainedModel) -> list[torch.Tensor]:
     bias = getattr(model.get_output_embeddings(), "bias", None)
     columns = [] if bias is None else [bias.unsqueeze(1)]
     return [matrix.detach() for matrix in [*weights, *columns]]
-
-
-def _fill_matrices(
-    model: PreTrainedModel, embeddings: InitialEmbeddings, old: list[torch.Tensor]
-) -> None:
-    """Write old and new values into a model that has room for them."""
-    change = embeddings.change
-    request = Request(change)
-    biases = [methods.subword_mean(bias_V1.float().cpu(), request) for bias_V1 in old[2:]]
-    made = [embeddings.input, embeddings.output, *biases]
-    for new, old_VD, filled in zip(_matrices(model), old, made, strict=False):
-        if filled is not None:  # not the LM head's where weights are tied
-            _fill(new, old_VD, filled, change)
 
 
 def _fill(

@@ -69,14 +69,7 @@ class NewEmbeddings:
 
 
 Rule = Callable[[torch.Tensor, Request], NewEmbeddings]
-
-
-@dataclass(frozen=True)
-class Method:
-    """A rule for input embeddings, and one for an LM head that has its own."""
-
-    input: Rule
-    output: Rule
+Method = tuple[Rule, Rule]  # for input embeddings, and for an LM head that has its own
 
 
 def random_normal(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
