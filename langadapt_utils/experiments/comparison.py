@@ -11,7 +11,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,11 @@ class Comparison:
     table: pd.DataFrame
     reference: str = BEFORE
 
-    @cached_property
-    def _summary(self) -> pd.DataFrame:
+    def summary(self) -> pd.DataFrame:
+        """Return bits per byte by variant, steps and language, and the change to the reference.
+
+        Intervals are over documents; a document's bits are averaged over seeds first.
+        """
         rows = []
         for (language, steps), group in self.table.groupby(["language", "steps"], sort=False):
             bits = _bits_by_variant(group)
@@ -69,19 +72,12 @@ class Comparison:
         columns = ["variant", "steps", "language", "bits_per_byte", "change"]
         return pd.DataFrame(rows, columns=columns)
 
-    def summary(self) -> pd.DataFrame:
-        """Return bits per byte by variant, steps and language, and the change to the reference.
-
-        Intervals are over documents; a document's bits are averaged over seeds first.
-        """
-        return self._summary.copy()
-
     def findings(self) -> list[str]:
         """Return what can be said, from the outcome of the tests."""
         return self._of_recipes() if self.reference == BEFORE else self._of_methods()
 
     def _of_recipes(self) -> list[str]:
-        table = self._summary[self._summary.variant != BEFORE]
+        table = self.summary().query("variant != @BEFORE")
         of_target = table[table.language == self.target].itertuples()
         best = min(of_target, key=lambda row: row.bits_per_byte.value)
         lowest = f"{best.variant}: {best.bits_per_byte.value:.3f} bits per byte."
@@ -95,8 +91,7 @@ class Comparison:
 
     def _of_methods(self) -> list[str]:
         name, last, sentences = language_name(self.target), int(self.table.steps.max()), []
-        of_target = self._summary[self._summary.language == self.target]
-        measured = of_target[of_target.variant != BASE]
+        measured = self.summary().query("language == @self.target and variant != @BASE")
         for steps, rows in measured.groupby("steps"):
             ranked = sorted(rows.itertuples(), key=lambda row: row.bits_per_byte.value)
             lowest = f"{ranked[0].bits_per_byte.value:.3f} bits per byte"
@@ -127,7 +122,7 @@ class Comparison:
                 found.append((first, second) if before > 0 else (second, first))
         return found
 
-    @cached_property
+    @property
     def _values(self) -> pd.DataFrame:
         """Bits per byte, of shape (variants, languages)."""
         sums = self.table.groupby(["variant", "language"], sort=False)[["bits", "bytes"]].sum()
@@ -164,7 +159,7 @@ class Comparison:
     def save(self, path: Path, about: Mapping[str, Any] | None = None) -> None:
         """Write findings, summary, documents and what they came from as JSON."""
         content = {"target": self.target, **(about or {}), "findings": self.findings()}
-        content |= {"summary": plain(self._summary), "documents": plain(self.table)}
+        content |= {"summary": plain(self.summary()), "documents": plain(self.table)}
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
