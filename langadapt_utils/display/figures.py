@@ -5,10 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from functools import cache
-from importlib.resources import as_file, files
 from typing import Any
 
-from fontTools.unicodedata import script, script_name
 from matplotlib import font_manager, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,39 +27,26 @@ def new_axes(rows: int = 6) -> Axes:
 
 
 @cache
-def _fonts() -> dict[str, set[str]]:
-    """The letters of matplotlib's own font, and of one with Thai letters, by name."""
-    (path,) = (files("fontpkg_noto_sans_thai") / "files").iterdir()
-    with as_file(path) as thai:
-        font_manager.fontManager.addfont(thai)
-        names = *rcParams["font.family"], font_manager.FontProperties(fname=str(thai)).get_name()
-        found = {n: font_manager.findfont(font_manager.FontProperties(family=[n])) for n in names}
-        return {name: _letters_of(path) for name, path in found.items()}
-
-
-@cache
 def _letters_of(path: str) -> set[str]:
     """Return the characters that a font has."""
     return set(map(chr, FT2Font(path).get_charmap()))
 
 
 def set_fonts(figure: Any) -> None:
-    """Give the texts of a figure fonts that have their letters; say where this system has none."""
-    texts = figure.findobj(Text)
-    families, known = list(_fonts()), set().union(*_fonts().values())
+    """Give the texts of a figure the fonts of this system that have their letters.
+
+    Of a letter that none has, matplotlib warns, and draws a box that shows the script.
+    """
+    texts, families = figure.findobj(Text), list(rcParams["font.family"])
+    known = _letters_of(font_manager.findfont(font_manager.FontProperties(family=families)))
     missing = {c for text in texts for c in text.get_text() if not c.isspace()} - known
     for font in font_manager.fontManager.ttflist if missing else ():
-        if found := missing & _letters_of(font.fname):
+        found = missing & _letters_of(font.fname)
+        if found and not font.name.startswith("Last Resort"):
             families.append(font.name)
             missing -= found
     for text in texts:
         text.set_fontfamily(families)
-        if missing.intersection(text.get_text()):
-            text.set_text("".join("?" if c in missing else c for c in text.get_text()))
-    if missing:
-        scripts = ", ".join(sorted({script_name(script(letter)) for letter in missing}))
-        note = f"? stands for letters that no font of this system has ({scripts}): install one"
-        figure.text(0, -0.04, note, fontsize=8, fontfamily=families)
 
 
 def beside(
@@ -73,7 +58,7 @@ def beside(
 
 def finish(ax: Axes, title: str, *, note: str = "") -> Axes:
     """Set the title, which states the finding, and the fonts; take the frame away."""
-    # Not bold: the Thai font has one weight, and matplotlib warns where it has to replace another.
+    # Not bold: many fonts have one weight, and matplotlib warns where it has to replace another.
     ax.set_title(textwrap.fill(title, 76), loc="left", x=0, fontsize=11)
     ax.spines[["top", "right"]].set_visible(False)
     if note:
