@@ -81,11 +81,8 @@ def extend_vocabulary(
     spec = base.with_pre_tokenizer(repair.pre_tokenizer) if repair else base
     words = spec.count_words(_unicode(lines))
     growth = _Growth(tokenizer, base, spec, words, reference, protect or {}, tokens)
-    candidates, allowed = growth.select(
-        min_frequency=min_frequency,
-        max_token_length=max_token_length,
-        complete_bytes=complete_bytes,
-    )
+    limits = {"min_frequency": min_frequency, "max_token_length": max_token_length}
+    candidates, allowed = growth.select(complete_bytes=complete_bytes, **limits)
     if len(allowed) < tokens:
         raise VocabularyError(
             f"{tokens} new tokens were asked, but this text supports only {len(allowed)} (pairs "

@@ -131,7 +131,11 @@ def learn_merges(
     size = len(surfaces) + 2 * len(pairs) + wanted
     model = _trained({**pieces, **pairs}, size, min_frequency, longest)
     learned = json.loads(model.to_str())["model"]["merges"][:wanted]
-    applied = _applied(Tokenizer(model.model), pieces, learned) if counted else Counter()
+    applied = Counter[str]()
+    if counted:
+        learner = Tokenizer(model.model)
+        learner.add_special_tokens([SEPARATOR])
+        applied = times_applied(token_counts(learner, pieces), learned)
     more = _in_base_tokens(learned, surfaces, set(base.get_vocab()), pairs, applied)
     return [*repeat(None, min(sure, merges)), *more]
 
@@ -211,12 +215,14 @@ def token_counts(model: Tokenizer, words: Mapping[str, int]) -> Counter[str]:
     return Counter({surfaces[index]: int(totals[index]) for index in used})
 
 
-def _applied(
-    model: Tokenizer, pieces: Mapping[str, int], merges: Iterable[tuple[str, str]]
-) -> Counter[str]:
-    """Return how often each merge is applied, also as a step on the way to a later one."""
-    model.add_special_tokens([SEPARATOR])
-    applied = token_counts(model, pieces)
+def times_applied(counts: Mapping[str, int], merges: Iterable[tuple[str, str]]) -> Counter[str]:
+    """Return how often each merge is applied, also as a step on the way to a later one.
+
+    Args:
+        counts: how often each token stands in a text.
+        merges: in order of learning.
+    """
+    applied = Counter(counts)
     for left, right in reversed(list(merges)):
         applied[left] += applied[left + right]
         applied[right] += applied[left + right]

@@ -18,6 +18,7 @@ from ..intervals import knee
 from ..models import Base, parameter_count
 from ..tokens import encode_texts
 from .change import VocabularyChange
+from .merges import times_applied
 from .tokenizer_json import Spec
 
 POINTS, UNIGRAM_POINTS = 60, 10
@@ -123,16 +124,12 @@ def tokens_by_number(
     if grown.family == "Unigram":
         specs = {number: _with_first(base, grown, added, number) for number in numbers}
         return {number: sum(count(spec).values()) for number, spec in specs.items()}
-    parts = {left + right: (left, right) for left, right in grown.merges()}
-    applied = Counter(count(grown))
-    totals = [applied.total()]
-    for new, surface in reversed(list(added.items())):
-        uses, sides = applied[surface], parts.get(surface, ())
-        totals.append(totals[-1] + uses * ((2 if sides else len(spelled[new])) - 1))
-        for side in sides:
-            applied[side] += uses
-    totals.reverse()
-    return {number: totals[number] for number in numbers}
+    counts, parts = count(grown), {left + right: (left, right) for left, right in grown.merges()}
+    merges = [parts[surface] for surface in added.values() if surface in parts]
+    applied = times_applied(counts, merges)
+    pieces = [2 if surface in parts else len(spelled[new]) for new, surface in added.items()]
+    saved = [applied[s] * (n - 1) for s, n in zip(added.values(), pieces, strict=True)]
+    return {number: sum(counts.values()) + sum(saved[number:]) for number in numbers}
 
 
 def text_tokens(base: Spec, adapted: Spec, change: VocabularyChange, *texts: str) -> dict[int, int]:
