@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -233,24 +232,15 @@ def _encoded(model: Tokenizer, words: Iterable[str]) -> Iterator[tuple[list[str]
     """Yield batches of words and all their ids in a row, the separator's id between words.
 
     Words are handed over as one long string, which spares an object for each: `["ab", "c"]` becomes
-    `"ab\\x00c"` and, with a separator of id 9, `[4, 9, 2]`.
+    `"ab\\x00c"` and, with a separator of id 9, `[4, 9, 2]`. Words that hold the separator itself, a
+    null character, are left out.
     """
-    for words_of_jobs in batches(words, BATCH * JOBS):
+    for words_of_jobs in batches((word for word in words if SEPARATOR not in word), BATCH * JOBS):
         jobs = list(batches(words_of_jobs, BATCH))
         joined = [SEPARATOR.join(job) for job in jobs]
         encodings = model.encode_batch_fast(joined, add_special_tokens=False)
-        for job, text, encoding in zip(jobs, joined, encodings, strict=True):
-            whole = text.count(SEPARATOR) == len(job) - 1  # no word holds the separator itself
-            yield job, np.asarray(encoding.ids, np.int64) if whole else _one_by_one(model, job)
-
-
-def _one_by_one(model: Tokenizer, words: list[str]) -> Numbers:
-    """Encode words that may hold the separator: it is dropped inside of them."""
-    separator = model.token_to_id(SEPARATOR)
-    ids: list[Any] = []
-    for encoding in model.encode_batch_fast(words, add_special_tokens=False):
-        ids += [*(index for index in encoding.ids if index != separator), separator]
-    return np.asarray(ids[:-1], dtype=np.int64)
+        for job, encoding in zip(jobs, encodings, strict=True):
+            yield job, np.asarray(encoding.ids, np.int64)
 
 
 def _renamed(
