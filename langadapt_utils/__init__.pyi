@@ -21,7 +21,6 @@ from .display.html import bytes_html as bytes_html
 from .display.html import cuts_html as cuts_html
 from .display.html import show as show
 from .display.html import table_html as table_html
-from .display.html import tokens_html as tokens_html
 
 # Notebook 1: what a language costs under a tokenizer
 from .atlas import atlas_widget as atlas_widget

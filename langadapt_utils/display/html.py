@@ -20,7 +20,6 @@ from ..languages import direction, language_name
 from ..tokens import bytes_as_text, token_spans
 
 TOKEN_COLOURS = ("#dceefb", "#fde9c9", "#e3f1dc", "#f3e1f0")  # pale, told apart by borders as well
-PIECES = "display/pieces.html.j2"
 
 
 @dataclass(frozen=True)
@@ -82,23 +81,6 @@ def _cell(value: Any, digits: int) -> str | Html:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def tokens_html(
-    tokenizer: PreTrainedTokenizerFast, text: str, *, language: str, label: str = ""
-) -> Html:
-    """Return a text with its tokens coloured in turn; partial characters are shown as ⟨E0⟩.
-
-    Args:
-        tokenizer: what cuts the text.
-        text: shown escaped.
-        language: for the browser's choice of font and direction.
-        label: stands before it, with the number of tokens.
-    """
-    raw, spans = text.encode(), token_spans(tokenizer, text)
-    pieces = [{"text": visible_piece(raw[s.start : s.end]), "id": s.id} for s in spans]
-    about = {"language": language, "direction": direction(language), "label": label}
-    return render(PIECES, pieces=pieces, colours=TOKEN_COLOURS, **about)
-
-
 def cuts_html(
     tokenizer: PreTrainedTokenizerFast, text: str, *, language: str, label: str = ""
 ) -> Html:
@@ -117,7 +99,7 @@ def cuts_html(
         torn = start > 0 and _is_mark(text[start])
         pieces.append({"text": "◌" * torn + shown_spaces(text[start:end]), "torn": torn})
     about = {"language": language, "direction": direction(language), "label": label}
-    return render(PIECES, pieces=pieces, colours=(), **about)
+    return render("display/pieces.html.j2", pieces=pieces, **about)
 
 
 def bytes_html(tokenizer: PreTrainedTokenizerFast, words: Mapping[str, str]) -> Html:
