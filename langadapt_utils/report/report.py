@@ -54,7 +54,7 @@ def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | N
             run.stage(STAGES[-1])
         scores = Scores.load(run.folder / "scores.json")
     change = VocabularyChange.load(run.stage("02_vocabulary"))
-    page = str(render("report/report.html.j2", **_content(run, scores, change)))
+    page = str(render("report/report.html.j2", **_content(run, scores)))
     path = path or run.folder / REPORT
     write_atomically(path, lambda beside: beside.write_text(page + "\n", encoding="utf-8"))
     write_card(run, scores=scores)
@@ -124,17 +124,14 @@ def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _content(run: Workspace, scores: Scores, change: VocabularyChange) -> dict[str, Any]:
+def _content(run: Workspace, scores: Scores) -> dict[str, Any]:
     """Return what the template of the report shows."""
-    language = language_name(run.recipe.language)
     manifests = {name: run.manifest(name) for name in STAGES[:-1]}
     return {
-        "title": f"{language} for {run.recipe.base}",
-        "language": language,
-        "findings": scores.findings(),
+        "language": language_name(run.recipe.language),
+        "base": run.recipe.base,
+        "scores": scores,
         "figures": [(source, show(ax)) for source, ax in _figures(run, scores).items()],
-        "bits": scores.bits_per_byte(),
-        "accuracy": scores.accuracy(),
         "more": {name: restored(records) for name, records in scores.more.items()},
         "table": lambda data, caption="": table_html(_named(data), caption=caption),
         "samples": samples_html(scores),
