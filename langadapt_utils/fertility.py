@@ -83,9 +83,8 @@ def measure_fertility(
         for language, lines in texts.items()
     ]
     table = pd.DataFrame(rows)
-    table["tokens_per_word"] = table.tokens / table.words
-    table["tokens_per_character"] = table.tokens / table.characters
-    table["tokens_per_byte"] = table.tokens / table.bytes
+    for unit in ("word", "character", "byte"):
+        table[f"tokens_per_{unit}"] = table.tokens / table[f"{unit}s"]
     table["continued_words"] = table.continued / table.words
     table["single_token_words"] = 1 - table.continued_words
     english = table[table.language == "en"].set_index("tokenizer").tokens
