@@ -39,7 +39,6 @@ from .tokens import token_ids as token_ids
 from .errors import VocabularyError as VocabularyError
 from .vocabulary.extend import extend_vocabulary as extend_vocabulary
 from .vocabulary.change import VocabularyChange as VocabularyChange
-from .vocabulary.audit import describe_added as describe_added
 from .vocabulary.audit import lint_tokenizer as lint_tokenizer
 from .vocabulary.sizes import measure_sizes as measure_sizes
 from .vocabulary.views import plot_sizes as plot_sizes

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import regex
 from tokenizers import Tokenizer
@@ -20,7 +19,6 @@ from .change import Check, Effect, VocabularyChange
 from .patterns import INNER, RARE, cuts_inside, find_cuts
 from .tokenizer_json import Spec, one_of
 
-RARELY = 20  # a token used less often than this in its training text will hardly be learned
 SHOWN = 5  # examples of a finding
 WITH_INNER = regex.compile(rf"[\p{{L}}\p{{M}}]+[{INNER}][\p{{L}}\p{{M}}]+")
 # More tokens that other languages may take, as a fraction; `replace` takes tokens away.
@@ -316,22 +314,6 @@ def read_again(audited: Audited) -> list[Check]:
             claim = f"{found.claim}, or the model card says what does"
             checks.append(Check(claim, True, found.detail))
     return checks
-
-
-def describe_added(change: VocabularyChange) -> dict[str, Any]:
-    """Return what is worth a look among the added tokens, with no verdict.
-
-    Returns:
-        `rarely_used` (below 20 uses in the training text), `fragments` (no whole characters),
-        `longest`: each a list of readable tokens; the first two sorted by uses.
-    """
-    by_use = sorted(change.added, key=lambda new: change.added_counts.get(new, 0))
-    texts = {new: change.text(new) for new in change.added}
-    return {
-        "rarely_used": [texts[new] for new in by_use if change.added_counts.get(new, 0) < RARELY],
-        "fragments": [texts[new] for new in by_use if "⟨" in texts[new]],
-        "longest": sorted(texts.values(), key=len, reverse=True)[: 4 * SHOWN],
-    }
 
 
 def _round_trips(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[bool]:

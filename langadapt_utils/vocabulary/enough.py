@@ -12,7 +12,6 @@ from ..corpus.corpus import Corpus
 from ..errors import VocabularyError
 from ..languages import language_name
 from ..recipe import Recipe
-from .audit import RARELY
 from .merges import token_counts
 from .patterns import propose_repair
 from .select import learn_tokens
@@ -25,8 +24,7 @@ TEACHES = {
     5_000_000: "expect fluent sentences on what the text speaks of, little knowledge",
     200_000_000: "expect fluent text, and some knowledge of what the text repeats",
 }
-
-
+RARELY = 20  # a token used less often than this in its training text will hardly be learned
 SAMPLE = 20_000_000  # bytes of text that are looked at
 
 

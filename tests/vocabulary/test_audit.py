@@ -16,7 +16,6 @@ from langadapt_utils.vocabulary import audit
 from langadapt_utils.vocabulary.audit import (
     Audited,
     audit_vocabulary,
-    describe_added,
     lint_tokenizer,
 )
 from langadapt_utils.vocabulary.change import Effect, VocabularyChange, split_sentences
@@ -293,14 +292,6 @@ def test_lint_names_what_is_wrong(tokenizer: PreTrainedTokenizerFast) -> None:
     templated = with_setting(tokenizer, "chat_template", template)
     found = next(c for c in lint_tokenizer(templated) if "template" in c.claim)
     assert "'<|im_end|>'" in found.detail and "<|im_start|>" not in found.detail
-
-
-def test_remarks_on_added_tokens(change: VocabularyChange) -> None:
-    remarks = describe_added(change)
-    rare = [change.text(new) for new in change.added if change.added_counts[new] < 20]
-    assert sorted(remarks["rarely_used"]) == sorted(rare)
-    assert len(remarks["longest"][0]) == max(len(change.text(new)) for new in change.added)
-    assert all("⟨" in token for token in remarks["fragments"])
 
 
 def test_sentences_are_cut_at_their_marks() -> None:
