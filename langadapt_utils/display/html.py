@@ -6,7 +6,6 @@ import base64
 import io
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -22,16 +21,10 @@ from ..tokens import bytes_as_text, token_spans
 TOKEN_COLOURS = ("#dceefb", "#fde9c9", "#e3f1dc", "#f3e1f0")  # pale, told apart by borders as well
 
 
-@dataclass(frozen=True)
-class Html:
-    """A piece of HTML that Jupyter shows."""
+class Html(str):
+    """A piece of HTML, which Jupyter shows and templates take as it is."""
 
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
-
-    _repr_html_ = __html__ = __str__  # Jupyter and templates take it as it is
+    _repr_html_ = __html__ = str.__str__
 
 
 @cache
