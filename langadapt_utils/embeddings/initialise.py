@@ -26,11 +26,9 @@ from .methods import Method, NewEmbeddings, Request, Rule
 METHODS: dict[str, Method] = {
     "random": (methods.random_normal, methods.random_normal),
     "mean": (methods.mean, methods.mean),
-    "multivariate_normal": (methods.multivariate_normal, methods.multivariate_normal),
     "subword_mean": (methods.subword_mean, methods.subword_mean),
     "length_weighted": (methods.length_weighted, methods.length_weighted),
     "first_piece": (methods.first_piece, methods.first_piece),
-    "last_piece": (methods.last_piece, methods.last_piece),
     "mean_in_first_out": (methods.subword_mean, methods.first_piece),
 }
 NOISE = 1e-2  # added to an embedding that equals another one, as a fraction of its length

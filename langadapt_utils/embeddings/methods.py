@@ -23,8 +23,6 @@ from ..vocabulary.change import VocabularyChange
 Ids = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float64]
 
-SHRUNK = 1e-9  # by how much `transformers` shrinks the covariance of all embeddings
-
 
 @dataclass(frozen=True)
 class Request:
@@ -77,7 +75,9 @@ def random_normal(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
 
     Source: the new embeddings of Csaki et al., arXiv 2311.05741, are random.
     """
-    vectors_ND = _noise(old_VD, request) * old_VD.std() + old_VD.mean()
+    shape = len(request.change.added), old_VD.shape[1]
+    drawn_ND = torch.randn(shape, generator=request.generator())
+    vectors_ND = drawn_ND * old_VD.std() + old_VD.mean()
     return NewEmbeddings(vectors_ND, None, "drawn: normal, as all old entries")
 
 
@@ -88,24 +88,6 @@ def mean(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
     """
     vectors_ND = old_VD.mean(dim=0).expand(len(request.change.added), -1)
     return NewEmbeddings(vectors_ND, None, f"mean of all {len(old_VD):,} embeddings")
-
-
-def multivariate_normal(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """Draw normal numbers with the mean of all and their covariance, shrunk to almost nothing.
-
-    Source: Hewitt 2021; the factor 1e-9 is that of `resize_token_embeddings` in `transformers`.
-    """
-    centred_VD = old_VD - old_VD.mean(dim=0)
-    values_D, vectors_DD = torch.linalg.eigh(centred_VD.T @ centred_VD / len(old_VD))
-    spread_D = (SHRUNK * values_D.clamp(min=0)).sqrt()
-    vectors_ND = old_VD.mean(dim=0) + _noise(old_VD, request) * spread_D @ vectors_DD.T
-    note = "drawn: normal, with the mean and a billionth of the covariance of all embeddings"
-    return NewEmbeddings(vectors_ND, None, note)
-
-
-def _noise(old_VD: torch.Tensor, request: Request) -> torch.Tensor:
-    shape = len(request.change.added), old_VD.shape[1]
-    return torch.randn(shape, generator=request.generator())
 
 
 def subword_mean(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
@@ -135,13 +117,6 @@ def first_piece(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
     new, old = request.pieces
     first = np.flatnonzero(np.diff(new, prepend=-1))
     return _averaged(old_VD, request, new[first], old[first], note="its first piece")
-
-
-def last_piece(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """Take the embedding of the last piece: where the base model has read the whole token."""
-    new, old = request.pieces
-    last = np.flatnonzero(np.diff(new, append=len(request.change.added)))
-    return _averaged(old_VD, request, new[last], old[last], note="its last piece")
 
 
 def characters(raw: bytes) -> float:
