@@ -9,6 +9,7 @@ import pandas as pd
 from transformers import PreTrainedTokenizerFast
 
 from ..corpus.corpus import Corpus
+from ..display.html import render
 from ..errors import VocabularyError
 from ..languages import language_name
 from ..recipe import Recipe
@@ -17,13 +18,6 @@ from .patterns import propose_repair
 from .select import learn_tokens
 from .tokenizer_json import Spec
 
-# From how many bytes on a text teaches what, as far as our own runs show.
-TEACHES = {
-    0: "expect spelling and frequent words, not sentences",
-    100_000: "expect spelling and common sentences, not knowledge",
-    5_000_000: "expect fluent sentences on what the text speaks of, little knowledge",
-    200_000_000: "expect fluent text, and some knowledge of what the text repeats",
-}
 RARELY = 20  # a token used less often than this in its training text will hardly be learned
 SAMPLE = 20_000_000  # bytes of text that are looked at
 
@@ -47,13 +41,8 @@ class Allowance:
     seen: float
 
     def __str__(self) -> str:
-        teaches = [said for least, said in TEACHES.items() if self.size >= least][-1]
-        size = f"{self.size / 1e6:,.1f} MB" if self.size >= 1e6 else f"{self.size / 1e3:,.0f} kB"
-        return (
-            f"{size} of {language_name(self.language)}: {teaches}. The budget reads it "
-            f"{self.passes:.1f} times, and {self.seen:.0%} of {self.tokens:,} new tokens are seen "
-            f"at least {RARELY} times in that."
-        )
+        about = {"text": self, "name": language_name(self.language), "often": RARELY}
+        return str(render("vocabulary/allowance.txt.j2", **about))
 
 
 def text_allowance(tokenizer: PreTrainedTokenizerFast, corpus: Corpus, recipe: Recipe) -> Allowance:
