@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..corpus.items import CHAT_NAMES, kind_name
+from ..display.html import render
 from ..intervals import (
     CONFIDENCE,
     FEWEST,
@@ -30,8 +31,6 @@ from ..sources import source_name
 SCHEMA = 3  # of scores.json, described in scores.schema.json
 CONTROL = "control"  # the model that learned from the English of the mixture alone
 ENOUGH = 30  # items, below which a share of what was above chance says nothing
-LOWER_IS_BETTER = {-1: "better", 0: "no difference that this test can tell", 1: "worse"}
-HIGHER_IS_BETTER = {-verdict: words for verdict, words in LOWER_IS_BETTER.items()}
 
 
 @dataclass(frozen=True)
@@ -158,20 +157,15 @@ class Scores:
 
     def findings(self) -> list[Finding]:
         """Return what the tests say, in words: gain on the target language, loss on English."""
-        found = []
-        for index, row in enumerate(self._by_source.itertuples()):
-            found += _about_text(row, f"/bits_per_byte/{index}")
-        for index, row in enumerate(self._accuracy.itertuples()):
-            found.append(_about_items(row, f"/accuracy/{index}"))
-        if change := self._transfer:
-            verdict = HIGHER_IS_BETTER[sign(change)]
-            text = f"All kinds of English items together: {_points(change)}: {verdict}."
-            found.append(Finding(text, "/backward_transfer"))
-        counts = self.comparisons()
-        text = f"{counts['count']} comparisons with the base or the control, "
-        text += f"{counts['beyond_doubt']} of them beyond doubt; if nothing had changed, about "
-        text += f"{counts['by_chance']:.1f} would be by chance."
-        return [*found, Finding(text, "/comparisons")]
+        about: dict[str, Any] = {
+            "texts": self._by_source.itertuples(),
+            "items": self._accuracy.itertuples(),
+        }
+        about |= {"transfer": self._transfer, "comparisons": self.comparisons(), "fewest": FEWEST}
+        words = {"language_name": language_name, "source_name": source_name, "kind_name": kind_name}
+        lines = render("evaluation/findings.txt.j2", **about, **words, sign=sign).splitlines()
+        parted = (line.partition("\t") for line in lines if line)
+        return [Finding(text, source) for source, _, text in parted]
 
     def save(self, path: Path) -> None:
         """Write documents, items and the tables made from them as JSON (`scores.schema.json`)."""
@@ -201,43 +195,3 @@ class Scores:
         documents, items = pd.DataFrame(content["documents"]), pd.DataFrame(content["items"])
         rest = (content[name] for name in ("samples", "resamples", "more"))
         return cls(content["models"], content["target"], documents, items, *rest)
-
-
-def _about_text(row: Any, source: str) -> list[Finding]:
-    """Return what a row of the table of bits per byte says."""
-    text, units = f"{language_name(row.language)} ({source_name(row.source)})", row.change.units
-    moved = f"bits per byte {_percent(row.change, f', {units} held-out documents')}"
-    scores = f"from {row.before.value:.3f} to {row.after.value:.3f}"
-    verdict = LOWER_IS_BETTER[sign(row.change)]
-    found = [Finding(f"{text}: {moved}, {scores}: {verdict}.", source)]
-    if control := row.against_control:
-        against = f"{text}, against a control that learned from English alone: bits per byte"
-        verdict = LOWER_IS_BETTER[sign(control)]
-        found.append(Finding(f"{against} {_percent(control)}: {verdict}.", source))
-    return found
-
-
-def _about_items(row: Any, source: str) -> Finding:
-    """Return what a row of the table of accuracies says."""
-    about = f"{_points(row.change)}, chance {row.chance:.0%}, {row.before.units} items"
-    right = f"{row.before.value:.0%} right before, {row.after.value:.0%} after"
-    verdict = HIGHER_IS_BETTER[sign(row.change)]
-    items = f"{language_name(row.language)}, {kind_name(row.kind)}"
-    return Finding(f"{items}: {right} ({about}): {verdict}.", source)
-
-
-def _percent(change: Interval, note: str = "") -> str:
-    """Return a relative change in words."""
-    moved = "fell" if change.value < 0 else "rose"
-    return f"{moved} by {abs(change.value):.1%} ({_interval(change, '{:+.1%}')}{note})"
-
-
-def _points(change: Interval) -> str:
-    """Return a difference of two fractions in words."""
-    return f"{100 * change.value:+.1f} points, {_interval(change, '{:+.1f}', scale=100)}"
-
-
-def _interval(change: Interval, form: str, scale: float = 1.0) -> str:
-    if change.units < FEWEST:
-        return "too few for an interval"
-    return f"95 % interval {form.format(scale * change.low)} to {form.format(scale * change.high)}"
