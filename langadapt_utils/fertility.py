@@ -77,12 +77,11 @@ def measure_fertility(
     if not all(counts.values()) or (parallel and len(set(counts.values())) > 1):
         wanted = "text in every language, as many lines of each where they are parallel"
         raise CorpusError(f"fertility needs {wanted}: there are {counts}")
-    rows = [
+    table = pd.DataFrame(
         {"tokenizer": name, "language": language, **_count(tokenizer, lines, language)}
         for name, tokenizer in tokenizers.items()
         for language, lines in texts.items()
-    ]
-    table = pd.DataFrame(rows)
+    )
     for unit in ("word", "character", "byte"):
         table[f"tokens_per_{unit}"] = table.tokens / table[f"{unit}s"]
     table["continued_words"] = table.continued / table.words

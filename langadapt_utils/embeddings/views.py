@@ -71,8 +71,7 @@ def plot_norms(embeddings: Mapping[str, torch.Tensor], *, ax: Axes | None = None
         ax: to draw into.
     """
     ax = ax or new_axes(rows=len(embeddings))
-    named = {name.replace("_", " "): matrix for name, matrix in embeddings.items()}
-    lengths = {name: matrix.float().norm(dim=1).numpy() for name, matrix in named.items()}
+    lengths = {n.replace("_", " "): m.float().norm(dim=1).numpy() for n, m in embeddings.items()}
     shape: dict[str, Any] = {"whis": (5, 95), "showfliers": False, "widths": 0.4}
     shape |= {"orientation": "horizontal", "medianprops": {"color": TARGET}}
     ax.boxplot(list(lengths.values()), tick_labels=list(lengths), **shape)

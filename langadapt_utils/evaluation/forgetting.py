@@ -150,17 +150,18 @@ def measure_gains(
     for name, bundle in models.items():
         each = characters / sum(map(len, token_ids(bundle.tokenizer, texts)))
         speed = new_tokens / sorted(seconds[name])[ROUNDS // 2]
-        row = {
-            "model": name,
-            "characters_per_token": each,
-            "tokens_of_a_request": round(PROMPT / each),
-            "context_in_characters": round(longest_context(bundle.model) * each),
-            "tokens_per_second": speed,
-            "characters_per_second": speed * each,
-            "seconds_per_million_characters": 1e6 / (speed * each),
-            "megabytes": 2 * bundle.model.num_parameters() / 1e6,
-        }
-        rows.append(row)
+        rows.append(
+            {
+                "model": name,
+                "characters_per_token": each,
+                "tokens_of_a_request": round(PROMPT / each),
+                "context_in_characters": round(longest_context(bundle.model) * each),
+                "tokens_per_second": speed,
+                "characters_per_second": speed * each,
+                "seconds_per_million_characters": 1e6 / (speed * each),
+                "megabytes": 2 * bundle.model.num_parameters() / 1e6,
+            }
+        )
     return pd.DataFrame(rows)
 
 

@@ -203,7 +203,10 @@ def protected_candidates(
             return candidates
         roots = _roots(chosen)
         fired = {code: _fired(grown, lines, roots) for code, lines in over.items()}
-        harmful = _to_drop(fired, allowed, _worth(chosen, roots))
+        worth = Counter[str]()  # what each root saves in the target text, with all built on it
+        for token in chosen:
+            worth.update(dict.fromkeys(roots[token.surface], token.count))
+        harmful = _to_drop(fired, allowed, worth)
         if not harmful:
             worst = max(over, key=lambda code: len(over[code]))
             raise VocabularyError(
@@ -274,14 +277,6 @@ def _roots(tokens: Sequence[NewToken]) -> dict[str, set[str]]:
         new = [roots[part] for part in token.parts or () if part in roots]
         roots[token.surface] = set().union(*new) if new else {token.surface}
     return roots
-
-
-def _worth(tokens: Sequence[NewToken], roots: Mapping[str, set[str]]) -> Counter[str]:
-    """Return what each root saves in the target text, with all that is built on it."""
-    worth: Counter[str] = Counter()
-    for token in tokens:
-        worth.update(dict.fromkeys(roots[token.surface], token.count))
-    return worth
 
 
 def choose_leaves(
