@@ -68,9 +68,8 @@ class InitialEmbeddings:
             raise ModelError(f"{token} is not the id of a new token: give one of change.added")
         place = list(self.change.added).index(token)
         rows: list[list[Any]] = []
-        for side, made in {"input": self.input, "output": self.output}.items():
-            if made is None:
-                continue
+        output = {"output": self.output} if self.output else {}
+        for side, made in {"input": self.input, **output}.items():
             twin = "; with a little noise, as another embedding is the same"
             note = made.note + (twin if place in made.twins else "")
             if made.weights_NV is None:

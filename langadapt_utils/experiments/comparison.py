@@ -314,13 +314,11 @@ def interpolation_sweep(
 
 def english_share_variants(recipe: Recipe) -> dict[str, Recipe]:
     """Return short runs of a recipe with other fractions of English, by name."""
-    training = recipe.training.model_copy(update={"budget_tokens": recipe.mixture.sweep_tokens})
-
-    def with_share(share: float) -> Recipe:
-        mixture = recipe.mixture.model_copy(update={"english_share": share})
-        return recipe.model_copy(update={"training": training, "mixture": mixture})
-
-    return {f"{share:.0%} English": with_share(share) for share in recipe.mixture.sweep}
+    short = recipe.with_options({"training.budget_tokens": recipe.mixture.sweep_tokens})
+    return {
+        f"{share:.0%} English": short.with_options({"mixture.english_share": share})
+        for share in recipe.mixture.sweep
+    }
 
 
 def heldout_texts(corpus: Corpus, documents: int) -> dict[str, Sequence[str]]:

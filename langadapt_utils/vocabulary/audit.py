@@ -66,13 +66,12 @@ def _about_text(
     ids = [index for part in token_ids(tokenizer, sample) for index in part]
     unknown = sum(index == spec.unknown_id for index in ids)
     changed = _round_trips(tokenizer, sample).count(False)
+    differ = f"{changed} of {len(sample):,} do not"
     claim, cost = "every character has a token", "each of their bytes is counted as 8 bits"
     return (
         _none("no text holds a special token", written, "do, and are read as text"),
         Check(claim, not unknown, f"{unknown:,} of {len(ids):,} tokens are unknown; {cost}"),
-        Check(
-            "text comes back from its tokens", not changed, f"{changed} of {len(sample):,} do not"
-        ),
+        Check("text comes back from its tokens", not changed, differ),
         apostrophes_kept(tokenizer, sample),
     )
 
