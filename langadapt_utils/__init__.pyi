@@ -63,7 +63,6 @@ from .training.optimizer import learning_rate as learning_rate
 from .training.train import save_adapted as save_adapted
 from .training.train import train as train
 from .training.train import train_control as train_control
-from .training.views import live_curve as live_curve
 from .training.views import plot_training as plot_training
 from .experiments.comparison import Comparison as Comparison
 from .experiments.comparison import english_share_variants as english_share_variants

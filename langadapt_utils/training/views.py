@@ -1,8 +1,7 @@
-"""Notebook 4 in figures: the loss of each language, also while a model trains."""
+"""Notebook 4 in figures: the loss of each language."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +9,8 @@ from matplotlib.axes import Axes
 
 from ..chat import CHAT
 from ..display.figures import colour_of, finish, new_axes, running_mean
-from ..display.html import Html, show
 from ..languages import language_name
-from .trainer import Record, Report
+from .trainer import Record
 
 
 def plot_training(steps: Sequence[Record], target: str, *, ax: Axes | None = None) -> Axes:
@@ -58,32 +56,3 @@ def _losses(steps: Sequence[Record], target: str) -> dict[str, tuple[list[int], 
             losses = [step["bits_per_byte"][key] for step in seen]
             curves[code] = [step["tokens"] for step in seen], losses
     return curves
-
-
-def live_curve(target: str, report: Report, *, seconds: float = 15.0) -> Report:
-    """Show the loss of each language while a model trains.
-
-    Args:
-        target: the target language.
-        report: also called with each record, such as `Workspace.reporter`.
-        seconds: between drawings; a shorter run draws nothing.
-
-    Returns:
-        The `report` of `train`.
-    """
-    from IPython.display import display
-
-    place, steps, drawn = display(Html(""), display_id=True), [], time.monotonic()
-
-    def show_record(record: Record) -> None:
-        nonlocal drawn
-        report(record)
-        if "step" in record:
-            steps.append(record)
-            if record["step"] == record["steps"]:
-                place.update(Html(""))  # the notebook draws the whole curve next
-            elif time.monotonic() - drawn > seconds:
-                drawn = time.monotonic()
-                place.update(show(plot_training(steps, target)))
-
-    return show_record
