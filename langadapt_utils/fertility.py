@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 from matplotlib.axes import Axes
 from transformers import PreTrainedTokenizerFast
 
@@ -129,14 +130,8 @@ def tokens_touching(words: Spans, tokens: Spans) -> list[int]:
     return touching
 
 
-UNITS = {
-    "tokens_per_word": "tokens per word",
-    "tokens_per_character": "tokens per character",
-    "tokens_per_byte": "tokens per byte",
-    "parity": "tokens, as a multiple of English",
-    "continued_words": "share of words in two or more tokens",
-    "single_token_words": "share of words that are one token",
-}
+_FILE = Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
+MEASURES: dict[str, dict[str, str]] = yaml.safe_load(_FILE)
 
 
 def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = None) -> Axes:
@@ -147,7 +142,7 @@ def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = No
     colours = [colour_of(code) for code in rows.language]
     bars = ax.barh(names, rows[column], color=colours, height=0.65)
     ax.bar_label(bars, fmt="{:.2f}", padding=3)
-    ax.set_xlabel(UNITS[column])
+    ax.set_xlabel(MEASURES[column]["unit"])
     ax.set_xlim(0, max(rows[column]) * 1.15)
     return finish(ax, _finding(report, column), note=f"{report.sentences} texts per language")
 
@@ -157,12 +152,6 @@ def _finding(report: FertilityReport, column: str) -> str:
     target = next(code for code in report.table.language if code != "en")
     name, last = language_name(target), report.table.tokenizer.iloc[-1]
     value, english = (report.value(last, code, column) for code in (target, "en"))
-    if column == "parity":
-        return f"The same sentences cost {value:.2f} times as many tokens in {name} as in English"
-    if value != value:
+    if value != value and column != "parity":
         return f"Nobody can tell where the words of {name} are: it has no figures per word"
-    parts = {"continued_words": "are cut in two or more tokens"}
-    parts["single_token_words"] = "are a single token"
-    if column in parts:
-        return f"{value:.0%} of {name} words {parts[column]}, {english:.0%} of English words"
-    return f"{name} takes {value:.2f} {UNITS[column]}, English {english:.2f}"
+    return MEASURES[column]["finding"].format(name=name, value=value, english=english)

@@ -15,7 +15,7 @@ from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.display.html import bytes_html
 from langadapt_utils.errors import CorpusError
 from langadapt_utils.fertility import (
-    UNITS,
+    MEASURES,
     FertilityReport,
     measure_fertility,
     plot_fertility,
@@ -132,14 +132,14 @@ def report(
     return measure_fertility({"base": tokenizer, "adapted": change.tokenizer}, texts)
 
 
-@pytest.mark.parametrize("column", UNITS)
+@pytest.mark.parametrize("column", MEASURES)
 def test_a_fertility_figure_states_the_numbers_it_shows(
     column: str, report: FertilityReport
 ) -> None:
     ax = plot_fertility(report, column)
     assert "Hungarian" in ax.get_title(loc="left").replace(
         "\n", " "
-    ) and ax.get_xlabel().startswith(UNITS[column])
+    ) and ax.get_xlabel().startswith(MEASURES[column]["unit"])
     assert [bar.get_width() for bar in ax.patches] == pytest.approx(
         list(report.table[column].iloc[::-1])
     )
