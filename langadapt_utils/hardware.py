@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -101,12 +102,10 @@ def describe() -> dict[str, Any]:
 
 def processor_name() -> str:
     """Return the processor's model name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    told = info.read_text(encoding="utf-8") if info.exists() else ""
+    named = re.search(r"^model name\s*: (.+)", told, re.MULTILINE)
+    return named[1] if named else platform.processor() or platform.machine()
 
 
 def usable_cores() -> int:

@@ -47,6 +47,13 @@ def built_in_languages() -> list[str]:
     return [code for code in first["title"] if code != "en"]
 
 
+def require_built_in(language: str) -> None:
+    """Raise a `CorpusError` where the built-in corpus has no text in a language."""
+    if language not in (known := ["en", *built_in_languages()]):
+        problem = f"language '{language}' has no built-in text, only {', '.join(known)} have"
+        raise CorpusError(f"{problem}: name your own with -p corpus.target=my_text.jsonl")
+
+
 def source_name(source: str) -> str:
     """Return what a source is called in figures and sentences."""
     names = {BUILT_IN: "project documents", "wikipedia": "Wikipedia articles"}

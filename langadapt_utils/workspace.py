@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from . import hardware
-from .errors import CorpusError, RecipeError, WorkspaceError
+from .errors import RecipeError, WorkspaceError
 from .files import data_folder, project_folder, read_json, write_atomically
 from .recipe import BUILT_IN, Recipe
-from .sources import absolute, base_fingerprint, built_in_languages, fingerprint
+from .sources import absolute, base_fingerprint, fingerprint, require_built_in
 
 NOTEBOOKS = {
     "01_fertility": "01_tokenizer_fertility.ipynb",
@@ -52,11 +52,8 @@ class Workspace:
     def __init__(self, folder: Path | str, recipe: Recipe, *, stage: str = "") -> None:
         self.folder, self.recipe, self._stage = Path(folder), recipe, stage
         self._opened = time.time()
-        known = built_in_languages()
-        if recipe.language not in known and BUILT_IN in recipe.corpus.target:
-            problem = f"language '{recipe.language}' has no built-in text"
-            remedy = "name your own with -p corpus.target=my_text.jsonl"
-            raise CorpusError(f"{problem}, only {', '.join(known)} have: {remedy}")
+        if BUILT_IN in recipe.corpus.target:
+            require_built_in(recipe.language)
         fingerprint(recipe.corpus)  # a text that does not exist is said before anything is written
         path = self.folder / "recipe.yaml"
         if path.exists():

@@ -29,7 +29,7 @@ def langadapt(*arguments: str) -> Result:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["run", "--language", "fi"], "language 'fi' has no built-in text, only hu, th have"),
+        (["run", "--language", "fi"], "language 'fi' has no built-in text, only en, hu, th have"),
         (["run", "--language", "Hungarian"], "language cannot be 'Hungarian'"),
         (["run", "--profile", "cpuu"], "profile 'cpuu' is unknown: did you mean cpu?"),
         (["run", "-p", "mixture.english_shar=0.1"], "did you mean mixture.english_share?"),

@@ -155,7 +155,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_language_without_text_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="'fi' has no built-in text, only hu, th have"):
+    with pytest.raises(CorpusError, match="'fi' has no built-in text, only en, hu, th have"):
         Workspace(tmp_path / "run", Recipe.profile("smoke", language="fi"))
     assert not (tmp_path / "run").exists()
 

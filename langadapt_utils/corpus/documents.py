@@ -90,16 +90,12 @@ def at_most_of_each_source(documents: Dataset, limit: int) -> list[dict[str, Any
 
 def built_in_documents(language: str) -> Dataset:
     """Return the built-in documents in one language."""
+    sources.require_built_in(language)
     rows = [
         {"id": row["id"], "source": BUILT_IN, "domain": row["domain"], "text": " ".join(sentences)}
         for row in sources.built_in_rows()
         if isinstance(sentences := row.get(language), list)
     ]
-    if not rows:
-        known = ", ".join(["en", *sources.built_in_languages()])
-        problem = f"the built-in corpus has no text in '{language}', only in {known}"
-        remedy = "name your own text with corpus.target, for example -p corpus.target=my_text.jsonl"
-        raise CorpusError(f"{problem}: {remedy}")
     return Dataset.from_list(rows)
 
 

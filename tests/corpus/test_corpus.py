@@ -104,7 +104,7 @@ def test_kinds_of_files_mix(write: Write, tmp_path: Path) -> None:
 
 def test_a_code_that_is_also_a_field_is_no_language() -> None:
     assert load_items("choice", "id") == []
-    with pytest.raises(CorpusError, match="no text in 'id'"):
+    with pytest.raises(CorpusError, match="'id' has no built-in text"):
         read_source(BUILT_IN, "id", CorpusRecipe())
 
 

@@ -103,7 +103,7 @@ def test_text_that_cannot_be_used_is_refused(
 def test_a_missing_file_and_an_unknown_language_are_refused() -> None:
     with pytest.raises(CorpusError, match="does not exist"):
         read_documents("/no/such/file.txt", "hu")
-    with pytest.raises(CorpusError, match="no text in 'fi'"):
+    with pytest.raises(CorpusError, match="'fi' has no built-in text"):
         read_documents(BUILT_IN, "fi")
 
 
