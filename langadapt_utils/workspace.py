@@ -15,7 +15,7 @@ from typing import Any
 
 from . import hardware
 from .errors import RecipeError, WorkspaceError
-from .files import data_folder, project_folder, read_json, write_atomically
+from .files import project_folder, read_json, write_atomically
 from .recipe import BUILT_IN, Recipe
 from .sources import absolute, base_fingerprint, fingerprint, require_built_in
 
@@ -42,15 +42,14 @@ class Workspace:
     Args:
         folder: created when missing.
         recipe: of the run.
-        stage: that a notebook opens it for; how long that took in a recorded run is shown.
 
     Raises:
         WorkspaceError: the folder holds a run of another recipe, or other files.
         CorpusError: the language has no built-in text, or a named text does not exist.
     """
 
-    def __init__(self, folder: Path | str, recipe: Recipe, *, stage: str = "") -> None:
-        self.folder, self.recipe, self._stage = Path(folder), recipe, stage
+    def __init__(self, folder: Path | str, recipe: Recipe) -> None:
+        self.folder, self.recipe = Path(folder), recipe
         self._opened = time.time()
         if BUILT_IN in recipe.corpus.target:
             require_built_in(recipe.language)
@@ -89,11 +88,10 @@ class Workspace:
             "run folder": self.folder,
             "recipe": f"{recipe.language}, profile {recipe.profile_name}, base {recipe.base}",
             "machine": f"{machine['device']}, {machine['cores']} cores, {machine['precision']}",
-            "this notebook": recorded_time(self._stage, recipe.language),
             "complete": ", ".join(filter(self.is_complete, STAGES)) or "nothing yet",
         }
         row = '<tr><th style="text-align:left">{}</th><td style="text-align:left">{}</td></tr>'
-        cells = [row.format(name, escape(str(value))) for name, value in rows.items() if value]
+        cells = [row.format(name, escape(str(value))) for name, value in rows.items()]
         return f"<table>{''.join(cells)}</table>"
 
     def stage(self, name: str) -> Path:
@@ -194,18 +192,6 @@ class Workspace:
             handle.update({"text/plain": progress_note(record)}, raw=True)
 
         return report
-
-
-def recorded_time(stage: str, language: str) -> str:
-    """Return how long a stage took in the recorded run of a language, or of another, in words."""
-    paths = list((data_folder() / "reference").glob("*-cpu.json"))
-    if not stage or not paths:
-        return ""
-    content = read_json(min(paths, key=lambda path: path.stem != f"{language}-cpu"))
-    machine, seconds = content["hardware"], content["seconds"][stage]
-    took = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
-    where = f"{machine['cores']} cores of {machine['device']}"
-    return f"took {took} on {where} ({content['name']}, recorded)"
 
 
 def progress_note(record: Mapping[str, Any]) -> str:

@@ -1,5 +1,4 @@
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -180,10 +179,6 @@ def test_a_notebook_opens_the_run_of_its_parameters(tmp_path: Path) -> None:
     run = open_run("01_fertility", parameters(tmp_path, overrides={"vocabulary.tokens": 9}))
     assert run.recipe.vocabulary.tokens == 9 and run.folder == tmp_path / "run"
     assert str(run.folder) in run._repr_html_()
-    assert re.search(
-        r"took \d+ (seconds|minutes) on 2 cores of .* \(hu-cpu, recorded\)", run._repr_html_()
-    )
-    assert "recorded" not in Workspace(run.folder, run.recipe)._repr_html_()
 
 
 @pytest.mark.parametrize(
