@@ -6,7 +6,7 @@ estimate says in its docstring how it is made; `benchmarks/plan.py` compares the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -29,7 +29,6 @@ NUMBERS = (10, 20, 50, 100, 200, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000
 OFTEN = 0.9  # of new tokens are to be seen often enough
 RANK = 64  # of adapters, where the whole model does not fit
 ROOM = 0.9  # of the memory of a device that may be filled
-FAR = 4.0  # passes over a text
 # Parity below which a base knows a language, and the share of the learning rate that it then gets:
 # Gemma 3 270M in Hungarian (1.6) loses 25 % with the whole and 10 % with a fifth
 # (data/reference/rates-hu-gemma-40k.json).
@@ -192,26 +191,12 @@ class Plan:
         """Of each stage."""
         return stage_seconds(self.shape, self.recipe, self.machine, self.tokens_per_document)
 
-    @property
-    def warnings(self) -> Iterator[str]:
-        """What should be known before."""
-        name, english = language_name(self.recipe.language), self.passes["en"]
-        if self.memory > ROOM * self.machine.memory:
-            held, there = self.memory / 1e9, self.machine.memory / 1e9
-            yield f"training needs {held:.0f} GB on each device, and {there:.0f} GB are there"
-        if english > FAR:
-            yield f"English is repeated {english:.0f} times: name more with corpus.english"
-        if (own := self.passes[self.recipe.language]) > FAR:
-            yield f"{name} is repeated {own:.0f} times: it will be learned by heart; give more text"
-        if self.cost["parity"] < READS_WELL:
-            parity = f"parity {self.cost['parity']:.1f}"
-            yield f"the base already reads {name} well ({parity}): expect little, learn slowly"
-
     def __str__(self) -> str:
         code, sizes = self.recipe.language, self.sizes
         row = sizes[sizes.new_tokens == self.recipe.vocabulary.tokens].iloc[0]
         text = Allowance(code, row.bytes, row.passes, int(row.new_tokens), row.seen)
         about = {"plan": self, "name": language_name(code), "text": text, "row": row}
+        about |= {"room": ROOM, "reads_well": READS_WELL}
         return str(render("planning.txt.j2", **about))
 
 

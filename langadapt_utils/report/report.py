@@ -53,7 +53,6 @@ def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | N
         if not (run.folder / "scores.json").is_file():
             run.stage(STAGES[-1])
         scores = Scores.load(run.folder / "scores.json")
-    change = VocabularyChange.load(run.stage("02_vocabulary"))
     page = str(render("report/report.html.j2", **_content(run, scores)))
     path = path or run.folder / REPORT
     write_atomically(path, lambda beside: beside.write_text(page + "\n", encoding="utf-8"))
