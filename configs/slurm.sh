@@ -21,4 +21,4 @@ srun bash -c 'accelerate launch \
   --machine_rank "$SLURM_NODEID" \
   --main_process_ip "$first" \
   --main_process_port 29500 \
-  -m langadapt_utils.training --run "$run"'
+  -m langadapt_utils.training "$run"'

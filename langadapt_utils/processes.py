@@ -24,12 +24,8 @@ def in_processes(work: Callable[[Path, PartialState], None], about: str) -> None
         about: what it does.
     """
     parser = argparse.ArgumentParser(description=about)
-    place = "the run folder; torchrun keeps --run to itself"
-    parser.add_argument("folder", nargs="?", type=Path, help=place)
-    parser.add_argument("--run", type=Path, help="the same")
-    chosen = parser.parse_args()
-    if not (folder := chosen.run or chosen.folder):
-        parser.error("the run folder is missing: --run RUN")
+    parser.add_argument("folder", type=Path, help="the run folder")
+    folder = parser.parse_args().folder
     # One process reads, encodes and perhaps writes text while the others wait.
     state = PartialState(cpu=hardware.device().type == "cpu", timeout=timedelta(hours=12))
     try:

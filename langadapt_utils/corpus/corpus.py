@@ -223,10 +223,10 @@ def split_documents(
 
 def _without_contamination(train: Dataset, heldout: Dataset, language: str) -> Dataset:
     """Drop held-out documents that are, in great part, in the training text too."""
-    texts = dict(enumerate(heldout["text"]))
-    found = find_contamination(train["text"], texts)
-    short = pd.Series({place: len(text) < GRAM for place, text in texts.items()})
-    kept = heldout.select(sorted(found.index[~(found > CONTAMINATED) | short[found.index]]))
+    long = {place: text for place, text in enumerate(heldout["text"]) if len(text) >= GRAM}
+    shares = find_contamination(train["text"], long)
+    copies = set(shares.index[shares > CONTAMINATED])
+    kept = heldout.select([place for place in range(len(heldout)) if place not in copies])
     if not len(kept):
         raise CorpusError(f"all held-out text ({language}) is in the training text too: give other")
     return kept
@@ -263,12 +263,18 @@ def check_contamination(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFra
         >>> bool((check_contamination(built_in_corpus("hu")).largest_share > CONTAMINATED).any())
         False
     """
-    checked = []
-    for language in ("en", corpus.language):
-        tests = _test_texts(corpus, language, documents)
-        _refuse_copies(tests[tests.share > CONTAMINATED])
-        checked.append(tests)
-    kinds = pd.concat(checked).groupby(["language", "measured_on"], sort=False)["share"]
+    languages = ("en", corpus.language)
+    parts = [_test_texts(corpus, language, documents) for language in languages]
+    tests = pd.concat(parts, ignore_index=True)
+    if len(copies := tests[tests.share > CONTAMINATED]):
+        worst = copies.loc[copies.share.idxmax()]
+        raise CorpusError(
+            f"test contamination: '{worst.id}' of the {worst.measured_on} ({worst.language}) is in "
+            f"the training text too ({worst.share:.0%} of its {GRAM}-character n-grams; "
+            f"{len(copies)} such texts in all): remove the copies, or set "
+            "corpus.contamination=drop to leave such held-out documents out"
+        )
+    kinds = tests.groupby(["language", "measured_on"], sort=False)["share"]
     return kinds.agg(tests="size", largest_share="max").reset_index()
 
 
@@ -283,20 +289,3 @@ def _test_texts(corpus: Corpus, language: str, documents: int) -> pd.DataFrame:
     tests = pd.DataFrame(texts, columns=["measured_on", "id", "text"]).assign(language=language)
     tests["share"] = find_contamination(corpus.train[language]["text"], tests.text.to_dict())
     return tests
-
-
-def _refuse_copies(copies: pd.DataFrame) -> None:
-    """Raise a `CorpusError` that names the test text of which most is in the training text.
-
-    Example:
-        >>> import pandas as pd
-        >>> _refuse_copies(pd.DataFrame({"share": []}))  # no copies: nothing happens
-    """
-    if len(copies):
-        worst = copies.loc[copies.share.idxmax()]
-        raise CorpusError(
-            f"test contamination: '{worst.id}' of the {worst.measured_on} ({worst.language}) is in "
-            f"the training text too ({worst.share:.0%} of its {GRAM}-character n-grams; "
-            f"{len(copies)} such texts in all): remove the copies, or set "
-            "corpus.contamination=drop to leave such held-out documents out"
-        )

@@ -1,4 +1,4 @@
-"""Stage 5 in several processes: `accelerate launch -m langadapt_utils.evaluation --run RUN`."""
+"""Stage 5 in several processes: `accelerate launch -m langadapt_utils.evaluation RUN`."""
 
 from __future__ import annotations
 

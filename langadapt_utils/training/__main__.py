@@ -1,4 +1,4 @@
-"""Stage 4 in several processes: `accelerate launch -m langadapt_utils.training --run RUN`."""
+"""Stage 4 in several processes: `accelerate launch -m langadapt_utils.training RUN`."""
 
 from __future__ import annotations
 

@@ -69,10 +69,9 @@ def start(
     launcher: Sequence[str] = (),
     *,
     module: Sequence[str] = MODULE,
-    named: str = "--run",
     **variables: str,
 ) -> subprocess.Popen[str]:
-    command = [sys.executable, *launcher, *module, *filter(None, [named]), str(folder)]
+    command = [sys.executable, *launcher, *module, str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | variables
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -114,12 +113,10 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 @pytest.mark.parametrize(
     ("launcher", "named"), [(ACCELERATE, "--run"), (DDP, "--run"), (TORCHRUN, "")]
 )
-def test_two_processes_learn_what_one_does(
-    launcher: list[str], named: str, prepare: Prepare
-) -> None:
+def test_two_processes_learn_what_one_does(launcher: list[str], prepare: Prepare) -> None:
     one, two = prepare("one"), prepare("two", training__checkpoint_minutes=1e-6)
     finish(start(one))
-    out = finish(start(two, launcher, named=named))
+    out = finish(start(two, launcher))
     assert "complete already" in finish(start(one))
     assert out.count("step 20 of 20") == 1  # one of them speaks
     same(one, two)
