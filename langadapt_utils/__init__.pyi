@@ -81,7 +81,6 @@ from .evaluation.evaluate import run_models as run_models
 from .evaluation.forgetting import kl_divergence as kl_divergence
 from .evaluation.forgetting import measure_gains as measure_gains
 from .evaluation.forgetting import weight_drift as weight_drift
-from .evaluation.harness import with_tasks as with_tasks
 from .evaluation.views import plot_accuracy as plot_accuracy
 from .evaluation.views import plot_changes as plot_changes
 from .evaluation.views import plot_domains as plot_domains

@@ -11,7 +11,7 @@ from babel.core import get_global
 from fontTools.unicodedata import script
 from icu4py.breakers import WordBreaker
 
-NO_LANGUAGE, ANY_LANGUAGE = "zxx", "und"  # in ISO 639-2: no linguistic content, undetermined
+NO_LANGUAGE = "zxx"  # in ISO 639-2: no linguistic content
 # Where the first code of three letters that Babel knows is not the one in use, and scripts that are
 # parts of others.
 OTHER_CODES = {"dz": "dzo", "fa": "fas", "hr": "hrv", "mn": "khk", "no": "nob", "ps": "pbt"}
@@ -34,8 +34,7 @@ def language_name(code: str) -> str:
         >>> language_name("hu"), language_name("qqq")
         ('Hungarian', 'qqq')
     """
-    names = {NO_LANGUAGE: "No language", ANY_LANGUAGE: "lm-eval"}
-    return names.get(code) or str(Locale("en").languages.get(code, code))
+    return "No language" if code == NO_LANGUAGE else str(Locale("en").languages.get(code, code))
 
 
 def code_with_script(code: str) -> str:

@@ -141,8 +141,6 @@ class EvaluationRecipe(_Section):
     documents: Count = 40  # at most, of each source
     other_documents: Count = 6  # the same, in other languages than English and the target
     items: Count = 50  # at most, of each kind and language
-    tasks: Names = []  # of lm-eval, such as hellaswag or langadapt_hulu
-    task_folder: str = ""  # of downloaded HuLU and Thai exam files; empty: they come from the hub
     window_bytes: Annotated[int, Field(ge=64)] = 4_096  # of text that is read at once
     comparison_documents: Count = 8  # of each language, where methods and recipes are compared
     interpolation_points: Shares = [0.0, 0.25, 0.5, 0.75, 1.0]  # from the start to the end

@@ -208,7 +208,7 @@ def progress_note(record: Mapping[str, Any]) -> str:
 
 def anchored(recipe: Recipe, root: Path) -> Recipe:
     """Return the recipe with absolute paths, which mean the same from any working directory."""
-    corpus, folder = recipe.corpus, recipe.evaluation.task_folder
+    corpus = recipe.corpus
     others = [named.partition(":") for named in corpus.others]
     paths = {
         "base": absolute(recipe.base, root),
@@ -216,7 +216,6 @@ def anchored(recipe: Recipe, root: Path) -> Recipe:
         "corpus.english": [absolute(source, root) for source in corpus.english],
         "corpus.chat": [absolute(source, root) for source in corpus.chat],
         "corpus.others": [f"{c}:{absolute(s, root)}" if colon else c for c, colon, s in others],
-        "evaluation.task_folder": folder and absolute(folder, root),
     }
     return recipe.with_options(paths)
 

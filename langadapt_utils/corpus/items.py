@@ -61,7 +61,7 @@ def item_options(
 
 
 def kind_name(kind: str) -> str:
-    """Return what a kind of items is called in figures; a task of lm-eval keeps its name."""
+    """Return what a kind of items is called in figures."""
     return (KIND_NAMES | CHAT_NAMES).get(kind, kind)
 
 

@@ -141,9 +141,7 @@ def task_rows(
         and any(part in path.stem.lower() for part in parts)
     ]
     if not files:
-        raise RecipeError(
-            f"evaluation.task_folder {folder} has no file of {name} whose name says {names}"
-        )
+        raise RecipeError(f"folder {folder} has no file of {name} whose name says {names}")
     kind = {".jsonl": "json", ".tsv": "csv"}.get(files[0].suffix, files[0].suffix.lstrip("."))
     options = {"sep": "\t"} if files[0].suffix == ".tsv" else {}
     return list(load_dataset(kind, data_files=list(map(str, files)), split="train", **options))

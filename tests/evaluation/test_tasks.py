@@ -1,27 +1,35 @@
+"""The tasks for lm-eval in `data/tasks`: its own command finds them, and reads what we score."""
+
+from __future__ import annotations
+
 import json
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
+from lm_eval import simple_evaluate
+from lm_eval.api.instance import Instance
+from lm_eval.api.metrics import bits_per_byte
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
 from transformers import PreTrainedTokenizerFast
 
 from helpers.tiny import llama, saved
 from langadapt_utils import hardware
 from langadapt_utils.corpus.items import load_items, pattern_items
 from langadapt_utils.errors import RecipeError
-from langadapt_utils.evaluation import harness
 from langadapt_utils.evaluation.evaluate import score_items
-from langadapt_utils.evaluation.harness import task_folder, with_tasks
 from langadapt_utils.evaluation.likelihood import document_bits
-from langadapt_utils.evaluation.scores import Scores
+from langadapt_utils.files import data_folder
 from langadapt_utils.models import Base
-from langadapt_utils.recipe import EvaluationRecipe
 from langadapt_utils.tokens import document_start
 
 ITEMS = 12
-PUBLISHED = runpy.run_path(str(task_folder() / "published" / "published.py"))
+TASKS = data_folder() / "tasks"
+PUBLISHED = runpy.run_path(str(TASKS / "published" / "published.py"))
 hulu, thai_exam = PUBLISHED["hulu"], PUBLISHED["thai_exam"]
-BUILT_IN = runpy.run_path(str(task_folder() / "builtin" / "builtin.py"))
+BUILT_IN = runpy.run_path(str(TASKS / "builtin" / "builtin.py"))
 built_in, PATTERN_ITEMS = BUILT_IN["built_in"], BUILT_IN["PATTERN_ITEMS"]
 
 
@@ -35,35 +43,35 @@ def tiny(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Base:
     return saved(llama(len(tokenizer)), tokenizer, tmp_path / "tiny")
 
 
-def test_tasks_of_lm_eval_stand_beside_the_built_in_items(tiny: Base, scores: Scores) -> None:
+def answers(base: Base, tasks: list[str], **metadata: str) -> dict[str, list[dict[str, Any]]]:
+    """What `lm_eval` finds of each item: by its task, in the order of the items."""
+    known = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
+    start = document_start(base.tokenizer)
+    model = HFLM(base.model, tokenizer=base.tokenizer, prefix_token_id=start, batch_size=16)
+    options = {"limit": ITEMS, "bootstrap_iters": 0, "log_samples": True}
+    return dict(simple_evaluate(model, tasks=tasks, task_manager=known, **options)["samples"])
+
+
+def test_lm_eval_gives_the_answers_that_we_give(tiny: Base) -> None:
     """The same items by the other way of scoring: the same answers, but for ties of rounding."""
-    names = ["langadapt_hu", "langadapt_copying"]
-    both = with_tasks(
-        scores, {"base": tiny, "adapted": tiny}, EvaluationRecipe(items=ITEMS, tasks=names)
-    )
-    tasks = both.items[both.items.language == "und"]
+    found = answers(tiny, ["langadapt_hu", "langadapt_copying"])
     kinds = ["choice_cause", "choice_next", "cloze", "pairs"]
-    assert set(tasks.kind) == {"langadapt_copying", *(f"langadapt_{kind}_hu" for kind in kinds)}
-    assert (tasks.groupby(["model", "kind"]).size() == ITEMS).all()
-    chances = tasks.groupby("kind").chance.first()
-    assert chances["langadapt_cloze_hu"] == chances["langadapt_copying"] == 0.25
-    assert chances["langadapt_choice_cause_hu"] == chances["langadapt_pairs_hu"] == 0.5
-    assert any("langadapt_pairs_hu" in finding.text for finding in both.findings())
-    for name, items, language in [
-        ("langadapt_cloze_hu", load_items("cloze", "hu"), "hu"),
-        ("langadapt_pairs_hu", load_items("pairs", "hu"), "hu"),
-        ("langadapt_copying", pattern_items("copying", PATTERN_ITEMS), "zxx"),
+    assert set(found) == {"langadapt_copying", *(f"langadapt_{kind}_hu" for kind in kinds)}
+    assert {len(samples) for samples in found.values()} == {ITEMS}
+    options = {name: len(samples[0]["filtered_resps"]) for name, samples in found.items()}
+    assert options["langadapt_cloze_hu"] == options["langadapt_copying"] == 4
+    assert options["langadapt_choice_cause_hu"] == options["langadapt_pairs_hu"] == 2
+    for name, metric, items, language in [
+        ("langadapt_cloze_hu", "acc_bytes", load_items("cloze", "hu"), "hu"),
+        ("langadapt_pairs_hu", "acc", load_items("pairs", "hu"), "hu"),
+        ("langadapt_copying", "acc", pattern_items("copying", PATTERN_ITEMS), "zxx"),
     ]:
         ours = score_items(tiny.model, tiny.tokenizer, name.split("_")[1], items, language)[:ITEMS]
-        theirs = tasks[(tasks.kind == name) & (tasks.model == "base")].correct.tolist()
+        theirs = [bool(sample[metric]) for sample in found[name]]
         assert sum(a == b for a, b in zip(ours, theirs, strict=True)) >= ITEMS - 1, name
 
 
 def test_bits_per_byte_are_those_of_lm_eval(tiny: Base) -> None:
-    from lm_eval.api.instance import Instance
-    from lm_eval.api.metrics import bits_per_byte
-    from lm_eval.models.huggingface import HFLM
-
     texts = [
         "A short text.",
         "Egy másik, árvíztűrő szöveg, hosszabb is.",
@@ -92,10 +100,8 @@ def test_every_built_in_item_is_in_a_task(language: str) -> None:
 
 
 def test_lm_eval_finds_every_task() -> None:
-    from lm_eval.tasks import TaskManager
-
-    known = TaskManager(include_path=str(task_folder()), include_defaults=False)
-    files = {path.stem for path in task_folder().rglob("*.yaml")}
+    known = TaskManager(include_path=str(TASKS), include_defaults=False)
+    files = {path.stem for path in TASKS.rglob("*.yaml")}
     assert files == set(known.all_tasks) and len(files) == 12 + 3 + 6 + 5 + 6
     assert set(known.load(["langadapt_hu", "langadapt_patterns"])["tasks"]) < files
 
@@ -129,14 +135,12 @@ def test_hulu_is_read_from_downloads(name: str, tmp_path: Path) -> None:
     assert item["choices"][item["label"]] == answer and item["context"]
 
 
-def test_tasks_read_downloads_through_lm_eval(tiny: Base, scores: Scores, tmp_path: Path) -> None:
+def test_tasks_read_downloads_through_lm_eval(tiny: Base, tmp_path: Path) -> None:
     """As `lm_eval --include_path data/tasks --metadata '{"folder": "FOLDER"}'` does."""
     row, _ = ROWS["HuSST"]
     (tmp_path / "HuSST_dev.jsonl").write_text(json.dumps(row), encoding="utf-8")
-    recipe = EvaluationRecipe(tasks=["langadapt_husst"], task_folder=str(tmp_path))
-    items = with_tasks(scores, {"base": tiny, "adapted": tiny}, recipe).items
-    tasks = items[items.kind == "langadapt_husst"]
-    assert len(tasks) == 2 and tasks.chance.tolist() == [pytest.approx(1 / 3)] * 2
+    (sample,) = answers(tiny, ["langadapt_husst"], folder=str(tmp_path))["langadapt_husst"]
+    assert sample["target"] == 2 and len(sample["filtered_resps"]) == 3
 
 
 def test_thai_exams_are_read_from_downloads(tmp_path: Path) -> None:
@@ -160,14 +164,7 @@ def test_thai_exams_are_read_from_downloads(tmp_path: Path) -> None:
     )
 
 
-def test_what_cannot_be_measured_is_said(
-    tiny: Base, scores: Scores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(RecipeError, match="cannot hold 'hulu_all'"):
-        with_tasks(scores, {"base": tiny}, EvaluationRecipe(tasks=["hulu_all"]))
-    monkeypatch.setattr(harness, "ACCURACY", ("bits_per_byte",))
-    with pytest.raises(RecipeError, match="does not say which items are right"):
-        with_tasks(scores, {"base": tiny}, EvaluationRecipe(items=2, tasks=["langadapt_copying"]))
+def test_downloads_that_are_missing_or_others_are_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="has no file of HuSST"):
         hulu("HuSST", str(tmp_path))
     (tmp_path / "HuSST_dev.jsonl").write_text('{"text": "x"}', encoding="utf-8")
