@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,7 @@ def _parsed(cell: Any) -> Any:
     return Interval(cell["value"], low, high, cell["units"])
 
 
+@lru_cache(maxsize=8)  # tables of as many units are made again and again
 def _bootstrap_weights(units: int, resamples: int, seed: int) -> Numbers:
     """Draw how often each unit is in each resample, of shape (resamples, units)."""
     shares, generator = np.full(units, 1 / units), np.random.default_rng(seed)

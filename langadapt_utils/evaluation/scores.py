@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,27 +80,16 @@ class Scores:
 
         `against_control` is the change from the control run to the last model, if it was measured.
         """
-        return (self._by_source if tuple(by) == ("language", "source") else self._bits(by)).copy()
-
-    @cached_property
-    def _by_source(self) -> pd.DataFrame:
-        return self._bits(("language", "source"))
-
-    def _bits(self, by: Sequence[str]) -> pd.DataFrame:
-        rows = []
+        change, rows = partial(relative_change, resamples=self.resamples), []
         for key, group in self.documents.groupby(list(by), sort=False):
             wide = group.pivot(index=["source", "id"], columns="model", values=["bits", "bytes"])
             before, after = (wide["bits"][m].to_numpy() for m in (self.models[0], self.models[-1]))
             sizes = wide["bytes"][self.models[0]].to_numpy()
-            control = wide["bits"][CONTROL].to_numpy() if CONTROL in wide["bits"] else None
-            measured = control is not None and not np.isnan(control).any()
+            control = wide["bits"].get(CONTROL, pd.Series([math.nan])).to_numpy()
+            against_control = None if np.isnan(control).any() else change(control, after)
             intervals = [ratio(bits, sizes, resamples=self.resamples) for bits in (before, after)]
-            against_control = self._change(control, after) if measured else None
-            rows.append([*key, *intervals, self._change(before, after), against_control])
+            rows.append([*key, *intervals, change(before, after), against_control])
         return pd.DataFrame(rows, columns=[*by, "before", "after", "change", "against_control"])
-
-    def _change(self, before: Any, after: Any) -> Interval:
-        return relative_change(before, after, resamples=self.resamples)
 
     def accuracy(self) -> pd.DataFrame:
         """Return accuracy of the first and the last model, and the difference, as `Interval`s.
@@ -107,10 +97,6 @@ class Scores:
         `retained` is the fraction kept of what the first model could do beyond chance; None where
         it could do nothing beyond doubt, or items are few.
         """
-        return self._accuracy.copy()
-
-    @cached_property
-    def _accuracy(self) -> pd.DataFrame:
         rows = []
         items = self.items.groupby(["language", "kind"], sort=False) if len(self.items) else ()
         for (language, kind), group in items:
@@ -126,8 +112,12 @@ class Scores:
         columns = ["language", "kind", "chance", "before", "after", "change", "retained"]
         return pd.DataFrame(rows, columns=columns)
 
-    @cached_property
-    def _transfer(self) -> Interval | None:
+    def backward_transfer(self) -> Interval | None:
+        """Return the mean change of accuracy in English over kinds of items, each counted once.
+
+        Chat does not count. None where there are no English items. Source: Lopez-Paz & Ranzato
+        2017, arXiv 1706.08840.
+        """
         english = self.items[self.items.language == "en"] if len(self.items) else self.items
         english = english[~english.kind.isin(CHAT_NAMES)] if len(english) else english
         if not len(english):
@@ -137,18 +127,10 @@ class Scores:
         change = (wide[self.models[-1]] - wide[self.models[0]]).to_numpy()
         return ratio(weights * change, weights, resamples=self.resamples)
 
-    def backward_transfer(self) -> Interval | None:
-        """Return the mean change of accuracy in English over kinds of items, each counted once.
-
-        Chat does not count. None where there are no English items. Source: Lopez-Paz & Ranzato
-        2017, arXiv 1706.08840.
-        """
-        return self._transfer
-
     def comparisons(self) -> dict[str, float]:
         """Return how many comparisons are made, are beyond doubt, and would be so by chance."""
-        against = [change for change in self._by_source.against_control if change]
-        changes = [*self._by_source.change, *self._accuracy.change, *against]
+        bits = self.bits_per_byte()
+        changes = [*bits.change, *self.accuracy().change, *filter(None, bits.against_control)]
         return {
             "count": len(changes),
             "beyond_doubt": sum(sign(change) != 0 for change in changes),
@@ -158,10 +140,10 @@ class Scores:
     def findings(self) -> list[Finding]:
         """Return what the tests say, in words: gain on the target language, loss on English."""
         about: dict[str, Any] = {
-            "texts": self._by_source.itertuples(),
-            "items": self._accuracy.itertuples(),
+            "texts": self.bits_per_byte().itertuples(),
+            "items": self.accuracy().itertuples(),
         }
-        about |= {"transfer": self._transfer, "comparisons": self.comparisons(), "fewest": FEWEST}
+        about |= {"transfer": self.backward_transfer(), "comparisons": self.comparisons(), "fewest": FEWEST}
         words = {"language_name": language_name, "source_name": source_name, "kind_name": kind_name}
         lines = render("evaluation/findings.txt.j2", **about, **words, sign=sign).splitlines()
         parted = (line.partition("\t") for line in lines if line)
@@ -169,16 +151,15 @@ class Scores:
 
     def save(self, path: Path) -> None:
         """Write documents, items and the tables made from them as JSON (`scores.schema.json`)."""
+        about = {"models": self.models, "target": self.target, "resamples": self.resamples}
         content = {
             "schema": SCHEMA,
-            "models": self.models,
-            "target": self.target,
-            "resamples": self.resamples,
+            **about,
             "findings": [vars(finding) for finding in self.findings()],
-            "bits_per_byte": plain(self._by_source),
+            "bits_per_byte": plain(self.bits_per_byte()),
             "domains": plain(self.bits_per_byte(by=("language", "domain"))),
-            "accuracy": plain(self._accuracy),
-            "backward_transfer": plain_cell(self._transfer),
+            "accuracy": plain(self.accuracy()),
+            "backward_transfer": plain_cell(self.backward_transfer()),
             "comparisons": self.comparisons(),
             "documents": self.documents.to_dict("records"),
             "items": self.items.to_dict("records"),
