@@ -139,11 +139,9 @@ class Scores:
 
     def findings(self) -> list[Finding]:
         """Return what the tests say, in words: gain on the target language, loss on English."""
-        about: dict[str, Any] = {
-            "texts": self.bits_per_byte().itertuples(),
-            "items": self.accuracy().itertuples(),
-        }
-        about |= {"transfer": self.backward_transfer(), "comparisons": self.comparisons(), "fewest": FEWEST}
+        texts, items = self.bits_per_byte().itertuples(), self.accuracy().itertuples()
+        about: dict[str, Any] = {"texts": texts, "items": items, "fewest": FEWEST}
+        about |= {"transfer": self.backward_transfer(), "comparisons": self.comparisons()}
         words = {"language_name": language_name, "source_name": source_name, "kind_name": kind_name}
         lines = render("evaluation/findings.txt.j2", **about, **words, sign=sign).splitlines()
         parted = (line.partition("\t") for line in lines if line)
