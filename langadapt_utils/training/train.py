@@ -92,8 +92,7 @@ def train(
     attention = _set_attention(learner, recipe.attention)
     if across := mixture.separate_documents and not keeps_documents_apart(learner):
         mixture = replace(mixture, separate_documents=False)
-    others = sorted(change.added.items()), sorted(given.items())
-    digest = run_digest(learner, mixture, recipe, others)
+    digest = run_digest(learner, mixture, recipe, sorted(change.added.items()), given)
     last = claim(folder, digest, write=arguments.should_save)
     set_seed(seed)
     adapters = add_adapters(learner, recipe.lora_rank) if recipe.lora_rank else None
@@ -110,7 +109,7 @@ def train(
     hardware.return_freed_memory()
     if adapters:
         adapters.merge_and_unload()
-        trained.requires_grad_(True)
+    trained.requires_grad_(True)
     trained.set_attn_implementation(attention_of_start)
     result = Training(trained.eval(), log.records, log.seconds, settings)
     if recipe.interpolation < 1:
