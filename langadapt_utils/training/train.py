@@ -92,7 +92,8 @@ def train(
     attention = _set_attention(learner, recipe.attention)
     if across := mixture.separate_documents and not keeps_documents_apart(learner):
         mixture = replace(mixture, separate_documents=False)
-    digest = run_digest(learner, mixture, recipe, sorted(change.added.items()), given)
+    others = sorted(change.added.items()), sorted(given.items())
+    digest = run_digest(learner, mixture, recipe, others)
     last = claim(folder, digest, write=arguments.should_save)
     set_seed(seed)
     adapters = add_adapters(learner, recipe.lora_rank) if recipe.lora_rank else None
@@ -100,8 +101,8 @@ def train(
     settings |= _made_faster(learner, recipe, arguments)
     parts = {"model": learner, "args": arguments, "train_dataset": mixture}
     trainer = MixtureTrainer(recipe, list(change.added), report, **parts)
-    told = ", ".join(f"{name} {value}" for name, value in settings.items())
-    trainer.steps.say(f"training: {told}{NO_BORDER * across}")
+    told = "training: " + ", ".join(f"{name} {value}" for name, value in settings.items())
+    trainer.steps.say(told + NO_BORDER * across)
     _run(trainer, last)
     trained, log = trainer.trained_model(partial(_loaded, start)), trainer.steps
     trainer.accelerator.free_memory()  # before adapters are merged and the start is loaded again
