@@ -13,10 +13,10 @@ from transformers import PreTrainedModel
 
 from ..corpus.corpus import load_corpus
 from ..errors import ModelError, RecipeError
-from ..files import read_json, write_json
+from ..files import write_json
 from ..languages import language_name
 from ..models import load_model, load_tokenizer, longest_context
-from ..report.report import PROOFS, write_card
+from ..report.report import PROOFS, proofs_of, write_card
 from ..tokens import byte_lengths, document_start, token_ids
 from ..workspace import Workspace
 from .gguf_file import KINDS, exportable, write_gguf
@@ -56,8 +56,7 @@ def export_gguf(run: Workspace, *, kind: str = "f16", weights: bool = True) -> l
     if kind not in KINDS:
         raise RecipeError(f"type '{kind}' is unknown: use one of {', '.join(KINDS)}")
     if find_spec("xllamacpp") is None:
-        problem = "a GGUF file is proved in llama.cpp, and the package xllamacpp is not installed"
-        raise ModelError(f"{problem}: run pip install 'langadapt[export]'")
+        raise ModelError("GGUF files are proved in xllamacpp: run pip install 'langadapt[export]'")
     run.stage("04_training")
     folder = run.folder / "model"
     exportable(folder)
@@ -77,8 +76,7 @@ def export_gguf(run: Workspace, *, kind: str = "f16", weights: bool = True) -> l
     chats = load_tokenizer(folder).chat_template  # which Ollama finds in the file
     prompt = "" if chats else 'TEMPLATE "{{ .Prompt }}"\n'
     (folder / "Modelfile").write_text(f"FROM ./{file.name}\n{prompt}", encoding="utf-8")
-    known = read_json(folder / PROOFS) if (folder / PROOFS).is_file() else {}
-    write_json(folder / PROOFS, known | {file.name: said})
+    write_json(folder / PROOFS, proofs_of(folder) | {file.name: said})
     write_card(run)
     return [str(file), *said]
 
@@ -113,28 +111,27 @@ def prove(
         if not documents:
             yield "Not proved: likelihoods and continuations."
             return
-        model, apart, prompts = load_model(folder).float(), list[float](), 0
+        model, below = load_model(folder).float(), list[float]()
         most, each = min(TOKENS, longest_context(model) - 1), math.ceil(DOCUMENTS / len(documents))
         for language, named in documents.items():
-            ours = theirs = size = 0.0
-            for ids in (ids[:most] for ids in token_ids(tokenizer, named[:each])):
-                prompt, prompts = [start, *ids[:PROMPT]], prompts + 1
-                _, below = _read(model, prompt, llama.continuation(prompt, LENGTH))
-                if below > TIE and kind == "f16":
-                    problem = f"after {tokenizer.decode(prompt)!r}, llama.cpp writes an id that is"
-                    raise ModelError(f"{problem} {below:.2f} nats below PyTorch's: use --type bf16")
-                apart += [below] * (below > 0)
-                ours += _read(model, [start], ids)[0]
-                theirs += llama.nats(start, ids)
-                size += math.log(2) * int(sizes[ids].sum())
+            read = [ids[:most] for ids in token_ids(tokenizer, named[:each])]
+            for prompt in ([start, *ids[:PROMPT]] for ids in read):
+                below.append(_read(model, prompt, llama.continuation(prompt, LENGTH))[1])
+                if below[-1] > TIE and kind == "f16":
+                    less = f"{below[-1]:.2f} nats below PyTorch's: use --type bf16"
+                    where = f"after {tokenizer.decode(prompt)!r}"
+                    raise ModelError(f"{where}, llama.cpp writes an id that is {less}")
+            ours = sum(_read(model, [start], ids)[0] for ids in read)
+            theirs = sum(llama.nats(start, ids) for ids in read)
+            size = math.log(2) * sum(int(sizes[ids].sum()) for ids in read)
             change = f"{theirs / size:.4f} in llama.cpp, {ours / size:.4f} in PyTorch"
             sentence = f"Bits per byte, {language_name(language)}: {change}"
             if abs(theirs / ours - 1) > LIMITS.get(kind, math.inf):
                 raise ModelError(f"{sentence}, too far apart: choose a --type with more bits")
             yield f"{sentence} ({theirs / ours - 1:+.2%})."
-    less = f"; in the others, an id is at most {max(apart, default=0):.3f} nats less likely"
-    same = f"{prompts - len(apart)} of {prompts} greedy continuations of {LENGTH} tokens"
-    yield f"{same} are PyTorch's{less if apart else ''}."
+    less = f"; in the others, an id is at most {max(below):.3f} nats less likely"
+    same = f"{below.count(0)} of {len(below)} greedy continuations of {LENGTH} tokens"
+    yield f"{same} are PyTorch's{less if any(below) else ''}."
 
 
 def _read(model: PreTrainedModel, prompt: list[int], ids: list[int]) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import gguf
 import numpy as np
+import yaml
 from gguf import MODEL_ARCH, TokenType
 from gguf import GGMLQuantizationType as Kind
 from safetensors import safe_open
@@ -24,14 +25,9 @@ from ..errors import ModelError, VocabularyError
 from ..models import load_tokenizer, weight_files
 from ..vocabulary.tokenizer_json import Spec
 
-ARCHITECTURES = {"llama": MODEL_ARCH.LLAMA, "mistral": MODEL_ARCH.LLAMA}
-ARCHITECTURES |= {"qwen2": MODEL_ARCH.QWEN2, "qwen3": MODEL_ARCH.QWEN3}
-ARCHITECTURES |= {"gemma3_text": MODEL_ARCH.GEMMA3}
-KINDS = {"f16": Kind.F16, "bf16": Kind.BF16, "q8_0": Kind.Q8_0, "q4_0": Kind.Q4_0}
-SHAPE = {"vocab_size": "vocab_size", "embedding_length": "hidden_size"}
-SHAPE |= {"block_count": "num_hidden_layers", "feed_forward_length": "intermediate_size"}
-SHAPE |= {"head_count": "num_attention_heads", "head_count_kv": "num_key_value_heads"}
-SHAPE |= {"layer_norm_rms_eps": "rms_norm_eps"}
+KNOWN = yaml.safe_load(Path(__file__).with_name("llama_cpp.yaml").read_text(encoding="utf-8"))
+ARCHITECTURES = {name: MODEL_ARCH[own] for name, own in KNOWN["architectures"].items()}
+KINDS = {kind.name.lower(): kind for kind in (Kind.F16, Kind.BF16, Kind.Q8_0, Kind.Q4_0)}
 ELSEWHERE = "use the folder of the model in transformers, vLLM or mlx-lm"
 NO_SCORE = -1e9  # of a token that no merge makes
 logging.getLogger("gguf").setLevel(logging.ERROR)  # it warns of what is set right here
@@ -78,11 +74,11 @@ def write_gguf(folder: Path, path: Path, kind: str, pattern: Pattern, recipe: st
     _add_shape(writer, config)
     _add_vocabulary(writer, folder, config.vocab_size, pattern)
     for name, weight in _tensors(folder, config):
-        own = KINDS[kind]
+        own = Kind.F32 if weight.ndim == 1 else KINDS[kind]
         if own == Kind.Q4_0 and name in ("token_embd.weight", "output.weight"):
             own = Kind.Q8_0
-        if weight.ndim == 1 or weight.shape[-1] % gguf.GGML_QUANT_SIZES[own][0]:
-            own = Kind.F32 if weight.ndim == 1 else Kind.F16
+        if weight.shape[-1] % gguf.GGML_QUANT_SIZES[own][0]:
+            own = Kind.F16
         data = gguf.quantize(weight, own)
         if own == Kind.F16 and not np.isfinite(data).all():
             raise ModelError(f"a weight of {name} is too large for float16: choose --type bf16")
@@ -117,23 +113,21 @@ def _rope(config: Any, layers: str = "full_attention") -> dict[str, Any]:
 def _add_shape(writer: gguf.GGUFWriter, config: Any) -> None:
     """Add what a GGUF file says about the shape of a model."""
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    window, context = getattr(config, "sliding_window", None), config.max_position_embeddings
+    window, rope = getattr(config, "sliding_window", None), _rope(config)
+    shape = {key: getattr(config, own) for key, own in KNOWN["shape"].items()}
+    shape |= dict.fromkeys(("key_length", "value_length", "rope_dimension_count"), width)
+    shape["rope_freq_base"] = rope["rope_theta"]
     if config.model_type == "gemma3_text":
-        writer.add_sliding_window(window)
-        writer.add_sliding_window_pattern(config.layer_types.index("full_attention") + 1)
-        writer.add_rope_freq_base_swa(_rope(config, "sliding_attention")["rope_theta"])
-        window = None
-    # Elsewhere llama.cpp has no windows: the context ends where they would begin.
-    writer.add_context_length(min(context, window or context))
-    for key, own in SHAPE.items():
-        getattr(writer, f"add_{key}")(getattr(config, own))
-    for key in ("key_length", "value_length", "rope_dimension_count"):
-        getattr(writer, f"add_{key}")(width)
-    rope = _rope(config)
-    writer.add_rope_freq_base(rope["rope_theta"])
+        shape["sliding_window"] = window
+        shape["sliding_window_pattern"] = config.layer_types.index("full_attention") + 1
+        shape["rope_freq_base_swa"] = _rope(config, "sliding_attention")["rope_theta"]
+    elif window:  # llama.cpp has none here: the context ends where it would begin
+        shape["context_length"] = min(shape["context_length"], window)
     if rope["rope_type"] == "linear":
-        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(rope["factor"])
+        shape["rope_scaling_type"] = gguf.RopeScalingType.LINEAR
+        shape["rope_scaling_factor"] = rope["factor"]
+    for key, value in shape.items():
+        getattr(writer, f"add_{key}")(value)
 
 
 def _add_vocabulary(writer: gguf.GGUFWriter, folder: Path, rows: int, pattern: Pattern) -> None:
@@ -145,12 +139,9 @@ def _add_vocabulary(writer: gguf.GGUFWriter, folder: Path, rows: int, pattern: P
     surfaces = {index: surface for surface, index in spec.vocab.items()}
     types = dict.fromkeys(surfaces, TokenType.NORMAL)
     if not spec.byte_level:
-        types |= {
-            spec.vocab[name]: TokenType.BYTE for name in spec.byte_names if name in spec.vocab
-        }
-    for token in spec.data["added_tokens"]:
-        special = token["special"]
-        types[token["id"]] = TokenType.CONTROL if special else TokenType.USER_DEFINED
+        types |= {spec.vocab[n]: TokenType.BYTE for n in spec.byte_names if n in spec.vocab}
+    added = {False: TokenType.USER_DEFINED, True: TokenType.CONTROL}
+    types |= {token["id"]: added[token["special"]] for token in spec.data["added_tokens"]}
     if spec.unknown_id is not None:
         types[spec.unknown_id] = TokenType.UNKNOWN
     tokens = [surfaces.get(index, f"[PAD{index}]") for index in range(rows)]

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
+from urllib.request import Request, urlopen
 
 import torch
 
@@ -59,15 +60,15 @@ def loaded(path: Path, *, context: int = 256) -> Iterator[Llama]:
             process.kill()
 
 
+@dataclass(frozen=True)
 class Llama:
     """A model in llama.cpp.
 
-    Args:
+    Attributes:
         address: of the server that holds it.
     """
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    address: str
 
     def ids(self, texts: Sequence[str], separator: int) -> list[list[int]]:
         """Return the ids of each of some running texts.
@@ -78,13 +79,10 @@ class Llama:
         """
         found: list[list[int]] = []
         for first in range(0, len(texts), TOGETHER):
-            content = [
-                part for text in texts[first : first + TOGETHER] for part in (separator, text)
-            ]
-            asked = {"content": [*content, separator], "parse_special": False}
-            ids = self._ask("tokenize", **asked)["tokens"]
+            content = [part for text in texts[first:][:TOGETHER] for part in (separator, text)]
+            ids = self._ask("tokenize", content=content, parse_special=False)["tokens"]
             places = [place for place, index in enumerate(ids) if index == separator]
-            found += [ids[begin + 1 : end] for begin, end in pairwise(places)]
+            found += [ids[begin + 1 : end] for begin, end in pairwise([*places, len(ids)])]
         return found
 
     def nats(self, start: int, ids: Sequence[int]) -> float:
@@ -100,32 +98,31 @@ class Llama:
         """
         nats, plain = 0.0, self.ids(["a"], start)[0][0]
         for place, index in enumerate(ids):
-            for written, count in ((index, 1), (plain, ALL)):
-                options = {"n_probs": count, "logit_bias": [[written, BIAS]]}
-                told = self._write([start, *ids[:place]], 1, **options)
-                if "completion_probabilities" in told:
-                    break
-            (first,) = told["completion_probabilities"]
-            ranked = [*first["top_logprobs"], first]
-            nats -= {token["id"]: token["logprob"] for token in ranked}[index]
+            told = self._forced([start, *ids[:place]], index, 1)
+            told = told or self._forced([start, *ids[:place]], plain, ALL)
+            nats -= told[index]
         return nats
 
     def continuation(self, ids: Sequence[int], length: int) -> list[int]:
         """Return the likeliest next ids, one after the other, at most `length` of them."""
         return list(self._write(ids, length)["tokens"])
 
+    def _forced(self, prompt: Sequence[int], index: int, count: int) -> dict[int, float]:
+        """Write one id after a prompt; return log-likelihoods by id, or nothing in a character."""
+        told = self._write(prompt, 1, n_probs=count, logit_bias=[[index, BIAS]])
+        firsts = told.get("completion_probabilities", ())
+        ranked = [token for first in firsts for token in (*first["top_logprobs"], first)]
+        return {token["id"]: token["logprob"] for token in ranked}
+
     def _write(self, prompt: Sequence[int], length: int, **options: Any) -> Any:
         greedy = {"samplers": ["top_k"], "top_k": 1, "return_tokens": True}
         return self._ask("completion", prompt=list(prompt), n_predict=length, **greedy, **options)
 
     def _ask(self, path: str, **body: Any) -> Any:
-        headers = {"Content-Type": "application/json"}
-        data = json.dumps(body).encode()
-        asked = urllib.request.Request(f"{self._address}/{path}", data, headers)
+        data, kind = json.dumps(body).encode(), {"Content-Type": "application/json"}
         try:
-            with urllib.request.urlopen(asked) as answer:
-                return json.load(answer)
+            with urlopen(Request(f"{self.address}/{path}", data, kind)) as said:
+                return json.load(said)
         except OSError as error:
-            raise ModelError(
-                f"llama.cpp stopped at a request ({error}): update xllamacpp"
-            ) from error
+            problem = f"llama.cpp stopped at a request ({error})"
+            raise ModelError(f"{problem}: update xllamacpp") from error

@@ -11,21 +11,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ..errors import ModelError, VocabularyError
 from ..models import load_tokenizer, quiet_transformers, save_tokenizer
 from ..tokens import document_start, is_byte_level, token_ids
-from .gguf_file import ELSEWHERE, Pattern, write_gguf
+from .gguf_file import ELSEWHERE, KNOWN, Pattern, write_gguf
 from .llama import loaded
 
-KNOWN = yaml.safe_load(Path(__file__).with_name("trial.yaml").read_text(encoding="utf-8"))
 BYTE_LEVEL = [Pattern(name) for name in KNOWN["byte_level"]]
 SENTENCEPIECE = [Pattern(*options) for options in KNOWN["sentencepiece"]]
 TEXTS, FIRST = 5_000, 500  # texts at least, and of a first look
 PER_LANGUAGE, DOCUMENTS = 4_000, 50  # lines and whole documents, at most
-WORDS, JOINTS = 12, (" ", "\n", "\r\n", "\n\n", "\t", "  ", ", ")  # of each side; between them
+JOINTS = (" ", "\n", "\r\n", "\n\n", "\t", "  ", ", ")  # between two lines
 TINY = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 1}  # and one layer
 
 
@@ -41,16 +39,12 @@ def trial_texts(texts: Mapping[str, Sequence[str]], least: int = TEXTS) -> list[
     """
     draw, lines, whole = random.Random(0), list[str](KNOWN["probes"]), list[str]()
     for documents in texts.values():
-        split = (line for document in documents for line in document.splitlines() if line.strip())
-        found = list(dict.fromkeys(split))
+        found = [line for document in documents for line in document.splitlines() if line.strip()]
         lines += draw.sample(found, min(len(found), PER_LANGUAGE))
         whole += documents[:DOCUMENTS]
     trial = dict.fromkeys([*KNOWN["probes"], *draw.sample(lines, len(lines)), *whole])
     while len(trial) < least:
-        words = draw.choice(lines).split(" ")
-        begin = draw.randrange(len(words))
-        end = " ".join(draw.choice(lines).split(" ")[:WORDS])
-        trial[" ".join(words[begin : begin + WORDS]) + draw.choice(JOINTS) + end] = None
+        trial[draw.choice(lines) + draw.choice(JOINTS) + draw.choice(lines)] = None
     return list(trial)
 
 

@@ -211,10 +211,15 @@ def model_card(
         percent=percent,
         findings=scores.findings() if scores else [],
         tokenizer_class="AutoTokenizer" if stock else "PreTrainedTokenizerFast",
-        proofs=read_json(folder / PROOFS) if folder and (folder / PROOFS).is_file() else {},
+        proofs=proofs_of(folder) if folder else {},
         prompt=scores.samples[0]["prompt"] if scores and scores.samples else "…",
     )
     return f"{card}\n"
+
+
+def proofs_of(folder: Path) -> dict[str, list[str]]:
+    """Return what llama.cpp showed of the GGUF files in the folder of a model, by file."""
+    return dict(read_json(folder / PROOFS)) if (folder / PROOFS).is_file() else {}
 
 
 def _base_terms(recipe: Recipe, folder: Path | None) -> dict[str, Any]:
