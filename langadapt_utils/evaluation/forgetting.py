@@ -50,8 +50,7 @@ def kl_divergence(
         `tokens`, how many.
     """
     rows = base.get_output_embeddings().weight.shape[0]  # a tokenizer may have more ids
-    kept = torch.tensor([index for index in sorted(change.new_to_old) if index < rows])
-    kept = kept.to(base.device)
+    kept = torch.tensor(sorted(n for n in change.new_to_old if n < rows), device=base.device)
     found = []
     for place, text in enumerate(texts):
         ids = document_ids(base_tokenizer, text)[:tokens]
@@ -100,10 +99,8 @@ def weight_drift(
         sums = squares.setdefault(_place(name), [0.0, 0.0])
         sums[0] += (b - a).square().sum().item()
         sums[1] += a.square().sum().item()
-    rows = [
-        [*place, (moved / size) ** 0.5 if size else 0.0] for place, (moved, size) in squares.items()
-    ]
-    table = pd.DataFrame(rows, columns=["layer", "part", "drift"])
+    drifts = [(moved / size) ** 0.5 if size else 0.0 for moved, size in squares.values()]
+    table = pd.DataFrame(squares.keys(), columns=["layer", "part"]).assign(drift=drifts)
     return table.sort_values(["layer", "part"], ignore_index=True)
 
 
@@ -167,10 +164,9 @@ def measure_gains(
 
 def _generation_seconds(bundle: Base, prompt: str, new_tokens: int) -> float:
     """Return how long it takes to write some tokens after a prompt that has been read."""
-    asked, sizes = (
-        (bundle.model.to(hardware.device()), bundle.tokenizer, prompt),
-        [1, 1 + new_tokens],
-    )
-    seconds = [reply(*asked, n, min_new_tokens=n, do_sample=False).seconds for n in sizes]
+    asked = bundle.model.to(hardware.device()), bundle.tokenizer, prompt
+    first = reply(*asked, 1, min_new_tokens=1, do_sample=False).seconds
+    size = 1 + new_tokens
+    whole = reply(*asked, size, min_new_tokens=size, do_sample=False).seconds
     bundle.model.to("cpu")
-    return max(seconds[1] - seconds[0], 1e-9)
+    return max(whole - first, 1e-9)

@@ -20,6 +20,7 @@ import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ..corpus.corpus import Corpus
+from ..display.html import render
 from ..embeddings.initialise import initialise_embeddings
 from ..evaluation.likelihood import document_bits, shared_window
 from ..files import data_folder, read_json
@@ -74,41 +75,22 @@ class Comparison:
 
     def findings(self) -> list[str]:
         """Return what can be said, from the outcome of the tests."""
-        return self._of_recipes() if self.reference == BEFORE else self._of_methods()
-
-    def _of_recipes(self) -> list[str]:
-        table = self.summary().query("variant != @BEFORE")
-        of_target = table[table.language == self.target].itertuples()
-        best = min(of_target, key=lambda row: row.bits_per_byte.value)
-        lowest = f"{best.variant}: {best.bits_per_byte.value:.3f} bits per byte."
-        sentences = [f"{language_name(self.target)} is lowest with {lowest}"]
-        english = list(table[table.language == "en"].itertuples())
-        verdicts = {1: "worse than", 0: "not beyond doubt other than", -1: "better than"}
-        for verdict, words in verdicts.items():
-            if names := [r.variant for r in english if r.change and sign(r.change) == verdict]:
-                sentences.append(f"English is {words} before with {', '.join(names)}.")
-        return sentences
-
-    def _of_methods(self) -> list[str]:
-        name, last, sentences = language_name(self.target), int(self.table.steps.max()), []
-        measured = self.summary().query("language == @self.target and variant != @BASE")
-        for steps, rows in measured.groupby("steps"):
-            ranked = sorted(rows.itertuples(), key=lambda row: row.bits_per_byte.value)
-            lowest = f"{ranked[0].bits_per_byte.value:.3f} bits per byte"
-            said = f"{ranked[0].variant} is lowest ({lowest})"
-            if any(row.change for row in ranked):
-                better = [row.variant for row in ranked if row.change and sign(row.change) < 0]
-                names = ", ".join(better) or "none"
-                said += f"; beyond doubt better than {self.reference}: {names}"
-            sentences.append(f"{name} {when(steps)}: {said}.")
-        for early in sorted(set(measured.steps) - {last}):
-            for first, second in self.reversals(early, last):
-                loses = f"but loses to it {when(last)}, both beyond doubt"
-                sentences.append(f"{name}: {first} beats {second} {when(early)}, {loses}.")
-        if last and self.table[self.table.variant != BASE].seed.nunique() == 1:
-            caution = "the intervals leave out what another order of the training text would change"
-            sentences.append(f"One seed: {caution}.")
-        return sentences
+        table = self.summary().query("variant not in (@BASE, @BEFORE)")
+        target, english = (table[table.language == code] for code in (self.target, "en"))
+        stages = [(steps, _ranked(rows)) for steps, rows in target.groupby("steps")]
+        last, seeds = stages[-1][0], self.table[self.table.variant != BASE].seed.nunique()
+        early = [steps for steps, _ in stages[:-1]]
+        said = {
+            "target": language_name(self.target),
+            "reference": self.reference,
+            "stages": stages,
+            "english": list(english.itertuples()),
+            "turned": [(steps, *pair) for steps in early for pair in self.reversals(steps, last)],
+            "last": last,
+            "one_seed": last and seeds == 1,
+        }
+        text = str(render("experiments/findings.txt.j2", **said, when=when, sign=sign))
+        return text.split("\n")
 
     def reversals(self, early: int, late: int) -> list[tuple[str, str]]:
         """Return pairs of which the first is better early and worse late, both beyond doubt."""
@@ -173,14 +155,19 @@ def when(steps: int) -> str:
     return f"after {steps} step{'' if steps == 1 else 's'}" if steps else "before training"
 
 
+def _ranked(rows: pd.DataFrame) -> list[Any]:
+    """Return the rows of a summary, the lowest bits per byte first."""
+    return sorted(rows.itertuples(), key=lambda row: row.bits_per_byte.value)
+
+
 def _bits_by_variant(table: pd.DataFrame) -> pd.DataFrame:
     """Average the bits of each document over seeds: of shape (variants, documents)."""
     return table.pivot_table(index="variant", columns="document", values="bits", sort=False)
 
 
 def _change(bits: pd.DataFrame, reference: str, variant: str) -> Interval:
-    before, after = bits.loc[reference].to_numpy(), bits.loc[variant].to_numpy()
-    return relative_change(before, after, resamples=RESAMPLES)
+    both = (bits.loc[name].to_numpy() for name in (reference, variant))
+    return relative_change(*both, resamples=RESAMPLES)
 
 
 def compare_methods(
@@ -304,11 +291,10 @@ def interpolation_sweep(
     """
     texts = heldout_texts(corpus, recipe.comparison_documents)
     window = _window([before, (end, change.tokenizer)], texts, recipe.window_bytes)
-    rows = [[BEFORE, 0, 0, *row] for row in document_rows(before, texts, window)]
+    rows = document_rows(before, texts, window, BEFORE, 0, 0)
     for share in recipe.interpolation_points:
-        model = end if share == 1 else interpolate(start, end, share)
-        found = document_rows((model, change.tokenizer), texts, window)
-        rows += [[f"{share:.0%} of the way", 0, 0, *row] for row in found]
+        point = end if share == 1 else interpolate(start, end, share), change.tokenizer
+        rows += document_rows(point, texts, window, f"{share:.0%} of the way", 0, 0)
     return Comparison(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
 
 
