@@ -27,7 +27,6 @@ from .tokens import token_ids
 
 FEWEST = 200  # names that differ from English, of a language that is shown
 COST = "tokens_over_english"
-TICKS = (1, 1.5, 2, 3, 5, 8, 12, 20, 30)
 
 
 def language_atlas(tokenizer: PreTrainedTokenizerFast) -> pd.DataFrame:
@@ -124,10 +123,8 @@ def plot_atlas(atlas: pd.DataFrame, language: str = "", *, ax: Axes | None = Non
         beside(ax, row.language, x, y, (6, 4), color=colour, fontsize=8)
         said.append(f"{x:.1f} in {row.language}")
     ax.set_yticks(range(len(places)), list(places), fontsize=8)
-    ax.set_xscale("log")
-    ticks = [tick for tick in TICKS if tick < 1.1 * atlas[COST].max()]
-    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.set_xticks([], minor=True)
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.set_xlim(right=1.6 * atlas[COST].max())
     ax.set_xlabel("tokens for the same names, as a multiple of English")
     title = f"What takes one token in English takes {', '.join(said)}"
