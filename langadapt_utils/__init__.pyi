@@ -78,12 +78,9 @@ from .evaluation.likelihood import bits_per_byte as bits_per_byte
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.evaluate import measured as measured
 from .evaluation.evaluate import run_models as run_models
-from .evaluation.forgetting import kl_divergence as kl_divergence
 from .evaluation.forgetting import measure_gains as measure_gains
 from .evaluation.forgetting import weight_drift as weight_drift
-from .evaluation.views import plot_accuracy as plot_accuracy
 from .evaluation.views import plot_changes as plot_changes
-from .evaluation.views import plot_domains as plot_domains
 from .evaluation.views import talk_widget as talk_widget
 from .experiments.comparison import interpolation_sweep as interpolation_sweep
 from .intervals import plain as plain

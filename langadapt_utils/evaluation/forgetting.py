@@ -8,67 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from .. import hardware
 from ..models import Base, longest_context, token_layers
-from ..tokens import document_ids, token_ids
+from ..tokens import token_ids
 from ..vocabulary.change import VocabularyChange
 from .generation import reply
 
 LAYER = re.compile(r"\.(\d+)\.")
-
-
-def kl_divergence(
-    base: PreTrainedModel,
-    adapted: PreTrainedModel,
-    change: VocabularyChange,
-    base_tokenizer: PreTrainedTokenizerFast,
-    texts: Sequence[str],
-    *,
-    tokens: int = 256,
-) -> pd.DataFrame:
-    """Measure how far next-token distributions are from those of the base, over shared tokens.
-
-    The Kullback-Leibler divergence from the base's distribution to the adapted model's, after both
-    are cut to the tokens that both have. Texts that the two tokenizers cut differently are left
-    out.
-
-    Args:
-        base: the base model.
-        adapted: the adapted model, on the same device.
-        change: says which tokens are shared.
-        base_tokenizer: of the base.
-        texts: usually English.
-        tokens: of each text, at most.
-
-    Returns:
-        One row per text that both cut alike: `text`, its place; `bits`, summed over its places;
-        `tokens`, how many.
-    """
-    rows = base.get_output_embeddings().weight.shape[0]  # a tokenizer may have more ids
-    kept = torch.tensor(sorted(n for n in change.new_to_old if n < rows), device=base.device)
-    found = []
-    for place, text in enumerate(texts):
-        ids = document_ids(base_tokenizer, text)[:tokens]
-        other = document_ids(change.tokenizer, text)[:tokens]
-        if other != ids or not change.new_to_old.keys() >= set(ids) or len(ids) < 2:
-            continue
-        before_TV, after_TV = (_log_shares(model, ids, kept) for model in (base, adapted))
-        nats = (before_TV.exp() * (before_TV - after_TV)).sum(dim=-1)[1:].sum().item()
-        found.append([place, nats / np.log(2), len(ids) - 1])
-    return pd.DataFrame(found, columns=["text", "bits", "tokens"])
-
-
-def _log_shares(model: PreTrainedModel, ids: list[int], kept: torch.Tensor) -> torch.Tensor:
-    """Return the log-probabilities of the next token, of shape (T, V), among kept tokens."""
-    with torch.no_grad(), hardware.autocast(hardware.native_precision(), model.device.type):
-        ids_BT = torch.tensor([ids], device=model.device)
-        logits_TV = model(input_ids=ids_BT, use_cache=False).logits[0, :, kept]
-        return torch.log_softmax(logits_TV.float(), dim=-1)
 
 
 def weight_drift(

@@ -63,7 +63,7 @@ class Scores:
             `chance`.
         samples: `model`, `language`, `prompt`, `text`, and what `text_quality` counts.
         resamples: of every bootstrap.
-        more: other tables by name, as records, such as `kl_divergence`, `drift`, `gains`,
+        more: other tables by name, as records, such as `drift`, `gains`,
             `interpolation`.
     """
 

@@ -1,27 +1,23 @@
-"""Notebook 5 in figures: what changed, by text, by domain and by item."""
+"""Notebook 5 in figures and controls: what changed, and what the models write."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import ipywidgets as widgets
 import pandas as pd
 from matplotlib.axes import Axes
 
 from .. import hardware
-from ..corpus.items import kind_name
-from ..display.figures import GREY, LEGEND, TARGET, beside, colour_of, finish, new_axes
+from ..display.figures import GREY, beside, colour_of, finish, new_axes
 from ..display.html import Html, render
 from ..display.widgets import Interactive, new_slider
-from ..intervals import Interval, percent, sign
+from ..intervals import Interval, percent
 from ..languages import direction, language_name
 from ..models import Base
 from ..sources import source_name
 from .generation import reply, sampled
 from .scores import Scores
-
-DOMAINS = 12  # of one language that have a line of their own, those with the most documents
 
 
 def plot_changes(scores: Scores, *, ax: Axes | None = None) -> Axes:
@@ -34,49 +30,6 @@ def plot_changes(scores: Scores, *, ax: Axes | None = None) -> Axes:
     worst = max(table[table.language == "en"].change, key=lambda change: change.value)
     said = f"{language_name(scores.target)} {_moved(gain)}, English at worst {_moved(worst)}"
     return finish(ax, said)
-
-
-def plot_domains(scores: Scores, *, ax: Axes | None = None) -> Axes:
-    """Plot how much bits per byte of the target language changed, by domain; small ones pooled."""
-    documents = scores.documents
-    sizes = documents[documents.language == scores.target].domain.value_counts()
-    shown = documents.domain.where(documents.domain.isin(sizes.index[:DOMAINS]), "all others")
-    pooled = replace(scores, documents=documents.assign(domain=shown))
-    table = pooled.bits_per_byte(by=("language", "domain"))
-    rows = table[table.language == scores.target]
-    rows = rows.iloc[sorted(range(len(rows)), key=lambda i: -rows.change.iloc[i].value)]
-    ax = ax or new_axes(rows=len(rows))
-    names = [f"{row.domain} ({row.change.units})" for row in rows.itertuples()]
-    _draw(ax, names, rows)
-    least, most = (f"{r.domain} ({r.change.value:+.0%})" for r in (rows.iloc[0], rows.iloc[-1]))
-    title = f"{language_name(scores.target)} gains most on {most}, least on {least}"
-    return finish(ax, title, note="documents in brackets")
-
-
-def plot_accuracy(scores: Scores, *, ax: Axes | None = None) -> Axes:
-    """Plot accuracy on the evaluation items before and after, with the level of chance."""
-    table = scores.accuracy().iloc[::-1]
-    ax = ax or new_axes(rows=2 * len(table))
-    for column, offset, marker in (("before", 0.15, "o"), ("after", -0.15, "s")):
-        for row, (value, code) in enumerate(zip(table[column], table.language, strict=True)):
-            place, colour = row + offset, colour_of(code)
-            fill = colour if column == "after" else "white"
-            ax.plot([value.low, value.high], [place] * 2, color=colour, linewidth=1.5)
-            ax.plot(value.value, place, marker, color=colour, markerfacecolor=fill)
-    for row, chance in enumerate(table.chance):
-        ax.plot([chance] * 2, [row - 0.4, row + 0.4], color=GREY, linestyle=":")
-    ax.plot([], [], "o", color=TARGET, markerfacecolor="white", label=scores.models[0])
-    ax.plot([], [], "s", color=TARGET, label=scores.models[-1])
-    ax.plot([], [], ":", color=GREY, label="chance")
-    names = [f"{language_name(r.language)}, {kind_name(r.kind)}" for r in table.itertuples()]
-    ax.set_yticks(range(len(names)), names)
-    ax.set_xlim(0, 1)
-    ax.set_xlabel("share of items right (95 % interval)")
-    ax.legend(**LEGEND)
-    rows = [row for row in table.iloc[::-1].itertuples() if sign(row.change)]
-    moved = ", ".join(f"{language_name(row.language)} {kind_name(row.kind)}" for row in rows)
-    title = f"Accuracy changed beyond doubt on: {moved}"
-    return finish(ax, title if moved else "No change in accuracy is beyond doubt")
 
 
 def samples_html(scores: Scores) -> Html:
@@ -108,13 +61,13 @@ def talk_widget(models: Mapping[str, Base], scores: Scores) -> Interactive:
     return Interactive([typed, heat, length, chat], lambda: answer() if typed.value else twin, twin)
 
 
-def _draw(ax: Axes, names: list[str], rows: pd.DataFrame, target: str | None = None) -> None:
+def _draw(ax: Axes, names: list[str], rows: pd.DataFrame, target: str) -> None:
     """Draw changes of bits per byte with their intervals, and the percentage above each.
 
-    Languages other than `target` and English are grey; without `target`, none are.
+    Languages other than `target` and English are grey.
     """
     for height, (change, code) in enumerate(zip(rows.change, rows.language, strict=True)):
-        colour = colour_of(code) if target in (None, code) or code == "en" else GREY
+        colour = colour_of(code) if code in (target, "en") else GREY
         ax.plot([change.low, change.high], [height, height], color=colour, linewidth=2)
         ax.plot(change.value, height, "o" if code == "en" else "D", color=colour)
         beside(ax, f"{change.value:+.1%}", change.value, height, (0, 6), ha="center", fontsize=8)

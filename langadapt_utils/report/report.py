@@ -17,7 +17,7 @@ from ..corpus.items import kind_name
 from ..display.html import render, show, table_html
 from ..errors import WorkspaceError
 from ..evaluation.scores import Scores
-from ..evaluation.views import plot_accuracy, plot_changes, plot_domains, samples_html
+from ..evaluation.views import plot_changes, samples_html
 from ..fertility import FertilityReport, plot_fertility
 from ..files import read_json, read_jsonl, write_atomically
 from ..intervals import percent, plain, relative_change, restored, with_ends
@@ -158,9 +158,7 @@ def _time_spent(run: Workspace, manifests: Mapping[str, Any]) -> list[tuple[str,
 def _figures(run: Workspace, scores: Scores) -> dict[str, Axes]:
     """Return figures by where in `scores.json` the numbers of their titles stand."""
     fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
-    figures = {"/bits_per_byte": plot_changes(scores), "/domains": plot_domains(scores)}
-    if len(scores.items):
-        figures["/accuracy"] = plot_accuracy(scores)
+    figures = {"/bits_per_byte": plot_changes(scores)}
     return figures | {
         "/more/training": plot_training(_steps(run), run.recipe.language),
         "/more/fertility": plot_fertility(fertility, "tokens_per_word"),

@@ -19,7 +19,7 @@ from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.errors import LangadaptError
 from langadapt_utils.evaluation.evaluate import score_items
-from langadapt_utils.evaluation.forgetting import kl_divergence, measure_gains, weight_drift
+from langadapt_utils.evaluation.forgetting import measure_gains, weight_drift
 from langadapt_utils.evaluation.generation import reply
 from langadapt_utils.evaluation.likelihood import bits_per_byte
 from langadapt_utils.models import Base, load_base, save_model, weight_files
@@ -223,8 +223,6 @@ def measured(
     drift = weight_drift(base.model, adapted.model, change)
     assert np.isfinite(drift.drift).all()
     assert (weight_drift(base.model, base.model, change).drift == 0).all()
-    far = kl_divergence(base.model, adapted.model, change, base.tokenizer, ["The old bridge."])
-    assert (far.bits >= -1e-6).all()
     gains = measure_gains({"base": base, "adapted": adapted}, texts, new_tokens=2)
     assert (gains.characters_per_second > 0).all()
 

@@ -1,7 +1,6 @@
 import copy
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -12,9 +11,8 @@ from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.corpus.items import OPTIONS, PATTERNS, pattern_items
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.evaluation.evaluate import score_items
-from langadapt_utils.evaluation.forgetting import kl_divergence, measure_gains, weight_drift
+from langadapt_utils.evaluation.forgetting import measure_gains, weight_drift
 from langadapt_utils.models import Base
-from langadapt_utils.tokens import document_start
 from langadapt_utils.vocabulary.change import VocabularyChange
 
 
@@ -50,54 +48,6 @@ def test_the_base_model_follows_patterns(base: Base) -> None:
         for kind in PATTERNS
     }
     assert sum(right["copying"]) >= 11 and sum(right["mapping"]) >= 7
-
-
-def test_nothing_diverges_from_itself(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    change: VocabularyChange,
-    corpora: dict[str, Corpus],
-) -> None:
-    """New rows do not count: the same model with any new rows has the same distribution over the
-    old tokens.
-    """
-    texts = corpora["hu"].parallel["en"].tolist()[:40]
-    table = kl_divergence(
-        model, initialise_embeddings(model, change, method="random"), change, tokenizer, texts
-    )
-    assert len(table) >= 3 and np.allclose(table.bits, 0, atol=1e-4)
-
-
-def test_divergence_is_that_of_the_definition(
-    tokenizer: PreTrainedTokenizerFast, change: VocabularyChange
-) -> None:
-    one, other = llama(len(tokenizer)), llama(len(tokenizer))
-    with torch.no_grad():
-        for model, scale in ((one, 20.0), (other, 40.0)):
-            model.model.norm.weight.fill_(scale)
-    adapted = initialise_embeddings(other, change)
-    text = "The old bridge"
-    table = kl_divergence(one, adapted, change, tokenizer, [text])
-    ids = torch.tensor([[document_start(tokenizer), *tokenizer(text)["input_ids"]]])
-    with torch.no_grad():
-        p, q = (model(ids).logits[0, 1:].softmax(dim=-1) for model in (one, other))
-    expected = (p * (p / q).log2()).sum().item()
-    assert table.tokens.tolist() == [ids.shape[1] - 1]
-    assert table.bits.item() == pytest.approx(expected, rel=1e-3) and expected > 1
-
-
-def test_texts_that_are_cut_differently_are_left_out(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, change: VocabularyChange
-) -> None:
-    hungarian = change.text(next(iter(change.added))) * 3
-    table = kl_divergence(
-        model,
-        initialise_embeddings(model, change),
-        change,
-        tokenizer,
-        ["The old bridge", hungarian, ""],
-    )
-    assert table.text.tolist() == [0]
 
 
 def test_drift_is_the_share_of_its_length_that_a_part_moved(

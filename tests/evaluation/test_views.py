@@ -1,5 +1,3 @@
-import dataclasses
-
 import pandas as pd
 import pytest
 
@@ -45,22 +43,3 @@ def test_changes_are_drawn_with_their_intervals(scores: Scores) -> None:
     widths = [line.get_xdata() for line in ax.lines if len(line.get_xdata()) == 2]
     expected = [(change.low, change.high) for change in scores.bits_per_byte().change.iloc[::-1]]
     assert [tuple(width) for width in widths[:3]] == [pytest.approx(pair) for pair in expected]
-
-
-def test_domains_and_accuracy_state_their_finding(scores: Scores) -> None:
-    domains, accuracy = la.plot_domains(scores), la.plot_accuracy(scores)
-    assert "Hungarian gains most on" in domains.get_title(loc="left").replace("\n", " ")
-    assert (
-        accuracy.get_title(loc="left").replace("\n", " ")
-        == "Accuracy changed beyond doubt on: Hungarian minimal pairs"
-    )
-
-
-def test_hundreds_of_domains_are_pooled(scores: Scores) -> None:
-    """As where a data set names the host of each page."""
-    target = scores.documents[scores.documents.language == "hu"]
-    hosts = [target.assign(domain=f"host-{n}.example", id=target.id + f"-{n}") for n in range(99)]
-    many = dataclasses.replace(scores, documents=pd.concat([scores.documents, *hosts]))
-    ax = la.plot_domains(many)
-    assert len(ax.get_yticks()) == 13
-    assert any("all others" in label.get_text() for label in ax.get_yticklabels())

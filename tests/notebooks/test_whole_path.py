@@ -80,7 +80,6 @@ def test_scores_and_report_hold_the_same_findings(run: Workspace) -> None:
     assert set(scores.documents.model) == set(scores.models)
     assert set(scores.items.language) == {"en", run.recipe.language, NO_LANGUAGE}
     names = {
-        "kl_divergence",
         "drift",
         "gains",
         "interpolation",
