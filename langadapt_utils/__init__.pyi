@@ -69,7 +69,6 @@ from .experiments.comparison import english_share_variants as english_share_vari
 from .experiments.comparison import recorded_sweeps as recorded_sweeps
 from .experiments.comparison import sweep as sweep
 from .experiments.views import plot_sweep as plot_sweep
-from .experiments.views import sweep_widget as sweep_widget
 
 # Notebook 5: what was gained, and what was forgotten
 from .corpus.items import pattern_items as pattern_items

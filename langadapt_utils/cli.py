@@ -22,17 +22,9 @@ app = typer.Typer(
 )
 PLAIN_LINE_SECONDS = 20  # between progress lines where there is no terminal
 
-Stages = Annotated[
-    Optional[list[str]], typer.Argument(help="Stages to run, such as 03; all by default.")
-]
+Stages = Annotated[Optional[list[str]], typer.Argument(help="Such as 03; all by default.")]
 Language = Annotated[Optional[str], typer.Option(help="Code of the target language [default: hu].")]
 Profile = Annotated[Optional[str], typer.Option(help=f"{', '.join(PROFILES)} [default: cpu].")]
-RunFolder = Annotated[
-    Optional[Path], typer.Option("--run", help="Run folder [default: runs/LANGUAGE-PROFILE].")
-]
-RunFolders = Annotated[
-    list[Path], typer.Argument(help="Run folders; the first is what others are compared with.")
-]
 Overrides = Annotated[
     list[str], typer.Option("--parameter", "-p", help="Another value for an option: NAME=VALUE.")
 ]
@@ -43,7 +35,7 @@ def run(
     stages: Stages = None,
     language: Language = None,
     profile: Profile = None,
-    run_dir: RunFolder = None,
+    run_dir: Annotated[Optional[Path], typer.Option("--run", help="Run folder.")] = None,
     parameter: Overrides = [],  # noqa: B006  typer copies it
     recipe: Annotated[Optional[Path], typer.Option(help="A recipe, as `plan` writes it.")] = None,
 ) -> None:
@@ -132,16 +124,17 @@ def export(
     run_dir: Annotated[Path, typer.Argument(help="Run folder.")],
     format: Annotated[Literal["gguf"], typer.Option(help="Of the file.")] = "gguf",
     type: Annotated[str, typer.Option(help="f16, bf16, q8_0 or q4_0.")] = "f16",
-    proof: Annotated[bool, typer.Option(help="Compare likelihoods with PyTorch's, too.")] = True,
 ) -> None:
     """Write the adapted model for llama.cpp and Ollama, and prove it there."""
     from .export.export import export_gguf
 
-    typer.echo("\n".join(export_gguf(Workspace.existing(run_dir), kind=type, weights=proof)))
+    typer.echo("\n".join(export_gguf(Workspace.existing(run_dir), kind=type)))
 
 
 @app.command()
-def compare(runs: RunFolders) -> None:
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, compared with the first.")],
+) -> None:
     """Put finished runs beside each other."""
     from rich.table import Table
 
@@ -191,23 +184,20 @@ def _stage(name: str) -> str:
 
 
 class _Display(Progress):
-    """A bar for stages and one for the steps of the running one; plain lines without a terminal."""
+    """A bar for the steps of the running stage; plain lines without a terminal."""
 
     def __init__(self) -> None:
         console, note = Console(), "{task.fields[note]}"
         columns = ("{task.description:<32}", BarColumn(), note, TimeElapsedColumn())
         super().__init__(*columns, console=console, disable=not console.is_terminal)
-        self._stages = self.add_task("stages", total=len(STAGES), note="")
         self._steps = self.add_task("", total=None, note="", visible=False)
         self._printed = time.monotonic()
 
     def tell(self, line: str) -> None:
         name, _, rest = line.partition(": ")
-        if name in STAGES and rest.endswith(".ipynb"):
-            self.reset(self._steps, total=None, description=name, note="", visible=True)
-        elif name in STAGES:
-            self.update(self._stages, advance=1)
-            self.update(self._steps, visible=False)
+        if name in STAGES:
+            begins = rest.endswith(".ipynb")
+            self.reset(self._steps, total=None, description=name, note="", visible=begins)
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def progress(self, record: dict[str, Any]) -> None:

@@ -90,15 +90,12 @@ def fetch_model(source: str, accept_terms: str = "", *, weights: bool = True) ->
     if not (folder / "config.json").is_file():
         if (adapters := folder / "adapter_config.json").is_file():
             base = read_json(adapters).get("base_model_name_or_path")
-            raise SourceError(
-                f"base model '{source}' holds adapters alone: merge them into {base} with peft's "
-                "`merge_and_unload`, save that with `save_pretrained`, and give its folder"
-            )
-        raise SourceError(
-            f"base model '{source}' is not a model folder ({folder / 'config.json'} does not "
-            "exist): give a folder saved by `save_pretrained`, hub:ORG/NAME, or one of "
-            + ", ".join(sources.packaged())
-        )
+            remedy = "`merge_and_unload`, save that with `save_pretrained`, and give its folder"
+            problem = f"base model '{source}' holds adapters alone: merge them into {base} with"
+            raise SourceError(f"{problem} peft's {remedy}")
+        problem = f"'{source}' is not a model folder ({folder / 'config.json'} does not exist)"
+        remedy = "give a folder saved by `save_pretrained`, hub:ORG/NAME, or one of"
+        raise SourceError(f"base model {problem}: {remedy} {', '.join(sources.packaged())}")
     return folder
 
 

@@ -103,11 +103,9 @@ class Workspace:
         if not self.is_complete(name):
             manifest = self.folder / name / MANIFEST
             reason = "was made from other inputs" if manifest.exists() else "does not exist"
-            raise WorkspaceError(
-                f"stage {name} of run {self.folder} is needed first: {manifest} {reason}; run "
-                f"notebook {NOTEBOOKS[name]}, or `langadapt run {name[:2]} --run {self.folder}`, "
-                "or set build_missing"
-            )
+            problem = f"stage {name} of run {self.folder} is needed first: {manifest} {reason}"
+            command = f"`langadapt run {name[:2]} --run {self.folder}`, or set build_missing"
+            raise WorkspaceError(f"{problem}; run notebook {NOTEBOOKS[name]}, or {command}")
         return self.folder / name
 
     def is_complete(self, name: str) -> bool:

@@ -25,7 +25,7 @@ from ..embeddings.initialise import initialise_embeddings
 from ..evaluation.likelihood import document_bits, shared_window
 from ..files import data_folder, read_json
 from ..hardware import device
-from ..intervals import Interval, knee, plain, ratio, relative_change, sign
+from ..intervals import Interval, plain, ratio, relative_change, sign
 from ..languages import language_name
 from ..models import Base
 from ..recipe import EvaluationRecipe, Recipe
@@ -116,19 +116,9 @@ class Comparison:
         The best in the target language comes first.
         """
         values = self._values.sort_values(self.target, kind="stable")
-        return [
-            variant
-            for variant, row in values.iterrows()
-            if not ((values <= row).all(axis=1) & (values < row).any(axis=1)).any()
-        ]
-
-    def knee(self) -> str | None:
-        """Return the variant of the front where gaining one language begins to cost the other."""
-        front = self.front()
-        if len(front) < 3:
-            return None
-        values = self._values.loc[front]
-        return front[knee(values[self.target], values["en"])]
+        one, other = values.to_numpy()[:, None], values.to_numpy()
+        beats = (one <= other).all(axis=-1) & (one < other).any(axis=-1)
+        return list(values.index[~beats.any(axis=0)])
 
     def with_variants(self, other: Comparison) -> Comparison:
         """Add the variants of another comparison, if it was measured on the same documents."""

@@ -10,9 +10,7 @@ from adjustText import adjust_text
 from matplotlib.axes import Axes
 
 from ..display.figures import ENGLISH, GREY, LEGEND, TARGET, beside, colour_of, finish, new_axes
-from ..display.html import render
-from ..display.widgets import Interactive, choose_page
-from ..intervals import Interval, percent, restored
+from ..intervals import Interval, restored
 from ..languages import language_name
 from .comparison import BASE, BEFORE, Comparison, when
 
@@ -77,7 +75,7 @@ def plot_sweep(
         ax: to draw into.
     """
     ax = ax or new_axes(rows=12)
-    points, labels = _draw_points(ax, sweep, {"knee": sweep.knee(), "chosen": chosen})
+    points, labels = _draw_points(ax, sweep, chosen)
     front = zip(*(points[variant] for variant in sweep.front()), strict=True)
     ax.plot(*front, color=GREY, linewidth=0.8, linestyle=":")
     for name, content in (recorded or {}).items():
@@ -96,7 +94,7 @@ def plot_sweep(
 
 
 def _draw_points(
-    ax: Axes, sweep: Comparison, marked: Mapping[str, str | None]
+    ax: Axes, sweep: Comparison, chosen: str
 ) -> tuple[dict[str, tuple[float, float]], list[Any]]:
     """Draw the variants with their intervals; return their points, and the labels to be placed."""
     points, labels = {}, []
@@ -105,10 +103,10 @@ def _draw_points(
         along, across = ([[s.value - s.low], [s.high - s.value]] for s in (y, x))
         points[variant] = point = x.value, y.value
         ax.errorbar(*point, along, across, "o", c=colour, ecolor=(colour, 0.5), elinewidth=0.8)
-        words = [word for word, which in marked.items() if which == variant]
-        if words:
+        if variant == chosen:
             ax.plot(*point, "o", markersize=12, markerfacecolor="none", color=GREY)
-        labels.append(ax.text(*point, ", ".join([variant, *words]), fontsize=8, color=colour))
+        label = f"{variant}, chosen" if variant == chosen else variant
+        labels.append(ax.text(*point, label, fontsize=8, color=colour))
     return points, labels
 
 
@@ -116,28 +114,3 @@ def _scores(table: pd.DataFrame, target: str) -> dict[str, tuple[Interval, Inter
     """Return the bits per byte of each variant of a summary, in the target language and English."""
     scores = table.set_index(["variant", "language"]).bits_per_byte
     return {name: (scores[name, target], scores[name, "en"]) for name in table.variant.unique()}
-
-
-def sweep_widget(sweep: Comparison, recorded: Recorded | None = None) -> Interactive:
-    """Choose a point of a sweep and read what both languages are at.
-
-    Args:
-        sweep: of this run.
-        recorded: sweeps recorded with the project, by name.
-    """
-    return choose_page("point", sweep_sentences(sweep, recorded))
-
-
-def sweep_sentences(sweep: Comparison, recorded: Recorded | None = None) -> dict[str, str]:
-    """Return what there is to say of each point, as HTML; recorded ones name their recording."""
-    front, sentences = sweep.front(), {}
-    tables = {"": sweep.summary()}
-    tables |= {name: restored(content["summary"]) for name, content in (recorded or {}).items()}
-    for name, table in tables.items():
-        for variant, rows in table[table.variant != BEFORE].groupby("variant", sort=False):
-            title = f"{variant} ({name})" if name else str(variant)
-            unbeaten = not name and variant in front
-            about = {"title": title, "rows": list(rows.itertuples()), "unbeaten": unbeaten}
-            words = {"language_name": language_name, "percent": percent}
-            sentences[title] = str(render("experiments/point.html.j2", **about, **words))
-    return sentences

@@ -31,7 +31,7 @@ PROMPT, LENGTH = 12, 24  # tokens of a prompt at most, and of its continuation
 TIE = 0.01  # nats below the likeliest id that rounding to float16 may cost
 
 
-def export_gguf(run: Workspace, *, kind: str = "f16", weights: bool = True) -> list[str]:
+def export_gguf(run: Workspace, *, kind: str = "f16") -> list[str]:
     """Write the adapted model into its folder as GGUF, for llama.cpp and Ollama.
 
     The file takes its name when it is proved. A `Modelfile` for Ollama is written beside, and the
@@ -40,8 +40,6 @@ def export_gguf(run: Workspace, *, kind: str = "f16", weights: bool = True) -> l
     Args:
         run: its first four stages must be complete.
         kind: precision of the matrices: `f16`, `bf16`, `q8_0` or `q4_0`.
-        weights: compare likelihoods and continuations, for which the model must fit the memory in
-            float32; else the card says that only the ids were.
 
     Returns:
         The path of the file, and a sentence for each thing that was proved.
@@ -71,7 +69,7 @@ def export_gguf(run: Workspace, *, kind: str = "f16", weights: bool = True) -> l
     with TemporaryDirectory(dir=run.folder, prefix=".export-") as scratch:
         made = Path(scratch) / file.name
         write_gguf(folder, made, kind, pattern, recipe)
-        said += prove(made, folder, kind, texts, documents if weights else {})
+        said += prove(made, folder, kind, texts, documents)
         made.replace(file)
     chats = load_tokenizer(folder).chat_template  # which Ollama finds in the file
     prompt = "" if chats else 'TEMPLATE "{{ .Prompt }}"\n'
@@ -95,7 +93,7 @@ def prove(
         folder: of the model.
         kind: of the file.
         texts: whose ids are compared.
-        documents: by language, of which the first ones are read; none for ids alone.
+        documents: by language, of which the first ones are read.
 
     Yields:
         What was proved, in sentences.
@@ -108,9 +106,6 @@ def prove(
     with loaded(file, context=TOKENS + LENGTH) as llama:
         if llama.ids(texts, start) != token_ids(tokenizer, texts):
             raise ModelError(f"{file.name} has other ids than its trial had: update xllamacpp")
-        if not documents:
-            yield "Not proved: likelihoods and continuations."
-            return
         model, below = load_model(folder).float(), list[float]()
         most, each = min(TOKENS, longest_context(model) - 1), math.ceil(DOCUMENTS / len(documents))
         for language, named in documents.items():
