@@ -99,8 +99,8 @@ def train(
     adapters = add_adapters(learner, recipe.lora_rank) if recipe.lora_rank else None
     settings = {"attention": attention, "documents separate": mixture.separate_documents}
     settings |= _made_faster(learner, recipe, arguments)
-    parts = {"model": learner, "args": arguments, "train_dataset": mixture}
-    trainer = MixtureTrainer(recipe, list(change.added), report, **parts)
+    about = recipe, list(change.added), report
+    trainer = MixtureTrainer(*about, model=learner, args=arguments, train_dataset=mixture)
     told = "training: " + ", ".join(f"{name} {value}" for name, value in settings.items())
     trainer.steps.say(told + NO_BORDER * across)
     _run(trainer, last)
@@ -112,10 +112,9 @@ def train(
         adapters.merge_and_unload()
     trained.requires_grad_(True)
     trained.set_attn_implementation(attention_of_start)
-    result = Training(trained.eval(), log.records, log.seconds, settings)
     if recipe.interpolation < 1:
         _blend(_loaded(start), trained, recipe.interpolation)
-    return result
+    return Training(trained.eval(), log.records, log.seconds, settings)
 
 
 def _loaded(start: PreTrainedModel | Path) -> PreTrainedModel:

@@ -7,7 +7,8 @@ import runpy
 import torch
 from accelerate.state import AcceleratorState, DistributedType, PartialState
 
-torch.distributed.init_process_group("gloo")
-PartialState._prepare_backend = lambda self, *options: ("gloo", DistributedType.MULTI_GPU)
-runpy.run_module("langadapt_utils.training", run_name="__main__", alter_sys=True)
-print(f"shared out: {AcceleratorState().distributed_type.value}")
+if __name__ == "__main__":
+    torch.distributed.init_process_group("gloo")
+    PartialState._prepare_backend = lambda self, *options: ("gloo", DistributedType.MULTI_GPU)
+    runpy.run_module("langadapt_utils.training", run_name="__main__", alter_sys=True)
+    print(f"shared out: {AcceleratorState().distributed_type.value}")

@@ -110,9 +110,7 @@ DDP, FSDP = ([*LAUNCH, "--config_file", str(CONFIGS / f"{name}.yaml")] for name 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
-@pytest.mark.parametrize(
-    ("launcher", "named"), [(ACCELERATE, "--run"), (DDP, "--run"), (TORCHRUN, "")]
-)
+@pytest.mark.parametrize("launcher", [ACCELERATE, DDP, TORCHRUN])
 def test_two_processes_learn_what_one_does(launcher: list[str], prepare: Prepare) -> None:
     one, two = prepare("one"), prepare("two", training__checkpoint_minutes=1e-6)
     finish(start(one))
