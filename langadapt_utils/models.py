@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 OWN_ROPE = ("rope_theta", "partial_rotary_factor")  # options of their own before transformers 5
+SCALED = ("linear", "dynamic", "yarn", "longrope", "llama3")  # kinds that those versions know
 LIMITS = ("max_position_embeddings", "max_target_positions", "max_seq_len")  # of the context
 SAME = 1e-3  # of the largest logit: by how much two ways to the same logits may differ
 BASE_CARD = "BASE_MODEL_CARD.md"  # how a copy of the base's own card is called
@@ -379,7 +380,7 @@ def _older_rope(parameters: dict[str, Any] | None) -> dict[str, Any]:
     local, whole = (flat.get(f"{kind}_attention") or {} for kind in ("sliding", "full"))
     own = whole or flat  # Gemma has them for each kind of layers
     older = {name: own[name] for name in own if name in OWN_ROPE}
-    if own.get("rope_type", "default") != "default":
+    if own.get("rope_type") in SCALED:
         older["rope_scaling"] = {name: own[name] for name in own if name not in OWN_ROPE}
     return older | ({"rope_local_base_freq": local["rope_theta"]} if "rope_theta" in local else {})
 
