@@ -186,9 +186,9 @@ def test_a_notebook_runs_and_its_controls_answer(name: str, lab: str, browser: B
     page.close()
 
 
-def differs(answer: Locator, before: str) -> bool:
-    """Wait up to a minute for another answer."""
-    for _ in range(5 * ANSWER_SECONDS):
+def differs(answer: Locator, before: str, seconds: int = 10) -> bool:
+    """Wait some seconds for another answer."""
+    for _ in range(5 * seconds):
         if answer.inner_text() != before:
             return True
         answer.page.wait_for_timeout(200)
@@ -198,21 +198,23 @@ def differs(answer: Locator, before: str) -> bool:
 def move(box: Locator) -> None:
     """Use every control of a widget by keyboard, and see its answer change."""
     answer = box.locator(".widget-html-content").last
-    for prompt in box.locator("input[type=text]:not([list])").all():
+    written = box.locator("input[type=text]:not([list])")
+    patience = ANSWER_SECONDS if written.count() else 10  # models write after a prompt
+    for prompt in written.all():
         before = answer.inner_text()
         prompt.fill("A folyó partján")
         prompt.press("Enter")
-        assert differs(answer, before) and "characters per second" in answer.inner_text()
+        assert differs(answer, before, patience) and "characters per second" in answer.inner_text()
     for tick in box.locator("input[type=checkbox]").all():
         before = answer.inner_text()
         tick.check()
-        assert differs(answer, before)
+        assert differs(answer, before, patience)
     for handle in box.locator(".noUi-handle").all():
         before, changed = answer.inner_text(), False
         handle.focus()
         for key in ("ArrowRight", "ArrowLeft", "ArrowLeft"):  # it may be at one of its ends
             handle.press(key)
-            changed = changed or differs(answer, before)
+            changed = changed or differs(answer, before, patience)
         assert changed, "the slider changes nothing"
     for chooser in box.locator("select").all():
         before = answer.inner_text()
