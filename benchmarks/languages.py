@@ -40,9 +40,9 @@ LEARNED, TOKENS, PROTECTED = 700, 500, 0.99
 INTRODUCTION = f"""# Languages
 
 What {TOKENS} new tokens do, learned from the first {LEARNED} sentences of each language (FLORES-200
-dev) and measured on the others. A cell is parity, the tokens of a language over those of English
-for the same sentences, before → after; `*` marks a word pattern that was repaired,
-`†` half of the tokens, where the text supports no more.
+dev) and measured on the others. Each cell shows parity (tokens in this
+language divided by tokens in English, for the same sentences) before → after; `*` marks a word
+pattern that was repaired, `†` half of the tokens, where the text supports no more.
 
 {{passed}} of {{cases}} audits pass. {{lost}} sentences come back otherwise than under the base
 tokenizer. In every case at least {{kept:.1%}} of the English sentences keep their exact ids. Made

@@ -34,7 +34,7 @@ ROOM = 0.9  # of the memory of a device that may be filled
 # (data/reference/rates-hu-gemma-40k.json).
 READS_WELL, CAREFUL = 1.7, 0.2
 LIBRARIES = 0.7e9  # bytes
-LOGIT_OPERATIONS = 6_500
+LOGIT_OPERATIONS, STEP_OPERATIONS = 6_500, 650  # per entry of the logits; per parameter
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def training_operations(shape: Shape, recipe: Recipe, machine: Machine, tokens: 
     """
     multiplied = (8 if recipe.training.gradient_checkpointing else 6) * shape.multiplied
     logits = LOGIT_OPERATIONS * shape.vocabulary * _has_logits(recipe, machine)
-    step = 650 * shape.parameters / max(recipe.training.batch_tokens, 1)
+    step = STEP_OPERATIONS * shape.parameters / max(recipe.training.batch_tokens, 1)
     return tokens * (multiplied + logits + step)
 
 
@@ -196,7 +196,7 @@ class Plan:
         row = sizes[sizes.new_tokens == self.recipe.vocabulary.tokens].iloc[0]
         text = Allowance(code, row.bytes, row.passes, int(row.new_tokens), row.seen)
         about = {"plan": self, "name": language_name(code), "text": text, "row": row}
-        about |= {"room": ROOM, "reads_well": READS_WELL}
+        about |= {"room": ROOM, "reads_well": READS_WELL, "often": OFTEN}
         return str(render("planning.txt.j2", **about))
 
 

@@ -10,13 +10,11 @@ from ..corpus.corpus import load_corpus
 from ..files import write_atomically
 from ..processes import in_processes
 from ..workspace import Workspace
-from .evaluate import MEASURED, evaluate, run_models
-
-STAGE = "05_evaluation"
+from .evaluate import MEASURED, STAGE, evaluate, run_models
 
 
 def main() -> None:
-    """Measure the models of a run whose training is complete; notebook 5 goes on from there."""
+    """Measure the models of a run whose training is complete; notebook 5 loads the scores."""
     in_processes(_measure, str(main.__doc__))
 
 

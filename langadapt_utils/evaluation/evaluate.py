@@ -33,6 +33,7 @@ Table = list[dict[str, Any]]
 
 BEGINNING = 400  # characters of documents in other languages than English and the target
 SAMPLES = 2  # prompts of each language
+STAGE = "05_evaluation"
 MEASURED = "measured.json"  # scores that `python -m langadapt_utils.evaluation` left
 ROUNDING = 1e-9  # of bits: options as near to each other are tied
 CHANCE = {"chat_answer": 0.5, "chat_language": 0.5}
@@ -83,7 +84,7 @@ def run_models(run: Workspace) -> dict[str, Base]:
 
 def measured(run: Workspace) -> Scores | None:
     """Return what several processes measured for notebook 5 of a run, if they did."""
-    path = run.begun("05_evaluation") / MEASURED
+    path = run.begun(STAGE) / MEASURED
     return Scores.load(path) if path.exists() else None
 
 

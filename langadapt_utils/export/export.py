@@ -35,7 +35,7 @@ def export_gguf(run: Workspace, *, kind: str = "f16") -> list[str]:
     """Write the adapted model into its folder as GGUF, for llama.cpp and Ollama.
 
     The file takes its name when it is proved. A `Modelfile` for Ollama is written beside, and the
-    model card says what was proved.
+    model card lists the results.
 
     Args:
         run: its first four stages must be complete.
