@@ -23,10 +23,9 @@ from .planning import Shape, stage_seconds
 from .recipe import Recipe, wrong_value
 from .workspace import NOTEBOOKS, STAGES, Workspace, anchored, default_folder
 
-# Disk a run needs at most, in bytes a parameter: checkpoints of weights and two moments, two of
-# the run and of the control and one that is being written; the model before and after training,
-# and the control.
-DISK_BYTES = 5 * 12 + 3 * 4
+# Disk a run needs, in bytes a parameter: three models (before and after training, the control) and
+# a checkpoint of weights and two moments. With less, training would go on without checkpoints.
+DISK_BYTES = 6 * 4
 # What the `parameters` cell of a notebook holds.
 PARAMETERS = dict(profile=str, language=str, run_dir=str, overrides=dict, build_missing=bool)
 Tell = Callable[[str], None]

@@ -173,8 +173,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         """Write a checkpoint beside, then rename it; two are kept."""
         folder, saves = Path(self.args.output_dir), self.args.should_save
         beside = folder / ".writing"
-        # A weight has two moments.
-        needed = 3 * sum(p.numel() * p.element_size() for p in self.model.parameters())
+        # A weight has two moments; the model and its control are still to be written.
+        needed = 5 * sum(p.numel() * p.element_size() for p in self.model.parameters())
         if saves:
             shutil.rmtree(beside, ignore_errors=True)  # left by a killed process
         free = free_bytes(folder)
