@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 from .display.figures import colour_of, finish, new_axes
 from .errors import CorpusError
-from .files import read_json
+from .files import read_json, write_json
+from .intervals import plain
 from .languages import SEGMENTER, Spans, has_words, language_name, word_spans
 from .tokens import encode_texts
 
@@ -47,9 +47,7 @@ class FertilityReport:
 
     def save(self, path: Path) -> None:
         """Write the report as JSON."""
-        rows = json.loads(self.table.to_json(orient="records"))
-        content = {"sentences": self.sentences, "rows": rows}
-        path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_json(path, {"sentences": self.sentences, "rows": plain(self.table)})
 
     @classmethod
     def load(cls, path: Path) -> FertilityReport:

@@ -88,9 +88,10 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file for people and programs."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def write_json(path: Path, content: Any, *, allow_nan: bool = True) -> None:
+    """Write a JSON file that is indented by two spaces."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=allow_nan)
+    path.write_text(f"{text}\n", encoding="utf-8")
 
 
 def read_jsonl(path: Path) -> Iterable[dict[str, Any]]:

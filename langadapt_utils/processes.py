@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,9 @@ from accelerate import PartialState
 
 from . import hardware
 from .errors import LangadaptError
+from .workspace import Workspace
+
+PRINT_SECONDS = 5
 
 
 def in_processes(work: Callable[[Path, PartialState], None], about: str) -> None:
@@ -34,6 +38,20 @@ def in_processes(work: Callable[[Path, PartialState], None], about: str) -> None
         if state.is_main_process:
             print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def printer(run: Workspace, stage: str) -> Callable[[Any], None]:
+    """Return a function that logs each record of a stage and prints one every five seconds."""
+    printed = 0.0
+
+    def report(record: Any) -> None:
+        nonlocal printed
+        note, last = run.log(stage, record), "step" in record and record["step"] == record["steps"]
+        if last or time.monotonic() - printed > PRINT_SECONDS:
+            printed = time.monotonic()
+            print(note, flush=True)
+
+    return report
 
 
 def across_processes(work: Callable[[list[Any]], list[Any]], rows: list[Any]) -> list[Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from . import hardware
 from .errors import RecipeError, WorkspaceError
-from .files import project_folder, read_json, write_atomically
+from .files import project_folder, read_json, write_atomically, write_json
 from .recipe import BUILT_IN, Recipe
 from .sources import absolute, base_fingerprint, fingerprint, require_built_in
 
@@ -170,26 +170,23 @@ class Workspace:
             "files": _sizes(partial, Path(name)),
             "published": sizes,
         }
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        write_json(partial / MANIFEST, manifest)
         _replace(partial, self.folder / name)
 
-    def log(self, record: Mapping[str, Any]) -> None:
-        """Append a record to `log.jsonl`."""
+    def log(self, stage: str, record: Any) -> str:
+        """Append a record of a stage (a dict, or a sentence) to `log.jsonl`; return it in words."""
+        record = record if isinstance(record, dict) else {"doing": record}
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
+            line = {"time": round(time.time(), 3), "stage": stage, **record}
+            file.write(json.dumps(line) + "\n")
+        return progress_note(record)
 
     def reporter(self, stage: str) -> Callable[[Any], None]:
         """Return a function that logs records of a stage and shows the newest in one place."""
         from IPython.display import display
 
         handle = display({"text/plain": ""}, raw=True, display_id=True)
-
-        def report(record: Any) -> None:
-            record = record if isinstance(record, dict) else {"doing": record}
-            self.log({"stage": stage, **record})
-            handle.update({"text/plain": progress_note(record)}, raw=True)
-
-        return report
+        return lambda record: handle.update({"text/plain": self.log(stage, record)}, raw=True)
 
 
 def progress_note(record: Mapping[str, Any]) -> str:

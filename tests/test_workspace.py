@@ -203,8 +203,10 @@ def test_a_notebook_needs_the_stage_before(tmp_path: Path) -> None:
 
 
 def test_the_log_has_a_record_a_line(run: Workspace) -> None:
-    run.log({"stage": "04_training", "step": 1})
-    run.log({"stage": "05_evaluation", "doing": "Thai"})
+    done = {"step": 1, "steps": 2, "seconds_left": 60, "tokens_per_second": 9}
+    said = run.log("04_training", done | {"bits_per_byte": {"en": 1.5}})
+    assert said.endswith("step 1 of 2, 9 tokens/s, 1:00 left; bits per byte: en 1.50")
+    assert run.log("05_evaluation", "Thai") == "Thai"
     records = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     assert [record["stage"] for record in records] == ["04_training", "05_evaluation"]
 

@@ -8,7 +8,7 @@ from accelerate import PartialState
 
 from ..corpus.corpus import load_corpus
 from ..files import write_atomically
-from ..processes import in_processes
+from ..processes import in_processes, printer
 from ..workspace import Workspace
 from .evaluate import MEASURED, STAGE, evaluate, run_models
 
@@ -22,13 +22,8 @@ def _measure(folder: Path, state: PartialState) -> None:
     run, first = Workspace.existing(folder), state.is_main_process
     with state.main_process_first():  # it fills the cache, the others read it
         models, corpus = run_models(run), load_corpus(run.recipe.corpus, run.recipe.language)
-
-    def report(doing: str) -> None:
-        if first:
-            run.log({"stage": STAGE, "doing": doing})
-            print(doing, flush=True)
-
-    scores = evaluate(models, corpus, run.recipe.evaluation, report=report)
+    reporting = {"report": printer(run, STAGE)} if first else {}
+    scores = evaluate(models, corpus, run.recipe.evaluation, **reporting)
     if first:
         write_atomically(run.begun(STAGE) / MEASURED, scores.save)
     state.wait_for_everyone()

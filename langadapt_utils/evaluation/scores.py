@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import pandas as pd
 
 from ..corpus.items import CHAT_NAMES, kind_name
 from ..display.html import render
+from ..files import read_json, write_json
 from ..intervals import (
     CONFIDENCE,
     FEWEST,
@@ -164,13 +164,12 @@ class Scores:
             "samples": self.samples,
             "more": self.more,
         }
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-        path.write_text(text, encoding="utf-8")
+        write_json(path, content, allow_nan=False)
 
     @classmethod
     def load(cls, path: Path) -> Scores:
         """Read what `save` wrote."""
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         documents, items = pd.DataFrame(content["documents"]), pd.DataFrame(content["items"])
         rest = (content[name] for name in ("samples", "resamples", "more"))
         return cls(content["models"], content["target"], documents, items, *rest)

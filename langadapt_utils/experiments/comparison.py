@@ -7,7 +7,6 @@ the same documents.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from ..corpus.corpus import Corpus
 from ..display.html import render
 from ..embeddings.initialise import initialise_embeddings
 from ..evaluation.likelihood import document_bits, shared_window
-from ..files import data_folder, read_json
+from ..files import data_folder, read_json, write_json
 from ..hardware import device
 from ..intervals import Interval, plain, ratio, relative_change, sign
 from ..languages import language_name
@@ -132,7 +131,7 @@ class Comparison:
         """Write findings, summary, documents and what they came from as JSON."""
         content = {"target": self.target, **(about or {}), "findings": self.findings()}
         content |= {"summary": plain(self.summary()), "documents": plain(self.table)}
-        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(path, content)
 
 
 def when(steps: int) -> str:

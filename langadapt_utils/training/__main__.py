@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import nullcontext
 from pathlib import Path
 
 from accelerate import PartialState
 
 from ..models import load_base
-from ..processes import in_processes
+from ..processes import in_processes, printer
 from ..vocabulary.change import VocabularyChange
-from ..workspace import Workspace, progress_note
+from ..workspace import Workspace
 from .train import CHECKPOINTS, mixture_of, save_adapted, train, train_control
-from .trainer import Record, Report
 
 STAGE = "04_training"
-PRINT_SECONDS = 5
 
 
 def main() -> None:
@@ -31,7 +28,7 @@ def _train_stage(folder: Path, state: PartialState) -> None:
         if first:
             print(f"{STAGE} of {folder}: complete already")
         return
-    recipe, report = run.recipe, _printer(run)
+    recipe, report = run.recipe, printer(run, STAGE)
     change = VocabularyChange.load(run.stage("02_vocabulary"))
     start = run.stage("03_embeddings") / "model"
     with state.main_process_first():  # it fills the cache, the others read it
@@ -44,21 +41,6 @@ def _train_stage(folder: Path, state: PartialState) -> None:
             base = load_base(recipe.base, accept_terms=recipe.accept_terms)
             save_adapted(result.model, result.steps, change, stage, base, control=control)
     state.wait_for_everyone()
-
-
-def _printer(run: Workspace) -> Report:
-    """Log records, and print one every few seconds."""
-    printed = 0.0
-
-    def report(record: Record) -> None:
-        nonlocal printed
-        run.log({"stage": STAGE, **record})
-        last = record.get("step") == record.get("steps", 0)
-        if last or time.monotonic() - printed > PRINT_SECONDS:
-            printed = time.monotonic()
-            print(progress_note(record), flush=True)
-
-    return report
 
 
 if __name__ == "__main__":

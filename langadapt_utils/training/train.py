@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,13 +16,8 @@ from transformers import PreTrainedModel, set_seed
 from .. import hardware
 from ..corpus.corpus import check_contamination, load_corpus
 from ..errors import ModelError
-from ..models import (
-    Base,
-    load_model,
-    longest_context,
-    quiet_transformers,
-    save_model,
-)
+from ..files import write_json
+from ..models import Base, load_model, longest_context, quiet_transformers, save_model
 from ..recipe import Recipe, TrainingRecipe
 from ..vocabulary.change import VocabularyChange
 from ..workspace import PUBLISHED
@@ -281,6 +275,6 @@ def save_adapted(
     save_model(model, change.tokenizer, folder / PUBLISHED / "model", base.folder)
     if control is not None:
         save_model(control, change.tokenizer, folder / "control", base.folder)
-    (folder / "steps.json").write_text(json.dumps(steps), encoding="utf-8")
+    write_json(folder / "steps.json", steps)
     for checkpoints in (CHECKPOINTS, CONTROL_CHECKPOINTS):
         shutil.rmtree(folder / checkpoints, ignore_errors=True)
