@@ -125,8 +125,8 @@ def plot_atlas(atlas: pd.DataFrame, language: str = "", *, ax: Axes | None = Non
     ax.set_yticks(range(len(places)), list(places), fontsize=8)
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter("{x:g}")
-    ax.set_xlim(right=1.6 * atlas[COST].max())
-    ax.set_xlabel("tokens for the same names, as a multiple of English")
+    unit = "tokens for the same names, as a multiple of English"
+    ax.set(xlim=(None, 1.6 * atlas[COST].max()), xlabel=unit)
     title = f"What takes one token in English takes {', '.join(said)}"
     return finish(ax, title, note=f"{len(atlas)} languages, names from the Unicode CLDR")
 

@@ -74,8 +74,8 @@ def measure_fertility(
     """
     counts = {language: len(lines) for language, lines in texts.items()}
     if not all(counts.values()) or (parallel and len(set(counts.values())) > 1):
-        wanted = "text in every language, as many lines of each where they are parallel"
-        raise CorpusError(f"fertility needs {wanted}: there are {counts}")
+        remedy = "give text in every language, and as many lines in each if they are parallel"
+        raise CorpusError(f"fertility cannot be measured on {counts} lines: {remedy}")
     table = pd.DataFrame(
         {"tokenizer": name, "language": language, **_count(tokenizer, lines, language)}
         for name, tokenizer in tokenizers.items()
@@ -140,8 +140,7 @@ def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = No
     colours = [colour_of(code) for code in rows.language]
     bars = ax.barh(names, rows[column], color=colours, height=0.65)
     ax.bar_label(bars, fmt="{:.2f}", padding=3)
-    ax.set_xlabel(MEASURES[column]["unit"])
-    ax.set_xlim(0, max(rows[column]) * 1.15)
+    ax.set(xlabel=MEASURES[column]["unit"], xlim=(0, max(rows[column]) * 1.15))
     return finish(ax, _finding(report, column), note=f"{report.sentences} texts per language")
 
 

@@ -69,7 +69,7 @@ def require_space(path: Path, needed: float, what: str, remedy: str) -> None:
     """Raise an error where the disk of a path has less room than a number of bytes."""
     if (free := free_bytes(path)) < needed:
         problem = f"{path} needs {needed / 1e9:.1f} GB of disk {what}, {free / 1e9:.1f} GB are free"
-        raise LangadaptError(f"{problem}: free some, or {remedy}")
+        raise LangadaptError(f"{problem}: free some space, or {remedy}")
 
 
 def project_folder() -> Path:

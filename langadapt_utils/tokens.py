@@ -229,8 +229,7 @@ def document_start(tokenizer: PreTrainedTokenizerFast) -> int:
     for token in ("<|endoftext|>", tokenizer.bos_token, tokenizer.eos_token):
         if token is not None and token in tokenizer.get_vocab():
             return int(tokenizer.convert_tokens_to_ids(token))
-    problem = "the tokenizer has no BOS or EOS token to put before a document"
-    raise CorpusError(f"{problem}: set its `bos_token`")
+    raise CorpusError("the tokenizer has no BOS or EOS token to begin documents: set its bos_token")
 
 
 def document_end(tokenizer: PreTrainedTokenizerFast) -> int | None:

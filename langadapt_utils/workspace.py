@@ -60,10 +60,9 @@ class Workspace:
             # Where no stage was begun, as after a failed download, nothing is lost.
             begun = any(path for name in STAGES for path in self.folder.glob(f"*{name}*"))
             for name, (there, asked) in before.conflicts(recipe).items() if begun else ():
-                raise WorkspaceError(
-                    f"{self.folder} holds a run of another recipe ({name} is {there!r} there, "
-                    f"{asked!r} was asked): choose another folder with --run, or delete this one"
-                )
+                differ = f"{name} is {there!r} there, not {asked!r}"
+                problem = f"{self.folder} has a run with another recipe ({differ})"
+                raise WorkspaceError(f"{problem}: delete it, or choose another with --run")
             if before == recipe:
                 return
         elif self.folder.exists() and any(self.folder.glob("[!.]*")):

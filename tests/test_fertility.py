@@ -76,7 +76,7 @@ def test_without_translations_there_is_no_parity(letters: PreTrainedTokenizerFas
 def test_texts_that_cannot_be_compared_are_refused(
     texts: dict[str, list[str]], letters: PreTrainedTokenizerFast
 ) -> None:
-    with pytest.raises(CorpusError, match="fertility needs text"):
+    with pytest.raises(CorpusError, match="give text in every language"):
         measure_fertility({"base": letters}, texts)
 
 

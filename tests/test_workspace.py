@@ -139,9 +139,7 @@ def test_a_folder_of_another_recipe_is_refused_and_untouched(run: Workspace) -> 
         "smoke", overrides={"corpus.english": "builtin", "mixture.english_share": 0.5}
     )
     (run.folder / "01_fertility").mkdir()
-    with pytest.raises(
-        WorkspaceError, match=r"mixture\.english_share is 0\.25 there, 0\.5 was asked"
-    ):
+    with pytest.raises(WorkspaceError, match=r"mixture\.english_share is 0\.25 there, not 0\.5"):
         Workspace(run.folder, other)
     assert (run.folder / "recipe.yaml").read_bytes() == before
 
@@ -154,7 +152,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_language_without_text_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="'fi' has no built-in text, only en, hu, th have"):
+    with pytest.raises(CorpusError, match=r"'fi' has no built-in text \(only en, hu, th\)"):
         Workspace(tmp_path / "run", Recipe.profile("smoke", language="fi"))
     assert not (tmp_path / "run").exists()
 

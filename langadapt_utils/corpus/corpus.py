@@ -86,7 +86,7 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
     follow: dict[str, int] = {}
     for code, sources in ((language, recipe.target), ("en", recipe.english)):
         if not sources:
-            raise CorpusError(f"corpus has no source in '{code}': name one, at least to measure on")
+            raise CorpusError(f"the corpus has no source in '{code}': give one for the evaluation")
         read[code] = [read_source(source, code, recipe) for source in sources]
     tied = translations(read[language], read["en"])
     for code, parts in read.items():
@@ -214,10 +214,8 @@ def split_documents(
     heldout |= {index for index, side in sides.items() if side == 1}
     rest = [i for i in sides if i not in heldout and sides[i] in (None, 0)]
     if not rest:
-        raise CorpusError(
-            f"{len(documents)} documents are too few to hold out {share:.0%} of each domain and "
-            "train on the rest: give more (in a .txt file, a blank line ends a document)"
-        )
+        problem = f"{len(documents)} documents are too few to hold out {share:.0%} for evaluation"
+        raise CorpusError(f"{problem}: give more (in a .txt file, blank lines separate documents)")
     return documents.select(rest), documents.select(sorted(heldout))
 
 
@@ -228,7 +226,7 @@ def _without_contamination(train: Dataset, heldout: Dataset, language: str) -> D
     copies = set(shares.index[shares > CONTAMINATED])
     kept = heldout.select([place for place in range(len(heldout)) if place not in copies])
     if not len(kept):
-        raise CorpusError(f"all held-out text ({language}) is in the training text too: give other")
+        raise CorpusError(f"all held-out text ({language}) is also in the training text: give more")
     return kept
 
 
@@ -268,12 +266,13 @@ def check_contamination(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFra
     tests = pd.concat(parts, ignore_index=True)
     if len(copies := tests[tests.share > CONTAMINATED]):
         worst = copies.loc[copies.share.idxmax()]
-        raise CorpusError(
-            f"test contamination: '{worst.id}' of the {worst.measured_on} ({worst.language}) is in "
-            f"the training text too ({worst.share:.0%} of its {GRAM}-character n-grams; "
-            f"{len(copies)} such texts in all): remove the copies, or set "
-            "corpus.contamination=drop to leave such held-out documents out"
+        where = f"'{worst.id}' of the {worst.measured_on} ({worst.language})"
+        share = (
+            f"{worst.share:.0%} of its {GRAM}-character n-grams; {len(copies)} such texts in all"
         )
+        problem = f"test contamination: {where} also occurs in the training text ({share})"
+        remedy = "set corpus.contamination=drop to exclude such documents from the evaluation"
+        raise CorpusError(f"{problem}: remove the copies, or {remedy}")
     kinds = tests.groupby(["language", "measured_on"], sort=False)["share"]
     return kinds.agg(tests="size", largest_share="max").reset_index()
 

@@ -114,8 +114,7 @@ def hub_name(name: str, language: str, max_megabytes: float) -> str:
     if name not in sources.HUB_NAMES:
         return name
     if not max_megabytes:
-        remedy = "set corpus.max_megabytes, for example to 200"
-        raise CorpusError(f"{name} is far too large to read whole: {remedy}")
+        raise CorpusError(f"{name} is too large: set corpus.max_megabytes, for example to 200")
     return sources.HUB_NAMES[name].format(language=code_with_script(language))
 
 
@@ -129,9 +128,8 @@ def _hub_rows(reading: Reading, source: str) -> Iterator[Row]:
     except CorpusError:
         raise
     except Exception as error:  # the hub and its readers raise many kinds
-        problem = f"cannot load {source} (split train): {sources.brief(error)}"
-        remedy = "check the name and the network, or download it and name the file"
-        raise CorpusError(f"{problem}; {remedy}") from error
+        remedy = "check the name and the network, or download it and give the files"
+        raise CorpusError(f"cannot load {source} ({sources.brief(error)}): {remedy}") from error
 
 
 def _documents(

@@ -68,12 +68,11 @@ class Reading:
         """
         rows, allowed = self.left_out + self.documents + self.empty, self.recipe.skip_bad
         if self.left_out > allowed * rows:
-            raise CorpusError(
-                f"{self.left_out} of {rows} rows of {self.file} cannot be read, more than "
-                f"corpus.skip_bad = {allowed:g} allows; the first is {self._first_problem}"
-            )
+            limit = f"more than corpus.skip_bad={allowed:g} allows (first: {self._first_problem})"
+            problem = f"{self.left_out} of {rows} rows of {self.file} cannot be read, {limit}"
+            raise CorpusError(f"{problem}: correct them, or raise corpus.skip_bad")
         if not self.documents:
-            raise CorpusError(f"{self.file} has no text in it: every document is empty")
+            raise CorpusError(f"{self.file} has only empty documents: give a file with text")
         names = ("file", "rule", "documents", "megabytes", "empty", "left_out", "normalised")
         return {name: getattr(self, name) for name in names}
 
@@ -100,8 +99,8 @@ class Reading:
         first = next(rows, {"text": ""})
         name = self.recipe.text_field or text_column(first, self.file)
         if name not in first:
-            problem = f"{self.file} has no column '{name}' (corpus.text_field)"
-            raise CorpusError(f"{problem}, only {', '.join(first)}")
+            problem = f"{self.file} has no column '{name}'"
+            raise CorpusError(f"{problem}: set corpus.text_field to one of {', '.join(first)}")
         self.rule = self.rule or f"a document per row, column {name}"
         for row in chain([first], rows):
             text = row.get(name)
@@ -131,10 +130,8 @@ class Reading:
         self.left_out += 1
         self._first_problem = self._first_problem or f"line {number}, which {problem}"
         if not self.recipe.skip_bad:
-            raise CorpusError(
-                f"corpus file {self.file}: line {number} {problem}, or set corpus.skip_bad to the "
-                "share of lines that may be left out"
-            ) from error
+            remedy = "set corpus.skip_bad to the fraction of lines that may be skipped"
+            raise CorpusError(f"{self.file}: line {number} {problem}, or {remedy}") from error
 
     def _txt(self, file: BinaryIO) -> Iterator[Row]:
         lines = (line for _, line in self._lines(file))
@@ -144,12 +141,11 @@ class Reading:
             self.rule = "documents between blank lines"
             parts = groupby(chain(head, lines), key=lambda line: bool(line.strip()))
             documents = ("".join(part) for filled, part in parts if filled)
-        elif all(map(NUMBERED.match, bodies)):
-            self.rule = "a document per line, numbers dropped"
-            documents = (line.partition("\t")[2] for line in chain(head, lines) if line.strip())
         else:
-            self.rule = "a document per line"
-            documents = (line for line in chain(head, lines) if line.strip())
+            numbered = all(map(NUMBERED.match, bodies))
+            self.rule = "a document per line" + ", numbers dropped" * numbered
+            filled = filter(str.strip, chain(head, lines))
+            documents = (line.partition("\t")[2] if numbered else line for line in filled)
         for document in documents:
             yield {"text": document.rstrip("\r\n")}
 
@@ -161,11 +157,9 @@ class Reading:
         for number, line in self._lines(file):
             if not line.isspace():
                 try:
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise ValueError(f"a row, not {type(row).__name__}, was expected")
-                except ValueError as error:
-                    self._leave_out(number, f"is no JSON object ({error}): mend it", error)
+                    row = {**json.loads(line)}
+                except (ValueError, TypeError) as error:
+                    self._leave_out(number, f"is no JSON object ({error}): correct it", error)
                 else:
                     yield row
 
@@ -228,6 +222,6 @@ def text_column(row: Row, where: object) -> str:
         return "text"
     found = [name for name, v in row.items() if name not in NO_TEXT and LETTER.search(str(v))]
     if len(found) != 1:
-        problem = f"{where} has no column 'text' among {', '.join(row)}"
-        raise CorpusError(f"{problem}: name the one of the text with corpus.text_field")
+        problem = f"{where} has no column 'text'"
+        raise CorpusError(f"{problem}: set corpus.text_field to one of {', '.join(row)}")
     return found[0]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import pandas as pd
 from matplotlib import font_manager, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -79,6 +80,5 @@ def running_mean(values: Sequence[float]) -> list[float]:
         >>> running_mean([float(i) for i in range(20)])[:4]
         [0.0, 0.5, 1.5, 2.5]
     """
-    width = max(1, len(values) // 10)
-    last = [values[max(0, i - width + 1) : i + 1] for i in range(len(values))]
-    return [sum(part) / len(part) for part in last]
+    window = pd.Series(values).rolling(max(1, len(values) // 10), min_periods=1)
+    return list(window.mean())

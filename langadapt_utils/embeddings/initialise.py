@@ -109,17 +109,14 @@ def new_embeddings(
     highest = max(*change.new_to_old.values(), *change.removed)
     beyond = {*change.new_to_old, *change.removed} - set(range(len(matrix)))
     if beyond - change.tokenizer.added_tokens_decoder.keys():
-        raise ModelError(
-            f"the tokenizer has ids up to {highest}, the model only {len(matrix)} embeddings: give "
-            "the model and the tokenizer of one folder"
+        problem = (
+            f"the tokenizer has ids up to {highest}, but the model has {len(matrix)} embeddings"
         )
+        raise ModelError(f"{problem}: load both from one folder")
     two = head is not None and (untie or not _tied(model))
     if of_input is not of_head and not two:
-        warnings.warn(
-            f"method '{method}' makes other embeddings for the input than for the LM head, but the "
-            "weights of this model are tied: it gets those for the input; untie it to have both",
-            stacklevel=2,
-        )
+        problem = f"method '{method}' has a rule for the LM head, but the weights are tied"
+        warnings.warn(f"{problem}, so that of the input is used: set untie=True", stacklevel=2)
     request = Request(change, seed)
 
     def made(make: Rule, weight: torch.Tensor) -> NewEmbeddings:
@@ -275,15 +272,13 @@ def _told_apart(made: NewEmbeddings, old: torch.Tensor, request: Request) -> New
     Tokens of the same pieces in another order have the same mean, and some methods give many tokens
     one embedding: those get a little noise.
     """
-    vectors_ND, method = made.vectors_ND.contiguous(), "Choose another embeddings.method."
+    vectors_ND, remedy = made.vectors_ND.contiguous(), "choose another embeddings.method"
     added = [request.change.text(new) for new in request.change.added]
     not_finite_N = ~vectors_ND.isfinite().all(dim=1)
     for fault, bad_N in {"not finite": not_finite_N, "zero": (vectors_ND == 0).all(dim=1)}.items():
         if bad_N.any():
             name = added[int(bad_N.nonzero()[0])]
-            raise ModelError(
-                f"the new embedding of {name!r} is {fault}: check those of the model. {method}"
-            )
+            raise ModelError(f"the new embedding of {name!r} is {fault}: {remedy}")
     kept = torch.tensor([index for index in request.change.new_to_old if index < len(old)])
     twins = _repeated(old, kept, vectors_ND.to(old.dtype))
     generator = request.generator()
@@ -291,10 +286,8 @@ def _told_apart(made: NewEmbeddings, old: torch.Tensor, request: Request) -> New
         noise = normalize(torch.randn(len(block), vectors_ND.shape[1], generator=generator), dim=1)
         vectors_ND[block] += NOISE * noise * vectors_ND[block].norm(dim=1, keepdim=True)
     if twins and (still := _repeated(old, kept, vectors_ND.to(old.dtype))):
-        raise ModelError(
-            f"token {added[still[0]]!r} has the same embedding as another token, so the model "
-            f"cannot tell them apart. {method}"
-        )
+        problem = f"token {added[still[0]]!r} has the same embedding as another token"
+        raise ModelError(f"{problem}: {remedy}")
     return dataclasses.replace(made, vectors_ND=vectors_ND, twins=frozenset(twins))
 
 

@@ -214,9 +214,8 @@ def _bits(model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str]
             totals[piece.unit] += sum(nats) / math.log(2)
     if not np.isfinite(totals).all():
         name = names[int(np.flatnonzero(~np.isfinite(totals))[0])]
-        problem = f"the likelihood of {name} is not finite under the model {model.name_or_path}"
-        remedy = "train it again with a lower training.learning_rate, or in float32"
-        raise ModelError(f"{problem}: {remedy}")
+        problem = f"{model.name_or_path} gives {name} a likelihood that is not finite"
+        raise ModelError(f"{problem}: train with a lower training.learning_rate, or in float32")
     return totals
 
 
@@ -250,7 +249,7 @@ def bits_per_byte(
         CorpusError: there is no text.
     """
     if not texts or not any(texts):
-        raise CorpusError("bits per byte need at least one text that is not empty: give some")
+        raise CorpusError("bits per byte need text, but all texts are empty: give at least one")
     bits = document_bits(model, tokenizer, texts, window_bytes=window_bytes)
     sizes = np.array([len(text.encode()) for text in texts])
     return ratio(bits, sizes, resamples=resamples)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import ipywidgets as widgets
-import pandas as pd
 from matplotlib.axes import Axes
 
 from .. import hardware
@@ -21,11 +20,24 @@ from .scores import Scores
 
 
 def plot_changes(scores: Scores, *, ax: Axes | None = None) -> Axes:
-    """Plot how much bits per byte changed on held-out documents, with confidence intervals."""
+    """Plot how much bits per byte changed on held-out documents, with confidence intervals.
+
+    Languages other than the target and English are grey.
+    """
     table = scores.bits_per_byte()
     ax, rows = ax or new_axes(rows=len(table)), table.iloc[::-1]
+    for height, (change, code) in enumerate(zip(rows.change, rows.language, strict=True)):
+        colour = colour_of(code) if code in (scores.target, "en") else GREY
+        ax.plot([change.low, change.high], [height, height], color=colour, linewidth=2)
+        ax.plot(change.value, height, "o" if code == "en" else "D", color=colour)
+        beside(ax, f"{change.value:+.1%}", change.value, height, (0, 6), ha="center", fontsize=8)
     names = [f"{language_name(r.language)}\n{source_name(r.source)}" for r in rows.itertuples()]
-    _draw(ax, names, rows, scores.target)
+    ax.set_yticks(range(len(names)), names)
+    ax.margins(x=0.12)
+    ax.xaxis.set_major_formatter("{x:+.0%}")
+    ax.axvline(0, color=GREY, linewidth=1)
+    unit = "change of bits per byte (95 % interval; left is better)"
+    ax.set(xlabel=unit, ylim=(-0.6, len(names) - 0.3))
     gain = table[table.language == scores.target].iloc[0].change
     worst = max(table[table.language == "en"].change, key=lambda change: change.value)
     said = f"{language_name(scores.target)} {_moved(gain)}, English at worst {_moved(worst)}"
@@ -59,24 +71,6 @@ def talk_widget(models: Mapping[str, Base], scores: Scores) -> Interactive:
         return str(render("evaluation/replies.html.j2", replies=replies))
 
     return Interactive([typed, heat, length, chat], lambda: answer() if typed.value else twin, twin)
-
-
-def _draw(ax: Axes, names: list[str], rows: pd.DataFrame, target: str) -> None:
-    """Draw changes of bits per byte with their intervals, and the percentage above each.
-
-    Languages other than `target` and English are grey.
-    """
-    for height, (change, code) in enumerate(zip(rows.change, rows.language, strict=True)):
-        colour = colour_of(code) if code in (target, "en") else GREY
-        ax.plot([change.low, change.high], [height, height], color=colour, linewidth=2)
-        ax.plot(change.value, height, "o" if code == "en" else "D", color=colour)
-        beside(ax, f"{change.value:+.1%}", change.value, height, (0, 6), ha="center", fontsize=8)
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(-0.6, len(names) - 0.3)
-    ax.margins(x=0.12)
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:+.0%}")
-    ax.axvline(0, color=GREY, linewidth=1)
-    ax.set_xlabel("change of bits per byte (95 % interval; left is better)")
 
 
 def _moved(change: Interval) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from adjustText import adjust_text
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 
 from ..display.figures import ENGLISH, GREY, LEGEND, TARGET, beside, colour_of, finish, new_axes
 from ..intervals import Interval, restored
@@ -36,11 +37,10 @@ def plot_comparison(comparison: Comparison, *, ax: Axes | None = None) -> Axes:
         ax.plot(score.value, place, marker, color=colour, markerfacecolor=fill, markersize=5)
         beside(ax, f"{score.value:.2f}", score.high, place, (4, 0), va="center", fontsize=7)
     ax.set_yticks(range(len(order)), [name.replace("_", " ") for name in order])
-    ax.set_ylim(-0.6, len(order) - 0.4)
     ax.margins(x=0.1)
     *hollow, full = map(when, stages)
     legend = f"; hollow: {', '.join(hollow)}; full: {full}" if hollow else f" {full}"
-    ax.set_xlabel(f"bits per byte (95 % interval){legend}")
+    ax.set(xlabel=f"bits per byte (95 % interval){legend}", ylim=(-0.6, len(order) - 0.4))
     for code in (comparison.target, "en"):
         ax.plot([], [], _marker(code), color=colour_of(code), label=language_name(code))
     ax.legend(**LEGEND)
@@ -75,29 +75,8 @@ def plot_sweep(
         ax: to draw into.
     """
     ax = ax or new_axes(rows=12)
-    points, labels = _draw_points(ax, sweep, chosen)
-    front = zip(*(points[variant] for variant in sweep.front()), strict=True)
-    ax.plot(*front, color=GREY, linewidth=0.8, linestyle=":")
-    for name, content in (recorded or {}).items():
-        for variant, (x, y) in _scores(restored(content["summary"]), sweep.target).items():
-            ax.plot(x.value, y.value, "o", color=ENGLISH, markerfacecolor="white", markersize=5)
-            label = variant if len(recorded or {}) == 1 else f"{variant} ({name})"
-            labels.append(ax.text(x.value, y.value, label, fontsize=7, color=ENGLISH))
-    ax.margins(0.12)
-    ax.set_xlabel(f"{language_name(sweep.target)}, bits per byte (95 % interval)")
-    ax.set_ylabel("English, bits per byte")
-    note = f"hollow: recorded, {', '.join(recorded)}" if recorded else ""
-    ax = finish(ax, " ".join(sweep.findings()[:2]), note=note)
-    lines = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5}
-    adjust_text(labels, ax=ax, arrowprops=lines, **APART)
-    return ax
-
-
-def _draw_points(
-    ax: Axes, sweep: Comparison, chosen: str
-) -> tuple[dict[str, tuple[float, float]], list[Any]]:
-    """Draw the variants with their intervals; return their points, and the labels to be placed."""
-    points, labels = {}, []
+    points: dict[str, tuple[float, float]] = {}
+    labels: list[Text] = []
     for variant, (x, y) in _scores(sweep.summary(), sweep.target).items():
         colour = GREY if variant == BEFORE else TARGET
         along, across = ([[s.value - s.low], [s.high - s.value]] for s in (y, x))
@@ -107,7 +86,21 @@ def _draw_points(
             ax.plot(*point, "o", markersize=12, markerfacecolor="none", color=GREY)
         label = f"{variant}, chosen" if variant == chosen else variant
         labels.append(ax.text(*point, label, fontsize=8, color=colour))
-    return points, labels
+    front = zip(*(points[variant] for variant in sweep.front()), strict=True)
+    ax.plot(*front, color=GREY, linewidth=0.8, linestyle=":")
+    for name, content in (recorded or {}).items():
+        for variant, (x, y) in _scores(restored(content["summary"]), sweep.target).items():
+            ax.plot(x.value, y.value, "o", color=ENGLISH, markerfacecolor="white", markersize=5)
+            label = variant if len(recorded or {}) == 1 else f"{variant} ({name})"
+            labels.append(ax.text(x.value, y.value, label, fontsize=7, color=ENGLISH))
+    ax.margins(0.12)
+    own = f"{language_name(sweep.target)}, bits per byte (95 % interval)"
+    ax.set(xlabel=own, ylabel="English, bits per byte")
+    note = f"hollow: recorded, {', '.join(recorded)}" if recorded else ""
+    ax = finish(ax, " ".join(sweep.findings()[:2]), note=note)
+    lines = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5}
+    adjust_text(labels, ax=ax, arrowprops=lines, **APART)
+    return ax
 
 
 def _scores(table: pd.DataFrame, target: str) -> dict[str, tuple[Interval, Interval]]:

@@ -54,7 +54,7 @@ def export_gguf(run: Workspace, *, kind: str = "f16") -> list[str]:
     if kind not in KINDS:
         raise RecipeError(f"type '{kind}' is unknown: use one of {', '.join(KINDS)}")
     if find_spec("xllamacpp") is None:
-        raise ModelError("GGUF files are proved in xllamacpp: run pip install 'langadapt[export]'")
+        raise ModelError("GGUF files are verified with xllamacpp: pip install 'langadapt[export]'")
     run.stage("04_training")
     folder = run.folder / "model"
     exportable(folder)
@@ -105,7 +105,7 @@ def prove(
     start, sizes = document_start(tokenizer), byte_lengths(tokenizer)
     with loaded(file, context=TOKENS + LENGTH) as llama:
         if llama.ids(texts, start) != token_ids(tokenizer, texts):
-            raise ModelError(f"{file.name} has other ids than its trial had: update xllamacpp")
+            raise ModelError(f"{file.name} gives other ids than its trial did: update xllamacpp")
         model, below = load_model(folder).float(), list[float]()
         most, each = min(TOKENS, longest_context(model) - 1), math.ceil(DOCUMENTS / len(documents))
         for language, named in documents.items():
@@ -113,9 +113,8 @@ def prove(
             for prompt in ([start, *ids[:PROMPT]] for ids in read):
                 below.append(_read(model, prompt, llama.continuation(prompt, LENGTH))[1])
                 if below[-1] > TIE and kind == "f16":
-                    less = f"{below[-1]:.2f} nats below PyTorch's: use --type bf16"
-                    where = f"after {tokenizer.decode(prompt)!r}"
-                    raise ModelError(f"{where}, llama.cpp writes an id that is {less}")
+                    less = f"an id {below[-1]:.2f} nats below PyTorch's: use --type bf16"
+                    raise ModelError(f"after {tokenizer.decode(prompt)!r}, llama.cpp writes {less}")
             ours = sum(_read(model, [start], ids)[0] for ids in read)
             theirs = sum(llama.nats(start, ids) for ids in read)
             size = math.log(2) * sum(int(sizes[ids].sum()) for ids in read)

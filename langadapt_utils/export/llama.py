@@ -54,7 +54,7 @@ def loaded(path: Path, *, context: int = 256) -> Iterator[Llama]:
         try:
             address = process.stdout.readline().strip() if process.stdout else ""
             if not address:
-                raise ModelError(f"llama.cpp does not load {path.name}: update xllamacpp")
+                raise ModelError(f"llama.cpp cannot load {path.name}: update xllamacpp")
             yield Llama(address)
         finally:
             process.kill()
@@ -124,5 +124,4 @@ class Llama:
             with urlopen(Request(f"{self.address}/{path}", data, kind)) as said:
                 return json.load(said)
         except OSError as error:
-            problem = f"llama.cpp stopped at a request ({error})"
-            raise ModelError(f"{problem}: update xllamacpp") from error
+            raise ModelError(f"llama.cpp stopped ({error}): update xllamacpp") from error

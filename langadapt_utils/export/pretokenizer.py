@@ -84,7 +84,7 @@ def find_pattern(folder: Path, texts: Sequence[str]) -> Pattern:
             shortest = min(wrong, key=lambda place: len(texts[place]))
             tried.append((-len(ids), len(wrong), pattern.name, shortest, ids[shortest]))
     if not tried:
-        raise ModelError("llama.cpp loads no file at all: update xllamacpp")
+        raise ModelError("llama.cpp cannot load any file: update xllamacpp")
     _, _, name, place, found = min(tried)
     problem = f"no pattern of llama.cpp gives the ids of {folder / 'tokenizer.json'}: the nearest"
     differ = f"'{name}', reads {texts[place]!r} as {found}, not as {right[place]}"

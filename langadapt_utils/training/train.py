@@ -121,7 +121,9 @@ def settled(recipe: TrainingRecipe, model: PreTrainedModel, mixture: Mixture) ->
     Eager attention is faster than SDPA on a CPU where sequences are short
     (`benchmarks/training.py`).
     """
-    _check_length(model, mixture)
+    if mixture.length > (longest := longest_context(model, silent=mixture.length)):
+        problem = f"sequences of {mixture.length} tokens exceed the context of the model, {longest}"
+        raise ModelError(f"{problem}: lower mixture.sequence_length")
     on_cpu, attention = hardware.device().type == "cpu", recipe.attention
     if attention == "auto":
         attention = "eager" if on_cpu and mixture.length <= SHORT else "sdpa"
@@ -136,16 +138,8 @@ def _set_attention(model: PreTrainedModel, asked: str) -> str:
     except (ImportError, ValueError) as error:
         if asked == "sdpa":
             return _set_attention(model, "eager")
-        refused = f"training.attention={asked} cannot be used here"
-        raise ModelError(f"{refused}: set it to sdpa") from error
+        raise ModelError(f"training.attention={asked} is not available: set it to sdpa") from error
     return asked
-
-
-def _check_length(model: PreTrainedModel, mixture: Mixture) -> None:
-    longest = longest_context(model, silent=mixture.length)
-    if mixture.length > longest:
-        problem = f"sequences of {mixture.length} tokens are longer than the {longest} that this"
-        raise ModelError(f"{problem} model can read: lower mixture.sequence_length")
 
 
 def _made_faster(model: PreTrainedModel, recipe: TrainingRecipe, arguments: Any) -> dict[str, Any]:
@@ -174,9 +168,8 @@ def _run(trainer: MixtureTrainer, last: Path | None) -> None:
             trainer.train(resume_from_checkpoint=str(last) if last else None)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
-                remedy = "halve training.micro_batch_tokens (the batch stays the same)"
-                problem = f"memory is not enough for {tokens} tokens at once"
-                raise ModelError(f"{problem}: {remedy}, or mixture.sequence_length") from error
+                remedy = "halve training.micro_batch_tokens (same batch) or mixture.sequence_length"
+                raise ModelError(f"out of memory with {tokens} tokens at once: {remedy}") from error
             raise
 
 

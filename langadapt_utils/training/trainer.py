@@ -51,9 +51,8 @@ def divide_batch(mixture: Mixture, recipe: TrainingRecipe, processes: int) -> tu
     """
     batch = max(1, recipe.batch_tokens // mixture.length)
     if batch % processes:
-        problem = f"{batch} sequences cannot be shared out evenly among {processes} processes"
-        remedy = "start another number of them, or change training.batch_tokens"
-        raise ModelError(f"a batch of {problem}: {remedy}")
+        problem = f"a batch of {batch} sequences cannot be divided among {processes} processes"
+        raise ModelError(f"{problem}: change the number of processes or training.batch_tokens")
     most = max(1, recipe.micro_batch_tokens // mixture.length)
     sequences = max(size for size in range(1, most + 1) if batch // processes % size == 0)
     return sequences, batch // processes // sequences, max(1, len(mixture) // batch)
@@ -92,9 +91,9 @@ def training_arguments(
         arguments._n_gpu = 1
     sequences, accumulated, steps = divide_batch(mixture, recipe, arguments.world_size)
     if mixture.separate_documents and sequences > 1 and recipe.attention == "flash_attention_2":
-        problem = "flash_attention_2 keeps documents apart in micro-batches of one sequence alone"
-        remedy = "set mixture.separate_documents=false, or training.attention=sdpa"
-        raise ModelError(f"training.attention={problem}: {remedy}")
+        problem = "flash_attention_2 separates documents only in micro-batches of one sequence"
+        remedy = "set training.attention=sdpa or mixture.separate_documents=false"
+        raise ModelError(f"{problem}: {remedy}")
     arguments.per_device_train_batch_size = sequences
     arguments.gradient_accumulation_steps = accumulated
     arguments.max_steps = steps
@@ -121,9 +120,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = False  # `compute_loss` returns the mean of a micro-batch
         if self.is_fsdp_enabled and recipe.lora_rank:
-            raise ModelError("training.lora_rank does not work with FSDP: set it to 0")
+            raise ModelError("adapters do not work with FSDP: set training.lora_rank to 0")
         if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.fsdp_version != 2:
-            raise ModelError("FSDP 1 hides the rows of a matrix: start with --fsdp_version 2")
+            raise ModelError("FSDP 1 hides the rows of a matrix: launch with --fsdp_version 2")
         self._new_ids, self._recipe = new_ids, recipe
         tokens = self.train_dataset.length * self.get_total_train_batch_size(self.args)
         self.steps = TrainingLog(report, tokens, recipe.checkpoint_minutes, self.accelerator)
@@ -339,8 +338,8 @@ def claim(folder: Path, digest: str, *, write: bool) -> Path | None:
     """
     mark, found = folder / "run.txt", checkpoints_of(folder)
     if mark.exists() and found and mark.read_text() != digest:
-        reason = "holds checkpoints of a run with another recipe"
-        raise ModelError(f"{folder} {reason}: delete it, or name another folder")
+        problem = f"{folder} has checkpoints of a run with another recipe"
+        raise ModelError(f"{problem}: delete it, or choose another folder")
     if write:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(mark, lambda beside: beside.write_text(digest))

@@ -90,7 +90,7 @@ def token_numbers(
     before = token_counts(spec.bare, words).total()
     learned = learn_tokens(spec, words, max(numbers), min_frequency=2, max_token_length=16)
     if not learned:
-        problem = f"no word or part of one is seen twice in {len(sample)} documents"
+        problem = f"no pair of tokens occurs twice in {len(sample)} documents"
         raise VocabularyError(f"{problem}: give more text with corpus.target")
     others = recipe.mixture.english_share + recipe.mixture.chat_share
     budget = recipe.training.budget_tokens * max(0.0, 1 - others)

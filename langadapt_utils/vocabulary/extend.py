@@ -84,12 +84,10 @@ def extend_vocabulary(
     limits = {"min_frequency": min_frequency, "max_token_length": max_token_length}
     candidates, allowed = growth.select(complete_bytes=complete_bytes, **limits)
     if len(allowed) < tokens:
-        raise VocabularyError(
-            f"{tokens} new tokens were asked, but this text supports only {len(allowed)} (pairs "
-            f"seen at least {min_frequency} times in {sum(words.values()):,} words): ask for fewer "
-            "with vocabulary.tokens, give more text with corpus.target, or lower "
-            "vocabulary.protect_english"
-        )
+        rule = f"pairs seen at least {min_frequency} times in {sum(words.values()):,} words"
+        problem = f"the text supports only {len(allowed)} new tokens, not {tokens} ({rule})"
+        remedy = "lower vocabulary.tokens or vocabulary.protect_english"
+        raise VocabularyError(f"{problem}: {remedy}, or give more text with corpus.target")
     change = growth.build(candidates, allowed, mode, give_up)
     pattern = repair.joined + repair.inside if repair else ""
     change = dataclasses.replace(change, pattern_repair=pattern)
@@ -207,17 +205,16 @@ def _check_request(
     tokens: int, mode: str, reference: Mapping[str, Iterable[str]], protect: Mapping[str, float]
 ) -> None:
     if tokens < 1:
-        raise VocabularyError(f"{tokens} new tokens were asked: ask for at least one")
+        raise VocabularyError(f"vocabulary.tokens is {tokens}: set it to at least 1")
     if mode not in ("extend", "replace"):
         raise VocabularyError(f"mode '{mode}' is unknown: use extend or replace")
     for code, share in protect.items():
         if not 0 <= share <= 1:
             raise VocabularyError(f"protect['{code}'] is {share}: give a fraction from 0 to 1")
         if not any(True for _ in reference.get(code, ())):
-            raise VocabularyError(
-                f"'{code}' is to be protected, but there is no text of it in `others`, only of "
-                f"{', '.join(reference) or 'no language'}: give some, or leave it out of protect"
-            )
+            known = ", ".join(reference) or "no language"
+            problem = f"protect names '{code}', but `others` has text only in {known}"
+            raise VocabularyError(f"{problem}: add text in '{code}', or remove it from protect")
 
 
 def _readable_again(texts: Iterable[str]) -> Iterable[str]:
@@ -231,10 +228,8 @@ def _unicode(texts: Iterable[str]) -> Iterator[str]:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise VocabularyError(
-                f"a text holds a lone surrogate (U+{ord(text[error.start]):04X}), which no UTF-8 "
-                "file can hold: read the text again with errors='replace'"
-            ) from error
+            problem = f"a text has a lone surrogate (U+{ord(text[error.start]):04X})"
+            raise VocabularyError(f"{problem}: read it with errors='replace'") from error
         yield text
 
 

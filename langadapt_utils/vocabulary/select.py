@@ -209,11 +209,10 @@ def protected_candidates(
         harmful = _to_drop(fired, allowed, worth)
         if not harmful:
             worst = max(over, key=lambda code: len(over[code]))
-            raise VocabularyError(
-                f"{len(over[worst]):,} of {len(sentences[worst]):,} sentences in '{worst}' change "
-                f"whatever tokens are left out, more than protect['{worst}'] = {protect[worst]} "
-                "allows: set repair_script=False, or a lower fraction"
-            )
+            changed = f"{len(over[worst]):,} of {len(sentences[worst]):,} sentences in '{worst}'"
+            problem = f"{changed} change whatever tokens are left out"
+            limit = f"more than protect['{worst}'] = {protect[worst]} allows"
+            raise VocabularyError(f"{problem}, {limit}: set repair_script=False, or lower it")
         candidates = without(candidates, harmful)
 
 
@@ -324,10 +323,8 @@ def choose_leaves(
             if not needed[part] and part in parts:
                 heapq.heappush(leaves, entry(part))
     if len(removed) < len(chosen):
-        raise VocabularyError(
-            f"{len(chosen)} base tokens were to be replaced, but only {len(removed)} can be given "
-            "up: ask for fewer with vocabulary.tokens"
-        )
+        problem = f"only {len(removed)} base tokens can be replaced, not {len(chosen)}"
+        raise VocabularyError(f"{problem}: lower vocabulary.tokens")
     return removed, {old: used.get(token, 0) for old, token in removed.items()}
 
 

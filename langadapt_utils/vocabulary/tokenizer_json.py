@@ -322,8 +322,5 @@ def _family(data: dict[str, Any]) -> Family:
     if kind == "BPE" and not affixes:
         return "SentencePiece BPE"
     found = kind if kind != "BPE" else "BPE with word affixes"
-    raise VocabularyError(
-        f"the tokenizer is {found}, which cannot be extended: give a model whose tokenizer is "
-        "byte-level BPE (GPT-2, Llama 3, Qwen), SentencePiece BPE (Llama 2, Mistral, Gemma) or "
-        "Unigram (XGLM)"
-    )
+    known = "byte-level BPE (GPT-2, Llama 3), SentencePiece BPE (Llama 2, Gemma) or Unigram (XGLM)"
+    raise VocabularyError(f"a {found} tokenizer cannot be extended: give a model with {known}")

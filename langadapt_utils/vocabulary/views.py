@@ -173,10 +173,9 @@ def plot_sizes(sizes: VocabularySizes, *, ax: Axes | None = None) -> Axes:
     ax.plot(table.new_tokens, values, color=TARGET, marker=".")
     ax.axvline(sizes.knee, color=GREY, linestyle=":")
     beside(ax, "knee", sizes.knee, values.max(), (4, -4), va="top", color=GREY)
-    ax.set_xlabel("new tokens")
-    ax.set_ylabel(f"tokens, as a {'multiple of English' if parity else 'share of before'}")
-    ax.set_ylim(0, values.max() * 1.05)
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    unit = f"tokens, as a {'multiple of English' if parity else 'fraction of before'}"
+    ax.set(xlabel="new tokens", ylabel=unit, ylim=(0, values.max() * 1.05))
+    ax.xaxis.set_major_formatter("{x:,.0f}")
     last, knee = table.iloc[-1], sizes.at(sizes.knee)
     title = f"{last.new_tokens:,.0f} new tokens save {last.saved:.0%} of the {language} tokens on "
     title += f"held-out text; the knee lies at {sizes.knee:,}, with "

@@ -79,7 +79,7 @@ def test_a_held_out_document_in_the_training_text_is_named(corpora: dict[str, Co
     )
     with pytest.raises(
         CorpusError,
-        match=rf"'{held['id']}' of the held-out documents \(hu\) is in the training text",
+        match=rf"'{held['id']}' of the held-out documents \(hu\) also occurs in the training text",
     ):
         check_contamination(contaminated)
 

@@ -79,13 +79,21 @@ def test_a_folder_is_read_whole(write: Write, tmp_path: Path) -> None:
     ("name", "content", "sentence"),
     [
         ("empty.txt", b"", "is empty"),
-        ("blank.txt", b" \n\n \n", "has no text in it"),
+        ("blank.txt", b" \n\n \n", "has only empty documents"),
         ("latin2.txt", "árvíztűrő tükörfúrógép".encode("latin2"), "is not UTF-8"),
         ("latin2.jsonl", '{"text": "tűrő"}'.encode("latin2"), "is not UTF-8"),
-        ("two.jsonl", b'{"body": "x", "title": "y"}\n', "no column 'text' among body, title"),
-        ("none.jsonl", b'{"number": 1}\n', "name the one of the text with corpus.text_field"),
+        (
+            "two.jsonl",
+            b'{"body": "x", "title": "y"}\n',
+            "no column 'text': set corpus.text_field to one of body, title",
+        ),
+        ("none.jsonl", b'{"number": 1}\n', "set corpus.text_field to one of number"),
         ("broken.jsonl", b'{"text": "x"}\n{"text"\n', "broken.jsonl: line 2 is no JSON object"),
-        ("list.jsonl", b'{"text": "x"}\n[1]\n', "line 2 is no JSON object (a row, not list"),
+        (
+            "list.jsonl",
+            b'{"text": "x"}\n[1]\n',
+            "line 2 is no JSON object ('list' object is not a mapping)",
+        ),
         ("torn.txt.gz", gzip.compress(b"text " * 99, mtime=0)[:20], "cannot read corpus file"),
         ("no.parquet", b"PAR2", "cannot read corpus file"),
         ("no.arrow", b"ARROW2", "cannot read corpus file"),
@@ -254,7 +262,7 @@ def test_lines_that_cannot_be_read_are_named_or_left_out(write: Write) -> None:
     path = str(write("own.jsonl", b"\n".join([*good[:9], b'{"text": ', *good[9:], b"\xff\xfe"])))
     with pytest.raises(CorpusError, match=r"own.jsonl: line 10 is no JSON"):
         read_documents(path, "hu")
-    with pytest.raises(CorpusError, match=r"2 of 20 rows .* more than corpus.skip_bad = 0.05"):
+    with pytest.raises(CorpusError, match=r"2 of 20 rows .* more than corpus.skip_bad=0.05"):
         read_documents(path, "hu", CorpusRecipe(skip_bad=0.05))
     read, about = read_source(path, "hu", CorpusRecipe(skip_bad=0.1))
     assert len(read) == 18 and about[0]["left_out"] == 2
@@ -328,5 +336,5 @@ def test_whatever_json_can_hold_is_read(texts: list[str]) -> None:
         if wanted:
             assert read_documents(str(path), "hu")["text"][:] == wanted
         else:
-            with pytest.raises(CorpusError, match="no text in it"):
+            with pytest.raises(CorpusError, match="has only empty documents"):
                 read_documents(str(path), "hu")

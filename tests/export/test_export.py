@@ -77,7 +77,7 @@ def test_an_id_that_pytorch_finds_less_likely_stops_f16_alone(
 ) -> None:
     real = export._read
     monkeypatch.setattr(export, "_read", lambda *told: (real(*told)[0], 0.02))
-    with pytest.raises(ModelError, match=r"llama.cpp writes an id that is 0\.02 nats below"):
+    with pytest.raises(ModelError, match=r"llama.cpp writes an id 0\.02 nats below"):
         export_gguf(run)
     assert "0 of 10 greedy continuations" in export_gguf(run, kind="bf16")[-1]
 
@@ -88,5 +88,5 @@ def test_what_is_missing_is_said_before_anything_is_read(
     with pytest.raises(RecipeError, match="type 'q2' is unknown: use one of f16, bf16, q8_0, q4_0"):
         export_gguf(run, kind="q2")
     monkeypatch.setattr(export, "find_spec", lambda _: None)
-    with pytest.raises(ModelError, match=r"run pip install 'langadapt\[export\]'"):
+    with pytest.raises(ModelError, match=r"pip install 'langadapt\[export\]'"):
         export_gguf(run)

@@ -236,7 +236,7 @@ def test_special_tokens_are_text_in_text_and_the_flags_are_those_of_the_tokenize
 def test_a_failure_of_llama_cpp_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file.gguf").write_bytes(b"GGUF nothing")
     with (
-        pytest.raises(ModelError, match=r"does not load file\.gguf"),
+        pytest.raises(ModelError, match=r"cannot load file\.gguf"),
         loaded(tmp_path / "file.gguf"),
     ):
         pass

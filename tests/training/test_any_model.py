@@ -86,7 +86,7 @@ def test_a_folder_does_not_go_on_from_another_start(
         train(first, change, mixture, recipe, tmp_path, report=stop_at(4))
     fewer = replace(change, added=dict(list(change.added.items())[:-1]))
     for start, changed in ((second, change), (first, fewer)):
-        with pytest.raises(ModelError, match="holds checkpoints of a run with another"):
+        with pytest.raises(ModelError, match="has checkpoints of a run with another"):
             train(start, changed, mixture, recipe, tmp_path)
     assert len(train(first, change, mixture, recipe, tmp_path).steps) == 10
 
@@ -105,8 +105,8 @@ def test_a_sequence_longer_than_the_model_reads_is_one_sentence(
     start = initialise_embeddings(model, change)
     recipe = MixtureRecipe(sequence_length=2 * longest)
     mixture = mix(corpora["hu"], change.tokenizer, recipe, budget_tokens=4 * longest)
-    told = f"sequences of {2 * longest} tokens are longer than the {longest}"
-    with pytest.raises(ModelError, match=told):
+    sentence = f"sequences of {2 * longest} tokens exceed the context of the model, {longest}"
+    with pytest.raises(ModelError, match=sentence):
         train(start, change, mixture, RECIPE, tmp_path)
 
 

@@ -182,10 +182,10 @@ def test_a_kernel_that_is_missing_is_one_sentence(
 ) -> None:
     recipe = RECIPE.model_copy(update={"attention": "flash_attention_2"})
     with pytest.raises(
-        ModelError, match="keeps documents apart in micro-batches of one sequence alone"
+        ModelError, match="separates documents only in micro-batches of one sequence"
     ):
         train(start, change, mixture, recipe, tmp_path)
-    with pytest.raises(ModelError, match="flash_attention_2 cannot be used here: set it to sdpa"):
+    with pytest.raises(ModelError, match="flash_attention_2 is not available: set it to sdpa"):
         train(
             start, change, mixture, recipe.model_copy(update={"micro_batch_tokens": 32}), tmp_path
         )

@@ -105,9 +105,7 @@ def test_a_batch_has_the_same_tokens_however_it_is_shared_out(
     sequences, accumulated, steps = divide_batch(mixture, recipe, processes)
     assert sequences * accumulated * processes * 32 == RECIPE.batch_tokens
     assert steps == 10 and sequences * 32 <= max(micro, 32)
-    with pytest.raises(
-        ModelError, match="8 sequences cannot be shared out evenly among 3 processes"
-    ):
+    with pytest.raises(ModelError, match="8 sequences cannot be divided among 3 processes"):
         divide_batch(mixture, RECIPE, 3)
 
 
@@ -115,9 +113,7 @@ def test_checkpoints_of_another_run_are_not_taken_for_ones_own(
     start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
 ) -> None:
     train(start, change, mixture, RECIPE.model_copy(update={"checkpoint_minutes": 1e-6}), tmp_path)
-    with pytest.raises(
-        ModelError, match="holds checkpoints of a run with another recipe: delete it"
-    ):
+    with pytest.raises(ModelError, match="has checkpoints of a run with another recipe: delete it"):
         train(start, change, mixture, RECIPE.model_copy(update={"learning_rate": 1e-3}), tmp_path)
     same = train(
         start, change, mixture, RECIPE.model_copy(update={"micro_batch_tokens": 64}), tmp_path
