@@ -5,8 +5,6 @@ months and days in over 200 languages: a parallel text of the world that needs n
 short, and many are foreign words: the figures order languages; what sentences cost is their parity.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 

@@ -1,7 +1,5 @@
 """Conversations, as rows have them and as the chat template of a base renders them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any

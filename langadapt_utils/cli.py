@@ -1,7 +1,5 @@
 """The command line: `langadapt run`, `try`, `report`, `export`, `compare`, `cache`."""
 
-from __future__ import annotations
-
 import time
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Folders of the project and of its cache, free space, reading JSON, writing files whole."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Numbers with 95 % confidence intervals: bootstrap over documents, Wilson's for fractions."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """Languages: their names, scripts, directions, and where their words are."""
 
-from __future__ import annotations
-
 from collections import Counter
 from itertools import accumulate
 

@@ -1,7 +1,5 @@
 """Work that several processes share, as `accelerate launch` and `torchrun` start them."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

@@ -1,14 +1,12 @@
 """Recipe: every option of a run, typed and validated, with profiles `smoke`, `cpu` and `gpu`."""
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -174,7 +172,7 @@ class Recipe(_Section):
     @classmethod
     def profile(
         cls, name: str, *, language: str = "hu", overrides: Mapping[str, Any] | None = None
-    ) -> Recipe:
+    ) -> Self:
         """Return the recipe of a profile, with single options changed.
 
         Args:
@@ -191,7 +189,7 @@ class Recipe(_Section):
         return profile.with_options(overrides or {})
 
     @classmethod
-    def read(cls, path: Path) -> Recipe:
+    def read(cls, path: Path) -> Self:
         """Read a recipe that `write` wrote.
 
         Raises:
@@ -212,7 +210,7 @@ class Recipe(_Section):
         parts = (yaml.safe_dump(part, **options) for part in (first, values))
         path.write_text("\n".join(parts), encoding="utf-8")
 
-    def with_options(self, values: Mapping[str, Any]) -> Recipe:
+    def with_options(self, values: Mapping[str, Any]) -> Self:
         """Return this recipe with other values for some options, by dotted name."""
         for option in values:
             if option not in _options():
@@ -238,18 +236,18 @@ class Recipe(_Section):
         suffix = "" if plain == self else f"-{self.digest[:6]}"
         return f"{self.language}-{self.profile_name}{suffix}"
 
-    def conflicts(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
+    def conflicts(self, other: Self) -> dict[str, tuple[Any, Any]]:
         """Return the options that differ and decide what comes out, as `differences` does."""
         free = {f"training.{option}" for option in FREE_OPTIONS}
         return {name: pair for name, pair in self.differences(other).items() if name not in free}
 
-    def differences(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
+    def differences(self, other: Self) -> dict[str, tuple[Any, Any]]:
         """Return the options that differ: dotted name to (value here, value there)."""
         mine, theirs = _flat(self.model_dump()), _flat(other.model_dump())
         return {key: (mine[key], theirs[key]) for key in mine if mine[key] != theirs[key]}
 
     @classmethod
-    def _of(cls, values: Mapping[str, Any]) -> Recipe:
+    def _of(cls, values: Mapping[str, Any]) -> Self:
         """Build a recipe from values by dotted name."""
         nested: dict[str, Any] = {}
         for dotted, value in values.items():

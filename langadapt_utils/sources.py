@@ -1,7 +1,5 @@
 """Names of text and models (`builtin`, `pip:…`, `hub:…` or a path): parse, fetch, fingerprint."""
 
-from __future__ import annotations
-
 import hashlib
 import subprocess
 import sys

@@ -4,8 +4,6 @@ A token of a byte-level tokenizer can end inside a character, so spans are byte 
 the text.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Workspace: the run folder, where each stage reads and writes; atomic, checked, resumable."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
@@ -11,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from . import hardware
 from .errors import RecipeError, WorkspaceError
@@ -71,7 +69,7 @@ class Workspace:
         write_atomically(path, recipe.write)
 
     @classmethod
-    def existing(cls, folder: Path) -> Workspace:
+    def existing(cls, folder: Path) -> Self:
         """Open a run folder with its own recipe.
 
         Raises:

@@ -5,8 +5,6 @@ n-grams still show it, as in Brown et al. 2020, arXiv 2005.14165, appendix C. Ch
 because Thai has no spaces.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """The corpus of a run: documents of each language, split by document."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections import Counter, defaultdict

@@ -4,8 +4,6 @@ What is read is written into the cache once, as an Arrow file from which every s
 without holding it in memory.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import unicodedata

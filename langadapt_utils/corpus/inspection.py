@@ -1,7 +1,5 @@
 """What a text is like before anything is learned from it: script, language, repeats, odd signs."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections import Counter
 from functools import cache

@@ -1,7 +1,5 @@
 """Evaluation items: the built-in ones, and patterns that need no language."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Readers: the documents of a file as people have it, whatever wrote and compressed it."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

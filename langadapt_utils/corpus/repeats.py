@@ -4,8 +4,6 @@ Nearly is at least four fifths of all runs of 25 characters, estimated by MinHas
 the library datasketch, on text without case, marks of form and double spaces.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """One style for all figures: fonts, colours, titles."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from functools import cache

@@ -4,8 +4,6 @@ The twin is plain HTML that stands where no kernel answers: on GitHub, in a note
 papermill, on a static page. A control that lives hides it.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from html import escape

@@ -3,8 +3,6 @@
 Axes: V tokens of the old vocabulary, N new tokens, D dimensions of an embedding.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import warnings

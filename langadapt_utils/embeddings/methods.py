@@ -6,8 +6,6 @@ sparse product makes all, and the provenance of each can be asked afterwards.
 Axes: V tokens of the old vocabulary, N new tokens, D dimensions of an embedding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Notebook 3 in figures and controls: lengths of embeddings, their map, their neighbours."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Stage 5 in several processes: `accelerate launch -m langadapt_utils.evaluation RUN`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from accelerate import PartialState
@@ -22,8 +20,8 @@ def _measure(folder: Path, state: PartialState) -> None:
     run, first = Workspace.existing(folder), state.is_main_process
     with state.main_process_first():  # it fills the cache, the others read it
         models, corpus = run_models(run), load_corpus(run.recipe.corpus, run.recipe.language)
-    reporting = {"report": printer(run, STAGE)} if first else {}
-    scores = evaluate(models, corpus, run.recipe.evaluation, **reporting)
+    report = printer(run, STAGE) if first else lambda doing: None
+    scores = evaluate(models, corpus, run.recipe.evaluation, report=report)
     if first:
         write_atomically(run.begun(STAGE) / MEASURED, scores.save)
     state.wait_for_everyone()

@@ -1,7 +1,5 @@
 """Measure models on held-out documents, evaluation items and prompts."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -3,8 +3,6 @@
 Axes: T tokens, V rows that both models have.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Models write: they continue a text, or answer a prompt, until they end it themselves."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -3,8 +3,6 @@
 Axes: B sequences, E ends of them, T tokens, V vocabulary.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,13 +1,11 @@
 """Scores: what models did on the same documents, items and prompts, and what can be said of it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -167,7 +165,7 @@ class Scores:
         write_json(path, content, allow_nan=False)
 
     @classmethod
-    def load(cls, path: Path) -> Scores:
+    def load(cls, path: Path) -> Self:
         """Read what `save` wrote."""
         content = read_json(path)
         documents, items = pd.DataFrame(content["documents"]), pd.DataFrame(content["items"])

@@ -1,7 +1,5 @@
 """Notebook 5 in figures and controls: what changed, and what the models write."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import ipywidgets as widgets

@@ -5,15 +5,13 @@ same data in the same order, with several seeds where there is time, and differe
 the same documents.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -119,7 +117,7 @@ class Comparison:
         beats = (one <= other).all(axis=-1) & (one < other).any(axis=-1)
         return list(values.index[~beats.any(axis=0)])
 
-    def with_variants(self, other: Comparison) -> Comparison:
+    def with_variants(self, other: Self) -> Self:
         """Add the variants of another comparison, if it was measured on the same documents."""
         document, added = ["language", "document"], other.table[other.table.variant != BEFORE]
         sizes = (table.groupby(document)["bytes"].first() for table in (self.table, added))

@@ -1,7 +1,5 @@
 """Comparisons in figures and controls: methods side by side, English against the target."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Export a run as GGUF, and prove the file in llama.cpp: its ids, its likelihoods, its words."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec

@@ -4,8 +4,6 @@ The writer, the names of tensors and metadata, and the quantisers are those of t
 what stands here is what llama.cpp expects of each architecture.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Iterator

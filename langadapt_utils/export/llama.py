@@ -4,8 +4,6 @@ The package `xllamacpp` holds llama.cpp and speaks through its web server, which
 port of this machine alone. What stops llama.cpp, such as a failed assertion, stops nothing else.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys
@@ -38,7 +36,7 @@ sys.stdin.read()  # until it is closed, or its owner is gone
 
 
 @contextmanager
-def loaded(path: Path, *, context: int = 256) -> Iterator[Llama]:
+def loaded(path: Path, *, context: int = 256) -> Iterator["Llama"]:
     """Load a GGUF file into llama.cpp for as long as a block takes.
 
     Args:

@@ -4,8 +4,6 @@ Public converters know a tokenizer by a hash of its ids, which a new vocabulary 
 (ggml-org/llama.cpp issues 8649, 9927, 27277).
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path

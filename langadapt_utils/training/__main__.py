@@ -1,7 +1,5 @@
 """Stage 4 in several processes: `accelerate launch -m langadapt_utils.training RUN`."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from pathlib import Path
 

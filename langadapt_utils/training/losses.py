@@ -4,8 +4,6 @@ changing it.
 Axes: B sequences, T tokens of a sequence, D dimensions of a hidden state.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from types import MethodType
 from typing import Any

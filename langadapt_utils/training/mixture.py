@@ -3,8 +3,6 @@
 Axes: T tokens of a sequence, N tokens in general, S streams.
 """
 
-from __future__ import annotations
-
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -181,7 +179,7 @@ class Mixture:
         counts = {name: self.order.count(name) for name in self.streams}
         return {name: stream.passes(counts[name]) for name, stream in self.streams.items()}
 
-    def only(self, language: str) -> Mixture:
+    def only(self, language: str) -> Self:
         """Return the sequences in one language alone, in the same order."""
         order = [name for name in self.order if self.streams[name].language == language]
         return replace(self, order=order)

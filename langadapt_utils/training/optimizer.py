@@ -3,8 +3,6 @@
 Axes: V rows of an embedding matrix.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Train a model on a mixture, train its control, and save the results."""
 
-from __future__ import annotations
-
 import copy
 import shutil
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 Axes: B sequences of a micro-batch, T tokens of a sequence.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import math

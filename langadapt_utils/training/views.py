@@ -1,7 +1,5 @@
 """Notebook 4 in figures: the loss of each language."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What must hold of a tokenizer, and of a change to one, counted on real text."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence

@@ -2,14 +2,12 @@
 round.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import pandas as pd
 import regex
@@ -163,7 +161,7 @@ class VocabularyChange:
         Path(folder, "change.json").write_bytes(plain)
 
     @classmethod
-    def load(cls, folder: Path) -> VocabularyChange:
+    def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
         plain = read_json(Path(folder, "change.json"))
         plain["tokenizer"] = load_tokenizer(Path(folder))

@@ -1,7 +1,5 @@
 """How much text is enough: what a text allows, said before anything is paid for."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

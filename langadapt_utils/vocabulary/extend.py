@@ -7,8 +7,6 @@ Source of continued BPE and of leaf pruning: Purason et al., arXiv 2512.03989. S
 Csaki et al., arXiv 2311.05741, which gives up the least frequent base tokens at constant size.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from bisect import bisect_right
 from collections import Counter

@@ -6,8 +6,6 @@ the parallel Rust code of `tokenizers`; what is added here is a renaming. Every 
 one character, so that a trainer which starts from characters starts from base tokens.
 """
 
-from __future__ import annotations
-
 import json
 import zlib
 from collections import Counter

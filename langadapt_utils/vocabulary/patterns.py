@@ -6,8 +6,6 @@ on them (the flaw is described in karpathy/minbpe issue 73 and openai/tiktoken i
 stands between two letters of one word, as in Ukrainian `п'ять` or Catalan `col·legi`.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

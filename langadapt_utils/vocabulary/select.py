@@ -4,8 +4,6 @@ Sources: leaf pruning, Purason et al., arXiv 2512.03989; giving up the least fre
 arXiv 2311.05741.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -209,8 +207,8 @@ def protected_candidates(
         harmful = _to_drop(fired, allowed, worth)
         if not harmful:
             worst = max(over, key=lambda code: len(over[code]))
-            changed = f"{len(over[worst]):,} of {len(sentences[worst]):,} sentences in '{worst}'"
-            problem = f"{changed} change whatever tokens are left out"
+            share = f"{len(over[worst]):,} of {len(sentences[worst]):,} sentences in '{worst}'"
+            problem = f"{share} change whatever tokens are left out"
             limit = f"more than protect['{worst}'] = {protect[worst]} allows"
             raise VocabularyError(f"{problem}, {limit}: set repair_script=False, or lower it")
         candidates = without(candidates, harmful)

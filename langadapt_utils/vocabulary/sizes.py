@@ -4,8 +4,6 @@ Merges are ordered, so that the tokenizer with n new tokens is the one with all 
 early.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

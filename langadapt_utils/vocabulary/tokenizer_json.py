@@ -4,8 +4,6 @@ Three families are known: byte-level BPE (GPT-2, SmolLM2, Llama 3, Qwen), BPE in
 SentencePiece (Llama 2, Mistral, Gemma), and Unigram (XGLM).
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import json
@@ -15,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import regex
 from tokenizers import AddedToken, Regex, Tokenizer
@@ -42,7 +40,7 @@ class Spec:
     family: Family
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerFast) -> Spec:
+    def of(cls, tokenizer: PreTrainedTokenizerFast) -> "Spec":
         """Return the spec of a tokenizer, its added tokens in the vocabulary under their own ids.
 
         Raises:
@@ -173,11 +171,11 @@ class Spec:
         by_bytes = self.byte_level or self.data["model"].get("byte_fallback")
         return [name for name in self.byte_names if by_bytes and name not in self.vocab]
 
-    def with_pre_tokenizer(self, pre_tokenizer: dict[str, Any]) -> Spec:
+    def with_pre_tokenizer(self, pre_tokenizer: dict[str, Any]) -> Self:
         """With another pre-tokenizer."""
         return dataclasses.replace(self, data={**self.data, "pre_tokenizer": pre_tokenizer})
 
-    def with_tokens(self, tokens: Mapping[int, NewToken]) -> Spec:
+    def with_tokens(self, tokens: Mapping[int, NewToken]) -> Self:
         """With new tokens at the given free ids; merges come after all that exist, in the order
         given.
         """
@@ -192,11 +190,11 @@ class Spec:
             model["merges"] += [list(token.parts) for token in tokens.values() if token.parts]
         return dataclasses.replace(self, data={**self.data, "model": model})
 
-    def appended(self, tokens: Sequence[NewToken]) -> Spec:
+    def appended(self, tokens: Sequence[NewToken]) -> Self:
         """With new tokens after all ids."""
         return self.with_tokens(dict(enumerate(tokens, max(self.vocab.values()) + 1)))
 
-    def without(self, surfaces: Iterable[str]) -> Spec:
+    def without(self, surfaces: Iterable[str]) -> Self:
         """Without some tokens of a BPE vocabulary, and without merges that speak of them."""
         gone = set(surfaces)
         model = self._model_copy()

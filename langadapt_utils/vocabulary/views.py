@@ -4,8 +4,6 @@ Everything is plain HTML: tokens open by mouse or keyboard with no script, in a 
 on a static page.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
