@@ -41,11 +41,11 @@ def run(
     from .runner import run_notebooks
 
     chosen = sorted({_stage(name) for name in stages or STAGES})  # by their numbers
-    own = run_dir / "recipe.yaml" if run_dir else None
+    named = recipe or language or profile or parameter
+    if run_dir and not named and (run_dir / "recipe.yaml").is_file():
+        recipe = run_dir / "recipe.yaml"
     if recipe:
         asked = Recipe.read(recipe).with_options(dict(map(parse_override, parameter)))
-    elif own and own.is_file() and not (language or profile or parameter):
-        asked = Recipe.read(own)  # only the folder is named
     else:
         asked = _recipe(language, profile, parameter)
     folder = run_dir or default_folder(asked)

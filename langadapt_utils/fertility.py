@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 from matplotlib.axes import Axes
 from transformers import PreTrainedTokenizerFast
 
 from .display.figures import colour_of, finish, new_axes
 from .errors import CorpusError
-from .files import read_json, write_json
+from .files import package_yaml, read_json, write_json
 from .intervals import plain
 from .languages import SEGMENTER, Spans, has_words, language_name, word_spans
 from .tokens import encode_texts
@@ -128,8 +127,7 @@ def tokens_touching(words: Spans, tokens: Spans) -> list[int]:
     return touching
 
 
-_FILE = Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
-MEASURES: dict[str, dict[str, str]] = yaml.safe_load(_FILE)
+MEASURES: dict[str, dict[str, str]] = package_yaml("fertility.yaml")
 
 
 def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = None) -> Axes:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+import yaml
 from filelock import FileLock
 
 from .errors import LangadaptError
@@ -84,6 +85,11 @@ def data_folder() -> Path:
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def package_yaml(name: str) -> Any:
+    """Read a YAML file of the package, named by its path in it."""
+    return yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
 def write_json(path: Path, content: Any, *, allow_nan: bool = True) -> None:

@@ -13,7 +13,7 @@ from scipy.stats import binomtest, norm, t
 
 Numbers = npt.NDArray[np.float64]
 
-CONFIDENCE = 0.95
+CONFIDENCE, RESAMPLES = 0.95, 2_000
 # Units of an interval: the range of fewer holds the middle of all too rarely, of five in 94 % of
 # cases.
 FEWEST = 5
@@ -37,21 +37,21 @@ class Interval:
     units: int
 
 
-def ratio(over: Numbers, under: Numbers, *, resamples: int, seed: int = 0) -> Interval:
+def ratio(over: Numbers, under: Numbers, *, resamples: int = RESAMPLES) -> Interval:
     """Divide sum by sum, with a bootstrap interval over the units.
 
     A percentile interval (Efron & Tibshirani 1993), widened for few units as Hesterberg 2015, arXiv
     1411.5279, does.
     """
-    weights = _bootstrap_weights(len(over), resamples, seed)
+    weights = _bootstrap_weights(len(over), resamples)
     below = weights @ under
     drawn = below != 0  # a resample of nothing has no ratio
     return _interval(over.sum() / under.sum(), (weights @ over)[drawn] / below[drawn], len(over))
 
 
-def relative_change(before: Numbers, after: Numbers, *, resamples: int, seed: int = 0) -> Interval:
+def relative_change(before: Numbers, after: Numbers, *, resamples: int = RESAMPLES) -> Interval:
     """Return how much a sum changed, as a fraction of itself: a paired bootstrap over units."""
-    weights = _bootstrap_weights(len(before), resamples, seed)
+    weights = _bootstrap_weights(len(before), resamples)
     resampled = (weights @ after) / (weights @ before) - 1
     return _interval(after.sum() / before.sum() - 1, resampled, len(before))
 
@@ -88,17 +88,19 @@ def sign(change: Interval) -> int:
     return -1 if change.high < 0 else 1 if change.low > 0 else 0
 
 
-def plain(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a table as plain data for a file, its intervals as objects."""
-    records = table.to_dict("records")
-    return [{name: plain_cell(cell) for name, cell in row.items()} for row in records]
+def plain(content: Any) -> Any:
+    """Return content as plain data for a JSON file.
 
-
-def plain_cell(cell: Any) -> Any:
-    """Return one cell of `plain`; NaN becomes None, as JSON has no other word for it."""
-    if isinstance(cell, Interval):
-        return {name: plain_cell(value) for name, value in asdict(cell).items()}
-    return None if isinstance(cell, float) and math.isnan(cell) else cell
+    A table becomes a list of rows, an interval an object, and NaN, which JSON lacks, None.
+    """
+    if isinstance(content, pd.DataFrame):
+        return plain(content.to_dict("records"))
+    if isinstance(content, list):
+        return [plain(part) for part in content]
+    if isinstance(content, Interval | dict):
+        parts = content if isinstance(content, dict) else asdict(content)
+        return {name: plain(part) for name, part in parts.items()}
+    return None if isinstance(content, float) and math.isnan(content) else content
 
 
 def restored(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -114,9 +116,9 @@ def _parsed(cell: Any) -> Any:
 
 
 @lru_cache(maxsize=8)  # tables of as many units are made again and again
-def _bootstrap_weights(units: int, resamples: int, seed: int) -> Numbers:
+def _bootstrap_weights(units: int, resamples: int) -> Numbers:
     """Draw how often each unit is in each resample, of shape (resamples, units)."""
-    shares, generator = np.full(units, 1 / units), np.random.default_rng(seed)
+    shares, generator = np.full(units, 1 / units), np.random.default_rng(0)
     return generator.multinomial(units, shares, size=resamples).astype(float)
 
 

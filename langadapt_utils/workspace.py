@@ -200,16 +200,13 @@ def progress_note(record: Mapping[str, Any]) -> str:
 
 def anchored(recipe: Recipe, root: Path) -> Recipe:
     """Return the recipe with absolute paths, which mean the same from any working directory."""
-    corpus = recipe.corpus
-    others = [named.partition(":") for named in corpus.others]
-    paths = {
-        "base": absolute(recipe.base, root),
-        "corpus.target": [absolute(source, root) for source in corpus.target],
-        "corpus.english": [absolute(source, root) for source in corpus.english],
-        "corpus.chat": [absolute(source, root) for source in corpus.chat],
-        "corpus.others": [f"{c}:{absolute(s, root)}" if colon else c for c, colon, s in others],
-    }
-    return recipe.with_options(paths)
+    paths: dict[str, Any] = {"base": absolute(recipe.base, root)}
+    for option in ("target", "english", "chat"):
+        sources = getattr(recipe.corpus, option)
+        paths[f"corpus.{option}"] = [absolute(source, root) for source in sources]
+    others = (named.partition(":") for named in recipe.corpus.others)
+    named = [f"{code}:{absolute(s, root)}" if colon else code for code, colon, s in others]
+    return recipe.with_options(paths | {"corpus.others": named})
 
 
 def default_folder(recipe: Recipe) -> Path:

@@ -8,12 +8,12 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from datasets import Dataset, concatenate_datasets, load_dataset
+from datasets import Dataset, Features, Value, concatenate_datasets, load_dataset
+from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 
 from .. import sources
@@ -25,9 +25,8 @@ from .readers import Reading, Row
 from .repeats import find_repeats
 
 OPTIONS = {"text_field", "skip_bad", "normal_form", "max_megabytes"}  # that change what is read
-COLUMNS = ("id", "source", "domain", "text")
-BATCH = 1_000  # documents that are written at once
-FORM = 1  # of the files in the cache: with another number everything is read again
+FORM = Features({column: Value("string") for column in ("id", "source", "domain", "text")})
+VERSION = 2  # of the files in the cache: with another number everything is read again
 
 
 def read_source(source: str, language: str, recipe: CorpusRecipe) -> tuple[Dataset, list[Row]]:
@@ -168,7 +167,7 @@ def _stored(
     key: Sequence[str], rows: Iterable[Row], readings: Sequence[Reading]
 ) -> tuple[Dataset, list[Row]]:
     """Return rows from the cache, where they are written first if they are not there yet."""
-    digest = hashlib.sha256("\0".join([*key, str(FORM)]).encode()).hexdigest()[:32]
+    digest = hashlib.sha256("\0".join([*key, str(VERSION)]).encode()).hexdigest()[:32]
     path = cache_folder() / "texts" / f"{digest}.arrow"
     about = path.with_suffix(".json")  # which is written last
     with FileLock(path.with_suffix(".lock")):
@@ -181,11 +180,10 @@ def _stored(
 
 
 def _write(rows: Iterable[Row], path: Path) -> None:
-    schema = pa.schema([(column, pa.string()) for column in COLUMNS])
-    rows = iter(rows)
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
-        while batch := list(islice(rows, BATCH)):
-            stream.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
+    with ArrowWriter(path=str(path), features=FORM) as writer:
+        for row in rows:
+            writer.write(row)
+        writer.finalize()
 
 
 def without_repeats(parts: Sequence[Dataset]) -> tuple[Dataset, dict[str, int]]:
@@ -196,7 +194,7 @@ def without_repeats(parts: Sequence[Dataset]) -> tuple[Dataset, dict[str, int]]:
         The rest, and how many were `repeats` letter by letter and `near_repeats`.
     """
     documents = concatenate_datasets(list(parts)) if len(parts) > 1 else parts[0]
-    path = cache_folder() / "texts" / f"{documents._fingerprint}-{FORM}.repeats.json"
+    path = cache_folder() / "texts" / f"{documents._fingerprint}-{VERSION}.repeats.json"
     if not path.exists():
         found = [sorted(places) for places in find_repeats(documents["text"])]
         write_atomically(path, lambda beside: beside.write_text(json.dumps(found)))

@@ -18,6 +18,7 @@ from ..chat import answer_tokens, can_chat
 from ..corpus.corpus import Corpus
 from ..corpus.documents import at_most_of_each_source
 from ..corpus.items import ITEM_KINDS, PATTERNS, item_options, load_items, pattern_items
+from ..intervals import RESAMPLES
 from ..languages import NO_LANGUAGE, language_name, scripts_of
 from ..models import Base, load_base
 from ..processes import across_processes
@@ -128,7 +129,7 @@ def evaluate(
     corpus: Corpus,
     recipe: EvaluationRecipe,
     *,
-    resamples: int = 2_000,
+    resamples: int = RESAMPLES,
     new_tokens: int = 24,
     report: Callable[[str], None] = lambda step: None,
 ) -> Scores:

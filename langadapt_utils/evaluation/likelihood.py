@@ -230,12 +230,7 @@ def _batches_by_length(pieces: Sequence[_Piece], vocabulary: int) -> Iterator[li
 
 
 def bits_per_byte(
-    model: PreTrainedModel,
-    tokenizer: Tokenizer,
-    texts: Sequence[str],
-    *,
-    window_bytes: int = 4_096,
-    resamples: int = 2_000,
+    model: PreTrainedModel, tokenizer: Tokenizer, texts: Sequence[str], *, window_bytes: int = 4_096
 ) -> Interval:
     """Return the bits per byte of texts, with a 95 % confidence interval over texts.
 
@@ -250,4 +245,4 @@ def bits_per_byte(
         raise CorpusError("bits per byte need text, but all texts are empty: give at least one")
     bits = document_bits(model, tokenizer, texts, window_bytes=window_bytes)
     sizes = np.array([len(text.encode()) for text in texts])
-    return ratio(bits, sizes, resamples=resamples)
+    return ratio(bits, sizes)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -13,17 +13,7 @@ import pandas as pd
 from ..corpus.items import CHAT_NAMES, kind_name
 from ..display.html import render
 from ..files import read_json, write_json
-from ..intervals import (
-    CONFIDENCE,
-    FEWEST,
-    Interval,
-    plain,
-    plain_cell,
-    ratio,
-    relative_change,
-    sign,
-    wilson,
-)
+from ..intervals import CONFIDENCE, FEWEST, Interval, plain, ratio, relative_change, sign, wilson
 from ..languages import language_name
 from ..sources import source_name
 
@@ -147,27 +137,20 @@ class Scores:
 
     def save(self, path: Path) -> None:
         """Write documents, items and the tables made from them as JSON (`scores.schema.json`)."""
-        about = {"models": self.models, "target": self.target, "resamples": self.resamples}
         content = {
             "schema": SCHEMA,
-            **about,
             "findings": [vars(finding) for finding in self.findings()],
-            "bits_per_byte": plain(self.bits_per_byte()),
-            "domains": plain(self.bits_per_byte(by=("language", "domain"))),
-            "accuracy": plain(self.accuracy()),
-            "backward_transfer": plain_cell(self.backward_transfer()),
+            "bits_per_byte": self.bits_per_byte(),
+            "domains": self.bits_per_byte(by=("language", "domain")),
+            "accuracy": self.accuracy(),
+            "backward_transfer": self.backward_transfer(),
             "comparisons": self.comparisons(),
-            "documents": self.documents.to_dict("records"),
-            "items": self.items.to_dict("records"),
-            "samples": self.samples,
-            "more": self.more,
         }
-        write_json(path, content, allow_nan=False)
+        write_json(path, plain(content | vars(self)), allow_nan=False)
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote."""
         content = read_json(path)
-        documents, items = pd.DataFrame(content["documents"]), pd.DataFrame(content["items"])
-        rest = (content[name] for name in ("samples", "resamples", "more"))
-        return cls(content["models"], content["target"], documents, items, *rest)
+        tables = {name: pd.DataFrame(content[name]) for name in ("documents", "items")}
+        return cls(**{own.name: content[own.name] for own in fields(cls)} | tables)

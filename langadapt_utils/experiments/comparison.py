@@ -32,7 +32,6 @@ from ..vocabulary.change import VocabularyChange
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerFast]  # a model and its tokenizer
 
-RESAMPLES = 2_000
 BASE, BEFORE, SUBWORD_MEAN = "base model", "before", "subword_mean"
 COLUMNS = ["variant", "steps", "seed", "language", "document", "bits", "bytes"]
 Texts = Mapping[str, Sequence[str]]
@@ -63,7 +62,7 @@ class Comparison:
             bits = _bits_by_variant(group)
             sizes = group.groupby("document")["bytes"].first().loc[bits.columns].to_numpy(float)
             for variant, values in zip(bits.index, bits.to_numpy(), strict=True):
-                score, change = ratio(values, sizes, resamples=RESAMPLES), None
+                score, change = ratio(values, sizes), None
                 if variant not in (self.reference, BASE) and self.reference in bits.index:
                     change = _change(bits, self.reference, variant)
                 rows.append([variant, steps, language, score, change])
@@ -128,8 +127,7 @@ class Comparison:
     def save(self, path: Path, about: Mapping[str, Any] | None = None) -> None:
         """Write findings, summary, documents and what they came from as JSON."""
         content = {"target": self.target, **(about or {}), "findings": self.findings()}
-        content |= {"summary": plain(self.summary()), "documents": plain(self.table)}
-        write_json(path, content)
+        write_json(path, plain(content | {"summary": self.summary(), "documents": self.table}))
 
 
 def when(steps: int) -> str:
@@ -154,7 +152,7 @@ def _bits_by_variant(table: pd.DataFrame) -> pd.DataFrame:
 
 def _change(bits: pd.DataFrame, reference: str, variant: str) -> Interval:
     both = (bits.loc[name].to_numpy() for name in (reference, variant))
-    return relative_change(*both, resamples=RESAMPLES)
+    return relative_change(*both)
 
 
 def compare_methods(

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import gguf
 import numpy as np
-import yaml
 from gguf import MODEL_ARCH, TokenType
 from gguf import GGMLQuantizationType as Kind
 from safetensors import safe_open
@@ -20,10 +19,11 @@ from transformers import AutoConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from ..errors import ModelError, VocabularyError
+from ..files import package_yaml
 from ..models import load_tokenizer, weight_files
 from ..vocabulary.tokenizer_json import Spec
 
-KNOWN = yaml.safe_load(Path(__file__).with_name("llama_cpp.yaml").read_text(encoding="utf-8"))
+KNOWN = package_yaml("export/llama_cpp.yaml")
 ARCHITECTURES = {name: MODEL_ARCH[own] for name, own in KNOWN["architectures"].items()}
 KINDS = {kind.name.lower(): kind for kind in (Kind.F16, Kind.BF16, Kind.Q8_0, Kind.Q4_0)}
 ELSEWHERE = "use the folder of the model in transformers, vLLM or mlx-lm"

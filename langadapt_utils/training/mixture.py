@@ -5,7 +5,7 @@ Axes: T tokens of a sequence, N tokens in general, S streams.
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
@@ -296,19 +296,14 @@ def pack(
         raise CorpusError(f"{problem}: name some, or set its share to 0")
     order = _shuffled(len(documents), seed, 0)
     encode, parts = (_marked_chats if language == CHAT else _marked_documents), []
-    for texts in chunks(_in_order(documents, order), SHARD_CHARACTERS):
+    batches = documents.select(order).iter(ENCODED_AT_ONCE)
+    for texts in chunks((text for batch in batches for text in batch["text"]), SHARD_CHARACTERS):
         parts.append(_encoded(texts, tokenizer, encode))
         if sum(len(ids) for ids, _ in parts) >= tokens:
             break
     shards, lengths = zip(*parts, strict=True)
     begins = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
     return Stream(language, shards, begins, order[: len(begins) - 1], length, seed, len(order))
-
-
-def _in_order(documents: Dataset, order: Ids) -> Iterator[str]:
-    """Yield the texts of documents in an order."""
-    for begin in range(0, len(order), ENCODED_AT_ONCE):
-        yield from documents[order[begin : begin + ENCODED_AT_ONCE].tolist()]["text"]
 
 
 def _marked_documents(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:

@@ -123,14 +123,9 @@ def explore_html(
         name: {"tokens": len(spans[name]), "english": len(token_spans(fact.tokenizer, english))}
         for name, fact in facts.items()
     }
-    about = {
-        "language": language,
-        "direction": direction(language),
-        "text": shown,
-        "bytes": len(raw),
-    }
-    about |= {"costs": costs, "price": price, "page": PAGE, "stretches": stretches, "notes": notes}
-    return render("vocabulary/explorer.html.j2", **about)
+    about: dict[str, Any] = {"language": language, "direction": direction(language), "text": shown}
+    about |= {"bytes": len(raw), "costs": costs, "price": price, "page": PAGE}
+    return render("vocabulary/explorer.html.j2", **about, stretches=stretches, notes=notes)
 
 
 def _stretches(spans: Sequence[Sequence[Span]]) -> list[list[range]]:
