@@ -19,6 +19,7 @@ from .languages import language_name as language_name
 from .languages import word_spans as word_spans
 from .display.html import bytes_html as bytes_html
 from .display.html import cuts_html as cuts_html
+from .display.html import diagram as diagram
 from .display.html import show as show
 from .display.html import table_html as table_html
 

@@ -120,7 +120,7 @@ def test_the_folders_are_those_of_the_design() -> None:
         pytest.skip("not a git checkout: clone the repository to check what lies in it")
     tops = {line.split("/")[0] for line in tracked.stdout.splitlines()}
     assert tops == {
-        *("notebooks", "langadapt_utils", "data", "tests", "benchmarks", "configs"),
+        *("notebooks", "langadapt_utils", "data", "tests", "benchmarks", "configs", "docs"),
         *(".ci", ".gitignore"),
         *("environment.yml", "pyproject.toml", "constraints.txt", "Makefile", "mkdocs.yml"),
         *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "ARCHITECTURES.md", "LICENSE"),

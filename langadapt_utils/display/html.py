@@ -7,6 +7,7 @@ import io
 import unicodedata
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.axes import Axes
 from transformers import PreTrainedTokenizerFast
 
+from ..errors import LangadaptError
 from ..intervals import Interval, with_ends
 from ..languages import direction, language_name
 from ..tokens import bytes_as_text, token_spans
@@ -49,6 +51,26 @@ def show(ax: Axes) -> Html:
     alt = f"{ax.get_title(loc='left')}. Shown: {labels}.".replace("\n", " ")
     width, data = round(figure.get_size_inches()[0] * 90), base64.b64encode(buffer.getvalue())
     return render("display/figure.html.j2", width=width, data=data.decode(), alt=alt)
+
+
+def diagram(name: str, stage: int | None = None) -> Html:
+    """Return a diagram of the course, which takes the text colour of the page.
+
+    `docs/diagrams.py` draws them.
+
+    Args:
+        name: `path` (the five stages), `merges` (how merges spell a word), `embeddings` (matrix and
+            LM head), `packed` (documents in a sequence) or `runs` (the three models).
+        stage: 1 to 5, coloured in `path`.
+
+    Raises:
+        LangadaptError: there is no such diagram.
+    """
+    folder, file = Path(__file__).with_name("diagrams"), f"{name}-{stage}" if stage else name
+    known = {path.stem: path for path in sorted(folder.glob("*.svg"))}
+    if file not in known:
+        raise LangadaptError(f"there is no diagram '{file}': use one of {', '.join(known)}")
+    return Html(known[file].read_text(encoding="utf-8"))
 
 
 def table_html(table: pd.DataFrame, *, caption: str = "", digits: int = 2) -> Html:
