@@ -10,7 +10,7 @@ from .runner import open_run as open_run
 from .planning import plan as plan
 from .errors import LangadaptError as LangadaptError
 from .checks import check as check
-from .checks import check_exercise as check_exercise
+from .exercises import check_exercise as check_exercise
 from .corpus.corpus import built_in_corpus as built_in_corpus
 from .corpus.corpus import load_corpus as load_corpus
 from .models import load_base as load_base

@@ -52,7 +52,7 @@ def test_no_cell_failed_or_warned_and_exercises_wait(run: Workspace) -> None:
         assert not [output for output in outputs if output.output_type == "error"]
         assert not [output.text for output in outputs if output.get("name") == "stderr"], name
         printed = "".join(output.text for output in outputs if output.get("name") == "stdout")
-        tried, right = printed.count("not tried yet"), len(re.findall(r"✓ \d: right", printed))
+        tried, right = printed.count("not tried yet"), len(re.findall(r"✓ \d\.\d: right", printed))
         assert (tried, right) == ((0, 3) if run.recipe.language == "th" else (3, 0)), name
         assert "✓" in printed and "✗" not in printed, name
 
