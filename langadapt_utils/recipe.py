@@ -65,25 +65,30 @@ class _Section(BaseModel):
 class CorpusRecipe(_Section):
     """Which text, and how much of it is held out."""
 
-    target: Names = [BUILT_IN]  # files, a folder, hub:ORG/NAME[:CONFIG][@REV], fineweb2, builtin
-    english: Names = [BUILT_IN, WIKIPEDIA]  # the same, for replay and for measuring forgetting
-    # Conversations to learn from: rows of `messages`, or of `prompt` and `response`.
+    # Text of your language: files, a folder, `hub:ORG/NAME[:CONFIG][@REV]`, `fineweb2`, `builtin`.
+    target: Names = [BUILT_IN]
+    english: Names = [BUILT_IN, WIKIPEDIA]  # English text, for replay and for measuring forgetting
+    # Conversations to learn from: rows with `messages`, or with `prompt` and `response`.
     chat: Annotated[Names, Field(min_length=1)] = [BUILT_IN]
-    others: OtherSources = [BUILT_IN]  # languages to measure on alone: CODE:SOURCE, or "builtin"
-    max_megabytes: Ratio = 0.0  # of a source, read from its beginning; 0: all of it
-    text_field: str = ""  # column of the text; empty: "text", or the only one that holds text
-    skip_bad: Share = 0.0  # of the lines of a file, that may be unreadable and are left out
-    normal_form: NormalForm = "NFC"  # of Unicode, of all text
-    heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of the documents of each domain
-    contamination: Literal["stop", "drop"] = "stop"  # where held-out text is in the training text
+    # Languages that are measured and not trained: `CODE:SOURCE`, or `builtin`.
+    others: OtherSources = [BUILT_IN]
+    max_megabytes: Ratio = 0.0  # megabytes read of each source, from its beginning; 0: all of it
+    text_field: str = ""  # column of the text; empty: `text`, or the only one that holds text
+    skip_bad: Share = 0.0  # fraction of unreadable lines of a file that may be left out
+    normal_form: NormalForm = "NFC"  # Unicode normal form that all text is brought to
+    # Fraction of the documents of each domain that is held out for evaluation.
+    heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    # Where a held-out document is in the training text, too: stop, or drop it from the evaluation.
+    contamination: Literal["stop", "drop"] = "stop"
 
 
 class VocabularyRecipe(_Section):
     """How the tokenizer grows."""
 
-    tokens: Count = 1_000  # new tokens
+    tokens: Count = 1_000  # number of new tokens
+    # Append the new tokens, or give them the ids of base tokens that no merge needs.
     mode: Literal["extend", "replace"] = "extend"
-    protect_english: Share = 0.99  # of English sentences that keep their exact ids
+    protect_english: Share = 0.99  # fraction of English sentences that keep their exact ids
 
     def arguments(self) -> dict[str, Any]:
         """These options as keyword arguments of `extend_vocabulary`."""
@@ -94,54 +99,59 @@ class VocabularyRecipe(_Section):
 class EmbeddingsRecipe(_Section):
     """How the embeddings of new tokens start."""
 
-    method: MethodName = "subword_mean"
-    untie: bool = False  # give the LM head a matrix of its own
-    compare: Methods = ["random", "subword_mean", "length_weighted"]
+    method: MethodName = "subword_mean"  # how the first embedding of a new token is made
+    untie: bool = False  # give the LM head its own weights
+    compare: Methods = ["random", "subword_mean", "length_weighted"]  # methods of notebook 3
     probe_steps: Annotated[int, Field(ge=0)] = 50  # training steps before methods are compared
 
 
 class MixtureRecipe(_Section):
     """What the model sees."""
 
-    english_share: Share = 0.25  # of the sequences; under `early`, of those that may be English
-    chat_share: Share = 0.0  # of the sequences, which the target language gives to conversations
-    schedule: Schedule = "constant"  # `early`: English at the beginning alone; `annealed`: falling
-    sequence_length: Annotated[int, Field(ge=8)] = 256  # tokens
+    # Fraction of English sequences; under `early`, of the sequences at the start.
+    english_share: Share = 0.25
+    chat_share: Share = 0.0  # fraction of conversations, in place of text of the target language
+    schedule: Schedule = "constant"  # `early`: English at the start only; `annealed`: less and less
+    sequence_length: Annotated[int, Field(ge=8)] = 256  # tokens per training sequence
     separate_documents: bool = True  # a token sees its own document only
     control: bool = True  # also train on the English alone, to measure forgetting against
-    sweep: Shares = [0.0, 0.25, 0.5]  # shares of English that notebook 4 compares in short runs
-    sweep_tokens: Count = 16_384  # of each of them
+    sweep: Shares = [0.0, 0.25, 0.5]  # fractions of English that notebook 4 compares in short runs
+    sweep_tokens: Count = 16_384  # training tokens of each of these short runs
 
 
 class TrainingRecipe(_Section):
     """How the model learns."""
 
-    budget_tokens: Count = 245_000
-    learning_rate: Rate | Literal["auto"] = "auto"  # of the body; auto: by the model's parameters
-    new_embeddings_lr_scale: Ratio = 5.0  # times the learning rate of the body
-    old_embeddings_lr_scale: Ratio = 0.1  # times the learning rate of the body
+    budget_tokens: Count = 245_000  # tokens to train on
+    # Learning rate of the body; `auto`: by the number of parameters of the model.
+    learning_rate: Rate | Literal["auto"] = "auto"
+    new_embeddings_lr_scale: Ratio = 5.0  # rate of new embeddings, times the rate of the body
+    old_embeddings_lr_scale: Ratio = 0.1  # rate of old embeddings, times the rate of the body
     batch_tokens: Count = 1_024  # tokens per training step
     micro_batch_tokens: Count = 1_024  # tokens per forward pass
-    lora_rank: Annotated[int, Field(ge=0)] = 0  # train the body through adapters; 0: directly
-    interpolation: Share = 0.85  # how far to go from the starting weights to the trained ones
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    gradient_checkpointing: bool = False  # less memory, a third more time
+    # Rank of the adapters through which the body is trained; 0: train its own weights.
+    lora_rank: Annotated[int, Field(ge=0)] = 0
+    interpolation: Share = 0.85  # saved weights, from the starting (0) to the trained ones (1)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # bfloat16 where it is native
+    gradient_checkpointing: bool = False  # take less memory and a third more time
+    # Implementation of attention; `auto`: eager for short sequences on a CPU, else sdpa.
     attention: Literal["auto", "sdpa", "flash_attention_2", "flex_attention", "eager"] = "auto"
-    compile_layers: bool = True  # on a GPU
-    fused_loss: bool = True  # on a GPU where liger-kernel is installed: no matrix of logits
-    checkpoint_minutes: Rate = 3.0
+    compile_layers: bool = True  # compile the layers, on a GPU
+    fused_loss: bool = True  # keep logits out of memory, on a GPU where liger-kernel is installed
+    checkpoint_minutes: Rate = 3.0  # minutes between checkpoints
     report_to: Names = []  # trackers that `transformers` knows: tensorboard, trackio, wandb, …
 
 
 class EvaluationRecipe(_Section):
     """How forgetting is measured."""
 
-    documents: Count = 40  # at most, of each source
-    other_documents: Count = 6  # the same, in other languages than English and the target
-    items: Count = 50  # at most, of each kind and language
-    window_bytes: Annotated[int, Field(ge=64)] = 4_096  # of text that is read at once
-    comparison_documents: Count = 8  # of each language, where methods and recipes are compared
-    interpolation_points: Shares = [0.0, 0.25, 0.5, 0.75, 1.0]  # from the start to the end
+    documents: Count = 40  # held-out documents of each source, at most
+    other_documents: Count = 6  # documents of each language that is measured and not trained
+    items: Count = 50  # test items of each kind and language, at most
+    window_bytes: Annotated[int, Field(ge=64)] = 4_096  # bytes of text that are read at once
+    comparison_documents: Count = 8  # documents per language in comparisons of methods and recipes
+    # Points of notebook 5 between the starting weights (0) and the trained ones (1).
+    interpolation_points: Shares = [0.0, 0.25, 0.5, 0.75, 1.0]
 
 
 # Options of training that change speed or memory, so that a stopped run may go on with others.
@@ -160,8 +170,8 @@ class Recipe(_Section):
     """
 
     profile_name: str
-    language: Annotated[str, AfterValidator(_language_code)]
-    base: str = BASE_MODEL
+    language: Annotated[str, AfterValidator(_language_code)]  # code of the target language
+    base: str = BASE_MODEL  # model to adapt: `hub:ORG/NAME[@REV]`, a folder, or a known package
     accept_terms: str = ""  # name of the terms of use of the base that you accept, where it has any
     corpus: CorpusRecipe = CorpusRecipe()
     vocabulary: VocabularyRecipe = VocabularyRecipe()
