@@ -1,0 +1,23 @@
+# For a machine with an NVIDIA GPU and its container toolkit; not built where langadapt is developed.
+#
+#     docker build --tag langadapt .
+#     docker run --gpus all --volume "$PWD:/work" langadapt run --profile gpu -p corpus.target=my_text.txt
+#
+# The torch of the package index brings CUDA; compiled layers need a C compiler.
+FROM python:3.12-slim
+
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /langadapt
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY langadapt_utils langadapt_utils
+COPY notebooks notebooks
+COPY data data
+RUN pip install --no-cache-dir --constraint constraints.txt '.[gpu,lora,export]'
+
+# Runs, texts and the cache of models lie in the folder that is mounted.
+ENV LANGADAPT_CACHE=/work/.cache/langadapt HF_HOME=/work/.cache/huggingface
+WORKDIR /work
+ENTRYPOINT ["langadapt"]
