@@ -9,7 +9,7 @@ DEV := $(VENV)/.dev-installed
 FAST := -m "not base and not browser and not slow and not conformance"
 TWO := --numprocesses 2 --dist
 
-.PHONY: setup run test test-fast lab lint book browser clean
+.PHONY: setup run test test-fast lab lint docs browser clean
 
 setup: $(CORE)  ## install the packages that a run needs
 
@@ -34,10 +34,10 @@ lint: $(DEV)  ## check style, types, the order of imports, spelling, and that no
 	$(BIN)/nbstripout --verify --extra-keys "metadata.papermill cell.metadata.papermill metadata.widgets" notebooks/*.ipynb
 	$(BIN)/codespell
 
-book: $(DEV)  ## run the notebooks on the CPU profile and build them as a site in build/site
+docs: $(DEV)  ## run the notebooks on the CPU profile and build the documentation in build/site
 	$(BIN)/langadapt run
-	NO_MKDOCS_2_WARNING=1 BOOK_RUN=runs/hu-cpu $(BIN)/mkdocs build --strict
-	@echo "book: build/site/index.html"
+	NO_MKDOCS_2_WARNING=1 DOCS_RUN=runs/hu-cpu $(BIN)/mkdocs build --strict
+	@echo "docs: build/site/index.html"
 
 browser:  ## install the browser that tests of the notebooks drive, where it is missing and may be installed
 	command -v chromium || command -v chromium-browser || { apt-get update --quiet && apt-get install --yes --quiet chromium; }

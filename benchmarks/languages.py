@@ -35,7 +35,7 @@ from langadapt_utils.tokens import token_ids
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-RECORD, DRAWN = ROOT / "data" / "reference" / "languages.json", ROOT / "LANGUAGES.md"
+RECORD, DRAWN = ROOT / "data" / "reference" / "languages.json", ROOT / "docs" / "languages.md"
 LEARNED, TOKENS, PROTECTED = 700, 500, 0.99
 INTRODUCTION = f"""# Languages
 

@@ -29,7 +29,7 @@ from langadapt_utils.training.train import Training, save_adapted, train
 from langadapt_utils.vocabulary.change import VocabularyChange
 from langadapt_utils.vocabulary.extend import extend_vocabulary
 
-TABLE = Path(__file__).parents[2] / "ARCHITECTURES.md"
+TABLE = Path(__file__).parents[2] / "docs" / "models.md"
 STEPS, LENGTH = 3, 32
 RECIPE = TrainingRecipe(
     batch_tokens=2 * LENGTH,

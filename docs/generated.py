@@ -1,0 +1,206 @@
+"""What the site says of options, public names and errors, taken from the code itself."""
+
+import ast
+import inspect
+import io
+import re
+import tokenize
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from langadapt_utils import errors as error_module
+from langadapt_utils import recipe
+from langadapt_utils.recipe import FREE_OPTIONS, PROFILES, Recipe
+
+PACKAGE = Path(recipe.__file__).parent
+
+
+def options() -> str:
+    """Return a section per section of a recipe, with a heading per option."""
+    schema = Recipe.model_json_schema()
+    profiles = {name: Recipe.profile(name).model_dump() for name in PROFILES}
+    lines: list[str] = []
+    for cls, prefix in ((Recipe, ""), *_sections()):
+        about = (inspect.getdoc(cls) or "").splitlines()[0] if prefix else "The run as a whole."
+        lines += [f"## {prefix or 'run'}", about]
+        fields = schema["$defs"][cls.__name__] if prefix else schema
+        comments = field_comments(cls)
+        for option, field in fields["properties"].items():
+            if "$ref" in field or option == "profile_name":
+                continue
+            name = f"{prefix}.{option}" if prefix else option
+            values = {
+                profile: (content[prefix] if prefix else content)[option]
+                for profile, content in profiles.items()
+            }
+            lines += [f"### `{name}` {{ #{name} }}", _sentence(comments[option])]
+            free = prefix == "training" and option in FREE_OPTIONS
+            again = " A stopped run may go on with another value." if free else ""
+            lines.append(f"*{_values(field)}.* {_defaults(values)}{again}")
+    return "\n\n".join(lines)
+
+
+def names() -> str:
+    """Return the public names with their documentation, grouped as in `__init__.pyi`."""
+    lines: list[str] = []
+    for line in (PACKAGE / "__init__.pyi").read_text(encoding="utf-8").splitlines():
+        if heading := re.fullmatch(r"# (A run|Notebook \d|Beyond the notebooks)(: .+)", line):
+            lines.append(f"## {heading[1]}{heading[2]}")
+        elif name := re.fullmatch(r"from \.([\w.]+) import (\w+) as \w+", line):
+            lines.append(f"::: langadapt_utils.{name[1]}.{name[2]}")
+    return "\n\n".join(lines)
+
+
+def errors() -> str:
+    """Return a section per class of errors, with its cause and its sentences in the code."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))]
+    constants = _Texts({})
+    for tree in trees:
+        constants.read(node for node in tree.body if isinstance(node, ast.Assign))
+    said: dict[str, set[str]] = {}
+    for tree in trees:
+        for name, sentence in raised(tree, constants):
+            said.setdefault(name, set()).add(sentence)
+    lines: list[str] = []
+    for name, cls in inspect.getmembers(error_module, inspect.isclass):
+        lines += [f"### {name} {{ #{name.lower()} }}", inspect.getdoc(cls) or ""]
+        items = sorted(said.get(name, ()), key=str.casefold)
+        lines.append("\n".join(f"* {_escaped(item)}" for item in items))
+    return "\n\n".join(lines)
+
+
+def field_comments(cls: type) -> dict[str, str]:
+    """Return the comment of each field of a class: behind it, else on the lines above it."""
+    source = inspect.getsource(cls)
+    notes = {
+        token.start[0]: (token.string.removeprefix("#").strip(), token.line.lstrip()[0] == "#")
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    found: dict[str, str] = {}
+    (body,) = ast.parse(source).body
+    assert isinstance(body, ast.ClassDef)
+    for node in body.body:
+        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
+            continue
+        above: list[str] = []
+        line = node.lineno - 1
+        while line in notes and notes[line][1]:
+            above.insert(0, notes[line][0])
+            line -= 1
+        behind = [notes[line][0] for line in (node.end_lineno,) if line in notes]
+        found[node.target.id] = " ".join(behind or above)
+    return found
+
+
+def raised(tree: ast.Module, constants: "_Texts") -> Iterator[tuple[str, str]]:
+    """Yield class and sentence of each error that is made; a value is shown by its name."""
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        nodes = [node for node in ast.walk(function) if hasattr(node, "lineno")]
+        for node in nodes:
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+                known = _Texts(constants.by_name)
+                known.read(before for before in nodes if before.lineno < node.lineno)
+                sentence = known.of(node.args[0])
+                if node.func.id.endswith("Error") and re.search(r"\w+ \w+", sentence):
+                    yield node.func.id, sentence
+
+
+class _Texts:
+    """Which text a name stands for, as far as the code says it."""
+
+    def __init__(self, by_name: dict[str, str]) -> None:
+        self.by_name = dict(by_name)
+
+    def read(self, nodes: Iterable[ast.AST]) -> None:
+        """Follow assignments, in the order of their lines."""
+        assigned = [node for node in nodes if isinstance(node, ast.Assign | ast.AugAssign)]
+        for node in sorted(assigned, key=lambda node: node.lineno):
+            added = isinstance(node, ast.AugAssign)
+            target = node.target if isinstance(node, ast.AugAssign) else node.targets[0]
+            pairs = [(target, node.value)]
+            if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                pairs = list(zip(target.elts, node.value.elts, strict=True))
+            for name, value in pairs:
+                if isinstance(name, ast.Name) and isinstance(value, ast.JoinedStr | ast.Constant):
+                    text = self.by_name.get(name.id, "") if added else ""
+                    self.by_name[name.id] = text + self.of(value)
+
+    def of(self, node: ast.expr) -> str:
+        """Return the text of an expression."""
+        if isinstance(node, ast.Constant):
+            return str(node.value)
+        if isinstance(node, ast.JoinedStr):
+            return "".join(map(self.of, node.values))
+        if isinstance(node, ast.FormattedValue):
+            return self.of(node.value)
+        if isinstance(node, ast.Name):
+            return self.by_name.get(node.id, _named(node.id))
+        return _named(node.attr) if isinstance(node, ast.Attribute) else "…"
+
+
+def _named(name: str) -> str:
+    return f"‹{name.strip('_').replace('_', ' ').lower()}›"
+
+
+def _sections() -> Iterator[tuple[type, str]]:
+    for name, field in Recipe.model_fields.items():
+        if inspect.isclass(field.annotation) and issubclass(field.annotation, recipe._Section):
+            yield field.annotation, name
+
+
+def _values(field: dict[str, Any]) -> str:
+    """Return in words which values a schema allows."""
+    if "anyOf" in field:
+        return " or ".join(_values(part) for part in field["anyOf"])
+    if "enum" in field or "const" in field:
+        return ", ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
+    if field["type"] == "array":
+        return f"List of: {_values(field['items'])}"
+    if field["type"] == "boolean":
+        return "`true`, `false`"
+    if field["type"] == "string":
+        return "Text"
+    kind = "Whole number" if field["type"] == "integer" else "Number"
+    least = [f"at least {field[key]:,g}" for key in ("minimum",) if key in field]
+    least += [f"above {field[key]:,g}" for key in ("exclusiveMinimum",) if key in field]
+    most = [f"at most {field[key]:,g}" for key in ("maximum",) if key in field]
+    most += [f"below {field[key]:,g}" for key in ("exclusiveMaximum",) if key in field]
+    return ", ".join([kind, " and ".join(least + most)]) if least + most else kind
+
+
+def _defaults(values: dict[str, Any]) -> str:
+    """Return the default, and what other profiles have."""
+    others = {name: value for name, value in values.items() if value != values["cpu"]}
+    parts = [f"Default: {_shown(values['cpu'])}"]
+    parts += [f"in the profile `{name}`: {_shown(value)}" for name, value in others.items()]
+    return "; ".join(parts) + "."
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, list):
+        return f"`{','.join(map(str, value))}`" if value else "none"
+    if isinstance(value, int | float):
+        return f"{value:,}" if value >= 1_000 else f"{value:g}"
+    return f"`{value}`" if value else "empty"
+
+
+def _sentence(text: str) -> str:
+    """Return a comment as a sentence.
+
+    Example:
+        >>> _sentence("of Unicode")
+        'Of Unicode.'
+    """
+    first = text[:1] if text.startswith("`") else text[:1].upper()
+    return f"{first}{text[1:]}".rstrip(".") + "." if text else ""
+
+
+def _escaped(text: str) -> str:
+    """Return a text in which Markdown reads no marks of its own."""
+    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", text)
