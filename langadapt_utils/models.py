@@ -1,7 +1,5 @@
 """Base models and tokenizers: loaded from a folder, converted from GGUF."""
 
-from __future__ import annotations
-
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -9,18 +7,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+import transformers
 from huggingface_hub import parse_local_safetensors_file_metadata as header_of
 from tokenizers import Tokenizer, pre_tokenizers
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging
 
 from . import hardware, sources
 from .errors import ModelError, SourceError
 from .files import cache_folder, made_once, read_json, require_space, write_json
-
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 OWN_ROPE = ("rope_theta", "partial_rotary_factor")  # options of their own before transformers 5
 SCALED = ("linear", "dynamic", "yarn", "longrope", "llama3")  # kinds that those versions know
@@ -45,9 +44,7 @@ class Base:
     @cached_property
     def config(self) -> PreTrainedConfig:
         """The configuration of the model, for which no weights are loaded."""
-        from transformers import AutoConfig
-
-        return AutoConfig.from_pretrained(str(self.folder), trust_remote_code=False)
+        return transformers.AutoConfig.from_pretrained(str(self.folder), trust_remote_code=False)
 
     @cached_property
     def model(self) -> PreTrainedModel:
@@ -114,14 +111,10 @@ def check_model(folder: Path, *, weights: bool = True) -> None:
     Raises:
         ModelError: it does not; the sentence says what it holds, and what to give.
     """
-    import transformers
-    from transformers import CONFIG_MAPPING
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
     config = read_json(folder / "config.json")
     kind, quantised = config.get("model_type"), config.get("quantization_config")
     found = f"the model in {folder} has type '{kind}'"
-    if kind not in CONFIG_MAPPING:
+    if kind not in transformers.CONFIG_MAPPING:
         problem = "which `transformers` lacks (langadapt never runs code that comes with a model)"
         raise ModelError(f"{found}, {problem}: choose another architecture")
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or config.get("is_encoder_decoder"):
@@ -165,15 +158,15 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         ModelError: the folder has none (langadapt changes tokenizers of the `tokenizers` library
             only).
     """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
     file = folder / "tokenizer.json"
     try:
         if file.is_file():
             tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
             tokenizer._tokenizer = Tokenizer.from_file(str(file))
         else:
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                str(folder), trust_remote_code=False
+            )
     except Exception as error:  # the libraries raise many kinds
         problem = f"the tokenizer in {folder} cannot be loaded ({sources.brief(error)})"
         raise ModelError(f"{problem}: give a folder with a tokenizer.json") from error
@@ -194,16 +187,13 @@ def load_model(folder: Path) -> PreTrainedModel:
     Raises:
         ModelError: what `check_model` refuses, or the model sees what comes after a token.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
     check_model(folder)
     own = hardware.native_precision() == "bfloat16"
     dtype = getattr(torch, _dtype_of(folder)) if own else torch.float32
     options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
     with quiet_transformers():
         try:
-            model = AutoModelForCausalLM.from_pretrained(str(folder), **options).eval()
+            model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), **options).eval()
         except Exception as error:  # architectures raise many kinds
             problem = f"`transformers` cannot load the model in {folder} ({sources.brief(error)})"
             raise ModelError(f"{problem}: give a complete copy, or another model") from error
@@ -220,8 +210,6 @@ def load_model(folder: Path) -> PreTrainedModel:
 
 def _is_causal(model: PreTrainedModel) -> bool:
     """Return whether logits are the same whatever token comes next."""
-    import torch
-
     rows = model.get_input_embeddings().weight.shape[0]
     ids_BT = torch.tensor([[3, 4, 5, 6], [3, 4, 5, 7]]) % rows
     with torch.no_grad():
@@ -247,8 +235,6 @@ def written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> tor
     Where `generate` fails, as with the cache of some architectures, it writes the likeliest tokens
     one by one without it, which is slower.
     """
-    import torch
-
     try:
         ids_BT = model.generate(ids_BT, attention_mask=torch.ones_like(ids_BT), **options)
     except (ValueError, IndexError, AttributeError, TypeError, RuntimeError, StopIteration):
@@ -266,8 +252,6 @@ def parameter_count(folder: Path) -> int:
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Keep progress bars and notices of `transformers` out of notebooks while something loads."""
-    from transformers.utils import logging
-
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -305,13 +289,12 @@ def dequantise(gguf: Path, folder: Path) -> None:
     quantisation are removed, and its GGUF loader drops the digit splitting that SmolLM2's tokenizer
     was trained with.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     with quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            str(gguf.parent), gguf_file=gguf.name
+        )
         options = {"gguf_file": gguf.name, "dtype": torch.float32}
-        model: Any = AutoModelForCausalLM.from_pretrained(str(gguf.parent), **options)
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(str(gguf.parent), **options)
         del model.config.quantization_config
         model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, None
         if "smollm2" in gguf.name.lower():
@@ -334,8 +317,6 @@ def save_model(
         base: folder of the base model. Its terms and its card are copied, and its processor files
             (of images, sound), unless only its language model is left.
     """
-    import torch
-
     dtype, cast = _dtype_of(base), {}  # by place in memory: tied weights stay one
     for weight in model.state_dict().values():
         kept = getattr(torch, dtype) if weight.is_floating_point() else weight.dtype

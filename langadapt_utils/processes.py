@@ -18,14 +18,13 @@ from .workspace import Workspace
 PRINT_SECONDS = 5
 
 
-def in_processes(work: Callable[[Path, PartialState], None], about: str) -> None:
-    """Do something to the run folder that the command line names, in the processes that started.
+def in_processes(work: Callable[[Path, PartialState], None]) -> None:
+    """Work on the run folder that the command line names, in every process that was started.
 
     Args:
-        work: gets the folder, and what the process knows of the others.
-        about: what it does.
+        work: called with the folder and the state of the process; its docstring is the help text.
     """
-    parser = argparse.ArgumentParser(description=about)
+    parser = argparse.ArgumentParser(description=work.__doc__)
     parser.add_argument("folder", type=Path, help="the run folder")
     folder = parser.parse_args().folder
     # One process reads, encodes and perhaps writes text while the others wait.

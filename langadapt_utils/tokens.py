@@ -7,7 +7,6 @@ the text.
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -21,7 +20,10 @@ from .errors import CorpusError
 SPACE = "▁"  # how SentencePiece writes a space
 NEVER = b"\xff"  # is part of no UTF-8 text
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")  # how it writes a byte of a character that it lacks
-LETTERS: dict[int, str] = bytes_to_unicode()  # how GPT-2 writes each byte
+# How GPT-2 writes each byte: printable Latin-1 characters stand for themselves, the other bytes are
+# numbered from U+0100 on.
+LETTERS: dict[int, str] = bytes_to_unicode()
+BYTE_ALPHABET = {letter: byte for byte, letter in LETTERS.items()}
 BYTES = {ord(letter): chr(byte) for byte, letter in LETTERS.items()}
 ESCAPED_BYTES = {0xDC00 + byte: f"⟨{byte:02X}⟩" for byte in range(0x80, 0x100)}
 
@@ -33,15 +35,6 @@ class Span:
     id: int
     start: int
     end: int
-
-
-@cache
-def byte_alphabet() -> dict[str, int]:
-    """Return the byte of each character of byte-level vocabularies (the convention of GPT-2).
-
-    Printable Latin-1 characters stand for themselves; the other bytes are numbered from U+0100 on.
-    """
-    return {letter: byte for byte, letter in LETTERS.items()}
 
 
 def is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:

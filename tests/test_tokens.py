@@ -5,7 +5,7 @@ from transformers import PreTrainedTokenizerFast
 
 from helpers.tiny import sentencepiece_bpe
 from langadapt_utils.tokens import (
-    byte_alphabet,
+    BYTE_ALPHABET,
     byte_lengths,
     bytes_as_text,
     readable,
@@ -17,8 +17,8 @@ TEXT = st.text(max_size=60)
 
 
 def test_the_byte_alphabet_is_that_of_the_library() -> None:
-    assert set(byte_alphabet()) == set(pre_tokenizers.ByteLevel.alphabet())
-    assert sorted(byte_alphabet().values()) == list(range(256))
+    assert set(BYTE_ALPHABET) == set(pre_tokenizers.ByteLevel.alphabet())
+    assert sorted(BYTE_ALPHABET.values()) == list(range(256))
 
 
 @given(text=TEXT)
@@ -45,16 +45,13 @@ def test_spans_of_a_word_level_tokenizer_tile_the_text_too() -> None:
 @given(text=TEXT)
 def test_whole_characters_are_readable_as_they_are(text: str) -> None:
     surface = "".join(
-        letter
-        for byte in text.encode()
-        for letter, value in byte_alphabet().items()
-        if value == byte
+        letter for byte in text.encode() for letter, value in BYTE_ALPHABET.items() if value == byte
     )
     assert surface_bytes(surface) == text.encode() and bytes_as_text(surface_bytes(surface)) == text
 
 
 def test_parts_of_characters_are_shown_by_number() -> None:
-    letters = {value: letter for letter, value in byte_alphabet().items()}
+    letters = {value: letter for letter, value in BYTE_ALPHABET.items()}
     assert bytes_as_text(surface_bytes(letters[0xE0] + letters[0xB8])) == "⟨E0⟩⟨B8⟩"
 
 

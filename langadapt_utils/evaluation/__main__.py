@@ -11,12 +11,8 @@ from ..workspace import Workspace
 from .evaluate import MEASURED, STAGE, evaluate, run_models
 
 
-def main() -> None:
+def measure(folder: Path, state: PartialState) -> None:
     """Measure the models of a run whose training is complete; notebook 5 loads the scores."""
-    in_processes(_measure, str(main.__doc__))
-
-
-def _measure(folder: Path, state: PartialState) -> None:
     run, first = Workspace.existing(folder), state.is_main_process
     with state.main_process_first():  # it fills the cache, the others read it
         models, corpus = run_models(run), load_corpus(run.recipe.corpus, run.recipe.language)
@@ -28,4 +24,4 @@ def _measure(folder: Path, state: PartialState) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_processes(measure)

@@ -6,10 +6,10 @@ the same documents.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import combinations, product
+from itertools import chain, combinations, product
 from pathlib import Path
 from typing import Any, Self
 
@@ -192,7 +192,7 @@ def compare_methods(
     training = recipe.training.model_copy(update=sizes)
     texts, untrained = heldout_texts(corpus, documents), (base.model, base.tokenizer)
     both = untrained, (base.model, change.tokenizer)
-    window = _window(both, texts, recipe.evaluation.window_bytes)
+    window = shared_window(both, [*chain(*texts.values())], recipe.evaluation.window_bytes)
     report(BASE)
     untouched = document_rows(untrained, texts, window)
 
@@ -241,7 +241,7 @@ def sweep(
     """
     texts = texts or heldout_texts(corpus, documents)
     asked = next(iter(variants.values())).evaluation.window_bytes
-    window = _window([before], texts, asked)
+    window = shared_window([before], [*chain(*texts.values())], asked)
     rows = document_rows(before, texts, window, BEFORE, 0, 0)
     for seed, (name, recipe) in product(seeds, variants.items()):
         report(f"{name}, seed {seed}")
@@ -275,7 +275,8 @@ def interpolation_sweep(
     Source: WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903.
     """
     texts = heldout_texts(corpus, recipe.comparison_documents)
-    window = _window([before, (end, change.tokenizer)], texts, recipe.window_bytes)
+    both = before, (end, change.tokenizer)
+    window = shared_window(both, [*chain(*texts.values())], recipe.window_bytes)
     rows = document_rows(before, texts, window, BEFORE, 0, 0)
     for share in recipe.interpolation_points:
         point = end if share == 1 else interpolate(start, end, share), change.tokenizer
@@ -296,11 +297,6 @@ def heldout_texts(corpus: Corpus, documents: int) -> dict[str, Sequence[str]]:
     """Return some held-out documents of the target language and of English."""
     parts = {code: corpus.heldout[code].shuffle(seed=0) for code in (corpus.language, "en")}
     return {code: part["text"][:documents] for code, part in parts.items()}
-
-
-def _window(models: Iterable[Loaded], texts: Texts, asked: int) -> int:
-    """Return the window, in bytes, that all models can read of the texts."""
-    return shared_window(models, [text for lines in texts.values() for text in lines], asked)
 
 
 def document_rows(loaded: Loaded, texts: Texts, window_bytes: int, *labels: Any) -> list[list[Any]]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from adjustText import adjust_text
 from matplotlib.axes import Axes
@@ -26,10 +27,12 @@ def plot_comparison(comparison: Comparison, *, ax: Axes | None = None) -> Axes:
     ax = ax or new_axes(rows=2 * table.variant.nunique())
     last = table[(table.language == comparison.target) & (table.steps == stages[-1])]
     ranked = sorted(last.itertuples(), key=lambda row: -row.bits_per_byte.value)
+    # The first stage is drawn above the row of its method, the last below.
+    offsets = np.linspace(SPREAD, -SPREAD, len(stages)) if len(stages) > 1 else [0.0]
     order = [row.variant for row in ranked if row.variant != BASE] + [BASE]
     for row in table[(table.variant != BASE) | (table.steps == stages[0])].itertuples():
         stage, score, colour = stages.index(row.steps), row.bits_per_byte, colour_of(row.language)
-        place = order.index(row.variant) + _offset(stage, len(stages))
+        place = order.index(row.variant) + offsets[stage]
         fill, marker = "white" if stage < len(stages) - 1 else colour, _marker(row.language)
         ax.plot([score.low, score.high], [place] * 2, color=colour, linewidth=1.5)
         ax.plot(score.value, place, marker, color=colour, markerfacecolor=fill, markersize=5)
@@ -43,16 +46,6 @@ def plot_comparison(comparison: Comparison, *, ax: Axes | None = None) -> Axes:
         ax.plot([], [], _marker(code), color=colour_of(code), label=language_name(code))
     ax.legend(**LEGEND)
     return finish(ax, comparison.findings()[len(stages) - 1])
-
-
-def _offset(stage: int, stages: int) -> float:
-    """Return how far from its row a stage is drawn: the first above, the last below.
-
-    Example:
-        >>> _offset(0, 2), _offset(1, 2), _offset(0, 1)
-        (0.18, -0.18, 0.0)
-    """
-    return SPREAD * (1 - 2 * stage / (stages - 1)) if stages > 1 else 0.0
 
 
 def _marker(language: str) -> str:

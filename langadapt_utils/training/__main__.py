@@ -14,13 +14,8 @@ from .train import CHECKPOINTS, mixture_of, save_adapted, train, train_control
 STAGE = "04_training"
 
 
-def main() -> None:
-    """Do stage 4 of a run whose first three stages are complete, in the processes that started."""
-    in_processes(_train_stage, str(main.__doc__))
-
-
-def _train_stage(folder: Path, state: PartialState) -> None:
-    """Train, unless the stage is complete; the first process reads, writes and reports."""
+def train_stage(folder: Path, state: PartialState) -> None:
+    """Train the model of a run whose first three stages are complete, and its control run."""
     run, first = Workspace.existing(folder), state.is_main_process
     if run.is_complete(STAGE):
         if first:
@@ -42,4 +37,4 @@ def _train_stage(folder: Path, state: PartialState) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_processes(train_stage)

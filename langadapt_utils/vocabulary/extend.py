@@ -140,6 +140,13 @@ class _Growth:
         added = {new: token.surface for new, token in new_tokens.items()}
         pieces, counts = base_pieces(self.base, added), token_counts(grown.bare, self.words)
 
+        cost = None
+        if self.protect:
+            unprotected = candidates[: self.tokens]
+            without = token_counts(spec.appended(unprotected).bare, self.words).total()
+            dropped = len(set(unprotected) - set(allowed))
+            cost = ProtectionCost(dropped, counts.total(), without)
+
         def count(other: Spec) -> Counter[str]:
             return counts if other is grown else token_counts(other.bare, self.words)
 
@@ -158,7 +165,7 @@ class _Growth:
                 code: changed_sentences(*backends, lines, self.protect.get(code))[1]
                 for code, lines in self.sentences.items()
             },
-            protection_cost=self._cost(candidates[: self.tokens], allowed, counts.total()),
+            protection_cost=cost,
         )
 
     def _allowed(self, candidates: list[NewToken]) -> list[NewToken]:
@@ -176,14 +183,6 @@ class _Growth:
         used = sum((token_counts(self.spec.bare, counts) for counts in words), Counter[str]())
         in_target = token_counts(self.spec.bare, self.words)
         return choose_leaves(self.spec, used, in_target, chosen, give_up)
-
-    def _cost(
-        self, unprotected: list[NewToken], allowed: list[NewToken], tokens: int
-    ) -> ProtectionCost | None:
-        if not self.protect:
-            return None
-        without = token_counts(self.spec.appended(unprotected).bare, self.words).total()
-        return ProtectionCost(len(set(unprotected) - set(allowed)), tokens, without)
 
 
 def base_pieces(base: Spec, added: Mapping[int, str]) -> dict[int, tuple[int, ...]]:

@@ -22,7 +22,7 @@ from tokenizers.pre_tokenizers import Split
 from transformers import PreTrainedTokenizerFast
 
 from ..errors import VocabularyError
-from ..tokens import SPACE, as_surfaces, byte_alphabet, bytes_as_text, surface_bytes
+from ..tokens import BYTE_ALPHABET, SPACE, as_surfaces, bytes_as_text, surface_bytes
 from .merges import SEPARATOR, NewToken, count_words
 from .patterns import as_data, spelled_out, without_model
 
@@ -162,7 +162,7 @@ class Spec:
     @property
     def byte_names(self) -> dict[str, int]:
         """The surfaces by which this family spells single bytes, with these bytes."""
-        return byte_alphabet() if self.byte_level else {f"<0x{b:02X}>": b for b in range(256)}
+        return BYTE_ALPHABET if self.byte_level else {f"<0x{b:02X}>": b for b in range(256)}
 
     def missing_bytes(self) -> list[str]:
         """Surfaces of the bytes that this vocabulary cannot spell, though its family spells text by
