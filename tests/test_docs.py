@@ -79,7 +79,7 @@ def test_every_error_has_its_cause_and_its_sentences(site: Site) -> None:
         about = page.split(f'id="{name.lower()}"')[1].split("<h3")[0]
         assert str(inspect.getdoc(cls)).split(":")[0] in about, name
         assert "<li>" in about, name
-    assert "‹folder› holds checkpoints of a run with another recipe: delete it" in page
+    assert "‹folder› has checkpoints of a run with another recipe: delete it" in page
 
 
 def test_a_site_needs_a_finished_run_and_a_folder_of_its_own(tmp_path: Path) -> None:
