@@ -51,8 +51,8 @@ def run(
     folder = run_dir or default_folder(asked)
     try:
         with _Display() as display:
-            tell, progress = display.tell, display.progress
-            run = run_notebooks(asked, folder, stages=chosen, tell=tell, progress=progress)
+            report, progress = display.report, display.progress
+            run = run_notebooks(asked, folder, stages=chosen, report=report, progress=progress)
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on from here", err=True)
         raise typer.Exit(130) from None
@@ -191,7 +191,7 @@ class _Display(Progress):
         self._steps = self.add_task("", total=None, note="", visible=False)
         self._printed = time.monotonic()
 
-    def tell(self, line: str) -> None:
+    def report(self, line: str) -> None:
         name, _, rest = line.partition(": ")
         if name in STAGES:
             begins = rest.endswith(".ipynb")

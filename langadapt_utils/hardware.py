@@ -102,8 +102,8 @@ def describe() -> dict[str, Any]:
 def processor_name() -> str:
     """Return the processor's model name."""
     info = Path("/proc/cpuinfo")
-    told = info.read_text(encoding="utf-8") if info.exists() else ""
-    named = re.search(r"^model name\s*: (.+)", told, re.MULTILINE)
+    lines = info.read_text(encoding="utf-8") if info.exists() else ""
+    named = re.search(r"^model name\s*: (.+)", lines, re.MULTILINE)
     return named[1] if named else platform.processor() or platform.machine()
 
 

@@ -26,7 +26,7 @@ from .workspace import NOTEBOOKS, STAGES, Workspace, anchored, default_folder
 DISK_BYTES = 6 * 4
 # What the `parameters` cell of a notebook holds.
 PARAMETERS = dict(profile=str, language=str, run_dir=str, overrides=dict, build_missing=bool)
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -70,7 +70,7 @@ def run_notebooks(
     folder: Path,
     *,
     stages: Sequence[str] = STAGES,
-    tell: Tell = print,
+    report: Report = print,
     progress: Progress = lambda record: None,
 ) -> Workspace:
     """Run the notebooks of stages that are not complete yet.
@@ -79,8 +79,8 @@ def run_notebooks(
         recipe: of the run.
         folder: of the run; created when missing.
         stages: names in `STAGES`, in order.
-        tell: receives a line when a stage begins, ends or is skipped.
-        progress: receives each record that a running notebook writes to `log.jsonl`.
+        report: called with a line when a stage begins, ends or is skipped.
+        progress: called with each record that a running notebook writes to `log.jsonl`.
 
     Raises:
         StageFailed: a notebook stopped; what was done stays, and the next call goes on from there.
@@ -89,29 +89,29 @@ def run_notebooks(
     run = Workspace(folder, recipe)
     try:
         with FileLock(lock_path(run.folder), timeout=0):
-            _run_missing(run, stages, tell, progress)
+            _run_missing(run, stages, report, progress)
     except Timeout as error:
         remedy = "wait until it ends, or choose another folder with --run"
         raise WorkspaceError(f"another process uses {run.folder}: {remedy}") from error
     return run
 
 
-def _run_missing(run: Workspace, stages: Sequence[str], tell: Tell, progress: Progress) -> None:
+def _run_missing(run: Workspace, stages: Sequence[str], report: Report, progress: Progress) -> None:
     missing = [name for name in stages if not run.is_complete(name)]
     if missing:
         # Fills matplotlib's cache of fonts, so that no notebook reports on stderr that it does.
         import matplotlib.font_manager  # noqa: F401
 
-        tell(f"base model: {run.recipe.base}")  # fetching it the first time takes a moment
+        report(f"base model: {run.recipe.base}")  # the first download takes a moment
         parameters = parameter_count(fetch_model(run.recipe.base, run.recipe.accept_terms))
         require_space(run.folder, DISK_BYTES * parameters, "for a run", "choose another with --run")
-        tell(expected_time(run.recipe, missing))
+        report(expected_time(run.recipe, missing))
     for name in stages:
         if name in missing:
-            tell(f"{name}: {NOTEBOOKS[name]}")
-            tell(f"{name}: done in {_execute(run, name, progress):.0f} s")
+            report(f"{name}: {NOTEBOOKS[name]}")
+            report(f"{name}: done in {_execute(run, name, progress):.0f} s")
         else:
-            tell(f"{name}: complete already")
+            report(f"{name}: complete already")
 
 
 def lock_path(folder: Path) -> Path:
@@ -141,7 +141,7 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
     failed = executed.with_suffix(".failed.ipynb")
     options = {"kernel_name": "python3", "progress_bar": False, "start_timeout": 120}
     options |= {"cwd": notebook.parent, "extra_arguments": ["--log-level=ERROR"]}  # no notices
-    # Without a kernel, the state of controls would only hide their static twins.
+    # Without a kernel, the state of controls would only hide their static copies.
     options["store_widget_state"] = False
     began, over = time.monotonic(), threading.Event()
     log = run.folder / "log.jsonl"

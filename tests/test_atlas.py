@@ -62,7 +62,7 @@ def test_the_control_finds_languages_and_compares_tokenizers(
 ) -> None:
     shown = atlas_widget({"base": english, "adapted": english}, "th")
     finder, other, answer = shown.controls.children
-    assert "Thai" in str(shown.twin) and str(shown.twin).count("<tr") == 3
+    assert "Thai" in str(shown.static) and str(shown.static).count("<tr") == 3
     finder.value = "Hungarian"
     assert answer.value.count("Hungarian") == 2
     monkeypatch.setattr(module, "fetch_tokenizer", lambda source: english)

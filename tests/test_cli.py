@@ -111,12 +111,12 @@ def test_more_tokens_than_the_corpus_supports_stops_the_run(tiny: Recipe, tmp_pa
     recipe = Recipe.profile("smoke", overrides=values)
     told: list[str] = []
     with pytest.raises(StageFailed, match=r"the text supports only \d+ new tokens, not 100000"):
-        run_notebooks(recipe, tmp_path / "run", stages=STAGES[:2], tell=told.append)
+        run_notebooks(recipe, tmp_path / "run", stages=STAGES[:2], report=told.append)
     assert Workspace(tmp_path / "run", recipe).is_complete("01_fertility")
     assert any(line.startswith("01_fertility: done") for line in told)
     again: list[str] = []
     with pytest.raises(StageFailed):
-        run_notebooks(recipe, tmp_path / "run", stages=STAGES[:2], tell=again.append)
+        run_notebooks(recipe, tmp_path / "run", stages=STAGES[:2], report=again.append)
     assert "01_fertility: complete already" in again
 
 

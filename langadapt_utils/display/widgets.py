@@ -1,7 +1,7 @@
-"""Controls for notebooks, each with a static twin.
+"""Controls for notebooks, each with a static copy.
 
-The twin is plain HTML that stands where no kernel answers: on GitHub, in a notebook run by
-papermill, on a static page. A control that lives hides it.
+The copy is plain HTML. It is shown where no kernel runs: on GitHub, in a notebook run by papermill,
+on a static page. A live control hides it.
 """
 
 import hashlib
@@ -14,20 +14,20 @@ from ipywidgets import Widget
 
 from .html import Html
 
-TWIN_LINES = 8  # how many of a slider's answers its static twin shows
+STATIC_LINES = 8  # answers of a slider that its static copy shows
 
 
 class Interactive:
-    """Controls above their answer, and what stands in their place where there is no kernel.
+    """Controls above their answer, with a static copy for pages without a kernel.
 
     Attributes:
-        controls: the live widget; its last child holds the answer.
-        twin: the static HTML.
+        controls: the live widget; its last child contains the answer.
+        static: the static copy.
 
     Args:
         controls: shown in this order.
-        answer: returns HTML for the present values of the controls.
-        twin: HTML that stands in their place where there is no kernel.
+        answer: returns HTML for the current values of the controls.
+        static: HTML that is shown without a kernel.
 
     Example:
         >>> slider = new_slider("number", [1, 2], 1)
@@ -37,39 +37,39 @@ class Interactive:
         True
     """
 
-    def __init__(self, controls: Sequence[Widget], answer: Callable[[], str], twin: str) -> None:
-        name = f"la-twin-{hashlib.sha256(twin.encode('utf-8', 'replace')).hexdigest()[:12]}"
-        self._answer, self._hide_twin = answer, f"<style>#{name}{{display:none}}</style>"
+    def __init__(self, controls: Sequence[Widget], answer: Callable[[], str], static: str) -> None:
+        name = f"la-static-{hashlib.sha256(static.encode('utf-8', 'replace')).hexdigest()[:12]}"
+        self._answer, self._hide_static = answer, f"<style>#{name}{{display:none}}</style>"
         self._below = widgets.HTML()
         self.controls = widgets.VBox([*controls, self._below])
-        self.twin = Html(f'<div id="{name}">{twin}</div>')
+        self.static = Html(f'<div id="{name}">{static}</div>')
         for control in controls:
             control.observe(self._renew, names="value")
         self._renew()
 
     def _renew(self, _: object = None) -> None:
-        """Show the answer, or its error: there is no cell here that could fail."""
+        """Show the answer, or the error, because no cell runs that could show it."""
         try:
             text = self._answer()
         except Exception as error:
             text = f'<p role="alert"><b>{type(error).__name__}</b>: {escape(str(error))}</p>'
-        self._below.value = self._hide_twin + text
+        self._below.value = self._hide_static + text
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        display(self.twin)
-        display(self.controls, exclude=["text/plain"])  # which would stand beside the twin
+        display(self.static)
+        display(self.controls, exclude=["text/plain"])  # which the static copy replaces
 
 
 def new_slider(name: str, options: Sequence[Any], value: Any) -> Widget:
-    """Return a slider over options, as wide as a cell."""
+    """Return a slider over options that is as wide as a cell."""
     shape = {"description": name, "layout": {"width": "90%"}}
     return widgets.SelectionSlider(options=options, value=value, **shape)
 
 
 def choose_page(name: str, pages: Mapping[str, str]) -> Interactive:
-    """Return a slider that shows one of some pages of HTML, by their titles.
+    """Return a slider that shows one of several HTML pages, named by its title.
 
     Example:
         >>> slider, answer = choose_page("number", {"one": "1", "two": "2"}).controls.children
@@ -78,8 +78,8 @@ def choose_page(name: str, pages: Mapping[str, str]) -> Interactive:
         True
     """
     slider = new_slider(name, list(pages), next(iter(pages)))
-    twin = listed(evenly_spread(list(pages.values())))
-    return Interactive([slider], lambda: pages[slider.value], twin)
+    static = listed(evenly_spread(list(pages.values())))
+    return Interactive([slider], lambda: pages[slider.value], static)
 
 
 def evenly_spread(options: Sequence[Any]) -> list[Any]:
@@ -89,7 +89,7 @@ def evenly_spread(options: Sequence[Any]) -> list[Any]:
         >>> evenly_spread(range(0, 80, 10)), evenly_spread([1, 2])
         ([0, 10, 20, 30, 40, 50, 60, 70], [1, 2])
     """
-    last, count = len(options) - 1, min(TWIN_LINES, len(options))
+    last, count = len(options) - 1, min(STATIC_LINES, len(options))
     return [options[round(last * index / max(1, count - 1))] for index in range(count)]
 
 

@@ -68,8 +68,8 @@ class InitialEmbeddings:
         rows: list[list[Any]] = []
         output = {"output": self.output} if self.output else {}
         for side, made in {"input": self.input, **output}.items():
-            twin = "; with a little noise, as another embedding is the same"
-            note = made.note + (twin if place in made.twins else "")
+            noise = "; with a little noise, because another embedding is the same"
+            note = made.note + (noise if place in made.noisy else "")
             if made.weights_NV is None:
                 rows.append([side, None, None, None, note])
                 continue
@@ -278,15 +278,15 @@ def _told_apart(made: NewEmbeddings, old: torch.Tensor, request: Request) -> New
             name = added[int(bad_N.nonzero()[0])]
             raise ModelError(f"the new embedding of {name!r} is {fault}: {remedy}")
     kept = torch.tensor([index for index in request.change.new_to_old if index < len(old)])
-    twins = _repeated(old, kept, vectors_ND.to(old.dtype))
+    noisy = _repeated(old, kept, vectors_ND.to(old.dtype))
     generator = request.generator()
-    for block in torch.split(torch.tensor(twins, dtype=torch.long), BLOCK):
+    for block in torch.split(torch.tensor(noisy, dtype=torch.long), BLOCK):
         noise = normalize(torch.randn(len(block), vectors_ND.shape[1], generator=generator), dim=1)
         vectors_ND[block] += NOISE * noise * vectors_ND[block].norm(dim=1, keepdim=True)
-    if twins and (still := _repeated(old, kept, vectors_ND.to(old.dtype))):
+    if noisy and (still := _repeated(old, kept, vectors_ND.to(old.dtype))):
         problem = f"token {added[still[0]]!r} has the same embedding as another token"
         raise ModelError(f"{problem}: {remedy}")
-    return dataclasses.replace(made, vectors_ND=vectors_ND, twins=frozenset(twins))
+    return dataclasses.replace(made, vectors_ND=vectors_ND, noisy=frozenset(noisy))
 
 
 def _repeated(old: torch.Tensor, kept: torch.Tensor, new: torch.Tensor) -> list[int]:

@@ -55,13 +55,13 @@ class NewEmbeddings:
         weights_NV: sparse: how much of each old embedding is in each new one; None for those that
             are drawn.
         note: in words.
-        twins: places of embeddings that equalled another one, and got a little noise.
+        noisy: positions of embeddings that equalled another one and were changed by a little noise.
     """
 
     vectors_ND: torch.Tensor
     weights_NV: torch.Tensor | None
     note: str
-    twins: frozenset[int] = frozenset()
+    noisy: frozenset[int] = frozenset()
 
 
 Rule = Callable[[torch.Tensor, Request], NewEmbeddings]

@@ -167,11 +167,11 @@ def evaluate(
         for code in ["en"] if only_english else read:
             work = partial(measure.documents, code, window)
             tables[0] += across_processes(work, read[code])
-        told = ["en"] if only_english else list(corpus.heldout)
+        spoken = ["en"] if only_english else list(corpus.heldout)
         chat = partial(measure.chat, corpus.language, recipe.items)
         tests = [partial(measure.items, *test) for test in ([] if only_english else asked)]
-        tests += [partial(chat, code) for code in told]
-        samples = [] if only_english else told
+        tests += [partial(chat, code) for code in spoken]
+        samples = [] if only_english else spoken
         written = [partial(measure.samples, c, read[c][:SAMPLES], new_tokens) for c in samples]
         for table, works in ((tables[1], tests), (tables[2], written)):
             table += chain(*across_processes(lambda part: [work() for work in part], works))

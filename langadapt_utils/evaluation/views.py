@@ -60,7 +60,7 @@ def talk_widget(models: Mapping[str, Base], scores: Scores) -> Interactive:
     heat = new_slider("temperature", [0.0, 0.3, 0.7, 1.0], 0.7)
     length = new_slider("tokens", [25, 50, 100, 200], 50)
     chat = widgets.Checkbox(False, description="answer, as in a chat")
-    twin = str(samples_html(scores))
+    static = str(samples_html(scores))
 
     def answer() -> str:
         options, asked = sampled(heat.value) | {"chat": chat.value}, (typed.value, length.value)
@@ -68,7 +68,8 @@ def talk_widget(models: Mapping[str, Base], scores: Scores) -> Interactive:
         replies = {name: reply(*part, *asked, **options) for name, part in parts.items()}
         return str(render("evaluation/replies.html.j2", replies=replies))
 
-    return Interactive([typed, heat, length, chat], lambda: answer() if typed.value else twin, twin)
+    controls = [typed, heat, length, chat]
+    return Interactive(controls, lambda: answer() if typed.value else static, static)
 
 
 def _moved(change: Interval) -> str:

@@ -96,9 +96,9 @@ class Llama:
         """
         nats, plain = 0.0, self.ids(["a"], start)[0][0]
         for place, index in enumerate(ids):
-            told = self._forced([start, *ids[:place]], index, 1)
-            told = told or self._forced([start, *ids[:place]], plain, ALL)
-            nats -= told[index]
+            likely = self._forced([start, *ids[:place]], index, 1)
+            likely = likely or self._forced([start, *ids[:place]], plain, ALL)
+            nats -= likely[index]
         return nats
 
     def continuation(self, ids: Sequence[int], length: int) -> list[int]:
@@ -107,8 +107,8 @@ class Llama:
 
     def _forced(self, prompt: Sequence[int], index: int, count: int) -> dict[int, float]:
         """Write one id after a prompt; return log-likelihoods by id, or nothing in a character."""
-        told = self._write(prompt, 1, n_probs=count, logit_bias=[[index, BIAS]])
-        firsts = told.get("completion_probabilities", ())
+        reply = self._write(prompt, 1, n_probs=count, logit_bias=[[index, BIAS]])
+        firsts = reply.get("completion_probabilities", ())
         ranked = [token for first in firsts for token in (*first["top_logprobs"], first)]
         return {token["id"]: token["logprob"] for token in ranked}
 

@@ -91,10 +91,10 @@ def train(
     adapters = add_adapters(learner, recipe.lora_rank) if recipe.lora_rank else None
     settings = {"attention": attention, "documents separate": mixture.separate_documents}
     settings |= _made_faster(learner, recipe, arguments)
-    about = recipe, list(change.added), report
-    trainer = MixtureTrainer(*about, model=learner, args=arguments, train_dataset=mixture)
-    told = "training: " + ", ".join(f"{name} {value}" for name, value in settings.items())
-    trainer.steps.say(told + NO_BORDER * across)
+    rates = recipe, list(change.added), report
+    trainer = MixtureTrainer(*rates, model=learner, args=arguments, train_dataset=mixture)
+    about = ", ".join(f"{name} {value}" for name, value in settings.items())
+    trainer.steps.say(f"training: {about}" + NO_BORDER * across)
     _run(trainer, last)
     trained, log = trainer.trained_model(partial(_loaded, start)), trainer.steps
     trainer.accelerator.free_memory()  # before adapters are merged and the start is loaded again

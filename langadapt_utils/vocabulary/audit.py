@@ -51,7 +51,7 @@ def lint_tokenizer(
         Check("every byte has a token", not missing, f"{len(missing)} of 256 have none{names}"),
         _none("the post-processor inserts tokens of this vocabulary", wrong, "wrong"),
         _none("the chat template speaks of tokens that exist", unknown, "unknown"),
-        _none("no two tokens stand for the same text", spec.twins, "pairs"),
+        _none("no two tokens stand for the same text", spec.repeated, "pairs"),
         _none("no text holds a special token", written, "do, and are read as text"),
         Check("every character has a token", not lost, cost),
         Check("text comes back from its tokens", not changed, differ),
@@ -136,7 +136,7 @@ def audit_vocabulary(
     """
     of_others = [text for lines in (others or {}).values() for text in spread(lines)]
     audited = Audited(base, change, spread(texts), of_others)
-    checks = [reachable(audited), spelled(audited), no_new_twins(audited), ids_kept(audited)]
+    checks = [reachable(audited), spelled(audited), no_new_repeats(audited), ids_kept(audited)]
     if change.mode == "replace":
         checks.append(same_size(audited))
     checks += [special_tokens_kept(audited), no_false_specials(audited), round_trips(audited)]
@@ -176,9 +176,9 @@ def spelled(audited: Audited) -> Check:
     return _none(claim, wrong, "misspelled", also=not nothing)
 
 
-def no_new_twins(audited: Audited) -> Check:
-    """Check that no added token stands for the text of another token."""
-    new = sorted(set(audited.new.twins) - set(audited.old.twins))
+def no_new_repeats(audited: Audited) -> Check:
+    """Check that no added token spells the text of another token."""
+    new = sorted(set(audited.new.repeated) - set(audited.old.repeated))
     return _none("no added token stands for the text of another", new, "do")
 
 

@@ -150,8 +150,8 @@ class Spec:
         return bytes_as_text(self.raw(surface))
 
     @cached_property
-    def twins(self) -> list[str]:
-        """Texts that two tokens stand for; a byte of SentencePiece is no twin of a character."""
+    def repeated(self) -> list[str]:
+        """Texts that two tokens spell; bytes of SentencePiece do not count."""
         texts = Counter(
             self.raw(token)
             for token in self.vocab

@@ -151,8 +151,8 @@ def _tokens(
         piece = raw[span.start : span.end]
         token = {"id": span.id, "text": visible_piece(piece), "colour": colour, "facts": None}
         if opened:
-            told = fact.of(span.id, near.get(span.id, ()))
-            token["facts"] = {"bytes": piece.hex(" ").upper(), **told}
+            known = fact.of(span.id, near.get(span.id, ()))
+            token["facts"] = {"bytes": piece.hex(" ").upper(), **known}
         shown.append(token)
     return shown
 
@@ -211,8 +211,8 @@ def token_explorer(
     # A picked text is typed into the box; a text that is typed is no sample any more.
     widgets.dlink((chosen, "value"), (typed, "value"), lambda code: samples.get(code, typed.value))
     widgets.dlink((typed, "value"), (chosen, "value"), choice_for)
-    twin = "".join(page(text, code, price) for code, text in samples.items())
-    return Interactive([chosen, typed, cost], answer, twin)
+    static = "".join(page(text, code, price) for code, text in samples.items())
+    return Interactive([chosen, typed, cost], answer, static)
 
 
 def vocabulary_size_widget(
@@ -240,5 +240,5 @@ def vocabulary_size_widget(
         now = counts[max(known for known in counts if known <= number)]
         return str(render("vocabulary/size.html.j2", **shown, before=counts[0], now=now, page=PAGE))
 
-    twin = listed([say(number) for number in evenly_spread(numbers)])
-    return Interactive([typed, slider], lambda: say(slider.value), twin)
+    static = listed([say(number) for number in evenly_spread(numbers)])
+    return Interactive([typed, slider], lambda: say(slider.value), static)

@@ -174,10 +174,10 @@ def test_a_notebook_runs_and_its_controls_answer(name: str, lab: str, browser: B
         boxes.nth(number).screenshot(path=SHOTS / f"{Path(name).stem}-{number}.png")
     expected = {"01": 2, "02": 3, "03": 1, "04": 1, "05": 1}[name[:2]]
     assert boxes.count() == expected
-    twins = page.locator("[id^=la-twin-]")
-    assert twins.count() == expected
-    for twin in twins.all():
-        expect(twin).to_be_hidden()
+    copies = page.locator("[id^=la-static-]")
+    assert copies.count() == expected
+    for copy in copies.all():
+        expect(copy).to_be_hidden()
     page.screenshot(path=SHOTS / f"{Path(name).stem}.png")
     assert page.locator(".jp-OutputArea-output").evaluate_all(PALE) == []
     assert not [

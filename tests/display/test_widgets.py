@@ -1,4 +1,4 @@
-"""Controls answer, show errors in place, and have a static twin."""
+"""Controls answer, show errors in place, and have a static copy."""
 
 import pytest
 
@@ -11,7 +11,7 @@ def halves(slider: object) -> str:
 
 def test_an_answer_follows_its_control_and_an_error_is_shown_in_place() -> None:
     slider = new_slider("number", [0, 1, 4], 1)
-    *_, below = Interactive([slider], lambda: halves(slider), "twin").controls.children
+    *_, below = Interactive([slider], lambda: halves(slider), "copy").controls.children
     assert below.value.endswith("half is 10.0")
     slider.value = 4
     assert below.value.endswith("half is 2.5")
@@ -22,12 +22,12 @@ def test_an_answer_follows_its_control_and_an_error_is_shown_in_place() -> None:
 
 
 def test_the_live_control_hides_its_twin() -> None:
-    shown = Interactive([], lambda: "live", "<b>a twin</b>")
+    shown = Interactive([], lambda: "live", "<b>a copy</b>")
     (below,) = shown.controls.children
     name = below.value.removeprefix("<style>#").removesuffix("{display:none}</style>live")
-    assert str(shown.twin) == f'<div id="{name}"><b>a twin</b></div>'
-    other = Interactive([], lambda: "live", "another twin")
-    assert name not in str(other.twin)
+    assert str(shown.static) == f'<div id="{name}"><b>a copy</b></div>'
+    other = Interactive([], lambda: "live", "another copy")
+    assert name not in str(other.static)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 8, 9, 50])

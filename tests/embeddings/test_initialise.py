@@ -266,11 +266,11 @@ def test_replaced_rows_are_made_like_added_ones(
 ) -> None:
     adapted = initialise_embeddings(model, replaced)
     assert len(rows(adapted)) == len(rows(model))
-    twins = new_embeddings(model, replaced).input.twins
-    assert len(twins) < len(replaced.added) / 2
+    noisy = new_embeddings(model, replaced).input.noisy
+    assert len(noisy) < len(replaced.added) / 2
     for place, index in enumerate(replaced.added):
         expected = rows(model)[list(replaced.base_pieces[index])].mean(dim=0)
-        if place in twins:  # told apart by noise
+        if place in noisy:  # told apart by noise
             assert (rows(adapted)[index] - expected).norm() <= 0.0101 * expected.norm()
         else:
             torch.testing.assert_close(rows(adapted)[index], expected)

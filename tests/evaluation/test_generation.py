@@ -114,7 +114,7 @@ def test_the_control_shows_samples_until_a_prompt_is_typed(
 ) -> None:
     shown = talk_widget(bundles, scores)
     typed, heat, length, chat, below = shown.controls.children
-    assert "right script" in below.value and "right script" in str(shown.twin)
+    assert "right script" in below.value and "right script" in str(shown.static)
     heat.value, length.value = 0.0, 25
     assert "right script" in below.value
     typed.value = "Egy <b>régi</b> híd"

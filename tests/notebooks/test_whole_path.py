@@ -147,7 +147,7 @@ def _shown(notebook: nbformat.NotebookNode) -> list[str]:
 def test_running_again_does_nothing(run: Workspace) -> None:
     before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file()}
     lines: list[str] = []
-    run_notebooks(run.recipe, run.folder, tell=lines.append)
+    run_notebooks(run.recipe, run.folder, report=lines.append)
     assert lines == [f"{stage}: complete already" for stage in STAGES]
     after = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file()}
     assert after == before

@@ -170,8 +170,8 @@ def test_the_twin_says_the_same_and_is_hidden_by_the_live_control(explorer: Inte
     *_, answer = explorer.controls.children
     hidden, _, shown = answer.value.partition("</style>")
     name = hidden.removeprefix("<style>#").removesuffix("{display:none}")
-    assert str(explorer.twin).startswith(f'<div id="{name}">') and shown in str(explorer.twin)
-    assert f"{len(SAMPLES['en'])} characters" in str(explorer.twin)
+    assert str(explorer.static).startswith(f'<div id="{name}">') and shown in str(explorer.static)
+    assert f"{len(SAMPLES['en'])} characters" in str(explorer.static)
 
 
 def test_the_slider_counts_the_readers_own_sentence(
