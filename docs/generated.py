@@ -16,6 +16,12 @@ from langadapt_utils.recipe import FREE_OPTIONS, PROFILES, Recipe
 PACKAGE = Path(recipe.__file__).parent
 
 
+def results() -> str:
+    """Return the recorded results as the README shows them."""
+    text = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    return text.split("<!-- results -->")[1].strip().replace("](data/", "](../data/")
+
+
 def options() -> str:
     """Return a section per section of a recipe, with a heading per option."""
     schema = Recipe.model_json_schema()
@@ -42,19 +48,35 @@ def options() -> str:
 
 
 def names() -> str:
-    """Return the public names with their documentation, grouped as in `__init__.pyi`."""
-    lines: list[str] = []
+    """Return the public names with their documentation, grouped as in `__init__.pyi`; then the
+    classes of what the functions return.
+    """
+    trees = _trees()
+    classes = {
+        node.name: module
+        for module, tree in trees.items()
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+    }
+    lines, public, returned = list[str](), set[str](), set[str]()
     for line in (PACKAGE / "__init__.pyi").read_text(encoding="utf-8").splitlines():
         if heading := re.fullmatch(r"# (A run|Notebook \d|Beyond the notebooks)(: .+)", line):
             lines.append(f"## {heading[1]}{heading[2]}")
-        elif name := re.fullmatch(r"from \.([\w.]+) import (\w+) as \w+", line):
-            lines.append(f"::: langadapt_utils.{name[1]}.{name[2]}")
+        elif found := re.fullmatch(r"from \.([\w.]+) import (\w+) as \w+", line):
+            module, name = found.groups()
+            lines.append(f"::: langadapt_utils.{module}.{name}")
+            public.add(name)
+            for node in trees[module].body:
+                if isinstance(node, ast.FunctionDef) and node.name == name and node.returns:
+                    returned |= set(re.findall(r"\w+", ast.unparse(node.returns))) & set(classes)
+    lines.append("## What the functions return")
+    lines += [f"::: langadapt_utils.{classes[name]}.{name}" for name in sorted(returned - public)]
     return "\n\n".join(lines)
 
 
 def errors() -> str:
     """Return a section per class of errors, with its cause and its sentences in the code."""
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))]
+    trees = list(_trees().values())
     constants = _Texts({})
     for tree in trees:
         constants.read(node for node in tree.body if isinstance(node, ast.Assign))
@@ -68,6 +90,15 @@ def errors() -> str:
         items = sorted(said.get(name, ()), key=str.casefold)
         lines.append("\n".join(f"* {_escaped(item)}" for item in items))
     return "\n\n".join(lines)
+
+
+def _trees() -> dict[str, ast.Module]:
+    """Return the code of the package by the name of the module in it."""
+    paths = {path.relative_to(PACKAGE).with_suffix(""): path for path in PACKAGE.rglob("*.py")}
+    return {
+        ".".join(name.parts): ast.parse(path.read_text(encoding="utf-8"))
+        for name, path in sorted(paths.items())
+    }
 
 
 def field_comments(cls: type) -> dict[str, str]:
@@ -165,11 +196,11 @@ def _values(field: dict[str, Any]) -> str:
     if field["type"] == "string":
         return "Text"
     kind = "Whole number" if field["type"] == "integer" else "Number"
-    least = [f"at least {field[key]:,g}" for key in ("minimum",) if key in field]
-    least += [f"above {field[key]:,g}" for key in ("exclusiveMinimum",) if key in field]
-    most = [f"at most {field[key]:,g}" for key in ("maximum",) if key in field]
-    most += [f"below {field[key]:,g}" for key in ("exclusiveMaximum",) if key in field]
-    return ", ".join([kind, " and ".join(least + most)]) if least + most else kind
+    if {"minimum", "maximum"} <= set(field):
+        return f"{kind} from {field['minimum']:g} to {field['maximum']:g}"
+    bounds = {"minimum": "at least", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
+    said = [f"{words} {field[bound]:,g}" for bound, words in bounds.items() if bound in field]
+    return ", ".join([kind, " and ".join(said)]) if said else kind
 
 
 def _defaults(values: dict[str, Any]) -> str:
@@ -203,4 +234,4 @@ def _sentence(text: str) -> str:
 
 def _escaped(text: str) -> str:
     """Return a text in which Markdown reads no marks of its own."""
-    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", text)
+    return re.sub(r"([\\*_{}\[\]<>#|])", r"\\\1", text)

@@ -18,7 +18,12 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 TEXTS = ("CONTRIBUTING.md", "CHANGELOG.md", "data/README.md")
-TABLES = {"options": generated.options, "names": generated.names, "errors": generated.errors}
+TABLES = {
+    "results": generated.results,
+    "options": generated.options,
+    "names": generated.names,
+    "errors": generated.errors,
+}
 MARKDOWN_LINK = r"(?<=\]\()(?!\w+:|#)[^)\s]+"
 HTML_LINK = r'(?<= href=")(?!\w+:|#)[^"]+'
 
@@ -42,12 +47,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path in _executed(config):
         name, folder = f"notebooks/{path.name}", str(path.parents[1])
         files.append(File(name, folder, config.site_dir, config.use_directory_urls))
-    for page in list(files):
-        if page.src_uri.endswith((".md", ".ipynb")):
-            for name in _linked(page):
-                if (ROOT / name).is_file() and _uri(name) not in files.src_uris:
-                    path = str(ROOT / name)
-                    files.append(File.generated(config, _uri(name), abs_src_path=path))
+    texts = {_name(page): str(page.abs_src_path) for page in files if _is_page(page)}
+    texts["README.md"] = str(ROOT / "README.md")  # the start page shows its results
+    for text, place in texts.items():
+        for link in re.findall(MARKDOWN_LINK, Path(place).read_text(encoding="utf-8")):
+            name = _target(link.split("#")[0], text)
+            if (ROOT / name).is_file() and _uri(name) not in files.src_uris:
+                path = str(ROOT / name)
+                files.append(File.generated(config, _uri(name), abs_src_path=path))
     return files
 
 
@@ -79,11 +86,8 @@ def _executed(config: MkDocsConfig) -> Iterator[Path]:
         yield ROOT / config.extra["run"] / "notebooks" / source.name
 
 
-def _linked(page: File) -> Iterator[str]:
-    """Yield the names in the repository of the files that a page links to."""
-    text = Path(str(page.abs_src_path)).read_text(encoding="utf-8")
-    for link in re.findall(MARKDOWN_LINK, text):
-        yield _target(link.split("#")[0], page)
+def _is_page(file: File) -> bool:
+    return file.src_uri.endswith((".md", ".ipynb"))
 
 
 def _name(page: File) -> str:
@@ -92,9 +96,9 @@ def _name(page: File) -> str:
     return page.src_uri if outside else f"docs/{page.src_uri}"
 
 
-def _target(link: str, page: File) -> str:
-    """Return the name in the repository of what a link of a page leads to."""
-    return posixpath.normpath(posixpath.join(posixpath.dirname(_name(page)), link))
+def _target(link: str, text: str) -> str:
+    """Return the name in the repository of what a link of a text leads to."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(text), link))
 
 
 def _uri(name: str) -> str:
@@ -105,7 +109,7 @@ def _uri(name: str) -> str:
 def _on_site(link: str, page: File) -> str:
     """Return a link of a page, which fits the repository, as it fits the site."""
     path, *anchor = link.split("#")
-    name = _target(path, page)
+    name = _target(path, _name(page))
     if (ROOT / name).is_file():
         path = posixpath.relpath(_uri(name), posixpath.dirname(page.src_uri) or ".")
     return "#".join([path, *anchor])

@@ -111,7 +111,8 @@ class MixtureRecipe(_Section):
     # Fraction of English sequences; under `early`, of the sequences at the start.
     english_share: Share = 0.25
     chat_share: Share = 0.0  # fraction of conversations, in place of text of the target language
-    schedule: Schedule = "constant"  # `early`: English at the start only; `annealed`: less and less
+    # When English comes: all along, at the start only (`early`), or less and less (`annealed`).
+    schedule: Schedule = "constant"
     sequence_length: Annotated[int, Field(ge=8)] = 256  # tokens per training sequence
     separate_documents: bool = True  # a token sees its own document only
     control: bool = True  # also train on the English alone, to measure forgetting against
