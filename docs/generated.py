@@ -222,12 +222,7 @@ def _shown(value: Any) -> str:
 
 
 def _sentence(text: str) -> str:
-    """Return a comment as a sentence.
-
-    Example:
-        >>> _sentence("of Unicode")
-        'Of Unicode.'
-    """
+    """Return a comment as a sentence."""
     first = text[:1] if text.startswith("`") else text[:1].upper()
     return f"{first}{text[1:]}".rstrip(".") + "." if text else ""
 

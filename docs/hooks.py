@@ -53,8 +53,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for link in re.findall(MARKDOWN_LINK, Path(place).read_text(encoding="utf-8")):
             name = _target(link.split("#")[0], text)
             if (ROOT / name).is_file() and _uri(name) not in files.src_uris:
-                path = str(ROOT / name)
-                files.append(File.generated(config, _uri(name), abs_src_path=path))
+                source = str(ROOT / name)
+                files.append(File.generated(config, _uri(name), abs_src_path=source))
     return files
 
 

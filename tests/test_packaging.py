@@ -143,6 +143,20 @@ def test_make_takes_the_first_suitable_python_and_says_which(
         assert f"using {suitable} (Python 3." in done.stdout
 
 
+def test_the_image_copies_and_installs_what_there_is() -> None:
+    image = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    copied = {name for line in re.findall(r"^COPY (.+) \S+$", image, re.M) for name in line.split()}
+    assert all((ROOT / name).exists() for name in copied)
+    project, build = (
+        pyproject()["project"],
+        pyproject()["tool"]["hatch"]["build"]["targets"]["wheel"],
+    )
+    needed = {*build["packages"], *build["force-include"], project["readme"]}
+    assert needed | {"pyproject.toml", *project["license-files"]} <= copied
+    (extras,) = re.findall(r"'\.\[(.+)\]'", image)
+    assert set(extras.split(",")) <= set(project["optional-dependencies"])
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_what_a_run_needs(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", f"-w{tmp_path}", "."]
