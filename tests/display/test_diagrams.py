@@ -10,11 +10,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
+from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.display.html import diagram
 from langadapt_utils.errors import LangadaptError
 from langadapt_utils.models import Base
 from langadapt_utils.tokens import surface_bytes
+from langadapt_utils.vocabulary.extend import extend_vocabulary
 from langadapt_utils.workspace import STAGES
 
 ROOT = Path(__file__).parents[2]
@@ -86,11 +89,15 @@ def test_another_diagram_is_refused_with_the_names_that_there_are(
         diagram(name, stage)
 
 
+def boxes(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """The tokens of the word, as the diagram writes them."""
+    tokens = tokenizer.tokenize(" szépség")
+    return [surface_bytes(token).decode().replace(" ", "␣") for token in tokens]
+
+
 @pytest.mark.base
 def test_the_merge_tree_is_that_of_the_real_base(script: ModuleType, base: Base) -> None:
-    tokens = base.tokenizer.tokenize(" szépség")
-    shown = [surface_bytes(token).decode().replace(" ", "␣") for token in tokens]
-    assert [node[0] for node in script.spelled(new=False)] == shown
+    assert [node[0] for node in script.spelled(new=False)] == boxes(base.tokenizer)
     merges = json.loads(base.tokenizer.backend_tokenizer.to_str())["model"]["merges"]
     pairs = [
         tuple(surface_bytes(part).decode("utf-8", "surrogateescape") for part in pair)
@@ -100,3 +107,16 @@ def test_the_merge_tree_is_that_of_the_real_base(script: ModuleType, base: Base)
     drawn = [tuple(raw.get(part, part) for part in pair) for pair in script.BASE_MERGES]
     ranks = list(map(pairs.index, drawn))
     assert ranks == sorted(ranks)  # in the order in which the base has them
+
+
+@pytest.mark.base
+@pytest.mark.slow
+def test_the_new_merges_of_the_tree_are_those_of_the_hungarian_text(
+    script: ModuleType, base: Base, corpora: dict[str, Corpus]
+) -> None:
+    text = corpora["hu"].train["hu"]["text"]
+    change = extend_vocabulary(base.tokenizer, text, tokens=1_000)
+    assert [node[0] for node in script.spelled(new=True)] == boxes(change.tokenizer)
+    learned = [change.text(new).replace(" ", "␣") for new in change.added]
+    joined = {left + right: number for (left, right), number in script.NEW_MERGES.items()}
+    assert {name: learned.index(name) + 1 for name in joined} == joined
