@@ -1,8 +1,8 @@
-"""The atlas: what the same names cost in the languages of the world under a tokenizer.
+"""The atlas: how many tokens the same names take in the languages of the world.
 
-Babel, which carries the names of the Unicode CLDR, has some 1,000 countries, languages, currencies,
-months and days in over 200 languages: a parallel text of the world that needs no network. Names are
-short, and many are foreign words: the figures order languages; what sentences cost is their parity.
+Babel contains the names of the Unicode CLDR: some 1,000 countries, languages, currencies, months
+and days in over 200 languages. They are a parallel text of the world that needs no network. Names
+are short, and many are foreign words. So the atlas ranks languages; parity measures sentences.
 """
 
 from collections.abc import Mapping
@@ -23,17 +23,17 @@ from .languages import script_counts
 from .models import fetch_tokenizer
 from .tokens import token_ids
 
-FEWEST = 200  # names that differ from English, of a language that is shown
+FEWEST = 200  # names that differ from English; a language with fewer is not shown
 COST = "tokens_over_english"
 
 
 def language_atlas(tokenizer: PreTrainedTokenizerFast) -> pd.DataFrame:
-    """Measure what the names of the world cost in every language that Babel has enough of them in.
+    """Count the tokens of names in every language for which Babel has at least 200 names.
 
     Returns:
-        One row per language, the cheapest first: `code`, `language`, `script`, `names` (that differ
-        from English), `tokens_over_english` (of these names). Its order agrees with that of parity
-        on FLORES-200: `benchmarks/languages.py` says how well.
+        One row per language, the fewest tokens first: `code`, `language`, `script`, `names` (those
+        that differ from English), `tokens_over_english` (their tokens divided by those of the
+        English names). `benchmarks/languages.py` compares this order with parity on FLORES-200.
     """
     languages = atlas_languages()
     pairs = {code: _beside_english(code) for code in languages}
@@ -51,7 +51,7 @@ def language_atlas(tokenizer: PreTrainedTokenizerFast) -> pd.DataFrame:
 
 @cache
 def world_names(code: str) -> dict[str, str]:
-    """Return the names that Babel has in a language, by what they name.
+    """Return the names of the CLDR in a language, by what they name.
 
     Example:
         >>> world_names("hu")["territory DE"], world_names("en")["month 5"]
@@ -66,9 +66,9 @@ def world_names(code: str) -> dict[str, str]:
 
 @cache
 def atlas_languages() -> dict[str, str]:
-    """Return the languages with names enough of their own: code to English name.
+    """Return the languages with at least 200 names of their own: code to English name.
 
-    A language that is written in two scripts stands there twice, as `sr` and `sr_Latn`.
+    A language with two scripts has two entries, such as `sr` and `sr_Latn`.
     """
     found: dict[str, str] = {}
     for code in sorted(locale_identifiers(), key=lambda code: (len(code), code)):
@@ -84,14 +84,14 @@ def atlas_languages() -> dict[str, str]:
 
 @cache
 def _beside_english(code: str) -> list[tuple[str, str]]:
-    """Return the names of a language beside those of English, where they differ."""
+    """Return pairs of names, in a language and in English, that differ."""
     english, own = world_names("en"), world_names(code)
     return [(own[key], english[key]) for key in own if english.get(key, own[key]) != own[key]]
 
 
 @cache
 def main_script(code: str) -> str:
-    """Return the script that most names of a language are written in.
+    """Return the script of most names of a language.
 
     Example:
         >>> main_script("hu"), main_script("th")
@@ -102,39 +102,39 @@ def main_script(code: str) -> str:
 
 
 def plot_atlas(atlas: pd.DataFrame, language: str = "", *, ax: Axes | None = None) -> Axes:
-    """Plot the languages of an atlas by script, one dot each; one of them stands out.
+    """Plot an atlas by script, with one dot per language.
 
     Args:
         atlas: from `language_atlas`.
-        language: code of the language that is marked.
-        ax: to draw into.
+        language: code of the language to highlight.
+        ax: axes to draw into; new ones by default.
     """
     order = atlas.groupby("script")[COST].median().sort_values(ascending=False)
     places = {name: place for place, name in enumerate(order.index)}
     ax = ax or new_axes(rows=round(0.6 * len(places)))
     ax.plot(atlas[COST], atlas.script.map(places), "o", color=GREY, alpha=0.5, markersize=4)
-    own, said = atlas[atlas.code == language], []
+    own, examples = atlas[atlas.code == language], []
     for row in pd.concat([atlas.iloc[[0, -1]], own]).drop_duplicates().itertuples():
         colour = TARGET if row.code == language else "black"
         x, y = row.tokens_over_english, places[row.script]
         ax.plot(x, y, "D", color=colour, markersize=5)
         beside(ax, row.language, x, y, (6, 4), color=colour, fontsize=8)
-        said.append(f"{x:.1f} in {row.language}")
+        examples.append(f"{x:.1f} in {row.language}")
     ax.set_yticks(range(len(places)), list(places), fontsize=8)
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter("{x:g}")
     unit = "tokens for the same names, as a multiple of English"
     ax.set(xlim=(None, 1.6 * atlas[COST].max()), xlabel=unit)
-    title = f"What takes one token in English takes {', '.join(said)}"
+    title = f"What takes one token in English takes {', '.join(examples)}"
     return finish(ax, title, note=f"{len(atlas)} languages, names from the Unicode CLDR")
 
 
 def atlas_widget(tokenizers: Mapping[str, PreTrainedTokenizerFast], language: str) -> Interactive:
-    """Return controls that find a language, and show what it costs under each tokenizer.
+    """Return controls to find a language and see how many tokens its names take.
 
     Args:
-        tokenizers: by name; more can be named in the control, as a recipe names base models.
-        language: code of the one that is shown first.
+        tokenizers: by name. The reader can add others, by the names of base models.
+        language: code of the language that is shown first.
     """
     atlases = {name: language_atlas(tokenizer) for name, tokenizer in tokenizers.items()}
     codes = {name: code for code, name in sorted(atlas_languages().items(), key=lambda p: p[1])}
@@ -153,13 +153,13 @@ def atlas_widget(tokenizers: Mapping[str, PreTrainedTokenizerFast], language: st
 
 
 def cost_html(atlases: Mapping[str, pd.DataFrame], language: str) -> str:
-    """Return what a language costs under each tokenizer, and where it stands among the others."""
+    """Return a table of a language: tokens and rank among all languages, per tokenizer."""
     rows = []
     for name, atlas in atlases.items():
         for row in atlas[atlas.code == language].itertuples():
             place = f"{row.Index + 1} of {len(atlas)}"
             rows.append([name, row.language, row.script, row.tokens_over_english, place])
     if not rows:
-        return "The Unicode CLDR has too few names in this language: pick one from the list."
-    columns = ["tokenizer", "language", "script", "tokens for one of English", "place, cheapest 1"]
+        return "The Unicode CLDR has too few names in this language: choose one from the list."
+    columns = ["tokenizer", "language", "script", "tokens for one of English", "rank (1: fewest)"]
     return str(table_html(pd.DataFrame(rows, columns=columns)))

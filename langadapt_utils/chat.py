@@ -1,4 +1,4 @@
-"""Conversations, as rows have them and as the chat template of a base renders them."""
+"""Conversations: as rows of data, and as the chat template of a base renders them."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,23 +11,23 @@ from .errors import ModelError
 from .sources import brief
 
 CHAT = "chat"  # the stream of conversations in a mixture
-TURN, ROLE = "\x1e", "\x1f"  # what separates turns, and a role from what it says, in one text
+TURN, ROLE = "\x1e", "\x1f"  # separators in one text: between turns, between role and content
 CONTROLS = str.maketrans("", "", TURN + ROLE)
-MARKED = re.compile(r"\{%[-+]?\s*generation\b")  # the template says what the assistant writes
-ONE_ANSWER = "give conversations with one answer each, or another base"
-OTHER_BASE = "take a base that was tuned for chat, or do without chat"
+MARKED = re.compile(r"\{%[-+]?\s*generation\b")  # the template marks the assistant's turns
+ONE_ANSWER = "give conversations with one answer each, or choose another base"
+OTHER_BASE = "choose a base that was tuned for chat, or set mixture.chat_share=0"
 Messages = Sequence[Mapping[str, str]]
 Ids = list[int]
 
 
 def conversation(row: Mapping[str, Any]) -> str:
-    """Return a row of chat data as one text, from which `messages_of` makes messages again.
+    """Return a row of chat data as one text; `messages_of` turns it back into messages.
 
     Args:
-        row: with `messages` (each with `role` and `content`), or `prompt` and `response`.
+        row: has `messages` (each with `role` and `content`), or `prompt` and `response`.
 
     Raises:
-        ValueError, TypeError, KeyError: it has neither, or no answer of an assistant.
+        ValueError, TypeError, KeyError: the row has neither, or no answer of an assistant.
     """
     messages = row.get("messages") or exchange(row["prompt"], row["response"])
     turns = [(message["role"], message["content"].translate(CONTROLS)) for message in messages]
@@ -37,7 +37,7 @@ def conversation(row: Mapping[str, Any]) -> str:
 
 
 def messages_of(text: str) -> Messages:
-    """Return the messages of a conversation that is kept as one text.
+    """Return the messages of a conversation that is stored as one text.
 
     Example:
         >>> messages_of(conversation({"prompt": "2 + 2?", "response": "4"}))[1]
@@ -53,14 +53,14 @@ def exchange(prompt: str, answer: str) -> Messages:
 
 
 def chat_tokens(tokenizer: Tokenizer, messages: Messages) -> tuple[Ids, list[bool]]:
-    """Return the ids of a conversation, and of each whether the assistant writes it.
+    """Return the ids of a conversation, and for each whether the assistant writes it.
 
-    A template with `{% generation %}` says so itself. Of another one, an answer is what follows the
-    prompt that is rendered for it.
+    A template with `{% generation %}` marks the assistant's turns. With another template, an answer
+    is the text after its rendered prompt.
 
     Raises:
-        ModelError: there is no chat template, it refuses the messages, or it renders what was said
-            before an answer in another way afterwards.
+        ModelError: there is no chat template, it refuses the messages, or it renders earlier
+            messages differently once an answer follows.
     """
     if MARKED.search(str(tokenizer.chat_template)):
         done = _rendered(tokenizer, messages, return_dict=True, return_assistant_tokens_mask=True)
@@ -72,7 +72,7 @@ def chat_tokens(tokenizer: Tokenizer, messages: Messages) -> tuple[Ids, list[boo
             before = _rendered(tokenizer, messages[: place - 1], add_generation_prompt=True, **text)
             after = _rendered(tokenizer, messages[:place], **text)
             if not (after.startswith(before) and whole.startswith(after)):
-                problem = "the base's chat template changes what was said before"
+                problem = "the base's chat template changes the messages before"
                 raise ModelError(f"{problem} {message['content'][:60]!r}: {ONE_ANSWER}")
             spans.append(range(len(before), len(after)))
     encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
@@ -81,8 +81,8 @@ def chat_tokens(tokenizer: Tokenizer, messages: Messages) -> tuple[Ids, list[boo
 
 
 def answer_tokens(tokenizer: Tokenizer, prompt: str, answer: str = "x") -> tuple[Ids, Ids, Ids]:
-    """Return the ids before an answer, those of the answer, and what ends its turn: one id, or none
-    where the template has none.
+    """Return three lists of ids: before an answer, the answer, and the token that ends its turn
+    (empty if the template has none).
     """
     ids, learned = chat_tokens(tokenizer, exchange(prompt, answer))
     first, special = learned.index(True), tokenizer.added_tokens_decoder
@@ -92,7 +92,7 @@ def answer_tokens(tokenizer: Tokenizer, prompt: str, answer: str = "x") -> tuple
 
 
 def can_chat(tokenizer: Tokenizer) -> bool:
-    """Return whether a chat template renders a question and an answer that ends."""
+    """Return whether the chat template renders a question and an answer with an end."""
     try:
         return bool(answer_tokens(tokenizer, "Hi")[2])
     except (ModelError, ValueError):

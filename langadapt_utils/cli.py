@@ -37,7 +37,7 @@ def run(
     parameter: Overrides = [],  # noqa: B006  typer copies it
     recipe: Annotated[Optional[Path], typer.Option(help="A recipe, as `plan` writes it.")] = None,
 ) -> None:
-    """Run the notebooks; complete stages are skipped, a stopped run resumes where it was."""
+    """Run the notebooks. Complete stages are skipped; a stopped run resumes."""
     from .runner import run_notebooks
 
     chosen = sorted({_stage(name) for name in stages or STAGES})  # by their numbers
@@ -54,7 +54,7 @@ def run(
             report, progress = display.report, display.progress
             run = run_notebooks(asked, folder, stages=chosen, report=report, progress=progress)
     except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from here", err=True)
+        typer.echo("stopped; the same command resumes from here", err=True)
         raise typer.Exit(130) from None
     if run.is_complete(STAGES[-1]):
         from .evaluation.scores import Scores
@@ -75,7 +75,7 @@ def talk(
     top_p: Annotated[float, typer.Option(help="Probability to draw from.", min=0, max=1)] = 0.9,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
 ) -> None:
-    """Let the base and the adapted model write after a prompt, one after the other."""
+    """Let the base and the adapted model continue a prompt, one after the other."""
     from .evaluation.evaluate import run_models
     from .evaluation.generation import reply, sampled
     from .evaluation.scores import CONTROL
@@ -101,7 +101,7 @@ def plan(
     gpus: Annotated[int, typer.Option(help="How many of them.", min=1)] = 1,
     write: Annotated[Path, typer.Option(help="Where the recipe goes.")] = Path("plan.yaml"),
 ) -> None:
-    """Say what a run will take and cost, and write the recipe for it; no weights are loaded."""
+    """Print what a run will need, and write its recipe. No weights are loaded."""
     from .planning import plan
 
     planned = plan(_recipe(language, profile, parameter), gpu=gpu, gpus=gpus)
@@ -111,7 +111,7 @@ def plan(
 
 @app.command()
 def report(run_dir: Annotated[Path, typer.Option("--run", help="Run folder.")]) -> None:
-    """Write report.html of a finished run again."""
+    """Write the report.html of a finished run again."""
     from .report.report import write_report
 
     typer.echo(f"report: {write_report(Workspace.existing(run_dir))}")
@@ -123,7 +123,7 @@ def export(
     format: Annotated[Literal["gguf"], typer.Option(help="Of the file.")] = "gguf",
     type: Annotated[str, typer.Option(help="f16, bf16, q8_0 or q4_0.")] = "f16",
 ) -> None:
-    """Write the adapted model for llama.cpp and Ollama, and prove it there."""
+    """Write the adapted model for llama.cpp and Ollama, and verify it in llama.cpp."""
     from .export.export import export_gguf
 
     typer.echo("\n".join(export_gguf(Workspace.existing(run_dir), kind=type)))
@@ -133,7 +133,7 @@ def export(
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, compared with the first.")],
 ) -> None:
-    """Put finished runs beside each other."""
+    """Print a table that compares finished runs."""
     from rich.table import Table
 
     from .intervals import percent
@@ -151,7 +151,7 @@ def compare(
 def cache(
     clear: Annotated[bool, typer.Option(help="Delete texts and tokens; models stay.")] = False,
 ) -> None:
-    """Show what the cache holds: all of it is made or fetched again when it is needed."""
+    """Show the size of the cache. All of it is made or downloaded again when needed."""
     for kind in ("texts", "tokens") if clear else ():
         typer.echo(f"{kind}: {trim_cache(kind, 0) / 1e6:,.0f} MB deleted")
     for folder in sorted(path for path in cache_folder().glob("*") if path.is_dir()):
@@ -160,7 +160,7 @@ def cache(
 
 
 def entry() -> None:
-    """Run the command line; what the user can mend is one sentence and exit code 1."""
+    """Run the command line. An error that the user can fix is one sentence and exit code 1."""
     try:
         app()
     except LangadaptError as error:
@@ -182,7 +182,7 @@ def _stage(name: str) -> str:
 
 
 class _Display(Progress):
-    """A bar for the steps of the running stage; plain lines without a terminal."""
+    """A progress bar for the running stage; plain lines if there is no terminal."""
 
     def __init__(self) -> None:
         console, note = Console(), "{task.fields[note]}"

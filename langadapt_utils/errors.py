@@ -1,29 +1,29 @@
-"""One family of errors: every message says what was wrong, with which value, and what to do."""
+"""One family of errors. Each message says what was wrong, with which value, and what to do."""
 
 
 class LangadaptError(Exception):
-    """Anything a user can mend: the command line prints its message, without a traceback."""
+    """An error that the user can fix. The command line prints its message without a traceback."""
 
 
 class RecipeError(LangadaptError):
-    """An option of the recipe is unknown or has a value it cannot have."""
+    """An option of the recipe is unknown or has an invalid value."""
 
 
 class WorkspaceError(LangadaptError):
-    """A run folder cannot be used as asked: another recipe, a missing stage, too little disk."""
+    """A run folder has another recipe, lacks a stage, or has too little disk space."""
 
 
 class SourceError(LangadaptError):
-    """A model or a corpus cannot be fetched or read."""
+    """A model or a corpus cannot be downloaded or read."""
 
 
 class CorpusError(LangadaptError):
-    """Text is missing, empty, or too little for what was asked."""
+    """Text is missing, empty, or too short for the task."""
 
 
 class VocabularyError(LangadaptError):
-    """A tokenizer cannot be measured or changed as asked."""
+    """A tokenizer cannot be measured or changed as requested."""
 
 
 class ModelError(LangadaptError):
-    """A model and a tokenizer, or a model and a method, do not fit together."""
+    """A model does not fit its tokenizer, the embedding method, the training or the machine."""

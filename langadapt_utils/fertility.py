@@ -1,4 +1,4 @@
-"""What a language costs under a tokenizer: fertility, parity, words that are cut."""
+"""How many tokens a language takes: fertility, parity, words split into several tokens."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from .intervals import plain
 from .languages import SEGMENTER, Spans, has_words, language_name, word_spans
 from .tokens import encode_texts
 
-HEAD = 50  # texts that tell the script of a language
+HEAD = 50  # texts in which the script of a language is looked up
 
 
 @dataclass(frozen=True)
 class FertilityReport:
-    """Fertility of tokenizers over languages.
+    """Fertility of tokenizers in several languages.
 
     Attributes:
         table: one row per tokenizer and language, with the columns `tokens`, `words`,
             `characters`, `bytes`, `tokens_per_word` (fertility; Ács 2019), `tokens_per_character`,
-            `tokens_per_byte`, `parity` (tokens over those of English for the same sentences; Petrov
-            et al., arXiv 2305.15425; empty where the texts are not translations), `continued_words`
-            (share of words that two or more tokens touch; Rust et al. 2021), `single_token_words`
-            (share that is exactly one token; arXiv 2510.09947), `segmenter`. What needs
-            words is NaN where nobody can tell where they are, as in Tibetan.
-        sentences: number of texts measured in each language.
+            `tokens_per_byte`, `parity` (tokens divided by those of the English translation; Petrov
+            et al., arXiv 2305.15425; NaN without translations), `continued_words` (fraction of
+            words in two or more tokens; Rust et al. 2021), `single_token_words` (fraction of words
+            that are one token; arXiv 2510.09947), `segmenter`. Columns about words are NaN if no
+            segmenter finds them, as in Tibetan.
+        sentences: number of texts per language.
     """
 
     table: pd.DataFrame
@@ -61,15 +61,15 @@ def measure_fertility(
     *,
     parallel: bool = True,
 ) -> FertilityReport:
-    """Measure what texts cost under tokenizers.
+    """Count the tokens, words, characters and bytes of texts under tokenizers.
 
     Args:
         tokenizers: by name.
-        texts: per language; translations of each other, line by line, where `parallel`.
-        parallel: whether parity to English can be computed.
+        texts: by language; line by line translations of each other if `parallel`.
+        parallel: whether to compute parity with English.
 
     Raises:
-        CorpusError: a language has no text, or parallel texts differ in number.
+        CorpusError: a language has no text, or the numbers of parallel texts differ.
     """
     counts = {language: len(lines) for language, lines in texts.items()}
     if not all(counts.values()) or (parallel and len(set(counts.values())) > 1):
@@ -93,7 +93,7 @@ def measure_fertility(
 def _count(
     tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], language: str
 ) -> dict[str, float | str]:
-    """Count tokens, words, characters and bytes of texts, and the words that tokens cut."""
+    """Count tokens, words, characters and bytes of texts, and words in several tokens."""
     tokens = words = continued = 0
     encodings = encode_texts(tokenizer.backend_tokenizer, texts, offsets=True)
     for text, encoding in zip(texts, encodings, strict=True):
@@ -131,7 +131,7 @@ MEASURES: dict[str, dict[str, str]] = package_yaml("fertility.yaml")
 
 
 def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = None) -> Axes:
-    """Plot one measure of fertility, one bar per language and tokenizer."""
+    """Plot one column of a fertility report, with one bar per language and tokenizer."""
     ax = ax or new_axes(rows=len(report.table))
     rows = report.table.dropna(subset=[column]).iloc[::-1]
     names = [f"{language_name(row.language)}, {row.tokenizer}" for row in rows.itertuples()]
@@ -143,10 +143,10 @@ def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = No
 
 
 def _finding(report: FertilityReport, column: str) -> str:
-    """Return what a measure says of the target language under the last tokenizer."""
+    """Return a sentence about the target language under the last tokenizer."""
     target = next(code for code in report.table.language if code != "en")
     name, last = language_name(target), report.table.tokenizer.iloc[-1]
     value, english = (report.value(last, code, column) for code in (target, "en"))
     if value != value and column != "parity":
-        return f"Nobody can tell where the words of {name} are: it has no figures per word"
+        return f"No segmenter finds the words of {name}, so there are no figures per word"
     return MEASURES[column]["finding"].format(name=name, value=value, english=english)

@@ -1,4 +1,4 @@
-"""Folders of the project and of its cache, free space, reading JSON, writing files whole."""
+"""Folders of the project and its cache, disk space, JSON and YAML, atomic writing."""
 
 import json
 import os
@@ -18,19 +18,19 @@ CACHED = 50 * 10**9  # bytes of texts, and of their tokens, that the cache keeps
 
 
 def cache_folder() -> Path:
-    """Return where fetched files are kept: `LANGADAPT_CACHE`, else the platform's cache folder."""
+    """Return the folder of downloaded files: `LANGADAPT_CACHE`, or the platform's cache folder."""
     chosen = os.environ.get("LANGADAPT_CACHE")
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("langadapt"))
 
 
 def made_once(path: Path, make: Callable[[Path], Path]) -> Path:
-    """Return a file or folder of the cache, which the first process that asks for it makes.
+    """Return a file or folder of the cache; the first process that needs it makes it.
 
-    The other processes wait. Nothing is left of what was interrupted.
+    Other processes wait. An interrupted attempt leaves nothing.
 
     Args:
-        path: the name that it takes when it is whole.
-        make: makes it in a scratch folder, and returns its place there.
+        path: name of the complete file or folder.
+        make: makes it in a scratch folder and returns its path there.
     """
     if path.exists():
         return path
@@ -45,9 +45,9 @@ def made_once(path: Path, make: Callable[[Path], Path]) -> Path:
 
 
 def trim_cache(kind: str, most: int = CACHED) -> int:
-    """Delete the files of a kind that were written longest ago, until the others take `most` bytes.
+    """Delete the oldest files of a kind until the rest takes at most `most` bytes.
 
-    What is open, such as the tokens of a running training, stays readable. Returns the bytes freed.
+    Open files, such as the tokens of a running training, stay readable. Returns the bytes freed.
     """
     files = [(path.stat(), path) for path in (cache_folder() / kind).glob("*") if path.is_file()]
     total, freed = sum(status.st_size for status, _ in files), 0
@@ -65,7 +65,7 @@ def free_bytes(path: Path) -> int:
 
 
 def require_space(path: Path, needed: float, what: str, remedy: str) -> None:
-    """Raise an error where the disk of a path has less room than a number of bytes."""
+    """Raise a `LangadaptError` if the disk of a path has less free space than `needed` bytes."""
     if (free := free_bytes(path)) < needed:
         problem = f"{path} needs {needed / 1e9:.1f} GB of disk {what}, {free / 1e9:.1f} GB are free"
         raise LangadaptError(f"{problem}: free some space, or {remedy}")
@@ -106,7 +106,7 @@ def read_jsonl(path: Path) -> Iterable[dict[str, Any]]:
 
 
 class Spooled:
-    """Texts that can be read only once, kept in a temporary file to be read again."""
+    """Texts of an iterator, stored in a temporary file so that they can be read again."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._file = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  closed with it
@@ -118,9 +118,9 @@ class Spooled:
 
 
 def write_atomically(path: Path, write: Any) -> None:
-    """Let `write` write a file beside `path`, then rename it, so that `path` is always whole.
+    """Call `write` with a path beside `path`, then rename the file, so that `path` is always whole.
 
-    Its folder is made where it is missing.
+    A missing folder is created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.partial")

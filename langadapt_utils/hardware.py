@@ -1,4 +1,4 @@
-"""What this machine has: device, native precision, name, and how fast it multiplies."""
+"""This machine: device, native precision, name, and speed of matrix products."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def device() -> torch.device:
-    """Return the first GPU if there is one (CUDA or Apple's), else the CPU.
+    """Return the first GPU (CUDA or Apple), or the CPU if there is none.
 
-    The environment variable LANGADAPT_DEVICE names another: cpu, cuda or mps.
+    The environment variable LANGADAPT_DEVICE overrides it: cpu, cuda or mps.
 
     Raises:
-        LangadaptError: this machine does not have what it names.
+        LangadaptError: torch does not find the device of LANGADAPT_DEVICE.
     """
     import torch
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     usable = [name for name in there if there[name]] + ["cpu"]
     if (asked := os.environ.get("LANGADAPT_DEVICE") or usable[0]) not in usable:
-        problem = f"LANGADAPT_DEVICE is {asked}, which torch does not find here"
+        problem = f"LANGADAPT_DEVICE is {asked}, which torch does not find"
         raise LangadaptError(f"{problem}: set it to one of {', '.join(usable)}")
     return torch.device(asked)
 
 
 def native_precision(asked: str = "auto") -> Precision:
-    """Return the precision to compute in: as asked, else bfloat16 where the hardware has it."""
+    """Return the requested precision; `auto` is bfloat16 if the hardware supports it."""
     import torch
 
     if asked != "auto":
@@ -54,7 +54,7 @@ def native_precision(asked: str = "auto") -> Precision:
 
 
 def autocast(precision: Precision, device_type: str) -> AbstractContextManager[Any]:
-    """Return a context in which a type of device multiplies matrices in this precision."""
+    """Return a context in which a device multiplies matrices in a precision."""
     import torch
 
     return torch.autocast(device_type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
@@ -64,12 +64,12 @@ def autocast(precision: Precision, device_type: str) -> AbstractContextManager[A
 def keep_freed_memory() -> bool:
     """Let glibc keep large freed blocks instead of returning them to the kernel.
 
-    Training on a CPU frees and allocates the same large tensors at every step; fetching their pages
-    from the kernel each time costs about a third of the speed (`benchmarks/training.py`). Does
-    nothing elsewhere.
+    Training on a CPU frees and allocates the same large tensors at every step. Fetching their pages
+    from the kernel each time costs about a third of the speed (`benchmarks/training.py`). On other
+    devices and C libraries the function does nothing.
 
     Returns:
-        Whether the C library took the setting.
+        Whether the C library accepted the setting.
     """
     if platform.libc_ver()[0] != "glibc" or device().type != "cpu":
         return False
@@ -79,13 +79,13 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> None:
-    """Return memory that glibc keeps for later to the kernel; do nothing with another C library."""
+    """Return freed memory that glibc keeps to the kernel; other C libraries are unaffected."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def describe() -> dict[str, Any]:
-    """Return the hardware and the software that decide speed, for manifests."""
+    """Return the hardware and software versions that determine speed."""
     import torch
     import transformers
 
@@ -108,7 +108,7 @@ def processor_name() -> str:
 
 
 def usable_cores() -> int:
-    """Count the cores this process may use, by its affinity and the quota of its container."""
+    """Count the cores that this process may use, by its affinity and its container's quota."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     try:
@@ -145,20 +145,20 @@ EFFICIENCY |= {("cuda", "bfloat16"): 0.15, ("cuda", "float32"): 0.4}
 EFFICIENCY |= {("mps", "float32"): 0.4}  # not measured
 
 
-# Memory in GB, and 10^12 operations a second in bfloat16, by the data sheets.
+# Memory in GB, and 10^12 operations per second in bfloat16, from the data sheets.
 GPUS = {"h100": (80, 989), "h200": (141, 989), "a100": (80, 312), "l40s": (48, 362)}
 GPUS |= {"l4": (24, 121), "4090": (24, 165), "3090": (24, 71)}
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run is planned for.
+    """The machine that a run is planned for.
 
     Attributes:
-        name: in words.
-        gpus: 0 where it has none.
-        memory: of one device, in bytes.
-        speed: operations a second of one device that training reaches.
+        name: description for the plan.
+        gpus: number of GPUs; 0 for a CPU.
+        memory: bytes per device.
+        speed: operations per second and device that training reaches.
     """
 
     name: str
@@ -168,7 +168,7 @@ class Machine:
 
 
 def this_machine(precision: Precision | None = None) -> Machine:
-    """Return this machine, its speed measured by a matrix product."""
+    """Return this machine; its speed is measured with a matrix product."""
     import torch
 
     kind, precision = device().type, precision or native_precision()
@@ -182,10 +182,10 @@ def this_machine(precision: Precision | None = None) -> Machine:
 
 
 def machine_named(gpu: str, gpus: int) -> Machine:
-    """Return a machine with some cards in `GPUS`; this one where no card is named.
+    """Return a machine with a number of GPUs from `GPUS`, or this machine if `gpu` is empty.
 
     Raises:
-        LangadaptError: the card is unknown.
+        LangadaptError: the GPU is unknown.
     """
     if not gpu:
         return this_machine()

@@ -14,8 +14,8 @@ from scipy.stats import binomtest, norm, t
 Numbers = npt.NDArray[np.float64]
 
 CONFIDENCE, RESAMPLES = 0.95, 2_000
-# Units of an interval: the range of fewer holds the middle of all too rarely, of five in 94 % of
-# cases.
+# Units of an interval: with five, the interval contains the true mean in 94 % of cases; with fewer,
+# too rarely.
 FEWEST = 5
 TOO_FEW = "(too few for an interval)"
 
@@ -25,10 +25,9 @@ class Interval:
     """A number with its 95 % interval.
 
     Attributes:
-        value: computed on all units.
-        low, high: ends of the interval; NaN where there are fewer than five units, which say little
-            of others.
-        units: how many documents or items it rests on.
+        value: the number, computed on all units.
+        low, high: ends of the interval; NaN with fewer than five units.
+        units: number of documents or items.
     """
 
     value: float
@@ -38,10 +37,10 @@ class Interval:
 
 
 def ratio(over: Numbers, under: Numbers, *, resamples: int = RESAMPLES) -> Interval:
-    """Divide sum by sum, with a bootstrap interval over the units.
+    """Divide one sum by another, with a bootstrap interval over the units.
 
-    A percentile interval (Efron & Tibshirani 1993), widened for few units as Hesterberg 2015, arXiv
-    1411.5279, does.
+    Source: percentile interval, Efron & Tibshirani 1993; widened for few units, Hesterberg 2015,
+    arXiv 1411.5279.
     """
     weights = _bootstrap_weights(len(over), resamples)
     below = weights @ under
@@ -50,14 +49,14 @@ def ratio(over: Numbers, under: Numbers, *, resamples: int = RESAMPLES) -> Inter
 
 
 def relative_change(before: Numbers, after: Numbers, *, resamples: int = RESAMPLES) -> Interval:
-    """Return how much a sum changed, as a fraction of itself: a paired bootstrap over units."""
+    """Return the change of a sum as a fraction of it, with a paired bootstrap over the units."""
     weights = _bootstrap_weights(len(before), resamples)
     resampled = (weights @ after) / (weights @ before) - 1
     return _interval(after.sum() / before.sum() - 1, resampled, len(before))
 
 
 def wilson(correct: int, items: int) -> Interval:
-    """Return a fraction of correct answers with Wilson's 95 % interval (Wilson 1927)."""
+    """Return the fraction of correct answers with a 95 % interval (Wilson 1927)."""
     ends = binomtest(correct, items).proportion_ci(CONFIDENCE, method="wilson")
     return Interval(correct / items, float(ends.low), float(ends.high), items)
 
@@ -84,7 +83,7 @@ def with_ends(number: Interval, form: str = ".3f") -> str:
 
 
 def sign(change: Interval) -> int:
-    """Return -1 or 1 where the whole interval lies below or above 0, else 0."""
+    """Return -1 if the whole interval is below 0, 1 if it is above 0, else 0."""
     return -1 if change.high < 0 else 1 if change.low > 0 else 0
 
 
@@ -104,7 +103,7 @@ def plain(content: Any) -> Any:
 
 
 def restored(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return the table that `plain` wrote, with `Interval`s again."""
+    """Return the table that `plain` converted, with `Interval`s."""
     return pd.DataFrame([{name: _parsed(cell) for name, cell in row.items()} for row in records])
 
 
@@ -133,9 +132,8 @@ def _interval(value: float, resampled: Numbers, units: int) -> Interval:
 
 
 def knee(x: npt.ArrayLike, y: npt.ArrayLike) -> int:
-    """Return the point of a falling curve farthest below the straight line between its ends.
-
-    Both axes are scaled to 1.
+    """Return the index of the point of a falling curve that is farthest below the line between its
+    ends. Both axes are scaled to 1.
 
     Example:
         >>> knee([0, 1, 2, 3, 4], [10, 4, 3, 2, 1])

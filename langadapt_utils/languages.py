@@ -1,4 +1,4 @@
-"""Languages: their names, scripts, directions, and where their words are."""
+"""Languages: names, scripts, writing directions and word boundaries."""
 
 from collections import Counter
 from itertools import accumulate
@@ -26,7 +26,7 @@ SEGMENTER = "ICU words"
 
 
 def language_name(code: str) -> str:
-    """Return the English name of a language, or its code where nobody knows one.
+    """Return the English name of a language, or its code if the CLDR has none.
 
     Example:
         >>> language_name("hu"), language_name("qqq")
@@ -36,7 +36,7 @@ def language_name(code: str) -> str:
 
 
 def code_with_script(code: str) -> str:
-    """Return a language as data sets of many languages name it: ISO 639-3, ISO 15924.
+    """Return the name of a language in multilingual data sets: ISO 639-3 and ISO 15924.
 
     Example:
         >>> code_with_script("hu"), code_with_script("zh"), code_with_script("ceb")
@@ -49,7 +49,7 @@ def code_with_script(code: str) -> str:
 
 
 def direction(code: str) -> str:
-    """Return `rtl` where a language is written from right to left, else `ltr`.
+    """Return `rtl` for a language that is written from right to left, else `ltr`.
 
     Example:
         >>> direction("he"), direction("hu"), direction("")
@@ -62,7 +62,7 @@ def direction(code: str) -> str:
 
 
 def script_counts(text: str) -> Counter[str]:
-    """Count the letters of a text by script; letters of several scripts are left out.
+    """Count the letters of a text by script, without letters that several scripts share.
 
     Example:
         >>> script_counts("ház, บ้าน 12").most_common()
@@ -76,7 +76,7 @@ def script_counts(text: str) -> Counter[str]:
 
 
 def scripts_of(text: str) -> set[str]:
-    """Return the scripts of the letters in a text by their Unicode codes.
+    """Return the Unicode codes of the scripts in a text.
 
     Example:
         >>> sorted(scripts_of("ház, บ้าน 12"))
@@ -86,8 +86,8 @@ def scripts_of(text: str) -> set[str]:
 
 
 def has_words(text: str) -> bool:
-    """Return whether anybody can tell where the words of a text are: by its spaces, or by a
-    dictionary that ICU has (Thai, Lao, Khmer, Burmese, Chinese, Japanese).
+    """Return whether ICU finds the words of a text, by spaces or by a dictionary (Thai, Lao, Khmer,
+    Burmese, Chinese, Japanese).
 
     Example:
         >>> has_words("ภาษาไทย"), has_words("བོད་ཡིག")
@@ -98,8 +98,9 @@ def has_words(text: str) -> bool:
 
 
 def word_spans(text: str, language: str) -> Spans:
-    """Return where the words of a text are, in characters: what Unicode calls words (UAX #29) and
-    ICU finds, as far as they hold a letter or a digit.
+    """Return start and end of each word of a text, in characters.
+
+    ICU finds the words, by Unicode's rules (UAX #29). A word contains a letter or a digit.
 
     Example:
         >>> word_spans("Jó napot!", "hu")

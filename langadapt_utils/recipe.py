@@ -185,7 +185,7 @@ class Recipe(_Section):
     def profile(
         cls, name: str, *, language: str = "hu", overrides: Mapping[str, Any] | None = None
     ) -> Self:
-        """Return the recipe of a profile, with single options changed.
+        """Return the recipe of a profile, with some options changed.
 
         Args:
             name: `smoke` (minutes, for tests), `cpu` (the default) or `gpu`.
@@ -193,7 +193,7 @@ class Recipe(_Section):
             overrides: values by dotted name, such as `{"mixture.english_share": 0.1}`.
 
         Raises:
-            RecipeError: an unknown profile or name, or a value that cannot be.
+            RecipeError: the profile or an option is unknown, or a value is invalid.
         """
         if name not in PROFILES:
             raise RecipeError(_unknown("profile", name, PROFILES))
@@ -215,7 +215,7 @@ class Recipe(_Section):
             raise RecipeError(f"{problem}: delete its folder and run again") from error
 
     def write(self, path: Path) -> None:
-        """Write the recipe as YAML by dotted names, the four that matter most first."""
+        """Write the recipe as YAML with dotted names; the four most important options are first."""
         values = _flat(self.model_dump())
         first = {name: values.pop(name) for name in FIRST}
         options = {"sort_keys": False, "allow_unicode": True}
@@ -231,25 +231,25 @@ class Recipe(_Section):
 
     @property
     def digest(self) -> str:
-        """A hash of every option that decides what comes out."""
+        """A hash of every option that affects the result."""
         content = self.model_dump(exclude={"training": FREE_OPTIONS})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
     def trained_tokens(self) -> int:
-        """What stage 4 trains on: the budget, and the English of it again for the control."""
+        """Training tokens of stage 4: the budget, and its English again for the control run."""
         again = self.mixture.english_share if self.mixture.control else 0.0
         return round(self.training.budget_tokens * (1 + again))
 
     @property
     def name(self) -> str:
-        """A short name: language and profile, and a hash where options differ from the profile."""
+        """A short name: language and profile, and a hash if options differ from the profile."""
         plain = Recipe.profile(self.profile_name, language=self.language)
         suffix = "" if plain == self else f"-{self.digest[:6]}"
         return f"{self.language}-{self.profile_name}{suffix}"
 
     def conflicts(self, other: Self) -> dict[str, tuple[Any, Any]]:
-        """Return the options that differ and decide what comes out, as `differences` does."""
+        """Return the options that differ and affect the result, in the form of `differences`."""
         free = {f"training.{option}" for option in FREE_OPTIONS}
         return {name: pair for name, pair in self.differences(other).items() if name not in free}
 
@@ -275,7 +275,7 @@ PROFILES: dict[str, dict[str, Any]] = package_yaml("profiles.yaml")
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Split `name=value`; the value is read as YAML unless the option is text.
+    """Split `name=value`. The value is read as YAML, unless the option is text.
 
     Example:
         >>> parse_override("mixture.english_share=0.1")
@@ -296,7 +296,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def _options() -> dict[str, Any]:
-    """Return every dotted name that may be overridden, with its default."""
+    """Return every option by its dotted name, with its default."""
     options = _flat(Recipe(profile_name="cpu", language="hu").model_dump())
     del options["profile_name"], options["language"]
     return options
@@ -317,7 +317,7 @@ def _unknown(what: str, name: str, known: Iterable[str]) -> str:
 
 
 def wrong_value(name: str, value: object, wanted: str) -> RecipeError:
-    """Return the error that says which value an option cannot have, and what it should be."""
+    """Return the error for an invalid value of an option."""
     return RecipeError(f"{name} cannot be {value!r}: it should be {wanted}")
 
 

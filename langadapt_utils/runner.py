@@ -1,5 +1,5 @@
-"""The notebooks in order, headless, through papermill: resumable, with progress, stopping at the
-first failure.
+"""Run the notebooks in order with papermill. A run reports progress, stops at the first error, and
+can be resumed.
 """
 
 import hashlib
@@ -21,29 +21,29 @@ from .planning import Shape, stage_seconds
 from .recipe import Recipe, wrong_value
 from .workspace import NOTEBOOKS, STAGES, Workspace, anchored, default_folder
 
-# Disk a run needs, in bytes a parameter: three models (before and after training, the control) and
-# a checkpoint of weights and two moments. With less, training would go on without checkpoints.
+# Disk space of a run, in bytes per parameter: three models (before and after training, control run)
+# and a checkpoint of weights and two moments. With less, training writes no checkpoints.
 DISK_BYTES = 6 * 4
-# What the `parameters` cell of a notebook holds.
+# The parameters of each notebook, with their types.
 PARAMETERS = dict(profile=str, language=str, run_dir=str, overrides=dict, build_missing=bool)
 Report = Callable[[str], None]
 Progress = Callable[[dict[str, Any]], None]
 
 
 class StageFailed(LangadaptError):
-    """A notebook stopped: its message names the notebook, the cell and the reason."""
+    """A notebook stopped. The message names the notebook, the cell and the reason."""
 
 
 def open_run(stage: str, namespace: Mapping[str, Any]) -> Workspace:
-    """Open the run that a notebook's `parameters` cell describes.
+    """Open the run that the `parameters` cell of a notebook describes.
 
     Args:
-        stage: the notebook's stage, such as `02_vocabulary`.
-        namespace: the notebook's `globals()`.
+        stage: of the notebook, such as `02_vocabulary`.
+        namespace: the notebook's `globals()`, from which the parameters are read.
 
     Raises:
         RecipeError: a parameter is unknown or has the wrong type.
-        WorkspaceError: the stage before has not been done, and `build_missing` does not ask for it.
+        WorkspaceError: the stage before is missing and `build_missing` is False.
     """
     cells = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters")]
     injected = {name for cell in cells for name in re.findall(r"^(\w+) =", cell, re.MULTILINE)}
@@ -73,18 +73,18 @@ def run_notebooks(
     report: Report = print,
     progress: Progress = lambda record: None,
 ) -> Workspace:
-    """Run the notebooks of stages that are not complete yet.
+    """Run the notebooks of all stages that are not complete.
 
     Args:
         recipe: of the run.
-        folder: of the run; created when missing.
+        folder: of the run; created if missing.
         stages: names in `STAGES`, in order.
         report: called with a line when a stage begins, ends or is skipped.
         progress: called with each record that a running notebook writes to `log.jsonl`.
 
     Raises:
-        StageFailed: a notebook stopped; what was done stays, and the next call goes on from there.
-        LangadaptError: recipe, folder, corpus, model or disk are not as they must be.
+        StageFailed: a notebook stopped. Finished work stays, and the next call resumes.
+        LangadaptError: the recipe, folder, corpus, model or disk cannot be used.
     """
     run = Workspace(folder, recipe)
     try:
@@ -115,13 +115,13 @@ def _run_missing(run: Workspace, stages: Sequence[str], report: Report, progress
 
 
 def lock_path(folder: Path) -> Path:
-    """Return the file that a running process locks; in the cache, not among the results."""
+    """Return the file that a running process locks. It is in the cache, not among the results."""
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     return cache_folder() / "locks" / name
 
 
 def expected_time(recipe: Recipe, stages: Sequence[str]) -> str:
-    """Return how long stages will take on this machine, as a sentence."""
+    """Return the expected time of stages on this machine, as a phrase."""
     machine = hardware.this_machine(hardware.native_precision(recipe.training.precision))
     seconds = stage_seconds(Shape.of(recipe.base, recipe.accept_terms), recipe, machine)
     minutes = max(1, round(sum(map(seconds.__getitem__, stages)) / 60))
@@ -129,7 +129,7 @@ def expected_time(recipe: Recipe, stages: Sequence[str]) -> str:
 
 
 def _execute(run: Workspace, name: str, progress: Progress) -> float:
-    """Execute one notebook; the executed copy is kept, as `….failed.ipynb` where it stopped."""
+    """Execute one notebook and keep the executed copy, as `….failed.ipynb` after an error."""
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -166,7 +166,7 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
 
 
 def _parameters(run: Workspace) -> dict[str, Any]:
-    """Return the parameters that describe a run to its notebooks."""
+    """Return the parameters of the notebooks for a run."""
     recipe = run.recipe
     profile = Recipe.profile(recipe.profile_name, language=recipe.language)
     overrides = {name: value for name, (value, _) in recipe.differences(profile).items()}
@@ -175,7 +175,7 @@ def _parameters(run: Workspace) -> dict[str, Any]:
 
 
 def _follow(path: Path, position: int, progress: Progress, over: threading.Event) -> None:
-    """Read the whole lines of a growing file from a position on, twice per second."""
+    """Read the complete new lines of a growing file, twice per second."""
     while not over.wait(0.5):
         if path.exists():
             with path.open("rb") as file:

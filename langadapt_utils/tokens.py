@@ -1,7 +1,7 @@
-"""Token spans: where each token sits in a text, in UTF-8 bytes.
+"""Token spans: the UTF-8 bytes of a text that each token covers.
 
-A token of a byte-level tokenizer can end inside a character, so spans are byte offsets; they tile
-the text.
+A token of a byte-level tokenizer can end inside a character, so spans are byte offsets. Together
+they cover the text without gaps.
 """
 
 import re
@@ -18,8 +18,10 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from .errors import CorpusError
 
 SPACE = "▁"  # how SentencePiece writes a space
-NEVER = b"\xff"  # is part of no UTF-8 text
-BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")  # how it writes a byte of a character that it lacks
+NEVER = b"\xff"  # occurs in no UTF-8 text
+BYTE_TOKEN = re.compile(
+    "<0x[0-9A-F]{2}>"
+)  # how SentencePiece writes a byte of an unknown character
 # How GPT-2 writes each byte: printable Latin-1 characters stand for themselves, the other bytes are
 # numbered from U+0100 on.
 LETTERS: dict[int, str] = bytes_to_unicode()
@@ -30,7 +32,7 @@ ESCAPED_BYTES = {0xDC00 + byte: f"⟨{byte:02X}⟩" for byte in range(0x80, 0x10
 
 @dataclass(frozen=True)
 class Span:
-    """A token of a text: its id, and the bytes `start:end` that it covers."""
+    """A token of a text: its id and the bytes `start:end` that it covers."""
 
     id: int
     start: int
@@ -38,18 +40,18 @@ class Span:
 
 
 def is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Return whether a vocabulary is written in the byte alphabet, as of GPT-2 and Llama 3."""
+    """Return whether a vocabulary uses the byte alphabet of GPT-2, as Llama 3 does."""
     backend = tokenizer.backend_tokenizer
     return "ByteLevel" in f"{backend.pre_tokenizer!r} {backend.decoder!r}"
 
 
 def surface_bytes(surface: str, *, byte_level: bool = True) -> bytes:
-    """Return the bytes that a token of a vocabulary stands for.
+    """Return the bytes of a token.
 
     Args:
         surface: the token as the vocabulary writes it.
-        byte_level: in the byte alphabet; else in the way of SentencePiece, where `▁` is a space and
-            `<0xE1>` a byte.
+        byte_level: whether the vocabulary uses the byte alphabet; otherwise the spelling is that of
+            SentencePiece, in which `▁` is a space and `<0xE1>` a byte.
 
     Example:
         >>> surface_bytes("ĠhÃ¡z").decode()
@@ -67,7 +69,7 @@ def surface_bytes(surface: str, *, byte_level: bool = True) -> bytes:
 
 
 def bytes_surface(raw: bytes) -> str:
-    """Return bytes as a byte-level vocabulary writes them.
+    """Return bytes in the spelling of a byte-level vocabulary.
 
     Example:
         >>> bytes_surface(" ház".encode())
@@ -77,7 +79,7 @@ def bytes_surface(raw: bytes) -> str:
 
 
 def as_surfaces(words: Iterable[str]) -> list[str]:
-    """Return words as a byte-level vocabulary writes them: together, which is much faster.
+    """Return words in the spelling of a byte-level vocabulary, converted together for speed.
 
     Example:
         >>> as_surfaces(["ház", " ló"])
@@ -88,7 +90,7 @@ def as_surfaces(words: Iterable[str]) -> list[str]:
 
 
 def as_words(surfaces: Iterable[str]) -> list[str]:
-    """Return tokens of a byte-level vocabulary as text, without bytes that are no character.
+    """Return tokens of a byte-level vocabulary as text, without incomplete characters.
 
     Example:
         >>> as_words(["hÃ¡z", "ĠlÃ³"])
@@ -99,13 +101,13 @@ def as_words(surfaces: Iterable[str]) -> list[str]:
 
 
 def readable(tokenizer: PreTrainedTokenizerFast, token: int | str) -> str:
-    """Return a token, by its id or as the vocabulary writes it, as text; partial bytes as ⟨E0⟩."""
+    """Return a token as text, given its id or spelling; bytes that are no character become ⟨E0⟩."""
     surface = tokenizer.convert_ids_to_tokens(token) if isinstance(token, int) else token
     return bytes_as_text(surface_bytes(surface, byte_level=is_byte_level(tokenizer)))
 
 
 def bytes_as_text(raw: bytes) -> str:
-    """Return bytes as text; those that are no character by themselves as ⟨E0⟩.
+    """Return bytes as text; bytes that are no character become ⟨E0⟩.
 
     Example:
         >>> bytes_as_text(b"h\\xc3\\xa1z\\xe0")
@@ -117,12 +119,12 @@ def bytes_as_text(raw: bytes) -> str:
 def encode_texts(
     tokenizer: Tokenizer, texts: Iterable[str], *, offsets: bool = False
 ) -> list[Encoding]:
-    """Encode running text: what reads like a special token in it is text as well.
+    """Encode running text. A string that reads like a special token is encoded as text.
 
     Args:
         tokenizer: of the `tokenizers` library.
-        texts: any number of them.
-        offsets: tell the characters and the surface of each token, too, which takes longer.
+        texts: to encode.
+        offsets: also return the characters and the spelling of each token, which takes longer.
     """
     before = tokenizer.encode_special_tokens
     encode = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
@@ -139,7 +141,7 @@ def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> list[
 
 
 def vocabulary_bytes(tokenizer: PreTrainedTokenizerFast) -> dict[int, bytes]:
-    """Return the bytes of each id of a tokenizer; special tokens are left out."""
+    """Return the bytes of each id of a tokenizer, without special tokens."""
     byte_level, added = is_byte_level(tokenizer), tokenizer.added_tokens_decoder
     plain = ((i, surface) for surface, i in tokenizer.get_vocab().items() if i not in added)
     merged = {i: surface_bytes(surface, byte_level=byte_level) for i, surface in plain}
@@ -147,7 +149,7 @@ def vocabulary_bytes(tokenizer: PreTrainedTokenizerFast) -> dict[int, bytes]:
 
 
 def byte_lengths(tokenizer: PreTrainedTokenizerFast) -> npt.NDArray[np.int64]:
-    """Count the bytes of each id of a tokenizer, of shape (highest id + 1,); 0 if special."""
+    """Return the bytes per id of a tokenizer, of shape (highest id + 1,); 0 for special tokens."""
     lengths = np.zeros(max(tokenizer.get_vocab().values()) + 1, dtype=np.int64)
     for index, raw in vocabulary_bytes(tokenizer).items():
         lengths[index] = len(raw)
@@ -155,10 +157,10 @@ def byte_lengths(tokenizer: PreTrainedTokenizerFast) -> npt.NDArray[np.int64]:
 
 
 def token_spans(tokenizer: PreTrainedTokenizerFast, text: str) -> list[Span]:
-    """Return the tokens of a text and the bytes each covers; they cover every byte once.
+    """Return the tokens of a text with the bytes that each covers. Each byte is covered once.
 
-    Byte-level tokens carry their length in themselves. For other tokenizers, whose tokens end at
-    characters, a token covers what lies between its end and the end of the one before.
+    A byte-level token has a known length. A token of another tokenizer ends at a character and
+    covers the bytes after the end of the token before.
     """
     (encoding,) = encode_texts(tokenizer.backend_tokenizer, [text], offsets=True)
     byte_level = is_byte_level(tokenizer)
@@ -174,7 +176,7 @@ def token_spans(tokenizer: PreTrainedTokenizerFast, text: str) -> list[Span]:
 
 
 def chunks(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
-    """Yield texts in lists of at least so many characters, but for the last.
+    """Yield texts in lists with at least a number of characters each; the last may have fewer.
 
     Example:
         >>> list(chunks(["ab", "cd", "e"], 3))
@@ -193,7 +195,7 @@ def chunks(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
 
 
 def spread(texts: Iterable[str], *, count: int = 1_000, length: int = 1_000) -> list[str]:
-    """Return what lies in evenly spaced windows over some texts put end to end; read twice.
+    """Return evenly spaced excerpts of texts. The texts are read twice.
 
     Example:
         >>> spread(["abcdef", "ghij"], count=2, length=3)
@@ -210,12 +212,12 @@ def spread(texts: Iterable[str], *, count: int = 1_000, length: int = 1_000) -> 
 
 
 def document_start(tokenizer: PreTrainedTokenizerFast) -> int:
-    """Return the id that stands before a document in training and in evaluation.
+    """Return the id before each document in training and evaluation.
 
-    It is the first that exists of `<|endoftext|>`, the BOS and the EOS token.
+    It is the first of `<|endoftext|>`, the BOS token and the EOS token that exists.
 
     Raises:
-        CorpusError: the tokenizer has none of them.
+        CorpusError: the tokenizer has none of these tokens.
     """
     for token in ("<|endoftext|>", tokenizer.bos_token, tokenizer.eos_token):
         if token is not None and token in tokenizer.get_vocab():
@@ -224,11 +226,11 @@ def document_start(tokenizer: PreTrainedTokenizerFast) -> int:
 
 
 def document_end(tokenizer: PreTrainedTokenizerFast) -> int | None:
-    """Return the id that ends a document in training, the EOS token, if there is one."""
+    """Return the id that ends a document in training: the EOS token, or None if there is none."""
     token = tokenizer.eos_token
     return int(tokenizer.convert_tokens_to_ids(token)) if token in tokenizer.get_vocab() else None
 
 
 def document_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """Return the ids of a text, the start of a document before them."""
+    """Return the ids of a text, with the start of a document before them."""
     return [document_start(tokenizer), *token_ids(tokenizer, [text])[0]]

@@ -1,4 +1,4 @@
-"""Workspace: the run folder, where each stage reads and writes; atomic, checked, resumable."""
+"""Workspace: the run folder. Stages read and write it atomically and can be resumed."""
 
 import hashlib
 import json
@@ -25,25 +25,25 @@ NOTEBOOKS = {
     "05_evaluation": "05_forgetting_evaluation.ipynb",
 }
 STAGES = tuple(NOTEBOOKS)
-PUBLISHED = "publish"  # what a stage writes below this name moves to the top of the run folder
-MANIFEST, MARK = "manifest.json", "key"  # of a complete stage; of one that is begun
+PUBLISHED = "publish"  # files that a stage writes here move to the top of the run folder
+MANIFEST, MARK = "manifest.json", "key"  # of a complete stage; of a stage in progress
 REPORT, CARD = "report.html", "model/README.md"
 
 
 class Workspace:
     """A run folder and its recipe.
 
-    A stage writes into a folder beside its own, which takes its name only when everything is
-    written. Its manifest names the inputs (`key`), so that a stage is done again when recipe, text
-    or version changed.
+    A stage writes into a temporary folder, which is renamed once everything is written. The
+    manifest contains a hash of the inputs (`key`). So a stage runs again after a change of recipe,
+    text or version.
 
     Args:
-        folder: created when missing.
+        folder: created if missing.
         recipe: of the run.
 
     Raises:
-        WorkspaceError: the folder holds a run of another recipe, or other files.
-        CorpusError: the language has no built-in text, or a named text does not exist.
+        WorkspaceError: the folder has a run with another recipe, or other files.
+        CorpusError: the language has no built-in text, or a text file does not exist.
     """
 
     def __init__(self, folder: Path | str, recipe: Recipe) -> None:
@@ -51,11 +51,11 @@ class Workspace:
         self._opened = time.time()
         if BUILT_IN in recipe.corpus.target:
             require_built_in(recipe.language)
-        fingerprint(recipe.corpus)  # a text that does not exist is said before anything is written
+        fingerprint(recipe.corpus)  # raises an error for a missing text before anything is written
         path = self.folder / "recipe.yaml"
         if path.exists():
             before = Recipe.read(path)
-            # Where no stage was begun, as after a failed download, nothing is lost.
+            # If no stage has begun, as after a failed download, nothing is lost.
             begun = any(path for name in STAGES for path in self.folder.glob(f"*{name}*"))
             for name, (there, asked) in before.conflicts(recipe).items() if begun else ():
                 differ = f"{name} is {there!r} there, not {asked!r}"
@@ -73,10 +73,10 @@ class Workspace:
         """Open a run folder with its own recipe.
 
         Raises:
-            RecipeError: it is none.
+            RecipeError: the folder has no recipe.
         """
         if not (folder / "recipe.yaml").is_file():
-            raise RecipeError(f"{folder} is not a run folder: it has no recipe.yaml")
+            raise RecipeError(f"{folder} has no recipe.yaml: give a run folder")
         return cls(folder, Recipe.read(folder / "recipe.yaml"))
 
     def _repr_html_(self) -> str:
@@ -95,18 +95,18 @@ class Workspace:
         """Return the folder of a finished stage.
 
         Raises:
-            WorkspaceError: the stage has not been done with this recipe and text.
+            WorkspaceError: the stage is not complete for this recipe and text.
         """
         if not self.is_complete(name):
             manifest = self.folder / name / MANIFEST
-            reason = "was made from other inputs" if manifest.exists() else "does not exist"
+            reason = "has other inputs" if manifest.exists() else "does not exist"
             problem = f"stage {name} of run {self.folder} is needed first: {manifest} {reason}"
             command = f"`langadapt run {name[:2]} --run {self.folder}`, or set build_missing"
             raise WorkspaceError(f"{problem}; run notebook {NOTEBOOKS[name]}, or {command}")
         return self.folder / name
 
     def is_complete(self, name: str) -> bool:
-        """Return whether a stage was finished with this recipe and text, its files whole."""
+        """Return whether a stage is finished for this recipe and text, with all its files."""
         try:
             manifest = read_json(self.folder / name / MANIFEST)
         except (FileNotFoundError, json.JSONDecodeError):
@@ -118,11 +118,11 @@ class Workspace:
         return whole and manifest["key"] == self.key(name)
 
     def manifest(self, name: str) -> dict[str, Any]:
-        """Return what a finished stage recorded about itself."""
+        """Return the manifest of a finished stage: time, hardware, files."""
         return dict(read_json(self.stage(name) / MANIFEST))
 
     def key(self, name: str) -> str:
-        """Return a hash of all that a stage's result depends on."""
+        """Return a hash of everything that the result of a stage depends on."""
         from . import __version__
 
         text, base = fingerprint(self.recipe.corpus), base_fingerprint(self.recipe.base)
@@ -130,14 +130,14 @@ class Workspace:
         return hashlib.sha256("\n".join(inputs).encode()).hexdigest()
 
     def partial(self, name: str) -> Path:
-        """Return where a stage writes until it is complete."""
+        """Return the folder that a stage writes until it is complete."""
         return self.folder / f".{name}.partial"
 
     def begun(self, name: str) -> Path:
-        """Return the folder of a stage that is not complete.
+        """Return the folder of a stage in progress.
 
-        What an interrupted stage left is handed out again when its inputs are the same, so that it
-        can go on from there; anything older is removed.
+        Files of an interrupted stage with the same inputs are kept, so that it can resume. Older
+        files are deleted.
         """
         partial, key = self.partial(name), self.key(name)
         mark = partial / MARK
@@ -149,7 +149,7 @@ class Workspace:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """Give a folder for a stage's results; it becomes the stage's when the block ends well."""
+        """Yield a folder for the results of a stage; it becomes final if the block succeeds."""
         partial, key = self.begun(name), self.key(name)
         published = partial / PUBLISHED
         yield partial
@@ -171,7 +171,7 @@ class Workspace:
         _replace(partial, self.folder / name)
 
     def log(self, stage: str, record: Any) -> str:
-        """Append a record of a stage (a dict, or a sentence) to `log.jsonl`; return it in words."""
+        """Append a record of a stage (a dict or a phrase) to `log.jsonl`; return it as a phrase."""
         record = record if isinstance(record, dict) else {"doing": record}
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             line = {"time": round(time.time(), 3), "stage": stage, **record}
@@ -179,7 +179,7 @@ class Workspace:
         return progress_note(record)
 
     def reporter(self, stage: str) -> Callable[[Any], None]:
-        """Return a function that logs records of a stage and shows the newest in one place."""
+        """Return a function that logs records of a stage and displays the newest one."""
         from IPython.display import display
 
         handle = display({"text/plain": ""}, raw=True, display_id=True)
@@ -187,7 +187,7 @@ class Workspace:
 
 
 def progress_note(record: Mapping[str, Any]) -> str:
-    """Return a progress record in words, with a bar where the number of steps is known."""
+    """Return a progress record as a phrase, with a bar if the number of steps is known."""
     if "steps" not in record:
         return str(record["doing"])
     done = round(20 * record["step"] / record["steps"])
@@ -199,7 +199,7 @@ def progress_note(record: Mapping[str, Any]) -> str:
 
 
 def anchored(recipe: Recipe, root: Path) -> Recipe:
-    """Return the recipe with absolute paths, which mean the same from any working directory."""
+    """Return the recipe with absolute paths, which do not depend on the working directory."""
     paths: dict[str, Any] = {"base": absolute(recipe.base, root)}
     for option in ("target", "english", "chat"):
         sources = getattr(recipe.corpus, option)
@@ -210,7 +210,7 @@ def anchored(recipe: Recipe, root: Path) -> Recipe:
 
 
 def default_folder(recipe: Recipe) -> Path:
-    """Return `runs/NAME` in the checkout, or below the current folder where there is none."""
+    """Return `runs/NAME` in the checkout, or in the current folder without a checkout."""
     checkout = project_folder()
     root = checkout if (checkout / "pyproject.toml").exists() else Path.cwd()
     return root / "runs" / recipe.name
@@ -222,7 +222,7 @@ def _sizes(folder: Path, below: Path) -> dict[str, int]:
 
 
 def _replace(source: Path, target: Path) -> None:
-    """Put a file or folder in the place of another, which goes once the new one is there."""
+    """Replace a file or folder; the old one is deleted after the new one is in place."""
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.is_dir():

@@ -68,11 +68,13 @@ def test_a_template_that_rewrites_what_was_said_is_refused(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     forgetful = "{{ messages | length }}" + PLAIN
-    sentence = "the base's chat template changes what was said before 'b': give conversations with"
+    sentence = "the base's chat template changes the messages before 'b': give conversations with"
     with pytest.raises(ModelError, match=sentence):
         chat_tokens(for_chat(tokenizer, forgetful), messages([("a", "b"), ("c", "d")]))
     refusing = "{{ raise_exception('roles must take turns') }}"
-    with pytest.raises(ModelError, match=r"template fails \(roles must take turns\): take a base"):
+    with pytest.raises(
+        ModelError, match=r"template fails \(roles must take turns\): choose a base"
+    ):
         chat_tokens(for_chat(tokenizer, refusing), messages([("a", "b")]))
 
 

@@ -29,13 +29,13 @@ def langadapt(*arguments: str) -> Result:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["run", "--language", "fi"], "language 'fi' has no built-in text, only en, hu, th have"),
+        (["run", "--language", "fi"], "language 'fi' has no built-in text (only en, hu, th)"),
         (["run", "--language", "Hungarian"], "language cannot be 'Hungarian'"),
         (["run", "--profile", "cpuu"], "profile 'cpuu' is unknown: did you mean cpu?"),
         (["run", "-p", "mixture.english_shar=0.1"], "did you mean mixture.english_share?"),
         (["run", "-p", "mixture.english_share=1.5"], "mixture.english_share cannot be 1.5"),
         (["run", "-p", "embeddings.method=magic"], "embeddings.method cannot be 'magic'"),
-        (["run", "-p", "mixture.english_share"], "is not of the form name=value"),
+        (["run", "-p", "mixture.english_share"], "lacks '=': write name=value"),
         (["run", "07"], "stage '07' is unknown"),
         (["run", "--profile", "smoke", "-p", "base=/no/such/model"], "is not a model folder"),
         (["run", "--profile", "smoke", "-p", "corpus.target=/no/such/text.txt"], "does not exist"),

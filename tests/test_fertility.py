@@ -171,7 +171,7 @@ def test_where_nobody_knows_the_words_there_are_no_figures_per_word(
     bo = report.table.set_index("language").loc["bo"]
     assert bo[["words", "tokens_per_word", "continued_words"]].isna().all()
     assert bo.segmenter == "none" and bo.parity == bo.parity
-    assert "Nobody can tell where the words of Tibetan are" in plot_fertility(
+    assert "No segmenter finds the words of Tibetan" in plot_fertility(
         report, "tokens_per_word"
     ).get_title(loc="left")
 

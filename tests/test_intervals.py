@@ -93,7 +93,7 @@ def test_the_quantile_of_student_is_the_published_one() -> None:
     """For five units, the table of t with 4 degrees of freedom says 2.776."""
     over, under = np.array([1.0, 2.0, 4.0, 7.0, 11.0]), np.ones(5)
     tail = 0.5 * math.erfc(math.sqrt(5 / 4) * 2.776445 / math.sqrt(2))
-    resampled = intervals._bootstrap_weights(5, 500, 0) @ over / 5
+    resampled = intervals._bootstrap_weights(5, 500) @ over / 5
     ends = np.quantile(resampled, [tail, 1 - tail])
     interval = ratio(over, under, resamples=500)
     assert [interval.low, interval.high] == pytest.approx(ends, rel=1e-5)

@@ -1,8 +1,8 @@
-"""Whether text that is measured on was trained on: long n-grams of characters that both have.
+"""Contamination: find evaluation text that also occurs in the training text.
 
-A document may be copied into another corpus with other spaces or letters in another case; its long
-n-grams still show it, as in Brown et al. 2020, arXiv 2005.14165, appendix C. Characters, not words,
-because Thai has no spaces.
+Texts are compared by long n-grams, as in Brown et al. 2020, arXiv 2005.14165, appendix C. So a copy
+with other spaces or another case is found. The n-grams are of characters, because Thai has no
+spaces between words.
 """
 
 import unicodedata
@@ -18,7 +18,7 @@ from ..tokens import chunks
 Hashes = npt.NDArray[np.uint64]
 
 GRAM = 50  # characters, about nine English words
-# Of a text's n-grams: more is a copy, less may be a quotation or a phrase of the trade.
+# Fraction of a text's n-grams: more is a copy, less may be a quotation or a common phrase.
 CONTAMINATED = 0.5
 AT_ONCE = 2_000_000  # characters of training text that are hashed at once
 FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, as for every polynomial hash modulo 2^64
@@ -30,13 +30,13 @@ def find_contamination(
     """Return the fraction of each test text's n-grams that occur in training text.
 
     Args:
-        trained: texts that were, or will be, trained on; read once, in little memory.
-        tests: texts to measure on, by name. Those shorter than an n-gram are searched for whole (1
-            or 0), those of less than a fifth of one are not (NaN).
-        gram: n, in characters; runs of whitespace count as one, case does not count.
+        trained: training texts; read once, in little memory.
+        tests: evaluation texts, by name. A text shorter than an n-gram is searched as a whole (1 or
+            0); a text shorter than a fifth of an n-gram is not searched (NaN).
+        gram: characters of an n-gram. Case and repeated whitespace are ignored.
 
     Returns:
-        Fractions from 0 to 1, by name, the largest first.
+        Fractions from 0 to 1 by name, the largest first.
 
     Example:
         >>> story = "Once upon a time there was a language that nobody wrote down, but sang."
@@ -63,12 +63,12 @@ def find_contamination(
 
 
 def normalised(text: str) -> str:
-    """Return a text without what a copy may change: case, spaces, forms of Unicode."""
+    """Return a text without differences of case, spaces and Unicode form."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def hashes_of_runs(text: str, gram: int) -> Hashes:
-    """Return a hash of every n-gram: a polynomial modulo 2^64, column by column.
+    """Return a hash of every n-gram: a polynomial modulo 2^64.
 
     Example:
         >>> first, second, third = hashes_of_runs("abab", 2).tolist()

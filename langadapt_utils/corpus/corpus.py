@@ -1,4 +1,4 @@
-"""The corpus of a run: documents of each language, split by document."""
+"""The corpus of a run: documents per language, split into training and held-out documents."""
 
 import math
 import random
@@ -21,36 +21,35 @@ from .documents import at_most_of_each_source, built_in_documents, read_source, 
 from .items import ITEM_KINDS, item_texts
 from .readers import MESSAGES, Row
 
-HELD_OUT = 2_000  # documents of a domain at most: the rest of a large text is better trained on
-MEASURED = 1_000  # texts of each language that fertility is measured on where they are not parallel
+HELD_OUT = 2_000  # documents per domain at most; more of a large text is better used for training
+MEASURED = 1_000  # texts per language for fertility, if they are not parallel
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents per language, split into what is trained on and what is held out.
+    """Documents per language, split into training and held-out documents.
 
-    Every data set has the columns `id`, `source`, `domain` and `text`; a row is a document. The two
-    languages of `parallel` share their document ids, and a document is held out in all languages or
-    in none.
+    Each data set has one row per document, with the columns `id`, `source`, `domain` and `text`. A
+    document and its translation have the same id and are on the same side of the split.
     """
 
     language: str
     train: dict[str, Dataset]
     heldout: dict[str, Dataset]
-    # Held-out sentences: the columns `id`, `domain` and one per language; may be empty.
+    # Held-out sentences, with the columns `id`, `domain` and one per language; may be empty.
     parallel: pd.DataFrame
-    read: pd.DataFrame  # a row per file: how it was read, and what was counted
-    repeats: dict[str, dict[str, int]]  # documents that were dropped, by language and kind
+    read: pd.DataFrame  # one row per file: how it was read, and counts
+    repeats: dict[str, dict[str, int]]  # number of dropped documents, by language and kind
     read_others: Callable[[], dict[str, Dataset]]
     read_chat: Callable[[], Dataset]  # conversations to learn from
 
     @cached_property
     def others(self) -> dict[str, Dataset]:
-        """Documents in languages that are only measured, by code; read when first asked for."""
+        """Documents in languages that are only evaluated, by code; read on first use."""
         return self.read_others()
 
     def summary(self) -> pd.DataFrame:
-        """Count documents and megabytes of every language, source and split."""
+        """Count documents and megabytes per language, source and split."""
         rows = [
             {"language": language, "split": split, "source": source, "bytes": len(text.encode())}
             for split, part in (("train", self.train), ("held out", self.heldout))
@@ -73,12 +72,12 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
     """Read and split the target language and English.
 
     Args:
-        recipe: sources and held-out share.
+        recipe: sources and held-out fraction.
         language: code of the target language, such as `hu`.
         seed: of the split.
 
     Raises:
-        CorpusError: a source is missing, empty or not UTF-8, or has no text in the language.
+        CorpusError: a source is missing, empty, not UTF-8, or has no text in the language.
     """
     train, heldout, read, repeats, tables = {}, {}, {}, {}, []
     follow: dict[str, int] = {}
@@ -117,7 +116,7 @@ def built_in_corpus(language: str) -> Corpus:
 
 
 def _other_languages(recipe: CorpusRecipe, language: str, heldout: set[str]) -> dict[str, Dataset]:
-    """Read documents in third languages; of the built-in ones, those that are held out there."""
+    """Read documents in third languages; of the built-in ones, only those that are held out."""
     found: dict[str, list[Dataset]] = defaultdict(list)
     for named in recipe.others:
         code, _, source = named.partition(":")
@@ -132,9 +131,7 @@ def _other_languages(recipe: CorpusRecipe, language: str, heldout: set[str]) -> 
 
 
 def _conversations(recipe: CorpusRecipe, language: str) -> Dataset:
-    """Read conversations, each as one text, but for repeats and those that ask what the evaluation
-    asks.
-    """
+    """Read conversations, each as one text, without repeats and prompts of the evaluation."""
     own = [str(path) for code in ("en", language) for path in data_folder().glob(f"chat_{code}.*")]
     sources = [path for name in recipe.chat for path in (own if name == BUILT_IN else [name])]
     settings = recipe.model_copy(update={"text_field": MESSAGES})
@@ -147,9 +144,9 @@ def _conversations(recipe: CorpusRecipe, language: str) -> Dataset:
 def translations(
     target: Sequence[tuple[Dataset, list[Row]]], english: Sequence[tuple[Dataset, list[Row]]]
 ) -> dict[str, str]:
-    """Find documents that are translations of each other, to be held out together.
+    """Find documents that are translations of each other.
 
-    They have the same id, or the same number in two files with equally many documents.
+    Translations have the same id, or the same position in two files with equally many documents.
 
     Returns:
         English id to target id.
@@ -170,7 +167,7 @@ def translations(
 def _parallel_documents(
     heldout: dict[str, Dataset], language: str, tied: dict[str, str]
 ) -> pd.DataFrame:
-    """Return held-out documents that are translations of each other, as many as are measured."""
+    """Return held-out documents that are translations of each other, at most 1,000."""
     texts = dict(zip(heldout[language]["id"], heldout[language]["text"], strict=True))
     rows = [
         [row["id"], row["domain"], row["text"], texts[tied[row["id"]]]]
@@ -183,17 +180,16 @@ def _parallel_documents(
 def split_documents(
     documents: Dataset, share: float, seed: int, follow: Mapping[str, int] | None = None
 ) -> tuple[Dataset, Dataset]:
-    """Hold out `share` of the documents of every domain of a source; small domains are pooled.
+    """Split documents; `share` of each domain of a source is held out.
 
-    The number is rounded up, and at most 2,000. The choice depends on the seed and on the document
-    ids alone, so that translations of a document under one id land on the same side.
+    Small domains are pooled. The number is rounded up, with a maximum of 2,000. The choice depends
+    only on the seed and the document ids, so translations with one id are on the same side.
 
     Args:
-        documents: to be split.
-        share: of them that are held out.
+        documents: to split.
+        share: fraction that is held out.
         seed: of the choice.
-        follow: by id, where a document goes that is a translation: 0 trained on, 1 held out, -1
-            neither.
+        follow: side of each translation, by id: 0 training, 1 held out, -1 neither.
     """
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
     keys = list(zip(documents["source"], documents["domain"], strict=True))
@@ -218,7 +214,7 @@ def split_documents(
 
 
 def _without_contamination(train: Dataset, heldout: Dataset, language: str) -> Dataset:
-    """Drop held-out documents that are, in great part, in the training text too."""
+    """Drop held-out documents that also occur, for the most part, in the training text."""
     long = {place: text for place, text in enumerate(heldout["text"]) if len(text) >= GRAM}
     shares = find_contamination(train["text"], long)
     copies = set(shares.index[shares > CONTAMINATED])
@@ -239,21 +235,21 @@ def _parallel_sentences(languages: Sequence[str], ids: set[str]) -> pd.DataFrame
 
 
 def check_contamination(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFrame:
-    """Check that no test text occurs in the training text.
+    """Check that no evaluation text occurs in the training text, `corpus.train`.
 
-    Test texts are held-out documents and built-in evaluation items; the training text, from which
-    the vocabulary and the model learn, is `corpus.train`.
+    Evaluation texts are held-out documents and built-in evaluation items.
 
     Args:
-        corpus: to be checked.
-        documents: of each source at most, as many as `evaluate` takes.
+        corpus: to check.
+        documents: maximum per source, as for `evaluate`.
 
     Returns:
-        One row per language and kind of test text: `tests`, how many, and `largest_share` of
-        n-grams that any of them shares with training text (NaN where all are too short).
+        One row per language and kind of text: `tests`, their number, and `largest_share`, the
+        largest fraction of n-grams of one text that the training text contains (NaN if all texts
+        are too short).
 
     Raises:
-        CorpusError: a test text is in the training text.
+        CorpusError: an evaluation text occurs in the training text.
 
     Example:
         >>> bool((check_contamination(built_in_corpus("hu")).largest_share > CONTAMINATED).any())
@@ -276,7 +272,7 @@ def check_contamination(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFra
 
 
 def _test_texts(corpus: Corpus, language: str, documents: int) -> pd.DataFrame:
-    """Return every test text of a language, with the share of it that is in the training text."""
+    """Return the evaluation texts of a language, with the fraction found in the training text."""
     heldout = at_most_of_each_source(corpus.heldout[language], documents)
     # A short text that others quote is no copy, and two equal documents are one.
     long = [row for row in heldout if len(row["text"]) >= GRAM]

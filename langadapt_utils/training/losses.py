@@ -1,5 +1,4 @@
-"""The loss of each part of a micro-batch, and what makes a model faster on a GPU without
-changing it.
+"""The loss of each part of a micro-batch, and faster computation of the same loss on a GPU.
 
 Axes: B sequences, T tokens of a sequence, D dimensions of a hidden state.
 """
@@ -15,9 +14,11 @@ from transformers import PreTrainedModel
 from .. import hardware
 from ..sources import brief
 
-IGNORED = -100  # a target that does not count, by default in torch
-LEAKED = 0.02  # of what documents change in each other: as much is only rounding
-SAME = 0.01  # of the largest logit: by how much two ways to the same logits may differ
+IGNORED = -100  # target without a loss, torch's default
+LEAKED = (
+    0.02  # influence between documents that is only rounding, as a fraction of the unmasked one
+)
+SAME = 0.01  # largest difference of equal logits, as a fraction of the largest logit
 
 
 def language_losses(
@@ -30,13 +31,12 @@ def language_losses(
     """Return the summed cross-entropy, in nats, of each part of a micro-batch.
 
     Args:
-        model: a causal language model, perhaps wrapped for several processes, perhaps with
-            `fuse_loss`.
+        model: a causal language model; may be wrapped for several processes or use `fuse_loss`.
         ids_BT: token ids, part after part.
-        positions_BT: of tokens in their documents, which then do not see each other; None if they
-            do.
-        sizes: sequences of each part.
-        learned_BT: of each token, whether it is a target; all are where it is None.
+        positions_BT: positions of tokens in their documents, which separate the documents; None if
+            documents attend to each other.
+        sizes: number of sequences per part.
+        learned_BT: whether each token is a target; None if all are.
     """
     targets_BT = shifted_targets(ids_BT, learned_BT)
     inputs = {"input_ids": ids_BT, "use_cache": False}
@@ -49,16 +49,16 @@ def language_losses(
 
 
 def _by_part(values: torch.Tensor, targets_BT: torch.Tensor, sizes: list[int]) -> list[Any]:
-    """Return values (B, T, ·) and targets of each part of a micro-batch, token by token."""
+    """Return values (B, T, ·) and targets of each part of a micro-batch, flattened over tokens."""
     parts = zip(torch.split(values, sizes), torch.split(targets_BT, sizes), strict=True)
     return [(part.flatten(0, 1), targets.flatten()) for part, targets in parts]
 
 
 def shifted_targets(ids_BT: torch.Tensor, learned_BT: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the next token of each token, and nothing where that is not to be learned.
+    """Return the next token of each token as its target; tokens that are not learned are ignored.
 
     Example:
-        Documents 1 11 2 and 1 21 2 in one sequence, begun by 1 and ended by 2:
+        Documents 1 11 2 and 1 21 2 in one sequence, with start token 1 and end token 2:
 
         >>> ids_BT = torch.tensor([[1, 11, 2, 1, 21, 2]])
         >>> shifted_targets(ids_BT, ids_BT != 1).tolist()
@@ -71,10 +71,10 @@ def shifted_targets(ids_BT: torch.Tensor, learned_BT: torch.Tensor | None = None
 
 @torch.no_grad()
 def keeps_documents_apart(model: PreTrainedModel) -> bool:
-    """Return whether a document reads nothing of the one before it in a sequence, tried on two.
+    """Return whether documents in a sequence do not attend to each other, tested on two documents.
 
-    Positions that restart are all that tells a model of documents; not every model takes them. What
-    two documents change in each other without them is the measure of what is too much.
+    Positions that restart separate documents, but not every model supports them. The influence
+    between documents is compared with the influence without these positions.
     """
     flash = "flash" in model.config._attn_implementation
     ids_BT = 3 + torch.arange(12, device=model.device)[None] % 7
@@ -91,17 +91,17 @@ def keeps_documents_apart(model: PreTrainedModel) -> bool:
 
 
 def layers_of(model: torch.nn.Module) -> torch.nn.ModuleList | None:
-    """Return the layers of a model, its longest list of modules; None if it has no list."""
+    """Return the layers of a model: its longest list of modules, or None."""
     lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
     return max(lists, key=len, default=None)
 
 
 def compile_layers(model: PreTrainedModel) -> bool | str:
-    """Compile the layers of a model one by one, in place: fast to compile, as all are alike.
+    """Compile the layers of a model in place, one by one, which is fast because they are alike.
 
     Returns:
-        True; False if it has no layers; or why the first one does not compile (no compiler, no
-        triton): then none is.
+        True; False if the model has no layers; or a text that says why the first layer does not
+        compile. Then no layer is compiled.
     """
     if not (layers := layers_of(model)):
         return False
@@ -121,7 +121,7 @@ def compile_layers(model: PreTrainedModel) -> bool | str:
 
 @torch.no_grad()
 def can_fuse_loss(model: PreTrainedModel) -> bool:
-    """Return whether liger-kernel is installed and the LM head does nothing but multiply."""
+    """Return whether liger-kernel is installed and the LM head is a plain matrix product."""
     try:
         from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss  # noqa: F401
     except ImportError:
@@ -135,9 +135,9 @@ def can_fuse_loss(model: PreTrainedModel) -> bool:
 
 
 def fuse_loss(model: PreTrainedModel) -> None:
-    """Let a model compute loss from hidden states, a few rows of logits at a time (liger-kernel).
+    """Replace the forward pass of a model: compute the loss from hidden states, block by block.
 
-    The forward pass of this object is replaced; see `can_fuse_loss`.
+    The full matrix of logits is never in memory. Check `can_fuse_loss` first.
 
     Source: Hsu et al. 2024, "Liger Kernel", arXiv 2410.10989.
     """
@@ -157,7 +157,7 @@ def fuse_loss(model: PreTrainedModel) -> None:
 
 
 def undo_speedups(model: PreTrainedModel) -> None:
-    """Give a model its own forward pass and layers again, after `fuse_loss`, `compile_layers`."""
+    """Undo `fuse_loss` and `compile_layers`."""
     model.__dict__.pop("forward", None)
     model.langadapt_fused = False
     for module in model.modules():

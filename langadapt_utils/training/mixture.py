@@ -1,4 +1,4 @@
-"""What the model sees: documents packed into sequences, target language and English interleaved.
+"""The training mixture: documents packed into sequences, target language and English interleaved.
 
 Axes: T tokens of a sequence, N tokens in general, S streams.
 """
@@ -30,24 +30,23 @@ Encode = Callable[[Tokenizer, list[str]], list[list[int]]]
 
 SHARD_CHARACTERS = 8_000_000  # of documents that are encoded into one file
 ENCODED_AT_ONCE = 500  # documents
-PARTS = ("target", "en", CHAT)  # of a mixture, in the order in which a batch has them
-EARLY = 0.1  # of a run, in which the schedule `early` has English
+PARTS = ("target", "en", CHAT)  # of a mixture, in their order in a batch
+EARLY = 0.1  # fraction of a run in which the schedule `early` has English
 
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Documents end to end, pass after pass in another order, cut into sequences of one length.
+    """Concatenated documents, cut into sequences of one length. Each pass has another order.
 
     Attributes:
-        language: of the documents; `chat` of conversations.
-        shards: token ids of the documents in their first order, mapped from files; `~id` where a
-            token is read and not learned.
-        begins: where each document begins in the shards put end to end; the last entry is their
-            end.
+        language: of the documents; `chat` for conversations.
+        shards: token ids of the documents in the order of the first pass, mapped from files; `~id`
+            marks a token without a loss.
+        begins: start of each document in the concatenated shards; the last entry is their end.
         order: index of each document in the data set.
         length: T.
         seed: of the orders.
-        documents: number of documents of the data set; only as many are encoded as the run needs.
+        documents: number of documents in the data set; only those that the run needs are encoded.
     """
 
     language: str
@@ -61,19 +60,18 @@ class Stream:
 
     @property
     def tokens(self) -> int:
-        """Number of tokens of the documents that were encoded."""
+        """Number of tokens of the encoded documents."""
         return int(self.begins[-1])
 
     def passes(self, sequences: int) -> float:
-        """Return how often the documents are seen in a number of sequences."""
+        """Return the number of passes over the documents in a number of sequences."""
         return sequences * self.length / self.tokens * len(self.order) / self.documents
 
     def sequence(self, index: int) -> tuple[Ids, Ids]:
         """Return a sequence and the positions of its tokens in their documents, both (T,).
 
-        The documents of all passes make one endless stream; `divmod` gives the pass and the place
-        in it. A document that began in the sequence before counts from zero again, as it sees
-        nothing of itself there.
+        The documents of all passes form one stream; `divmod` gives the pass and the place in it.
+        Positions of a document that began in the previous sequence restart at zero.
 
         Example:
             Documents [7, 1, 2] and [7, 5] in sequences of four; the second pass begins with [7, 5]:
@@ -94,10 +92,10 @@ class Stream:
         return self._read(places_T), np.minimum(positions_T, steps_T)
 
     def _locate(self, turn: int, starts_N: Ids) -> tuple[Ids, Ids]:
-        """Return where tokens of a pass lie in the shards, and their positions in their documents.
+        """Return the places of tokens of a pass in the shards, and their positions in documents.
 
         Example:
-            The first pass keeps the order of the shards, so tokens stay where they are:
+            The first pass has the order of the shards:
 
             >>> order = np.arange(2)
             >>> stream = Stream("hu", [np.arange(5)], np.array([0, 3, 5]), order, 4, 1, 2)
@@ -110,7 +108,7 @@ class Stream:
         return self.begins[documents[nth_N]] + positions_N, positions_N
 
     def _pass(self, turn: int) -> tuple[Ids, Ids]:
-        """Return the documents of a pass in order, and where each starts; remember two passes."""
+        """Return the documents of a pass in order and the start of each; two passes are cached."""
         if turn not in self._passes:
             documents = np.arange(len(self.order))
             if turn:
@@ -123,7 +121,7 @@ class Stream:
         return self._passes[turn]
 
     def _read(self, places_N: Ids) -> Ids:
-        """Return the token ids at places in the shards put end to end."""
+        """Return the token ids at places in the concatenated shards."""
         ends = np.cumsum([len(shard) for shard in self.shards])
         shards_N = np.searchsorted(ends, places_N, side="right")
         ids_N = np.empty_like(places_N)
@@ -138,11 +136,11 @@ class Mixture:
     """Sequences in the order of training; a map-style data set for `transformers.Trainer`.
 
     Attributes:
-        streams: by language: `en`, and the target language's code.
+        streams: by language: `en` and the code of the target language; `chat`.
         order: name of the stream of each sequence of the run.
-        length: tokens of a sequence, T.
-        byte_lengths: bytes of each token id.
-        separate_documents: whether sequences come with positions that restart in every document.
+        length: tokens per sequence, T.
+        byte_lengths: bytes per token id.
+        separate_documents: whether sequences have positions that restart in every document.
     """
 
     streams: dict[str, Stream]
@@ -153,7 +151,7 @@ class Mixture:
 
     @cached_property
     def _indices(self) -> list[int]:
-        """Index of each sequence of the run among the sequences of its stream."""
+        """Index of each sequence of the run in its stream."""
         counters = {name: count() for name in self.streams}
         return [next(counters[name]) for name in self.order]
 
@@ -161,8 +159,8 @@ class Mixture:
         return len(self.order)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return a sequence: `input_ids`, `position_ids` and `learned`, whether a token is a target
-        (T,); the `bytes` of its targets; `part`, its place in `PARTS`.
+        """Return a sequence: `input_ids`, `position_ids` and `learned` (whether a token is a
+        target), all (T,); the `bytes` of its targets; `part`, its index in `PARTS`.
         """
         stream = self.streams[self.order[index]]
         marked_T, positions_T = stream.sequence(self._indices[index])
@@ -175,17 +173,17 @@ class Mixture:
 
     @property
     def passes(self) -> dict[str, float]:
-        """How often the documents of each stream are seen in the run."""
+        """Number of passes over the documents of each stream in the run."""
         counts = {name: self.order.count(name) for name in self.streams}
         return {name: stream.passes(counts[name]) for name, stream in self.streams.items()}
 
     def only(self, language: str) -> Self:
-        """Return the sequences in one language alone, in the same order."""
+        """Return the mixture with only the sequences in one language, in the same order."""
         order = [name for name in self.order if self.streams[name].language == language]
         return replace(self, order=order)
 
     def share(self, language: str) -> float:
-        """Return the fraction of the sequences that are in a language."""
+        """Return the fraction of sequences in a language."""
         return sum(self.streams[name].language == language for name in self.order) / len(self.order)
 
 
@@ -197,26 +195,26 @@ def mix(
     budget_tokens: int,
     seed: int = 0,
 ) -> Mixture:
-    """Pack and interleave the training text.
+    """Pack the training text into sequences and interleave the languages.
 
-    Every stretch of the run has the fraction of English that the schedule gives it, to within one
-    sequence. Text is encoded as far as the run needs it, into files of the cache that are found
-    again by their content. Too few documents are seen again, in another order.
+    Every part of the run has the scheduled fraction of English, to within one sequence. Only the
+    text that the run needs is encoded; the cache finds encoded text by its content. Documents are
+    repeated in another order if there are too few.
 
     Args:
         corpus: its `train` part is used.
         tokenizer: the adapted tokenizer.
-        recipe: English share and its schedule, sequence length.
-        budget_tokens: tokens of the whole run, rounded down to whole sequences.
+        recipe: fraction of English, its schedule, sequence length.
+        budget_tokens: tokens of the run, rounded down to full sequences.
         seed: of the order of the documents.
 
     Raises:
         CorpusError: the budget is less than one sequence, or a part of the mixture has no text.
-        ModelError: there is a share of conversations, and the base has no chat template.
+        ModelError: the mixture has conversations, but the base has no chat template.
     """
     length = recipe.sequence_length
     if budget_tokens < length:
-        problem = f"a budget of {budget_tokens} tokens is less than one sequence of {length}"
+        problem = f"a budget of {budget_tokens} tokens is less than one sequence ({length} tokens)"
         raise CorpusError(f"{problem}: raise training.budget_tokens")
     chat = np.full(budget_tokens // length, recipe.chat_share)
     english = np.minimum(english_shares(len(chat), recipe), 1 - chat)
@@ -232,12 +230,12 @@ def mix(
 def english_shares(sequences: int, recipe: MixtureRecipe) -> Shares:
     """Return the fraction of English at each sequence of a run.
 
-    Sources: `constant`, Csaki et al., arXiv 2311.05741; `early`, Elhady et al., arXiv 2506.00288;
-    `annealed` falls in a straight line, with the share of the recipe as its average.
+    Sources: `constant`, Csaki et al., arXiv 2311.05741; `early`, Elhady et al., arXiv 2506.00288.
+    `annealed` falls linearly, with the fraction of the recipe as its mean.
 
     Args:
-        sequences: of the run.
-        recipe: English share and its schedule.
+        sequences: number of sequences of the run.
+        recipe: fraction of English and its schedule.
 
     Example:
         >>> english_shares(4, MixtureRecipe(english_share=0.25, schedule="annealed")).tolist()
@@ -253,10 +251,10 @@ def english_shares(sequences: int, recipe: MixtureRecipe) -> Shares:
 
 
 def interleave(shares: Mapping[str, Shares]) -> list[str]:
-    """Return the stream of each sequence: always the one that is furthest below its share.
+    """Return the stream of each sequence: always the stream furthest below its target fraction.
 
     Args:
-        shares: by stream, its share at each sequence; together 1 at every sequence.
+        shares: target fractions at each sequence, by stream; they add up to 1.
 
     Example:
         >>> interleave({"en": np.full(8, 0.25), "hu": np.full(8, 0.75)})
@@ -276,24 +274,23 @@ def interleave(shares: Mapping[str, Shares]) -> list[str]:
 def pack(
     documents: Dataset, tokenizer: Tokenizer, tokens: int, length: int, seed: int, language: str
 ) -> Stream:
-    """Encode documents until there are enough tokens, or no more documents.
+    """Encode documents until there are enough tokens or no more documents.
 
     Args:
         documents: a data set with a column `text`.
-        tokenizer: encodes them; a document begins with `document_start`, and ends with
-            `document_end` where that is another token. Conversations are as its chat template
-            renders them.
-        tokens: how many are needed.
-        length: of a sequence.
+        tokenizer: a document begins with its `document_start` and ends with its `document_end`, if
+            that is another token. Its chat template renders conversations.
+        tokens: number of tokens that the run needs.
+        length: tokens per sequence.
         seed: of the order of the documents.
         language: of the documents.
 
     Raises:
-        CorpusError: there is no document.
+        CorpusError: there are no documents.
     """
     if len(documents) == 0:
         problem = f"there is no text in '{language}' to train on"
-        raise CorpusError(f"{problem}: name some, or set its share to 0")
+        raise CorpusError(f"{problem}: add some, or set its fraction of the mixture to 0")
     order = _shuffled(len(documents), seed, 0)
     encode, parts = (_marked_chats if language == CHAT else _marked_documents), []
     batches = documents.select(order).iter(ENCODED_AT_ONCE)
@@ -307,14 +304,14 @@ def pack(
 
 
 def _marked_documents(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
-    """Return the ids of documents. Their start is learned where it ends the document before."""
+    """Return the ids of documents. The start token is a target if it also ends documents."""
     start, end = document_start(tokenizer), document_end(tokenizer)
     first, last = ([start], []) if end in (start, None) else ([~start], [end])
     return [[*first, *ids, *last] for ids in token_ids(tokenizer, texts)]
 
 
 def _marked_chats(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
-    """Return the ids of conversations, of which the assistant's turns are learned."""
+    """Return the ids of conversations; only the assistant's turns are targets."""
     pairs = (chat_tokens(tokenizer, messages_of(text)) for text in texts)
     return [[i if own else ~i for i, own in zip(*pair, strict=True)] for pair in pairs]
 
@@ -322,7 +319,7 @@ def _marked_chats(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
 def _encoded(
     texts: list[str], tokenizer: Tokenizer, encode: Encode
 ) -> tuple[npt.NDArray[np.int32], Ids]:
-    """Return token ids of texts end to end, mapped from a file of the cache, and their lengths."""
+    """Return concatenated token ids of texts, mapped from a cache file, and their lengths."""
     about = encode.__name__, tokenizer.chat_template, tokenizer.special_tokens_map
     digest = hashlib.sha256(f"{tokenizer.backend_tokenizer.to_str()} {about}".encode())
     for text in texts:
@@ -342,7 +339,7 @@ def _encoded(
 
 
 def _save(path: Path, array: npt.NDArray[Any]) -> None:
-    """Write an array beside its path under a name of its own, then rename it."""
+    """Write an array to a file with a unique name, then rename it."""
     beside = path.with_name(f".{path.name}.{random.getrandbits(32):08x}.npy")
     np.save(beside, array)
     beside.replace(path)

@@ -1,4 +1,4 @@
-"""Which weights learn, and how fast: learning rates per embedding, and adapters of low rank.
+"""The optimizer: learning rates per embedding, and low-rank adapters.
 
 Axes: V rows of an embedding matrix.
 """
@@ -15,18 +15,18 @@ from ..errors import ModelError
 from ..models import token_layers
 from ..recipe import TrainingRecipe
 
-# The rate of the body by parameters: measured on SmolLM2; usual in continued pretraining at 1 to 2
-# billion; the middle of the 1e-5 to 3e-5 of NVIDIA's guidebook on extending tokenizers (2026) at 7
-# to 8 billion, whose rate of new embeddings, 1e-4, is five times that, as here.
+# Learning rate of the body by number of parameters. 135 million: measured on SmolLM2. 1.5 billion:
+# usual in continued pretraining. 7.5 billion: the middle of 1e-5 to 3e-5 in NVIDIA's guidebook on
+# extending tokenizers (2026); its rate for new embeddings, 1e-4, is five times that, as here.
 RATES = {135e6: 4e-4, 1.5e9: 1e-4, 7.5e9: 2e-5}
-CHUNK = 2**22  # numbers of an embedding matrix that are updated at once
+CHUNK = 2**22  # entries of an embedding matrix that are updated at once
 
 
 def learning_rate(asked: float | str, parameters: int) -> float:
-    """Return the learning rate of the body of a model: as asked, or by its parameters.
+    """Return the learning rate of the body of a model: the given one, or by its parameters.
 
-    Between the sizes in `RATES` it lies on a straight line of logarithms; beyond them it is that of
-    the nearest.
+    Between the sizes in `RATES`, the rate is interpolated linearly in logarithms. Outside, the rate
+    of the nearest size is used.
 
     Example:
         >>> [f"{learning_rate('auto', n):.1e}" for n in (10**8, 10**9, 8 * 10**9)]
@@ -39,17 +39,17 @@ def learning_rate(asked: float | str, parameters: int) -> float:
 
 
 class RowAdamW(torch.optim.AdamW):
-    """AdamW in which every row of the embedding matrices has a learning rate of its own.
+    """AdamW with a separate learning rate for each row of the embedding matrices.
 
-    Scaling a row's gradient would do nothing, as Adam divides by the gradient's size; so its step
-    is scaled. Nothing is copied: matrices are updated a few rows at a time. A row of rate 0 stays
-    exactly as it is.
+    The step of a row is scaled. Scaling its gradient would have no effect, because Adam divides by
+    the size of the gradient. Matrices are updated in blocks of rows, without a copy. A row with rate
+    0 does not change.
 
     Args:
-        groups: parameter groups as for AdamW; a group with `rows=True` holds matrices of V rows,
-            without weight decay.
-        row_rates_V1: factors of the learning rate of each row of such a group.
-        options: for AdamW.
+        groups: parameter groups of AdamW. A group with `rows=True` has matrices with V rows and no
+            weight decay.
+        row_rates_V1: factor of the learning rate of each row in such a group.
+        options: of AdamW.
     """
 
     def __init__(self, groups: list[Any], row_rates_V1: torch.Tensor, **options: Any) -> None:
@@ -58,7 +58,7 @@ class RowAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Make one step of AdamW with every row at its rate."""
+        """Make one step of AdamW, each row with its own learning rate."""
         groups = self.param_groups
         self.param_groups = [group for group in groups if not group["rows"]]
         try:
@@ -96,19 +96,21 @@ class RowAdamW(torch.optim.AdamW):
 
 
 def embedding_matrices(model: PreTrainedModel) -> list[torch.nn.Parameter]:
-    """Return the matrices with one row per token: one if input and output are tied, else two."""
+    """Return the matrices with one row per token: one with tied weights, otherwise two."""
     return list({id(layer.weight): layer.weight for layer in token_layers(model)}.values())
 
 
 def optimizer_for(
     model: PreTrainedModel, new_ids: list[int], recipe: TrainingRecipe, arguments: Any
 ) -> RowAdamW:
-    """Return AdamW in three groups: matrices, vectors (no decay), embeddings (no decay, own rates).
+    """Return AdamW with three groups: matrices, vectors, embeddings (own rates).
+
+    Only matrices have weight decay.
 
     Args:
-        model: whose weights learn.
+        model: to train.
         new_ids: ids of the new tokens.
-        recipe: rates of the embeddings, as factors of the learning rate.
+        recipe: factors of the learning rate for new and old embeddings.
         arguments: `transformers.TrainingArguments`: learning rate, weight decay of matrices, betas.
     """
     matrices = embedding_matrices(model)
@@ -125,7 +127,7 @@ def optimizer_for(
 
 
 def add_adapters(model: PreTrainedModel, rank: int) -> Any:
-    """Freeze the body of a model and give its linear layers adapters; embeddings still learn.
+    """Freeze the body of a model and add adapters to its linear layers; embeddings are trained.
 
     Source: LoRA, Hu et al. 2021, arXiv 2106.09685; it learns less and forgets less (arXiv
     2405.09673).
@@ -135,7 +137,7 @@ def add_adapters(model: PreTrainedModel, rank: int) -> Any:
         rank: of the adapters.
 
     Returns:
-        A `peft.LoraModel`; its `merge_and_unload` adds the adapters to the weights of the model.
+        A `peft.LoraModel`. Its `merge_and_unload` adds the adapters to the weights of the model.
 
     Raises:
         ModelError: peft is not installed.

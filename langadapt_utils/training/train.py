@@ -24,21 +24,21 @@ from .mixture import Mixture, mix
 from .optimizer import add_adapters, learning_rate
 from .trainer import MixtureTrainer, Record, Report, claim, run_digest, training_arguments
 
-NO_BORDER = "; a token sees the documents before its own, as this model knows no border"
+NO_BORDER = "; documents attend to earlier ones, because this model cannot separate them"
 SHORT = 256  # tokens of a sequence
 CHECKPOINTS, CONTROL_CHECKPOINTS = "checkpoints", "checkpoints-control"
 
 
 @dataclass(frozen=True)
 class Training:
-    """A trained model and how it got there.
+    """A trained model with the log of its training.
 
     Attributes:
-        model: at the fraction of the way from start to trained weights that the recipe names.
-        steps: one record per training step: `step`, `steps`, `tokens`, `bits_per_byte` of each
-            language seen in the step, `learning_rate`, `tokens_per_second`, `seconds_left`.
-        seconds: spent on the steps of this process (a resumed run counts only its own).
-        settings: what decided its speed: precision, attention, compiled layers and so on.
+        model: interpolated between start and trained weights by the fraction of the recipe.
+        steps: one record per training step: `step`, `steps`, `tokens`, `bits_per_byte` per language
+            in the step, `learning_rate`, `tokens_per_second`, `seconds_left`.
+        seconds: training time of this process; a resumed run does not count earlier ones.
+        settings: that affect speed: precision, attention, compiled layers and others.
     """
 
     model: PreTrainedModel
@@ -61,18 +61,19 @@ def train(
     """Train a copy of a model on a mixture.
 
     Args:
-        start: the model with embeddings for the new tokens, which stays as it is; or the folder it
-            was saved in, so that it takes no memory while its copy learns.
-        change: says which embeddings are new.
-        mixture: the sequences, in the order of training.
-        recipe: rates, schedule, batch, precision.
+        start: the model with embeddings for the new tokens, which does not change; or its folder,
+            so that it takes no memory during training.
+        change: gives the ids of the new embeddings.
+        mixture: sequences in the order of training.
+        recipe: learning rates, schedule, batch, precision.
         folder: for checkpoints; a stopped run resumes from the last one.
-        seed: of the Trainer and of adapters.
-        trainer_arguments: replace defaults, by names of `transformers.TrainingArguments`.
-        report: called with each record of `Training.steps`, and with what it is `doing`.
+        seed: of the Trainer and the adapters.
+        trainer_arguments: override defaults, by the names of `transformers.TrainingArguments`.
+        report: called with each record of `Training.steps` and with `doing` in between.
 
     Raises:
-        ModelError: the loss diverges (the last checkpoint is kept), memory or a package is missing.
+        ModelError: the loss diverges (the last checkpoint is kept), the memory is too small, or a
+            package is missing.
     """
     folder, given = Path(folder), {"seed": seed, **(trainer_arguments or {})}
     learner = _loaded(start) if isinstance(start, Path) else copy.deepcopy(start)
@@ -114,10 +115,9 @@ def _loaded(start: PreTrainedModel | Path) -> PreTrainedModel:
 
 
 def settled(recipe: TrainingRecipe, model: PreTrainedModel, mixture: Mixture) -> TrainingRecipe:
-    """Return a recipe with values for what is `auto`, after a look at the length of sequences.
+    """Return the recipe with values in place of `auto`; check the length of the sequences.
 
-    Eager attention is faster than SDPA on a CPU where sequences are short
-    (`benchmarks/training.py`).
+    Eager attention is faster than SDPA for short sequences on a CPU (`benchmarks/training.py`).
     """
     if mixture.length > (longest := longest_context(model, silent=mixture.length)):
         problem = f"sequences of {mixture.length} tokens exceed the context of the model, {longest}"
@@ -130,7 +130,7 @@ def settled(recipe: TrainingRecipe, model: PreTrainedModel, mixture: Mixture) ->
 
 
 def _set_attention(model: PreTrainedModel, asked: str) -> str:
-    """Give a model the attention that is asked; eager where it has no sdpa. Return which."""
+    """Set the attention of a model, and return it. A model without SDPA gets eager attention."""
     try:
         model.set_attn_implementation(asked)
     except (ImportError, ValueError) as error:
@@ -141,7 +141,7 @@ def _set_attention(model: PreTrainedModel, asked: str) -> str:
 
 
 def _made_faster(model: PreTrainedModel, recipe: TrainingRecipe, arguments: Any) -> dict[str, Any]:
-    """Make a model faster, and let torch use this machine well; return what was reached."""
+    """Apply all speedups to a model and to torch; return the settings."""
     on_gpu = hardware.device().type == "cuda"
     fused = on_gpu and recipe.fused_loss and can_fuse_loss(model)
     hardware.keep_freed_memory()
@@ -159,7 +159,7 @@ def _made_faster(model: PreTrainedModel, recipe: TrainingRecipe, arguments: Any)
 
 
 def _run(trainer: MixtureTrainer, last: Path | None) -> None:
-    """Train from the last checkpoint, if there is one."""
+    """Train, from the last checkpoint if there is one."""
     tokens = trainer.args.train_batch_size * trainer.train_dataset.length
     with quiet_transformers():
         try:
@@ -181,19 +181,19 @@ def train_control(
     report: Report = lambda record: None,
     **options: Any,
 ) -> PreTrainedModel | None:
-    """Train a copy of the start on the English of a mixture alone, to measure forgetting against.
+    """Train a control run: a copy of the start, on the English of a mixture only.
 
     It sees the same English sequences in the same order as the adapted model, with its own batches
     (an incomplete last batch is dropped) and its own learning-rate schedule. Returns None if the
-    recipe wants no control, if there is less than a batch of English, or nothing but English.
+    recipe has no control run, or if the mixture has less than a batch of English or only English.
 
     Args:
         start: the model with embeddings for the new tokens, or its folder, as for `train`.
-        change: says which embeddings are new.
-        mixture: that the adapted model learns from.
+        change: gives the ids of the new embeddings.
+        mixture: of the adapted model.
         recipe: of the run.
-        folder: of the training stage; checkpoints lie in it until `save_adapted` deletes them.
-        report: called with `doing` as steps are made.
+        folder: of the training stage; `save_adapted` deletes its checkpoints.
+        report: called with `doing` at each training step.
         options: of `train`, as for the adapted model.
     """
     english = mixture.only("en")
@@ -212,12 +212,12 @@ def train_control(
 
 
 def interpolate(start: PreTrainedModel, end: PreTrainedModel, share: float) -> PreTrainedModel:
-    """Return a model whose weights lie between those of two models of one shape.
+    """Return a model with weights interpolated between two models of the same shape.
 
     Args:
-        start: returned (as a copy) at share 0.
-        end: returned (as a copy) at share 1.
-        share: how far to go.
+        start: the result (as a copy) at share 0.
+        end: the result (as a copy) at share 1.
+        share: fraction of the way from start to end.
 
     Source: WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903.
     """
@@ -234,10 +234,10 @@ def _blend(start: PreTrainedModel, end: PreTrainedModel, share: float) -> None:
 
 
 def mixture_of(recipe: Recipe, change: VocabularyChange) -> Mixture:
-    """Return the mixture that a recipe trains on.
+    """Return the training mixture of a recipe.
 
     Raises:
-        CorpusError: text is missing, or evaluation text would be trained on.
+        CorpusError: text is missing, or evaluation text occurs in the training text.
     """
     corpus, budget = load_corpus(recipe.corpus, recipe.language), recipe.training.budget_tokens
     check_contamination(corpus, documents=recipe.evaluation.documents)
@@ -253,15 +253,15 @@ def save_adapted(
     *,
     control: PreTrainedModel | None = None,
 ) -> None:
-    """Write the adapted model as a stock Hugging Face folder, and the log of its training.
+    """Save the adapted model as a Hugging Face folder, with the log of its training.
 
     Args:
         model: after training.
-        steps: the records of its training.
-        change: of the vocabulary; its tokenizer goes with the model.
-        folder: of the training stage, as `Workspace.writing` gives it; its checkpoints are deleted.
-        base: the model that was adapted; the result is saved in its precision.
-        control: the model that learned from English alone; it stays in the folder of the stage.
+        steps: records of the training.
+        change: of the vocabulary; its tokenizer is saved with the model.
+        folder: of the training stage, from `Workspace.writing`; its checkpoints are deleted.
+        base: the base model; the result is saved in its precision.
+        control: the model of the control run; it is saved in the folder of the stage.
     """
     save_model(model, change.tokenizer, folder / PUBLISHED / "model", base.folder)
     if control is not None:

@@ -1,4 +1,4 @@
-"""A `transformers.Trainer` with learning rates per embedding and atomic checkpoints, and its log.
+"""A `transformers.Trainer` with learning rates per embedding, atomic checkpoints and a log.
 
 Axes: B sequences of a micro-batch, T tokens of a sequence.
 """
@@ -31,9 +31,9 @@ from .mixture import PARTS, Mixture
 from .optimizer import RowAdamW, optimizer_for
 
 KEPT = 2  # checkpoints
-SEEN = 4_096  # of the numbers of a weight, which tell it from another one
-SMOOTHED = 20  # steps whose mean loss says where a run stands
-DIVERGED = 1.5  # times the lowest such mean: the run is lost; a step as high leaves no checkpoint
+SEEN = 4_096  # entries of a weight that enter its fingerprint
+SMOOTHED = 20  # training steps in the running mean of the loss
+DIVERGED = 1.5  # times the lowest running mean: stop; a step this high writes no checkpoint
 ADVICE = "start another run with a lower training.learning_rate, or with training.precision=float32"
 Record = dict[str, Any]
 Report = Callable[[Record], None]
@@ -42,10 +42,11 @@ Report = Callable[[Record], None]
 def divide_batch(mixture: Mixture, recipe: TrainingRecipe, processes: int) -> tuple[int, ...]:
     """Return sequences per micro-batch, micro-batches per step and process, and steps of a run.
 
-    Micro-batches are no larger than the recipe's; all processes together take one batch per step.
+    Micro-batches are at most as large as in the recipe. All processes together use one batch per
+    training step.
 
     Raises:
-        ModelError: the sequences of a batch cannot be shared out evenly.
+        ModelError: the sequences of a batch cannot be divided evenly.
     """
     batch = max(1, recipe.batch_tokens // mixture.length)
     if batch % processes:
@@ -63,12 +64,12 @@ def training_arguments(
 
     Args:
         mixture: the sequences of the run.
-        recipe: rates, schedule, batch, precision.
+        recipe: learning rates, schedule, batch, precision.
         folder: for checkpoints.
-        options: arguments by name that replace those here.
+        options: override the arguments, by name.
 
     Raises:
-        ModelError: batches cannot be shared out, or the attention cannot keep documents apart.
+        ModelError: batches cannot be divided, or the attention cannot separate documents.
     """
     on_gpu, on_cpu = (hardware.device().type == kind for kind in ("cuda", "cpu"))
     bf16, tracked = hardware.native_precision(recipe.precision) == "bfloat16", recipe.report_to
@@ -102,7 +103,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     """A Trainer with learning rates per embedding, losses per language, and atomic checkpoints.
 
     Args:
-        recipe: rates of the embeddings, minutes between checkpoints.
+        recipe: learning rates of the embeddings, minutes between checkpoints.
         new_ids: ids of the new tokens.
         report: called with each record of the log.
         parts: arguments of `Trainer`: `model`, `args`, and a mixture as `train_dataset`.
@@ -132,12 +133,11 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         return self.optimizer
 
     def compute_loss(self, model: Any, inputs: Any, **options: Any) -> torch.Tensor:
-        """Return the cross-entropy of a micro-batch per token; the log gets that of each part."""
+        """Return the cross-entropy per token of a micro-batch, and log it for each part."""
         ids_BT, sizes, learned_BT = (inputs[name] for name in ("input_ids", "sizes", "learned"))
         losses = language_losses(model, ids_BT, inputs.get("position_ids"), sizes, learned_BT)
         self.steps.add([loss.detach() for loss in losses], inputs["bytes"], sizes)
-        # Divided by a number that is the same everywhere, so that several processes learn
-        # what one does.
+        # All processes divide by the same number, so that they train as one process does.
         loss: torch.Tensor = torch.stack(losses).sum() / ids_BT.numel()
         return loss
 
@@ -148,9 +148,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         return norm
 
     def trained_model(self, start: Callable[[], PreTrainedModel]) -> PreTrainedModel:
-        """Return the model on the CPU, without what makes training faster; `start` gives one like
-        it.
-        """
+        """Return the model on the CPU, without speedups; `start` returns a model of its shape."""
         if self.is_fsdp_enabled:  # each process holds a part
             model = copy.deepcopy(start()).float()
             if weights := self.accelerator.get_state_dict(self.model_wrapped):  # the first process
@@ -161,13 +159,13 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         return model
 
     def log(self, logs: Record, start_time: float | None = None) -> None:
-        """Give trackers the loss of each language."""
+        """Log the loss of each language to the trackers."""
         bits = self.steps.records[-1]["bits_per_byte"] if self.steps.records else {}
         losses = {f"bits_per_byte_{name}": value for name, value in bits.items()}
         super().log(logs | losses, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write a checkpoint beside, then rename it; two are kept."""
+        """Write a checkpoint to a temporary folder, then rename it; keep the last two."""
         folder, saves = Path(self.args.output_dir), self.args.should_save
         beside = folder / ".writing"
         # A weight has two moments; the model and its control are still to be written.
@@ -194,7 +192,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Write the weights as they are, where the Trainer looks for them when it resumes.
+        """Write the weights unchanged, where the Trainer looks for them on resume.
 
         `save_pretrained` may rename and split them.
         """
@@ -206,11 +204,11 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
 
 
 class TrainingLog(TrainerCallback):  # type: ignore[misc]
-    """Collects a record per step, stops a run that is lost, and asks for checkpoints.
+    """Records each training step, stops a diverged run, and requests checkpoints.
 
     Args:
         report: called with each record.
-        tokens: of a training step.
+        tokens: per training step.
         minutes: between checkpoints.
         group: the processes that train together.
     """
@@ -230,12 +228,12 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         self._sums = self._sums + torch.stack([x.float().to(losses[0].device) for x in sums])
 
     def say(self, doing: str) -> None:
-        """Report something that is not a step."""
+        """Report an activity that is not a training step."""
         if self._group.is_main_process:
             self._report({"doing": doing})
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take up the records of the steps before if a run is resumed."""
+        """Restore the records of earlier steps if a run is resumed."""
         self.records = [record for record in state.log_history if "tokens" in record]
         for record in self.records:
             self._watch(record["bits_per_byte"], record["step"])
@@ -243,7 +241,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         self._began = self._saved = self._stepped = time.perf_counter()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop before weights are spoilt."""
+        """Stop before a loss that is not finite changes the weights."""
         sums = self._group.reduce(self._sums, reduction="sum").tolist()
         self._sums, step = 0.0, state.global_step + 1
         bits = [nats / math.log(2) for nats in sums[: len(PARTS)]]
@@ -254,7 +252,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         self._watch(self._bits, step)
 
     def _watch(self, bits: dict[str, float], step: int) -> None:
-        """Stop a run if its loss, averaged over some steps, has risen far above its lowest."""
+        """Stop a run if the running mean of its loss has risen far above its minimum."""
         self._rising = False
         for name, value in bits.items():
             recent = self._recent.setdefault(name, deque(maxlen=SMOOTHED))
@@ -269,7 +267,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
                 raise ModelError(f"the training loss diverges: {risen} by step {step}: {ADVICE}")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Record the step, and ask for a checkpoint if one is due."""
+        """Record the step, and request a checkpoint if one is due."""
         step, steps, now = state.global_step, state.max_steps, time.perf_counter()
         tokens, speed = step * self._tokens, self._tokens / (now - self._stepped)
         self._stepped, self.seconds = now, now - self._began
@@ -288,12 +286,12 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
 
 
 def agreed(accelerator: Accelerator, due: bool) -> bool:
-    """Return what the first process thinks is due, so that all processes do the same."""
+    """Return the decision of the first process, so that all processes do the same."""
     return bool(accelerator.gather(torch.tensor([due], device=accelerator.device))[0])
 
 
 def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stack sequences in the order of `PARTS`, and count those of each."""
+    """Stack sequences in the order of `PARTS`, and count the sequences per part."""
     batch = default_collate(sorted(examples, key=lambda example: example["part"]))
     return {**batch, "sizes": batch.pop("part").bincount(minlength=len(PARTS)).tolist()}
 
@@ -301,13 +299,13 @@ def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
 def run_digest(
     model: PreTrainedModel, mixture: Mixture, recipe: TrainingRecipe, others: object
 ) -> str:
-    """Return a hash of what a run learns from, so that another does not resume its checkpoints.
+    """Return a hash of a run's inputs, so that another run does not resume its checkpoints.
 
     Args:
-        model: that the run starts from.
+        model: at the start.
         mixture: the sequences.
         recipe: of the run.
-        others: whatever else decides what comes out.
+        others: everything else that affects the result.
     """
     parts = recipe.model_dump_json(exclude=FREE_OPTIONS), _fingerprint(model), others
     text = repr((*parts, mixture.order, mixture.length, mixture.separate_documents))
@@ -315,9 +313,9 @@ def run_digest(
 
 
 def _fingerprint(model: PreTrainedModel) -> str:
-    """Return a hash of all weights, by their sums and by some of them, which is quick.
+    """Return a hash of all weights, from their sums and a sample of entries, which is fast.
 
-    The sums are of whole numbers, which no number of threads rounds in another way.
+    The sums are of integers, so that they do not depend on the number of threads.
     """
     words, digest = {2: torch.int16, 4: torch.int32}, hashlib.sha256()
     for name, weight in model.named_parameters():
@@ -329,10 +327,10 @@ def _fingerprint(model: PreTrainedModel) -> str:
 
 
 def claim(folder: Path, digest: str, *, write: bool) -> Path | None:
-    """Write the digest of a run into its folder; return its last checkpoint, if it has any.
+    """Write the digest of a run into its folder; return its last checkpoint, or None.
 
     Raises:
-        ModelError: the folder holds checkpoints of another run.
+        ModelError: the folder has checkpoints of another run.
     """
     mark, found = folder / "run.txt", checkpoints_of(folder)
     if mark.exists() and found and mark.read_text() != digest:

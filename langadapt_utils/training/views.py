@@ -17,7 +17,7 @@ def plot_training(steps: Sequence[Record], target: str, *, ax: Axes | None = Non
     Args:
         steps: records of a training run.
         target: the target language.
-        ax: axes to draw into; without, new ones.
+        ax: axes to draw into; new ones by default.
     """
     ax = ax or new_axes()
     for code, (tokens, losses) in _losses(steps, target).items():
@@ -34,7 +34,7 @@ def plot_training(steps: Sequence[Record], target: str, *, ax: Axes | None = Non
 
 
 def loss_ends(steps: Sequence[Record], target: str) -> list[dict[str, Any]]:
-    """Return the running mean of the training loss of each language at its `first` and `last` step.
+    """Return the running mean of each language's training loss at its `first` and `last` step.
 
     Example:
         >>> loss_ends([{"tokens": 10, "bits_per_byte": {"target": 2.5}}], "hu")

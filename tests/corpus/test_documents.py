@@ -97,7 +97,7 @@ def test_a_folder_is_read_whole(write: Write, tmp_path: Path) -> None:
         ("torn.txt.gz", gzip.compress(b"text " * 99, mtime=0)[:20], "cannot read corpus file"),
         ("no.parquet", b"PAR2", "cannot read corpus file"),
         ("no.arrow", b"ARROW2", "cannot read corpus file"),
-        ("notes.docx", b"PK", "is not text langadapt can read"),
+        ("notes.docx", b"PK", "has no readable text"),
     ],
 )
 def test_text_that_cannot_be_used_is_refused(

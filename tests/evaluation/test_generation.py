@@ -102,7 +102,9 @@ def test_try_asks_for_prompts_until_there_is_none(run: Path) -> None:
 
 def test_try_needs_a_trained_run(tmp_path: Path) -> None:
     nowhere = CliRunner().invoke(app, ["try", str(tmp_path / "nothing"), "Hi"])
-    assert isinstance(nowhere.exception, LangadaptError) and "not a run" in str(nowhere.exception)
+    assert isinstance(nowhere.exception, LangadaptError) and "give a run folder" in str(
+        nowhere.exception
+    )
     run = Workspace(tmp_path / "run", Recipe.profile("smoke"))
     untrained = CliRunner().invoke(app, ["try", str(run.folder), "Hi"])
     assert isinstance(untrained.exception, LangadaptError)

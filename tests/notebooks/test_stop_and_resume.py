@@ -63,7 +63,7 @@ def test_a_run_that_is_stopped_in_training_goes_on_from_its_checkpoint(
     _, errors = process.communicate()
     assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
     if how == signal.SIGINT:
-        assert "the same command goes on from here" in errors
+        assert "the same command resumes from here" in errors
     assert kernels
     psutil.wait_procs(kernels)  # none outlives the run
     lines = (folder / "log.jsonl").read_text()

@@ -81,7 +81,7 @@ def test_without_a_share_the_mixture_is_what_it_was(
 def test_a_base_without_a_chat_template_is_refused(
     tokenizer: PreTrainedTokenizerFast, corpora: dict[str, Corpus]
 ) -> None:
-    with pytest.raises(ModelError, match=r"chat template fails \(it has none\): take a base"):
+    with pytest.raises(ModelError, match=r"chat template fails \(it has none\): choose a base"):
         mixed(corpora["hu"], for_chat(tokenizer, None))
 
 
