@@ -42,8 +42,8 @@ class RowAdamW(torch.optim.AdamW):
     """AdamW with a separate learning rate for each row of the embedding matrices.
 
     The step of a row is scaled. Scaling its gradient would have no effect, because Adam divides by
-    the size of the gradient. Matrices are updated in blocks of rows, without a copy. A row with rate
-    0 does not change.
+    the size of the gradient. Matrices are updated in blocks of rows, without a copy. A row with
+    rate 0 does not change.
 
     Args:
         groups: parameter groups of AdamW. A group with `rows=True` has matrices with V rows and no
