@@ -89,7 +89,7 @@ def read_json(path: Path) -> Any:
 
 def package_yaml(name: str) -> Any:
     """Read a YAML file of the package, named by its path in it."""
-    return yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+    return yaml.safe_load((Path(__file__).parent / name).read_text(encoding="utf-8"))
 
 
 def write_json(path: Path, content: Any, *, allow_nan: bool = True) -> None:
