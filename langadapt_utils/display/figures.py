@@ -12,15 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 
-# From the colour-blind-safe palette of Okabe and Ito, the orange darkened until it can be read as
-# text (WCAG AA).
+# From the colour-blind-safe palette of Okabe and Ito; the orange is darker, so that text in it is
+# readable (WCAG AA).
 ENGLISH, TARGET, GREY = "#0072B2", "#BD5200", "#6e6e6e"
 # A legend beside the figure.
 LEGEND: dict[str, Any] = {"frameon": False, "loc": "center left", "bbox_to_anchor": (1, 0.5)}
 
 
 def new_axes(rows: int = 6) -> Axes:
-    """Return axes of a figure that pyplot does not know: a notebook shows it where `show` does."""
+    """Return axes of a figure that is not registered with pyplot; only `show` displays it."""
     ax: Axes = Figure(figsize=(7, max(2.2, 1.2 + 0.38 * rows))).subplots()
     return ax
 
@@ -32,9 +32,9 @@ def _letters_of(path: str) -> set[str]:
 
 
 def set_fonts(figure: Any) -> None:
-    """Give the texts of a figure the fonts of this system that have their letters.
+    """Set the fonts of the texts in a figure, so that installed fonts cover all letters.
 
-    Of a letter that none has, matplotlib warns, and draws a box that shows the script.
+    For a letter that no font has, matplotlib warns and draws a box that shows the script.
     """
     texts, families = figure.findobj(Text), list(rcParams["font.family"])
     known = _letters_of(font_manager.findfont(font_manager.FontProperties(family=families)))
@@ -51,12 +51,12 @@ def set_fonts(figure: Any) -> None:
 def beside(
     ax: Axes, text: str, x: float, y: float, points: tuple[float, float], **style: Any
 ) -> None:
-    """Write a text beside a data point, `points` to its right and above it, in points."""
+    """Write a text beside a data point; `points` is the offset to the right and up, in points."""
     ax.annotate(text, (x, y), xytext=points, textcoords="offset points", **style)
 
 
 def finish(ax: Axes, title: str, *, note: str = "") -> Axes:
-    """Set the title, which states the finding, and the fonts; take the frame away."""
+    """Set the title, which states the finding, and the fonts; remove the frame."""
     # Not bold: many fonts have one weight, and matplotlib warns where it has to replace another.
     ax.set_title(textwrap.fill(title, 76), loc="left", x=0, fontsize=11)
     ax.spines[["top", "right"]].set_visible(False)
@@ -67,12 +67,12 @@ def finish(ax: Axes, title: str, *, note: str = "") -> Axes:
 
 
 def colour_of(language: str) -> str:
-    """Return the colour of a language: one for English, one for the target."""
+    """Return the colour of English or of another language."""
     return ENGLISH if language == "en" else TARGET
 
 
 def running_mean(values: Sequence[float]) -> list[float]:
-    """Return the mean of the last tenth of the values at each place.
+    """Return the running mean of values, over a window of a tenth of them.
 
     Example:
         >>> running_mean([float(i) for i in range(20)])[:4]

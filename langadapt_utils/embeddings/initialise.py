@@ -30,18 +30,18 @@ METHODS: dict[str, Method] = {
     "mean_in_first_out": (methods.subword_mean, methods.first_piece),
 }
 NOISE = 1e-2  # added to an embedding that equals another one, as a fraction of its length
-BLOCK = 1_024  # embeddings that are looked at together
+BLOCK = 1_024  # embeddings that are processed together
 
 
 @dataclass(frozen=True)
 class InitialEmbeddings:
-    """The embeddings that a method made for the new tokens of a model.
+    """Initial embeddings of the new tokens of a model.
 
     Attributes:
-        method: its name.
-        change: the change of the vocabulary.
-        input: what the model reads the tokens with.
-        output: what the LM head writes them with; None where weights are tied.
+        method: name of the method.
+        change: of the vocabulary.
+        input: input embeddings.
+        output: embeddings of the LM head; None with tied weights.
     """
 
     method: str
@@ -50,17 +50,17 @@ class InitialEmbeddings:
     output: NewEmbeddings | None
 
     def provenance(self, token: int) -> pd.DataFrame:
-        """Return what the embeddings of a new token were made of.
+        """Return the base tokens that the embeddings of a new token are made of.
 
         Args:
-            token: its new id.
+            token: id of the new token.
 
         Returns:
-            One row per part: `side` (input or output), `id` and `token` of the base, `weight`, and
-            a `note` in words. Embeddings that were drawn have a note alone.
+            One row per base token: `side` (input or output), its `id` and `token`, its `weight`,
+            and a `note`. Random embeddings have only a note.
 
         Raises:
-            ModelError: the token is not a new one.
+            ModelError: the token is not new.
         """
         if token not in self.change.added:
             raise ModelError(f"{token} is not the id of a new token: give one of change.added")
@@ -87,18 +87,18 @@ def new_embeddings(
     seed: int = 0,
     untie: bool = False,
 ) -> InitialEmbeddings:
-    """Make the embeddings of new tokens without touching the model.
+    """Compute the embeddings of new tokens; the model does not change.
 
     Args:
         model: a causal language model whose tokenizer was changed.
-        change: the change of the vocabulary.
+        change: of the vocabulary.
         method: a name in `METHODS`.
-        seed: for methods that draw random numbers.
-        untie: make embeddings for the LM head, too, where weights are tied.
+        seed: for random methods.
+        untie: also compute embeddings of the LM head if the weights are tied.
 
     Raises:
-        ModelError: the method is unknown or lacks what it needs, the tokenizer is not the model's,
-            or an embedding is not finite, zero, or the same as another one.
+        ModelError: the method is unknown, the tokenizer does not belong to the model, or an
+            embedding is not finite, zero, or the same as another one.
     """
     if method not in METHODS:
         raise ModelError(f"embedding method '{method}' is unknown: use one of {', '.join(METHODS)}")
@@ -118,7 +118,7 @@ def new_embeddings(
     request = Request(change, seed)
 
     def made(make: Rule, weight: torch.Tensor) -> NewEmbeddings:
-        # What lies beyond the tokenizer only pads the matrix: it was never trained.
+        # Rows beyond the tokenizer are padding, which was never trained.
         known_VD = weight.detach()[: highest + 1].float().cpu()
         return _told_apart(make(known_VD, request), weight.detach(), request)
 
@@ -135,24 +135,24 @@ def initialise_embeddings(
     embeddings: InitialEmbeddings | None = None,
     untie: bool = False,
 ) -> PreTrainedModel:
-    """Give a copy of a model embeddings for a changed vocabulary; the given model stays as it is.
+    """Return a copy of a model with embeddings for a changed vocabulary.
 
-    What is not an embedding lies in memory once, for both; `train` makes a copy of its own.
-    Old embeddings are kept bit by bit; a padded matrix keeps its padding until new tokens need it.
-    An added token of the base that has no embedding gets the mean of all. Biases of an LM head get
-    the mean of the pieces' biases.
+    Both models share all other weights in memory; `train` makes its own copy. Old embeddings do not
+    change by a bit. A padded matrix keeps its padding until new tokens need it. An added token of
+    the base without an embedding gets the mean of all embeddings. A bias of the LM head gets the
+    mean of the biases of its base tokens.
 
     Args:
         model: a causal language model whose tokenizer was changed.
-        change: the change of the vocabulary.
+        change: of the vocabulary.
         method: a name in `METHODS`.
-        seed: for methods that draw random numbers.
-        embeddings: what `new_embeddings` made, in place of `method`; the LM head is untied if they
-            were made for that.
-        untie: give the LM head a matrix of its own.
+        seed: for random methods.
+        embeddings: from `new_embeddings`, in place of `method`. The LM head is untied if they
+            include embeddings for it.
+        untie: give the LM head its own weights.
 
     Raises:
-        ModelError: what `new_embeddings` refuses.
+        ModelError: in the cases of `new_embeddings`.
     """
     embeddings = embeddings or new_embeddings(model, change, method=method, seed=seed, untie=untie)
     before, tables = _matrices(model), _other_tables(model)
@@ -163,7 +163,7 @@ def initialise_embeddings(
     if embeddings.output is not None and _tied(model):
         _untie(result)
     if grows:
-        result._init_weights = lambda module: None  # what is new is filled below
+        result._init_weights = lambda module: None  # new rows are filled below
         result.resize_token_embeddings(size, mean_resizing=False)
         del result._init_weights
     biases = [methods.subword_mean(b_V1.float().cpu(), Request(change)) for b_V1 in before[2:]]
@@ -180,9 +180,9 @@ def initialise_embeddings(
 
 
 def _other_tables(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Return what a model has per token beside its embeddings and its LM head, by name.
+    """Return other tables with one row per token, by name.
 
-    These are embeddings of single layers, and lists of the experts that a token takes.
+    Examples are embeddings of single layers, and lists of the experts of each token.
     """
     known = {id(layer.weight) for layer in token_layers(model)}
     rows, tables = len(model.get_input_embeddings().weight), {}
@@ -200,8 +200,8 @@ def _other_tables(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 def _fill_other_tables(
     model: PreTrainedModel, change: VocabularyChange, tables: dict[str, torch.Tensor]
 ) -> None:
-    """Write tables into a resized model, with rows for new tokens: the mean of their pieces' rows;
-    where rows are indices, that of the first piece.
+    """Write tables into a resized model. The row of a new token is the mean of the rows of its base
+    tokens; for tables of indices, the row of its first base token.
     """
     request, size = Request(change), len(model.get_input_embeddings().weight)
     for path, old in tables.items():
@@ -218,9 +218,9 @@ def _fill_other_tables(
 
 
 def _matrices(model: PreTrainedModel) -> list[torch.Tensor]:
-    """Return what a model has per token: input embeddings, LM head, and its bias as a column.
+    """Return input embeddings, LM head, and the bias of the LM head as a column.
 
-    The parameters of the model may be replaced later; what these tensors hold stays.
+    The tensors keep their values if parameters of the model are replaced later.
     """
     weights = [layer.weight for layer in token_layers(model)]
     bias = getattr(model.get_output_embeddings(), "bias", None)
@@ -231,7 +231,7 @@ def _matrices(model: PreTrainedModel) -> list[torch.Tensor]:
 def _fill(
     new: torch.Tensor, old: torch.Tensor, made: NewEmbeddings, change: VocabularyChange
 ) -> None:
-    """Fill a matrix: old values under the same ids, the mean as padding, then the new ones."""
+    """Fill a matrix: old rows under the same ids, the mean as padding, then the new rows."""
     new[: len(old)] = old
     if len(padding := new[len(old) :]):
         padding[:] = old.float().mean(dim=0).to(new.dtype)
@@ -244,9 +244,9 @@ def _tied(model: PreTrainedModel) -> bool:
 
 
 def _copy(model: PreTrainedModel, *, share_matrices: bool) -> PreTrainedModel:
-    """Copy a model whose weights share their memory with the original's, as nothing writes to them.
+    """Copy a model; the weights share memory with the original, because nothing writes to them.
 
-    Matrices with a row per token may do so where they will be replaced.
+    Matrices with one row per token are shared only if they will be replaced.
     """
     tables = [] if share_matrices else token_layers(model)
     filled = {id(weight) for layer in tables for weight in layer.parameters()}
@@ -267,8 +267,8 @@ def _untie(model: PreTrainedModel) -> None:
 def _told_apart(made: NewEmbeddings, old: torch.Tensor, request: Request) -> NewEmbeddings:
     """Return embeddings that are finite, not zero, and all different in the model's precision.
 
-    Tokens of the same pieces in another order have the same mean, and some methods give many tokens
-    one embedding: those get a little noise.
+    Equal embeddings get a little noise. They occur for tokens with the same base tokens in another
+    order, and for methods that give many tokens one embedding.
     """
     vectors_ND, remedy = made.vectors_ND.contiguous(), "choose another embeddings.method"
     added = [request.change.text(new) for new in request.change.added]
@@ -290,7 +290,7 @@ def _told_apart(made: NewEmbeddings, old: torch.Tensor, request: Request) -> New
 
 
 def _repeated(old: torch.Tensor, kept: torch.Tensor, new: torch.Tensor) -> list[int]:
-    """Return the places of new embeddings that equal an old one that is kept, or a new one before.
+    """Return the indices of new embeddings that equal a kept old one or an earlier new one.
 
     Example:
         >>> new = torch.tensor([[1.0, 2.0], [-0.0, 0.0], [1.0, 2.0]])
@@ -298,7 +298,7 @@ def _repeated(old: torch.Tensor, kept: torch.Tensor, new: torch.Tensor) -> list[
         [1, 2]
     """
     vectors = list(_bytes_of(new))
-    known = set(vectors)  # old embeddings that equal no new one need not be remembered
+    known = set(vectors)  # other old embeddings cannot be equal
     blocks = (_bytes_of(old[ids]) for ids in torch.split(kept, BLOCK))
     seen = {vector for block in blocks for vector in block if vector in known}
     repeated = []

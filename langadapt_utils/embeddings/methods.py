@@ -1,7 +1,7 @@
-"""Methods that make embeddings for new tokens: rules over one small interface.
+"""Methods for embeddings of new tokens.
 
-Wherever it can, a method says with which weights each new embedding is mixed from old ones. So one
-sparse product makes all, and the provenance of each can be asked afterwards.
+If possible, a method returns the weights with which each new embedding is mixed from old ones. Then
+one sparse product computes all new embeddings, and the provenance of each is known.
 
 Axes: V tokens of the old vocabulary, N new tokens, D dimensions of an embedding.
 """
@@ -24,11 +24,11 @@ Weights = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Request:
-    """What a method is given.
+    """The input of a method.
 
     Attributes:
-        change: the change of the vocabulary.
-        seed: for methods that draw random numbers.
+        change: of the vocabulary.
+        seed: for random methods.
     """
 
     change: VocabularyChange
@@ -36,25 +36,24 @@ class Request:
 
     @cached_property
     def pieces(self) -> tuple[Ids, Ids]:
-        """Two columns: the place of each new token, and a base token that spells it."""
+        """Pairs of a new token (its index) and a base token (its id) that spells part of it."""
         pieces = [self.change.base_pieces[new] for new in self.change.added]
         places = np.repeat(np.arange(len(pieces)), [len(ids) for ids in pieces])
         return places, np.fromiter(chain.from_iterable(pieces), dtype=np.int64)
 
     def generator(self) -> torch.Generator:
-        """Return a fresh source of random numbers."""
+        """Return a new generator of random numbers."""
         return torch.Generator().manual_seed(self.seed)
 
 
 @dataclass(frozen=True)
 class NewEmbeddings:
-    """Embeddings of new tokens, and their provenance.
+    """Embeddings of new tokens, with their provenance.
 
     Attributes:
         vectors_ND: in float32, in the order of `VocabularyChange.added`.
-        weights_NV: sparse: how much of each old embedding is in each new one; None for those that
-            are drawn.
-        note: in words.
+        weights_NV: sparse weights of old embeddings in new ones; None for random embeddings.
+        note: description of the method.
         noisy: positions of embeddings that equalled another one and were changed by a little noise.
     """
 
@@ -69,7 +68,7 @@ Method = tuple[Rule, Rule]  # for input embeddings, and for an LM head that has 
 
 
 def random_normal(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """Draw independent normal numbers with the mean and the spread of all old entries.
+    """Draw normal numbers with the mean and standard deviation of all old entries.
 
     Source: the new embeddings of Csaki et al., arXiv 2311.05741, are random.
     """
@@ -80,7 +79,7 @@ def random_normal(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
 
 
 def mean(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """Give every new token the average of all old embeddings.
+    """Give every new token the mean of all old embeddings.
 
     Source: Hewitt 2021, "Initializing new word embeddings for pretrained language models".
     """
@@ -89,7 +88,7 @@ def mean(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
 
 
 def subword_mean(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """Average the embeddings of the base tokens that spelled the new token before.
+    """Return the mean of the embeddings of the base tokens that spell the new token.
 
     Source: fast vocabulary transfer, Gee et al. 2022, arXiv 2402.09977.
     """
@@ -97,7 +96,7 @@ def subword_mean(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
 
 
 def length_weighted(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """Average its pieces, each weighted by its number of characters.
+    """Return the mean of the embeddings of the base tokens, weighted by their characters.
 
     Source: the LM head of "Beyond Initialization Loss", arXiv 2608.03494.
     """
@@ -107,10 +106,10 @@ def length_weighted(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
 
 
 def first_piece(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """Take the embedding of the first piece.
+    """Return the embedding of the first base token.
 
-    Source: the LM head of EEVE, Kim et al. 2024, arXiv 2402.14714: what comes next begins with that
-    piece.
+    Source: the LM head of EEVE, Kim et al. 2024, arXiv 2402.14714: before, the model predicted this
+    base token at the same place.
     """
     new, old = request.pieces
     first = np.flatnonzero(np.diff(new, prepend=-1))
@@ -137,7 +136,7 @@ def characters(raw: bytes) -> float:
 
 
 def _lengths(request: Request) -> Weights:
-    """Return the characters of each base token, by its old id."""
+    """Return the number of characters of each base token, by its old id."""
     change, byte_level = request.change, is_byte_level(request.change.tokenizer)
     lengths = np.zeros(max(*change.new_to_old.values(), *change.removed) + 1)
     raw = vocabulary_bytes(change.tokenizer)  # but of special tokens
@@ -145,7 +144,7 @@ def _lengths(request: Request) -> Weights:
         lengths[old] = characters(raw.get(new, b""))
     for old, surface in change.removed.items():
         lengths[old] = characters(surface_bytes(surface, byte_level=byte_level))
-    return np.maximum(lengths, 1 / 3)  # a special token may stand for what the base does not know
+    return np.maximum(lengths, 1 / 3)  # a special token may spell what the base does not know
 
 
 def _averaged(

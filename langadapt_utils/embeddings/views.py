@@ -1,4 +1,4 @@
-"""Notebook 3 in figures and controls: lengths of embeddings, their map, their neighbours."""
+"""Figures and controls of notebook 3: lengths of embeddings, and nearest neighbours."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,20 +23,20 @@ def neighbour_table(
     *,
     tokens: Sequence[int],
 ) -> pd.DataFrame:
-    """Find the old tokens whose embeddings are nearest to those of new tokens, by cosine.
+    """Find the old tokens with the nearest embeddings to those of new tokens, by cosine.
 
     Args:
-        methods: by method, embeddings of new tokens in the order of `change.added`, of shape (new
+        methods: embeddings of new tokens by method, in the order of `change.added`, of shape (new
             tokens, dimensions).
         old: embeddings of the base, of shape (old tokens, dimensions).
         change: of the vocabulary.
-        tokens: new ids to look at.
+        tokens: ids of new tokens.
 
     Returns:
         One row per token and method: `token`, `method`, `neighbours`.
     """
     place = {new: index for index, new in enumerate(change.added)}
-    # Other embeddings only pad the matrix.
+    # Other rows are padding.
     known = torch.tensor(sorted({*change.new_to_old.values(), *change.removed}))
     directions = normalize(old[known].float(), dim=1)
     rows = []
@@ -49,10 +49,10 @@ def neighbour_table(
 
 
 def neighbours_widget(table: pd.DataFrame) -> Interactive:
-    """Choose a new token and see the old tokens nearest to its embedding, under each method.
+    """Return controls to choose a new token and see its nearest old tokens under each method.
 
     Args:
-        table: as `neighbour_table` gives it.
+        table: from `neighbour_table`.
     """
     pages = {}
     for token, rows in table.groupby("token", sort=False):
@@ -62,11 +62,11 @@ def neighbours_widget(table: pd.DataFrame) -> Interactive:
 
 
 def plot_norms(embeddings: Mapping[str, torch.Tensor], *, ax: Axes | None = None) -> Axes:
-    """Plot how long embeddings are: the middle half and the middle nine tenths of each set.
+    """Plot the lengths of embeddings: median, middle 50 % and middle 90 % of each set.
 
     Args:
         embeddings: matrices of shape (tokens, dimensions) by name; the first is the reference.
-        ax: to draw into.
+        ax: axes to draw into; new ones by default.
     """
     ax = ax or new_axes(rows=len(embeddings))
     lengths = {n.replace("_", " "): m.float().norm(dim=1).numpy() for n, m in embeddings.items()}

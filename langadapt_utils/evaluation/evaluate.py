@@ -1,4 +1,4 @@
-"""Measure models on held-out documents, evaluation items and prompts."""
+"""Evaluate models on held-out documents, evaluation items and prompts."""
 
 import math
 import re
@@ -30,32 +30,32 @@ from .scores import CONTROL, Scores
 
 Table = list[dict[str, Any]]
 
-BEGINNING = 400  # characters of documents in other languages than English and the target
-SAMPLES = 2  # prompts of each language
+BEGINNING = 400  # characters per document in languages other than English and the target
+SAMPLES = 2  # prompts per language
 STAGE = "05_evaluation"
-MEASURED = "measured.json"  # scores that `python -m langadapt_utils.evaluation` left
-ROUNDING = 1e-9  # of bits: options as near to each other are tied
+MEASURED = "measured.json"  # scores from `python -m langadapt_utils.evaluation`
+ROUNDING = 1e-9  # relative difference in bits below which options are tied
 CHANCE = {"chat_answer": 0.5, "chat_language": 0.5}
-ENDS = math.log2(10)  # bits of the token that ends a turn, up to which a model knows to end it
-WRITTEN, ANSWER = 10, 40  # one item of ten is also answered, in at most so many tokens
+ENDS = math.log2(10)  # bits of the token that ends a turn: at most this many count as right
+WRITTEN, ANSWER = 10, 40  # one item in ten is also answered; tokens of the answer at most
 ROLE = re.compile(r"^\W*(system|user|assistant)\W*$", re.MULTILINE | re.IGNORECASE)
 
 
 def score_items(
     model: PreTrainedModel, tokenizer: Tokenizer, kind: str, items: Table, language: str
 ) -> list[bool]:
-    """Return which evaluation items a model gets right, by likelihood.
+    """Return which evaluation items a model answers correctly: the most likely option counts.
 
     Args:
-        model: to be asked.
-        tokenizer: the model's.
-        kind: `choice`: the likelier of two stories, the choice read before its premise where it is
-            the cause (bits per byte of what comes second); `cloze`: the last word against those of
-            three other items (bits per byte of the word); `pairs`: the grammatical sentence against
-            the other (bits); `copying`, `mapping` and `counting`: the number that the context asks
-            for (bits).
-        items: as `load_items` gives them; a tie is split over items, so that guessing has chance.
-        language: Thai writes no space between the parts.
+        model: to evaluate.
+        tokenizer: of the model.
+        kind: `choice`: the more likely of two stories (bits per byte of the second part; a cause is
+            read before its premise). `cloze`: the last word against those of three other items
+            (bits per byte of the word). `pairs`: the grammatical against the ungrammatical sentence
+            (bits). `copying`, `mapping`, `counting`: the number that follows from the context
+            (bits).
+        items: from `load_items`. Ties are split over items, so that guessing scores chance.
+        language: in Thai, no space separates the parts.
     """
     options = [item_options(kind, items, place, language) for place in range(len(items))]
     answers = [item.get("label", 0) for item in items]
@@ -72,9 +72,7 @@ def score_items(
 
 
 def run_models(run: Workspace) -> dict[str, Base]:
-    """Return the models of a run whose training is complete: `base`, `control` where it has one,
-    and `adapted`.
-    """
+    """Return the models of a trained run: `base`, `control` (if the run has one) and `adapted`."""
     control = run.stage("04_training") / CONTROL
     folders = {CONTROL: control, "adapted": run.folder / "model"}
     saved = {name: load_base(str(path)) for name, path in folders.items() if path.exists()}
@@ -82,27 +80,27 @@ def run_models(run: Workspace) -> dict[str, Base]:
 
 
 def measured(run: Workspace) -> Scores | None:
-    """Return what several processes measured for notebook 5 of a run, if they did."""
+    """Return the scores that several processes measured for notebook 5, or None."""
     path = run.begun(STAGE) / MEASURED
     return Scores.load(path) if path.exists() else None
 
 
 def score_chat(model: PreTrainedModel, tokenizer: Tokenizer, items: Table, target: str) -> Table:
-    """Return what a model gets right of prompts under its chat template.
+    """Evaluate a model on prompts under its chat template.
 
     Args:
-        model: to be asked.
-        tokenizer: the model's, which `can_chat`.
-        items: as `load_items` gives them for `chat`.
-        target: language whose answers those to English prompts should beat; those to others should
-            beat English ones.
+        model: to evaluate.
+        tokenizer: of the model, for which `can_chat` is true.
+        items: from `load_items`, of the kind `chat`.
+        target: the target language. An English answer is compared with the same answer in this
+            language, an answer in another language with the English one.
 
     Returns:
-        A row per item and `kind`, with `id`, `correct` and `chance`. `chat_answer`: the right
+        One row per item and `kind`, with `id`, `correct` and `chance`. `chat_answer`: the right
         answer has fewer bits per byte than the wrong one. `chat_language`: it has fewer bits than
         the same answer in another language. `chat_end`: after it, the end of the turn has a
-        probability of at least 10 %. `chat_turn`, of every tenth item: the answer that the model
-        writes ends within 40 tokens and opens no turn for another role.
+        probability of at least 10 %. `chat_turn`, for every tenth item: the generated answer ends
+        within 40 tokens and opens no turn for another role.
     """
     pairs = []
     for item in items:
@@ -133,19 +131,19 @@ def evaluate(
     new_tokens: int = 24,
     report: Callable[[str], None] = lambda step: None,
 ) -> Scores:
-    """Measure models on the same held-out documents, evaluation items and prompts.
+    """Evaluate models on the same held-out documents, evaluation items and prompts.
 
-    Of several processes (`python -m langadapt_utils.evaluation`), each does its share of the
-    documents and tests; all return the same.
+    Several processes (`python -m langadapt_utils.evaluation`) divide the documents and tests; all
+    return the same scores.
 
     Args:
-        models: by name, the base first and the adapted model last. One between them named `control`
-            is measured on English documents alone.
+        models: by name, the base first and the adapted model last. A model named `control` is
+            evaluated on English only.
         corpus: its `heldout` part is used, and the beginnings of some documents of `others`.
-        recipe: how much of it.
+        recipe: numbers of documents and items.
         resamples: of the bootstrap.
-        new_tokens: of each sample text.
-        report: called with what is being measured.
+        new_tokens: per sample text.
+        report: called with each step of the evaluation.
     """
     heldout, most = corpus.heldout.items(), recipe.documents
     read = {code: at_most_of_each_source(part, most) for code, part in heldout}
@@ -181,7 +179,7 @@ def evaluate(
 
 
 def _items(languages: Sequence[str], most: int) -> list[tuple[str, str, Table]]:
-    """Return language, kind and items of each test that has items."""
+    """Return language, kind and items of each test."""
     asked = [(code, k, load_items(k, code)[:most]) for code in languages for k in ITEM_KINDS]
     each = math.ceil(most / len(PATTERNS))
     asked += [(NO_LANGUAGE, kind, pattern_items(kind, each)) for kind in PATTERNS]
@@ -190,7 +188,7 @@ def _items(languages: Sequence[str], most: int) -> list[tuple[str, str, Table]]:
 
 @dataclass(frozen=True)
 class _Measure:
-    """A model that is measured, its name in the tables, and a function that reports progress."""
+    """A model with its name in the tables and a function that reports progress."""
 
     name: str
     model: PreTrainedModel
@@ -237,16 +235,15 @@ class _Measure:
 
 
 def text_quality(text: str, *, like: str) -> dict[str, float]:
-    """Return what can be counted of a generated text, as fractions from 0 to 1.
+    """Return measures of a generated text, as fractions from 0 to 1.
 
     Args:
-        text: that a model wrote.
-        like: text in the language it should be in.
+        text: from a model.
+        like: text in the expected language.
 
     Returns:
-        `right_script`: of its letters, those in a script that `like` has; `repeated`: of its runs
-        of 8 characters, those that were there before; `undecodable`: of its characters, those that
-        stand for bytes that are no text.
+        `right_script`: letters in a script of `like`; `repeated`: 8-character runs that occurred
+        before; `undecodable`: characters that stand for invalid bytes.
     """
     scripts, letters = scripts_of(like), [letter for letter in text if letter.isalpha()]
     right = sum(scripts_of(letter) <= scripts for letter in letters)
@@ -259,6 +256,6 @@ def text_quality(text: str, *, like: str) -> dict[str, float]:
 
 
 def opening(text: str, characters: int = 40) -> str:
-    """Return the first words of a text, about as many characters as asked."""
+    """Return the first words of a text, about `characters` long."""
     cut = text.find(" ", characters)
     return text[:characters] if cut < 0 or cut > 2 * characters else text[:cut]

@@ -1,4 +1,4 @@
-"""How far the adapted model is from the base, and what speed a user gains.
+"""Distance of the adapted model from the base, and the gain in speed.
 
 Axes: T tokens, V rows that both models have.
 """
@@ -21,16 +21,16 @@ LAYER = re.compile(r"\.(\d+)\.")
 def weight_drift(
     start: PreTrainedModel, end: PreTrainedModel, change: VocabularyChange
 ) -> pd.DataFrame:
-    """Measure how far weights moved, as a share of their length, by layer and part.
+    """Measure how far the weights moved, by layer and part.
 
     Args:
         start: the base model.
         end: the adapted model.
-        change: says which tokens the base has; new embeddings do not count.
+        change: of the vocabulary; new embeddings do not count.
 
     Returns:
-        One row per part of a layer: `layer` (-1 outside of the layers), `part`, `drift` (norm of
-        the difference over the norm before).
+        One row per part of a layer: `layer` (-1 outside the layers), `part`, `drift` (norm of the
+        difference divided by the norm before).
     """
     kept = sorted(change.new_to_old)
     before = dict(start.named_parameters())
@@ -52,7 +52,7 @@ def weight_drift(
 
 
 def _place(name: str) -> tuple[int, str]:
-    """Return the layer and the part that a parameter belongs to; -1 outside of the layers.
+    """Return layer and part of a parameter; the layer is -1 outside the layers.
 
     Example:
         >>> _place("model.layers.3.mlp.up_proj.weight"), _place("model.norm.weight")
@@ -65,26 +65,26 @@ def _place(name: str) -> tuple[int, str]:
 
 
 PROMPT = 400  # characters of a request
-ROUNDS = 3  # of each measurement; the median counts
+ROUNDS = 3  # per measurement; the median is used
 
 
 def measure_gains(
     models: Mapping[str, Base], texts: Sequence[str], *, new_tokens: int = 32
 ) -> pd.DataFrame:
-    """Measure characters per second and per token, before and after.
+    """Measure characters per token and per second of models.
 
-    Speed is that of greedy generation with a cache after a request of 400 characters; models take
-    turns, and the median of three rounds counts.
+    The speed is that of greedy generation with a cache after a request of 400 characters. Models
+    take turns; the median of three rounds is used.
 
     Args:
         models: by name, the base first.
-        texts: of the target language; the first is the request.
+        texts: in the target language; the first one is the request.
         new_tokens: to generate.
 
     Returns:
-        One row per model: `characters_per_token`; `tokens_of_a_request`, of 400 characters;
+        One row per model: `characters_per_token`; `tokens_of_a_request` (400 characters);
         `context_in_characters`; `tokens_per_second` and `characters_per_second` of generation;
-        `seconds_per_million_characters`; `megabytes`, of weights in bfloat16.
+        `seconds_per_million_characters`; `megabytes` of weights in bfloat16.
     """
     characters = sum(map(len, texts))
     seconds: dict[str, list[float]] = {name: [] for name in models}
@@ -110,7 +110,7 @@ def measure_gains(
 
 
 def _generation_seconds(bundle: Base, prompt: str, new_tokens: int) -> float:
-    """Return how long it takes to write some tokens after a prompt that has been read."""
+    """Return the seconds to generate tokens, without the time to read the prompt."""
     asked = bundle.model.to(hardware.device()), bundle.tokenizer, prompt
     first = reply(*asked, 1, min_new_tokens=1, do_sample=False).seconds
     size = 1 + new_tokens

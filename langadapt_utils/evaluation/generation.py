@@ -1,4 +1,4 @@
-"""Models write: they continue a text, or answer a prompt, until they end it themselves."""
+"""Generation: a model continues a text or answers a prompt until it ends the text."""
 
 import time
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from ..tokens import document_end, document_ids, document_start
 
 
 class Reply(NamedTuple):
-    """What a model wrote after a prompt.
+    """The text that a model generated after a prompt.
 
     Attributes:
         text: without special tokens.
-        tokens: how many it wrote, with the one that ends the text.
-        seconds: that it took, the prompt included.
-        ended: whether the model ended it itself.
+        tokens: number of generated tokens, including the one that ends the text.
+        seconds: generation time, including the prompt.
+        ended: whether the model ended the text.
     """
 
     text: str
@@ -35,8 +35,8 @@ class Reply(NamedTuple):
 
 
 def sampled(temperature: float, top_p: float = 0.9) -> dict[str, Any]:
-    """Return the options of `generate` for a temperature; at 0, the likeliest token each time, but
-    never the same three tokens twice.
+    """Return the options of `generate` for a temperature. At 0 it takes the most likely token, but
+    never repeats three tokens.
 
     Example:
         >>> sampled(0)
@@ -59,20 +59,20 @@ def reply(
     seed: int = 0,
     **options: Any,
 ) -> Reply:
-    """Let a model write after a prompt, until it ends the text or the tokens are used up.
+    """Generate text after a prompt, until the model ends it or the tokens are used up.
 
     Args:
-        model: that writes.
-        tokenizer: the model's.
-        prompt: that it continues, or answers.
-        new_tokens: at most.
-        chat: answer by the chat template of the tokenizer.
-        show: called with each piece of text as soon as it is written.
-        seed: of what is drawn.
-        options: of `generate`, such as `sampled` gives them.
+        model: that generates.
+        tokenizer: of the model.
+        prompt: to continue or answer.
+        new_tokens: maximum.
+        chat: whether to use the chat template of the tokenizer.
+        show: called with each piece of text as soon as it is generated.
+        seed: of sampling.
+        options: of `generate`, for example from `sampled`.
 
     Raises:
-        ModelError: `chat`, and the base has no chat template.
+        ModelError: `chat` is true, but the base has no chat template.
     """
     before = answer_tokens(tokenizer, prompt) if chat else (document_ids(tokenizer, prompt), [])
     ends = list({document_start(tokenizer), document_end(tokenizer), *before[-1]} - {None})

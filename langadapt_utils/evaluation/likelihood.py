@@ -1,4 +1,4 @@
-"""The likelihood of texts and of continuations, in bits, for any tokenizer.
+"""The likelihood of texts and continuations in bits, for any tokenizer.
 
 Axes: B sequences, E ends of them, T tokens, V vocabulary.
 """
@@ -21,14 +21,14 @@ from ..intervals import Interval, Numbers, ratio
 from ..models import Base, longest_context
 from ..tokens import byte_lengths, document_start, encode_texts, is_byte_level, token_spans
 
-# Of one forward pass, unless one piece alone has more.
+# Tokens and logits per forward pass, unless a single piece has more.
 BATCH_TOKENS, LOGITS = 2_048, 100_000_000
-AT_ONCE = 512  # tokens whose logits are copied in float32
+AT_ONCE = 512  # tokens whose logits are converted to float32 together
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Tokens fed to the model at once, and where among them scoring begins."""
+    """Tokens of one sequence, and the index of the first one that is scored."""
 
     unit: int
     ids: list[int]
@@ -37,7 +37,7 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Read:
-    """A text as a tokenizer reads it: ids, the byte at which each begins, and bytes it loses."""
+    """A tokenized text: ids, the first byte of each, and the number of bytes without a token."""
 
     ids: list[int]
     starts: npt.NDArray[np.int64]
@@ -53,20 +53,20 @@ def document_bits(
     context_bytes: int = 512,
     names: Sequence[str] = (),
 ) -> Numbers:
-    """Return the negative log-likelihood of each text in bits, every byte of it scored once.
+    """Return the negative log-likelihood of each text in bits. Every byte is scored once.
 
-    The start of a document stands before each text and is not scored. A longer text is read in
-    windows of `window_bytes`, each of which begins `context_bytes` before what it scores, so that
-    every tokenizer has the same context. Where a window has more tokens than the model can read,
-    all are made smaller (`shared_window`). A byte that the tokenizer does not know costs 8 bits.
+    Each text begins with the start token of a document, which is not scored. A long text is read in
+    windows of `window_bytes`. Each window begins `context_bytes` before its first scored byte, so
+    every tokenizer has the same context. If a window has more tokens than the context of the model,
+    all windows are made smaller (`shared_window`). A byte without a token costs 8 bits.
 
     Args:
-        model: to be measured.
-        tokenizer: the model's.
+        model: to evaluate.
+        tokenizer: of the model.
         texts: of any length.
-        window_bytes: of UTF-8.
-        context_bytes: of UTF-8, at most half a window.
-        names: of the texts, for errors.
+        window_bytes: UTF-8 bytes per window.
+        context_bytes: UTF-8 bytes of context, at most half a window.
+        names: of the texts, for error messages.
 
     Raises:
         ModelError: the likelihood of a text is not finite.
@@ -85,7 +85,7 @@ def shared_window(
     texts: Sequence[str],
     window_bytes: int,
 ) -> int:
-    """Return the largest window, in bytes, that all models can read of some texts."""
+    """Return the largest window, in bytes, that fits the context of all models for these texts."""
     for model, tokenizer in models:
         window_bytes = _fitting(_read(tokenizer, texts), longest_context(model), window_bytes)
     return window_bytes
@@ -105,14 +105,14 @@ def _read(tokenizer: Tokenizer, texts: Sequence[str]) -> list[_Read]:
 
 
 def _fitting(read: Sequence[_Read], longest: int, window_bytes: int) -> int:
-    """Halve a window until no stretch of the texts as long as it has too many tokens."""
+    """Halve a window until every window of the texts fits the context."""
     while window_bytes > 1 and any(_densest(text.starts, window_bytes) >= longest for text in read):
         window_bytes //= 2
     return window_bytes
 
 
 def _densest(starts: npt.NDArray[np.int64], window_bytes: int) -> int:
-    """Return the most tokens that begin within a window.
+    """Return the maximum number of tokens that begin within a window.
 
     Example:
         >>> _densest(np.array([0, 4, 5, 6, 12]), 3)
@@ -130,9 +130,9 @@ def continuation_bits(
 ) -> Numbers:
     """Return the negative log-likelihood in bits of each continuation after its context.
 
-    The two are encoded together, as running text, and the tokens of the continuation are scored.
-    Where a token lies across the border, as where there are no spaces, the score is the bits of
-    both together minus those of the context alone.
+    Context and continuation are encoded together, as running text, and the tokens of the
+    continuation are scored. If a token crosses the border, as in languages without spaces, the
+    score is the bits of both together minus those of the context alone.
     """
     start = document_start(tokenizer)
     whole = [context + more for context, more in zip(contexts, continuations, strict=True)]
@@ -158,7 +158,7 @@ def continuation_bits(
 
 
 def token_bits(model: PreTrainedModel, pairs: Sequence[tuple[list[int], list[int]]]) -> Numbers:
-    """Return the bits of token ids after other ids, of each pair of both."""
+    """Return the bits of the second list of ids after the first, for each pair."""
     pieces = [_Piece(n, [*before, *ids], len(before)) for n, (before, ids) in enumerate(pairs)]
     return _bits(model, pieces, [f"answer {unit}" for unit in range(len(pairs))])
 
@@ -234,9 +234,8 @@ def bits_per_byte(
 ) -> Interval:
     """Return the bits per byte of texts, with a 95 % confidence interval over texts.
 
-    Bits are the negative log-likelihood of the texts, bytes those of their UTF-8.
-    They are the same for every tokenizer, so that models with different vocabularies can be
-    compared; never compare it across languages.
+    Bits per byte are the negative log2-likelihood of the texts divided by their UTF-8 bytes. They
+    can be compared across vocabularies, but not across languages.
 
     Raises:
         CorpusError: there is no text.

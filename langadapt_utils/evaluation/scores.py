@@ -1,4 +1,4 @@
-"""Scores: what models did on the same documents, items and prompts, and what can be said of it."""
+"""Scores: results of models on the same documents, items and prompts, with tests and findings."""
 
 import math
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ from ..intervals import CONFIDENCE, FEWEST, Interval, plain, ratio, relative_cha
 from ..languages import language_name
 from ..sources import source_name
 
-SCHEMA = 3  # of scores.json, described in scores.schema.json
-CONTROL = "control"  # the model that learned from the English of the mixture alone
-ENOUGH = 30  # items, below which a share of what was above chance says nothing
+SCHEMA = 3  # version of scores.json, described in scores.schema.json
+CONTROL = "control"  # the model of the control run
+ENOUGH = 30  # items that the fraction of retained accuracy needs
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A sentence made from the outcome of a test.
+    """A sentence about the result of a test.
 
     Attributes:
         text: the sentence.
-        source: where in `scores.json` its numbers stand, as a JSON pointer (RFC 6901).
+        source: place of its numbers in `scores.json`, as a JSON pointer (RFC 6901).
     """
 
     text: str
@@ -40,19 +40,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Scores:
-    """What models did on the same documents, items and prompts.
+    """Results of models on the same documents, items and prompts.
 
     Attributes:
         models: names, the base first and the adapted model last.
         target: code of the target language.
-        documents: a row for each model and held-out document, with `language`, `source`, `domain`,
-            `id`, `bits`, `bytes`. A model named `control` is measured on English alone.
-        items: a row for each model and evaluation item, with `language`, `kind`, `id`, `correct`,
+        documents: one row per model and held-out document, with `language`, `source`, `domain`,
+            `id`, `bits`, `bytes`. The model `control` has only English rows.
+        items: one row per model and evaluation item, with `language`, `kind`, `id`, `correct`,
             `chance`.
-        samples: `model`, `language`, `prompt`, `text`, and what `text_quality` counts.
+        samples: `model`, `language`, `prompt`, `text`, and the measures of `text_quality`.
         resamples: of every bootstrap.
-        more: other tables by name, as records, such as `drift`, `gains`,
-            `interpolation`.
+        more: other tables by name, as records, such as `drift`, `gains`, `interpolation`.
     """
 
     models: list[str]
@@ -64,9 +63,10 @@ class Scores:
     more: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def bits_per_byte(self, by: Sequence[str] = ("language", "source")) -> pd.DataFrame:
-        """Return bits per byte of the first and the last model, and the change, as `Interval`s.
+        """Return bits per byte of the base and the adapted model, and the change, as `Interval`s.
 
-        `against_control` is the change from the control run to the last model, if it was measured.
+        `against_control` is the change from the control run to the adapted model, if it was
+        measured.
         """
         change, rows = partial(relative_change, resamples=self.resamples), []
         for key, group in self.documents.groupby(list(by), sort=False):
@@ -80,10 +80,10 @@ class Scores:
         return pd.DataFrame(rows, columns=[*by, "before", "after", "change", "against_control"])
 
     def accuracy(self) -> pd.DataFrame:
-        """Return accuracy of the first and the last model, and the difference, as `Interval`s.
+        """Return accuracy of the base and the adapted model, and the difference, as `Interval`s.
 
-        `retained` is the fraction kept of what the first model could do beyond chance; None where
-        it could do nothing beyond doubt, or items are few.
+        `retained` is the fraction of the base's accuracy above chance that is left. It is None if
+        the base is not above chance beyond doubt, or with fewer than 30 items.
         """
         rows = []
         items = self.items.groupby(["language", "kind"], sort=False) if len(self.items) else ()
@@ -101,9 +101,9 @@ class Scores:
         return pd.DataFrame(rows, columns=columns)
 
     def backward_transfer(self) -> Interval | None:
-        """Return the mean change of accuracy in English over kinds of items, each counted once.
+        """Return the mean change of English accuracy; each kind of items has the same weight.
 
-        Chat does not count. None where there are no English items. Source: Lopez-Paz & Ranzato
+        Chat does not count. Returns None if there are no English items. Source: Lopez-Paz & Ranzato
         2017, arXiv 1706.08840.
         """
         english = self.items[self.items.language == "en"] if len(self.items) else self.items
@@ -116,7 +116,7 @@ class Scores:
         return ratio(weights * change, weights, resamples=self.resamples)
 
     def comparisons(self) -> dict[str, float]:
-        """Return how many comparisons are made, are beyond doubt, and would be so by chance."""
+        """Return the number of comparisons, those beyond doubt, and those expected by chance."""
         bits = self.bits_per_byte()
         changes = [*bits.change, *self.accuracy().change, *filter(None, bits.against_control)]
         return {
@@ -126,7 +126,7 @@ class Scores:
         }
 
     def findings(self) -> list[Finding]:
-        """Return what the tests say, in words: gain on the target language, loss on English."""
+        """Return the results of the tests as sentences: gain on the target, loss on English."""
         texts, items = self.bits_per_byte().itertuples(), self.accuracy().itertuples()
         about: dict[str, Any] = {"texts": texts, "items": items, "fewest": FEWEST}
         about |= {"transfer": self.backward_transfer(), "comparisons": self.comparisons()}
@@ -136,7 +136,7 @@ class Scores:
         return [Finding(text, source) for source, _, text in parted]
 
     def save(self, path: Path) -> None:
-        """Write documents, items and the tables made from them as JSON (`scores.schema.json`)."""
+        """Write documents, items and all tables as JSON, in the form of `scores.schema.json`."""
         content = {
             "schema": SCHEMA,
             "findings": [vars(finding) for finding in self.findings()],

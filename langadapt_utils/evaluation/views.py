@@ -1,4 +1,4 @@
-"""Notebook 5 in figures and controls: what changed, and what the models write."""
+"""Figures and controls of notebook 5: changes of bits per byte, and generated text."""
 
 from collections.abc import Mapping
 
@@ -43,17 +43,17 @@ def plot_changes(scores: Scores, *, ax: Axes | None = None) -> Axes:
 
 
 def samples_html(scores: Scores) -> Html:
-    """Return what the models wrote after the first words of held-out documents."""
+    """Return the texts that the models generated after the first words of held-out documents."""
     words = {"language_name": language_name, "direction": direction}
     return render("evaluation/samples.html.j2", samples=scores.samples, **words)
 
 
 def talk_widget(models: Mapping[str, Base], scores: Scores) -> Interactive:
-    """Write a prompt, and read what the base and the adapted model write after it, side by side.
+    """Return controls to write a prompt and read the answers of all models side by side.
 
     Args:
         models: by name.
-        scores: of them; its samples stand there until you write.
+        scores: of these models; its samples are shown until you write a prompt.
     """
     wide = {"description": "prompt", "layout": {"width": "95%"}}
     typed = widgets.Text("", continuous_update=False, **wide)
@@ -73,7 +73,7 @@ def talk_widget(models: Mapping[str, Base], scores: Scores) -> Interactive:
 
 
 def _moved(change: Interval) -> str:
-    """Return a change in words.
+    """Return a change as a phrase.
 
     Example:
         >>> _moved(Interval(-0.1, -0.2, -0.05, 9))

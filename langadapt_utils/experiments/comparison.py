@@ -1,7 +1,7 @@
-"""Several ways on the same documents: methods of embeddings, recipes, points between two models.
+"""Compare variants on the same documents: embedding methods, recipes, interpolated models.
 
-The loss before training can rank methods wrongly (arXiv 2608.03494), so each way is trained on the
-same data in the same order, with several seeds where there is time, and differences are tested on
+The loss before training can rank methods wrongly (arXiv 2608.03494). So each variant is trained on
+the same data in the same order, with several seeds if there is time, and differences are tested on
 the same documents.
 """
 
@@ -39,13 +39,13 @@ Texts = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """How variants stand on the same documents, perhaps after several numbers of training steps.
+    """Results of variants on the same documents, after one or more numbers of training steps.
 
     Attributes:
-        target: the target language.
+        target: code of the target language.
         table: one row per document and measurement: `variant`, `steps`, `seed`, `language`,
             `document`, `bits`, `bytes`.
-        reference: the variant that the others are compared with, at the same number of steps.
+        reference: variant that the others are compared with, at the same number of steps.
     """
 
     target: str
@@ -53,9 +53,9 @@ class Comparison:
     reference: str = BEFORE
 
     def summary(self) -> pd.DataFrame:
-        """Return bits per byte by variant, steps and language, and the change to the reference.
+        """Return bits per byte by variant, steps and language, and the change from the reference.
 
-        Intervals are over documents; a document's bits are averaged over seeds first.
+        Intervals are over documents, after the bits of each document are averaged over seeds.
         """
         rows = []
         for (language, steps), group in self.table.groupby(["language", "steps"], sort=False):
@@ -70,7 +70,7 @@ class Comparison:
         return pd.DataFrame(rows, columns=columns)
 
     def findings(self) -> list[str]:
-        """Return what can be said, from the outcome of the tests."""
+        """Return the results of the tests as sentences."""
         table = self.summary().query("variant not in (@BASE, @BEFORE)")
         target, english = (table[table.language == code] for code in (self.target, "en"))
         stages = [(steps, _ranked(rows)) for steps, rows in target.groupby("steps")]
@@ -89,7 +89,7 @@ class Comparison:
         return text.split("\n")
 
     def reversals(self, early: int, late: int) -> list[tuple[str, str]]:
-        """Return pairs of which the first is better early and worse late, both beyond doubt."""
+        """Return pairs whose first variant is better early and worse late, both beyond doubt."""
         of_target = self.table[self.table.language == self.target]
         stages = [_bits_by_variant(of_target[of_target.steps == steps]) for steps in (early, late)]
         variants = [v for v in stages[0].index if v != BASE and v in stages[1].index]
@@ -107,9 +107,9 @@ class Comparison:
         return (sums.bits / sums.bytes).unstack()
 
     def front(self) -> list[str]:
-        """Return the variants that no other beats in both languages (the Pareto front), in order.
+        """Return the Pareto front: variants that no other beats in both languages.
 
-        The best in the target language comes first.
+        The best variant in the target language comes first.
         """
         values = self._values.sort_values(self.target, kind="stable")
         one, other = values.to_numpy()[:, None], values.to_numpy()
@@ -117,7 +117,7 @@ class Comparison:
         return list(values.index[~beats.any(axis=0)])
 
     def with_variants(self, other: Self) -> Self:
-        """Add the variants of another comparison, if it was measured on the same documents."""
+        """Add the variants of another comparison, if both used the same documents."""
         document, added = ["language", "document"], other.table[other.table.variant != BEFORE]
         sizes = (table.groupby(document)["bytes"].first() for table in (self.table, added))
         if not next(sizes).equals(next(sizes)):
@@ -125,13 +125,13 @@ class Comparison:
         return replace(self, table=pd.concat([self.table, added], ignore_index=True))
 
     def save(self, path: Path, about: Mapping[str, Any] | None = None) -> None:
-        """Write findings, summary, documents and what they came from as JSON."""
+        """Write findings, summary, documents and the entries of `about` as JSON."""
         content = {"target": self.target, **(about or {}), "findings": self.findings()}
         write_json(path, plain(content | {"summary": self.summary(), "documents": self.table}))
 
 
 def when(steps: int) -> str:
-    """Return in words where in training something was measured.
+    """Return a number of training steps as a phrase.
 
     Example:
         >>> when(0), when(1), when(50)
@@ -168,22 +168,22 @@ def compare_methods(
     batch_tokens: int | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
-    """Start new embeddings by several methods; measure each before and after some training steps.
+    """Compare methods for new embeddings, before and after training steps.
 
-    A seed decides what is drawn and the order of the training text, the same for all methods.
+    A seed sets random embeddings and the order of the training text, the same for all methods.
 
     Args:
         base: the model and its tokenizer.
-        change: the change of the vocabulary.
-        corpus: `train` is trained on, `heldout` measured on.
+        change: of the vocabulary.
+        corpus: `train` is used for training, `heldout` for evaluation.
         recipe: mixture, learning rates and window.
-        methods: names in `METHODS`, or keyword arguments for `initialise_embeddings` by any name;
-            by default those of the recipe.
-        steps: numbers of training steps, each a run with a schedule of its own; 0: before training.
+        methods: names in `METHODS`, or keyword arguments of `initialise_embeddings` by any name;
+            by default the methods of the recipe.
+        steps: numbers of training steps. Each is a run with its own schedule; 0: before training.
         seeds: of the runs.
-        documents: held-out documents of each language.
+        documents: held-out documents per language.
         batch_tokens: tokens per training step; a quarter of the recipe's by default.
-        report: called with a line on progress.
+        report: called with a line of progress.
     """
     methods = methods or recipe.embeddings.compare
     ways = methods if isinstance(methods, Mapping) else {name: {"method": name} for name in methods}
@@ -226,18 +226,18 @@ def sweep(
     seeds: Sequence[int] = (0,),
     report: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
-    """Train every variant from its start and measure all on the same documents.
+    """Train several recipes and evaluate all models on the same documents.
 
     Args:
         variants: recipes by name.
-        corpus: whose `heldout` is measured on.
-        start: gives what a variant starts from, by its name and recipe: the model with new
-            embeddings, the change of the vocabulary, and the corpus whose `train` is trained on.
-        before: the model and tokenizer that all are compared with.
-        texts: to measure on, by language; held-out documents by default.
-        documents: how many of those.
+        corpus: its `heldout` part is used for evaluation.
+        start: called with name and recipe of a variant. It returns the model with new embeddings,
+            the change of the vocabulary, and the corpus whose `train` part is used.
+        before: the model and tokenizer that all variants are compared with.
+        texts: for evaluation, by language; held-out documents by default.
+        documents: number of held-out documents per language.
         seeds: of the order of the training text.
-        report: called with a line on progress.
+        report: called with a line of progress.
     """
     texts = texts or heldout_texts(corpus, documents)
     asked = next(iter(variants.values())).evaluation.window_bytes
@@ -262,15 +262,15 @@ def interpolation_sweep(
     corpus: Corpus,
     recipe: EvaluationRecipe,
 ) -> Comparison:
-    """Measure both languages on the way from the start to the adapted model, without training.
+    """Evaluate models interpolated between the start and the adapted model.
 
     Args:
         start: the base model with new embeddings, before training.
         end: the adapted model.
         change: of the vocabulary.
         before: the base model and its tokenizer, which all points are compared with.
-        corpus: whose `heldout` is measured on.
-        recipe: points of the way, documents, windows.
+        corpus: its `heldout` part is used.
+        recipe: points of the interpolation, documents, windows.
 
     Source: WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903.
     """
@@ -285,7 +285,7 @@ def interpolation_sweep(
 
 
 def english_share_variants(recipe: Recipe) -> dict[str, Recipe]:
-    """Return short runs of a recipe with other fractions of English, by name."""
+    """Return recipes of short runs with different fractions of English, by name."""
     short = recipe.with_options({"training.budget_tokens": recipe.mixture.sweep_tokens})
     return {
         f"{share:.0%} English": short.with_options({"mixture.english_share": share})
@@ -294,7 +294,7 @@ def english_share_variants(recipe: Recipe) -> dict[str, Recipe]:
 
 
 def heldout_texts(corpus: Corpus, documents: int) -> dict[str, Sequence[str]]:
-    """Return some held-out documents of the target language and of English."""
+    """Return held-out documents of the target language and English."""
     parts = {code: corpus.heldout[code].shuffle(seed=0) for code in (corpus.language, "en")}
     return {code: part["text"][:documents] for code, part in parts.items()}
 
@@ -313,14 +313,14 @@ def document_rows(loaded: Loaded, texts: Texts, window_bytes: int, *labels: Any)
 
 
 def _trained(*parts: Any, **options: Any) -> tuple[PreTrainedModel, int]:
-    """Call `train` without keeping checkpoints; return the model and the steps that were made."""
+    """Train without keeping checkpoints; return the model and the number of training steps."""
     with tempfile.TemporaryDirectory() as folder:
         result = train(*parts, **options | {"folder": folder})
     return result.model, len(result.steps)
 
 
 def recorded(name: str) -> dict[str, Any]:
-    """Read a comparison that was recorded with the project: commit, recipe, hardware, findings.
+    """Read a comparison that the project recorded: commit, recipe, hardware, findings.
 
     Args:
         name: of a file in `data/reference`, such as `embeddings-hu`.
@@ -329,6 +329,6 @@ def recorded(name: str) -> dict[str, Any]:
 
 
 def recorded_sweeps(language: str) -> dict[str, dict[str, Any]]:
-    """Read the sweeps in a language that were recorded with the project, by name."""
+    """Read the sweeps in a language that the project recorded, by name."""
     paths = sorted((data_folder() / "reference").glob(f"sweep-{language}-*.json"))
     return {path.stem.removeprefix(f"sweep-{language}-"): recorded(path.stem) for path in paths}

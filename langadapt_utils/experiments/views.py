@@ -1,4 +1,4 @@
-"""Comparisons in figures and controls: methods side by side, English against the target."""
+"""Figures of comparisons: methods side by side, and English against the target language."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +14,14 @@ from ..intervals import Interval, restored
 from ..languages import language_name
 from .comparison import BASE, BEFORE, Comparison, when
 
-Recorded = Mapping[str, Mapping[str, Any]]  # comparisons recorded with the project, by name
+Recorded = Mapping[str, Mapping[str, Any]]  # comparisons that the project recorded, by name
 
-SPREAD = 0.18  # of a row's height, between the first and the last stage
+SPREAD = 0.18  # distance of the first stage above its row, and of the last below
 APART = {"expand": (1.15, 1.7), "force_text": (0.2, 0.6), "iter_lim": 500}  # labels of points
 
 
 def plot_comparison(comparison: Comparison, *, ax: Axes | None = None) -> Axes:
-    """Plot the bits per byte of each method at each number of steps, for both languages."""
+    """Plot bits per byte by method, number of training steps and language."""
     table = comparison.summary()
     stages = sorted(table.steps.unique())
     ax = ax or new_axes(rows=2 * table.variant.nunique())
@@ -55,15 +55,15 @@ def _marker(language: str) -> str:
 def plot_sweep(
     sweep: Comparison, recorded: Recorded | None = None, *, chosen: str = "", ax: Axes | None = None
 ) -> Axes:
-    """Plot English against the target language, one point per variant: down and left is better.
+    """Plot English against the target language, with one point per variant; down-left is better.
 
-    A dotted line joins the variants that no other beats in both languages (the Pareto front).
+    A dotted line connects the Pareto front: variants that no other beats in both languages.
 
     Args:
-        sweep: of this run: full points.
-        recorded: sweeps recorded with the project, by name: hollow points.
-        chosen: the variant to be marked as the one that was taken.
-        ax: to draw into.
+        sweep: of this run; drawn as full points.
+        recorded: sweeps that the project recorded, by name; drawn as hollow points.
+        chosen: variant to mark as the chosen one.
+        ax: axes to draw into; new ones by default.
     """
     ax = ax or new_axes(rows=12)
     points: dict[str, tuple[float, float]] = {}
