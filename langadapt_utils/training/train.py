@@ -72,8 +72,7 @@ def train(
         report: called with each record of `Training.steps` and with `doing` in between.
 
     Raises:
-        ModelError: the loss diverges (the last checkpoint is kept), the memory is too small, or a
-            package is missing.
+        ModelError: loss diverges (the last checkpoint is kept), or memory or a package is missing.
     """
     folder, given = Path(folder), {"seed": seed, **(trainer_arguments or {})}
     learner = _loaded(start) if isinstance(start, Path) else copy.deepcopy(start)
