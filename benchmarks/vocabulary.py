@@ -24,13 +24,15 @@ Wikipedia 2018, ELTeC novels. Aligned text: FLORES-200 dev (CC BY-SA 4.0). Base 
 
 | language | MB | new tokens | way | seconds | peak MB | times langadapt's seconds |
 |---|---|---|---|---|---|---|
-| hu | 20 | 16,000 | langadapt | 5.8 | 766 | 1.0 |
-| hu | 20 | 16,000 | python | 29.3 | 1,016 | 5.1 |
-| hu | 20 | 16,000 | bpe-continue | 6.0 | 716 | 1.0 |
-| th | 20 | 16,000 | langadapt | 13.7 | 1,193 | 1.0 |
+| hu | 10 | 16,000 | langadapt | 3.3 | 815 | 1.0 |
+| hu | 10 | 16,000 | bpe-continue | 3.4 | 745 | 1.0 |
+| hu | 20 | 16,000 | langadapt | 5.1 | 909 | 1.0 |
+| hu | 20 | 16,000 | bpe-continue | 5.6 | 851 | 1.1 |
+| hu | 100 | 16,000 | langadapt | 18.5 | 1,651 | 1.0 |
+| hu | 100 | 16,000 | bpe-continue | 25.9 | 1,539 | 1.4 |
 
-Medians of three, Thai once; another time it was 6.3, 31.0 and 6.1 seconds in Hungarian. All sizes,
-once each:
+Medians of five in one run. In an earlier run of three, with 20 MB, `python` took 5.1 times the
+seconds of `langadapt` (29.3 and 5.8), and Thai 13.7 seconds. All sizes, once each:
 
 | language | MB | way | 1,000 tokens | 8,000 | 30,000 | peak MB |
 |---|---|---|---|---|---|---|
