@@ -161,16 +161,7 @@ def path(stage: int | None) -> str:
         own = i == stage
         colour = ORANGE if own else INK
         parts += [
-            element(
-                "circle",
-                cx=float(x),
-                cy=y,
-                r=17,
-                fill=colour,
-                stroke=colour,
-                stroke_width=1.5,
-                fill_opacity=1 if own else 0.06,
-            ),
+            box(x - 17, y - 17, 34, 34, colour=colour, fill=1 if own else 0.06, radius=17),
             text(x, y, str(i), size=16, bold=own, colour="#ffffff" if own else INK),
             text(x, y + 34, name, size=13, bold=own),
             text(x, y + 51, does, size=NOTE, muted=True),
@@ -343,16 +334,8 @@ def packed() -> str:
                 look = {"colour": DOCUMENTS[owner][1], "fill": 1.0, "stroke": 0}
                 parts.append(box(x + 1.5, y + 1.5, cell - 3, cell - 3, **look))
             else:
-                parts.append(
-                    element(
-                        "circle",
-                        cx=x + cell / 2,
-                        cy=y + cell / 2,
-                        r=2.5,
-                        fill=INK,
-                        fill_opacity=0.4,
-                    )
-                )
+                look = {"fill": 0.4, "stroke": 0, "radius": 2.5}
+                parts.append(box(x + cell / 2 - 2.5, y + cell / 2 - 2.5, 5, 5, **look))
     end = top + len(owners) * cell
     parts += [
         text(
