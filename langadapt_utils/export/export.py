@@ -1,4 +1,4 @@
-"""Export a run as GGUF, and prove the file in llama.cpp: its ids, its likelihoods, its words."""
+"""Export a run as GGUF, and verify the file in llama.cpp: ids, likelihoods, generated text."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,31 +23,31 @@ from .pretokenizer import find_pattern, trial_texts
 
 Documents = Mapping[str, Sequence[str]]  # by language
 
-LIMITS = {"f16": 0.005, "bf16": 0.005, "q8_0": 0.02}  # of the change of bits per byte
-DOCUMENTS, TOKENS = 10, 100  # documents at least, and the tokens of each that are scored
-PROMPT, LENGTH = 12, 24  # tokens of a prompt at most, and of its continuation
-TIE = 0.01  # nats below the likeliest id that rounding to float16 may cost
+LIMITS = {"f16": 0.005, "bf16": 0.005, "q8_0": 0.02}  # largest relative change of bits per byte
+DOCUMENTS, TOKENS = 10, 100  # minimum number of documents, and scored tokens per document
+PROMPT, LENGTH = 12, 24  # maximum tokens of a prompt, and tokens of its continuation
+TIE = 0.01  # nats below the most likely id that rounding to float16 explains
 
 
 def export_gguf(run: Workspace, *, kind: str = "f16") -> list[str]:
-    """Write the adapted model into its folder as GGUF, for llama.cpp and Ollama.
+    """Write the adapted model as GGUF into its folder, for llama.cpp and Ollama.
 
-    The file takes its name when it is proved. A `Modelfile` for Ollama is written beside, and the
-    model card lists the results.
+    The file gets its name after it is verified. A `Modelfile` for Ollama is written beside it, and
+    the model card lists the results.
 
     Args:
         run: its first four stages must be complete.
         kind: precision of the matrices: `f16`, `bf16`, `q8_0` or `q4_0`.
 
     Returns:
-        The path of the file, and a sentence for each thing that was proved.
+        The path of the file, and one sentence per verified property.
 
     Raises:
-        RecipeError: there is no such kind.
+        RecipeError: the kind is unknown.
         WorkspaceError: a stage is missing.
-        ModelError: llama.cpp is not installed, the architecture is not known, or the file does not
-            say what PyTorch says.
-        VocabularyError: no pattern of llama.cpp gives the ids of the tokenizer.
+        ModelError: llama.cpp is not installed, the architecture is not supported, or llama.cpp and
+            PyTorch differ.
+        VocabularyError: no word pattern of llama.cpp gives the ids of the tokenizer.
     """
     if kind not in KINDS:
         raise RecipeError(f"type '{kind}' is unknown: use one of {', '.join(KINDS)}")
@@ -56,7 +56,7 @@ def export_gguf(run: Workspace, *, kind: str = "f16") -> list[str]:
     run.stage("04_training")
     folder = run.folder / "model"
     exportable(folder)
-    write_card(run)  # its metadata go into the file
+    write_card(run)  # its metadata become part of the file
     heldout = load_corpus(run.recipe.corpus, run.recipe.language).heldout
     documents = {language: list(part["text"]) for language, part in heldout.items()}
     texts, recipe = trial_texts(documents), (run.folder / "recipe.yaml").read_text("utf-8")
@@ -69,7 +69,7 @@ def export_gguf(run: Workspace, *, kind: str = "f16") -> list[str]:
         write_gguf(folder, made, kind, pattern, recipe)
         said += prove(made, folder, kind, texts, documents)
         made.replace(file)
-    chats = load_tokenizer(folder).chat_template  # which Ollama finds in the file
+    chats = load_tokenizer(folder).chat_template  # Ollama reads it from the file
     prompt = "" if chats else 'TEMPLATE "{{ .Prompt }}"\n'
     (folder / "Modelfile").write_text(f"FROM ./{file.name}\n{prompt}", encoding="utf-8")
     write_json(folder / PROOFS, proofs_of(folder) | {file.name: said})
@@ -82,22 +82,22 @@ def prove(
 ) -> Iterator[str]:
     """Compare a GGUF file in llama.cpp with its folder in PyTorch, in float32.
 
-    Continuations are compared id by id after what llama.cpp wrote: an id is the same where PyTorch
-    finds none likelier. With `f16`, one may be up to `TIE` nats less likely, since rounding
-    exchanges ids that are about as likely; with the other kinds, such continuations are counted.
+    Greedy continuations are compared id by id, after the text that llama.cpp wrote. An id is equal
+    if PyTorch finds no id more likely. With `f16`, an id may be up to `TIE` nats less likely,
+    because rounding exchanges nearly equal ids. With other kinds, such continuations are counted.
 
     Args:
-        file: to be proved.
+        file: to verify.
         folder: of the model.
         kind: of the file.
-        texts: whose ids are compared.
-        documents: by language, of which the first ones are read.
+        texts: their ids are compared.
+        documents: by language; the first ones are scored.
 
     Yields:
-        What was proved, in sentences.
+        One sentence per verified property.
 
     Raises:
-        ModelError: the two differ; the sentence says in what.
+        ModelError: llama.cpp and PyTorch differ; the message names the difference.
     """
     tokenizer = load_tokenizer(folder)
     start, sizes = document_start(tokenizer), byte_lengths(tokenizer)
@@ -127,7 +127,7 @@ def prove(
 
 
 def _read(model: PreTrainedModel, prompt: list[int], ids: list[int]) -> tuple[float, float]:
-    """Return the nats of ids after a prompt, and how many the worst lies below the likeliest."""
+    """Return the nats of ids after a prompt, and the largest gap to the most likely id."""
     with torch.no_grad():
         logits_TV = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
     nats_TV = -logits_TV.float().log_softmax(dim=-1)

@@ -1,7 +1,7 @@
 """Write a saved model as one GGUF file, the format of llama.cpp and Ollama.
 
-The writer, the names of tensors and metadata, and the quantisers are those of the `gguf` package;
-what stands here is what llama.cpp expects of each architecture.
+Writer, names and quantisers come from the `gguf` package. This module adds what llama.cpp expects
+of each architecture.
 """
 
 import logging
@@ -27,17 +27,17 @@ KNOWN = package_yaml("export/llama_cpp.yaml")
 ARCHITECTURES = {name: MODEL_ARCH[own] for name, own in KNOWN["architectures"].items()}
 KINDS = {kind.name.lower(): kind for kind in (Kind.F16, Kind.BF16, Kind.Q8_0, Kind.Q4_0)}
 ELSEWHERE = "use the folder of the model in transformers, vLLM or mlx-lm"
-NO_SCORE = -1e9  # of a token that no merge makes
-logging.getLogger("gguf").setLevel(logging.ERROR)  # it warns of what is set right here
+NO_SCORE = -1e9  # of a token without a merge
+logging.getLogger("gguf").setLevel(logging.ERROR)  # it warns about values that are corrected here
 
 
 class Pattern(NamedTuple):
-    """How llama.cpp cuts text into words and merges them.
+    """How llama.cpp splits text into words and merges them.
 
     Attributes:
         name: `tokenizer.ggml.pre`.
         model: `tokenizer.ggml.model`: `gpt2` merges by a list of pairs, `llama` by scores.
-        space: whether a space is put before a text, where pairs are merged by scores.
+        space: whether a space is added before a text, if merging is by scores.
     """
 
     name: str
@@ -48,18 +48,19 @@ class Pattern(NamedTuple):
 def write_gguf(folder: Path, path: Path, kind: str, pattern: Pattern, recipe: str = "") -> None:
     """Write a saved model as a GGUF file.
 
-    Vectors stay in float32. A matrix whose rows are no multiple of a block of the quantisation is
-    in float16; with `q4_0`, embeddings and LM head are in `q8_0`.
+    Vectors stay in float32. A matrix is in float16 if its rows are no multiple of the quantisation
+    block. With `q4_0`, embeddings and LM head are in `q8_0`.
 
     Args:
-        folder: of the model; what its card says becomes metadata.
+        folder: of the model; its model card becomes metadata.
         path: of the file.
         kind: one of `KINDS`.
-        pattern: with which llama.cpp gives the ids of the tokenizer.
-        recipe: of the run, kept in the file as `langadapt.recipe`.
+        pattern: word pattern that gives the ids of the tokenizer.
+        recipe: of the run, stored in the file as `langadapt.recipe`.
 
     Raises:
-        ModelError: what `exportable` refuses, or a weight is too large for float16.
+        ModelError: the model cannot be exported (`exportable`), or a weight is too large for
+            float16.
         VocabularyError: the tokenizer is of the Unigram family.
     """
     config = exportable(folder)
@@ -91,25 +92,25 @@ def exportable(folder: Path) -> Any:
     """Return the configuration of a saved model that can be written as GGUF.
 
     Raises:
-        ModelError: its architecture cannot, or its rotary positions.
+        ModelError: the architecture or the rotary positions are not supported.
     """
     config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     kind, known = config.model_type, ("default", "linear", "llama3")
     if kind not in ARCHITECTURES:
-        problem = f"'{kind}' models are not written as GGUF, only {', '.join(ARCHITECTURES)}"
+        problem = f"'{kind}' models cannot be written as GGUF, only {', '.join(ARCHITECTURES)}"
         raise ModelError(f"{problem}: {ELSEWHERE}")
     if (rope := _rope(config)["rope_type"]) not in known:
-        raise ModelError(f"rotary positions of type '{rope}' are not written as GGUF: {ELSEWHERE}")
+        raise ModelError(f"rotary positions of type '{rope}' cannot become GGUF: {ELSEWHERE}")
     return config
 
 
 def _rope(config: Any, layers: str = "full_attention") -> dict[str, Any]:
-    """Return the settings of rotary positions, which Gemma has for each kind of layers."""
+    """Return the settings of rotary positions; Gemma has separate ones per kind of layer."""
     return dict(config.rope_parameters.get(layers, config.rope_parameters))
 
 
 def _add_shape(writer: gguf.GGUFWriter, config: Any) -> None:
-    """Add what a GGUF file says about the shape of a model."""
+    """Add the shape of a model to a GGUF file."""
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     window, rope = getattr(config, "sliding_window", None), _rope(config)
     shape = {key: getattr(config, own) for key, own in KNOWN["shape"].items()}
@@ -129,11 +130,11 @@ def _add_shape(writer: gguf.GGUFWriter, config: Any) -> None:
 
 
 def _add_vocabulary(writer: gguf.GGUFWriter, folder: Path, rows: int, pattern: Pattern) -> None:
-    """Add the tokenizer of a folder, with a token for each row of the embeddings."""
+    """Add the tokenizer of a folder, with one token per embedding."""
     tokenizer = load_tokenizer(folder)
     spec = Spec.of(tokenizer)
     if spec.family == "Unigram":
-        raise VocabularyError(f"a Unigram tokenizer is not written as GGUF: {ELSEWHERE}")
+        raise VocabularyError(f"a Unigram tokenizer cannot be written as GGUF: {ELSEWHERE}")
     surfaces = {index: surface for surface, index in spec.vocab.items()}
     types = dict.fromkeys(surfaces, TokenType.NORMAL)
     if not spec.byte_level:
@@ -153,7 +154,7 @@ def _add_vocabulary(writer: gguf.GGUFWriter, folder: Path, rows: int, pattern: P
         writer.add_token_scores([scores.get(token, NO_SCORE) for token in tokens])
         writer.add_add_space_prefix(pattern.space)
     rest = gguf.SpecialVocab(folder, load_merges=pattern.model == "gpt2", n_vocab=rows)
-    # What it concludes from the files is not always what the tokenizer does.
+    # Its settings from the files can differ from what the tokenizer does.
     ids = tokenizer("a")["input_ids"]
     ends = {"bos": (ids[0], tokenizer.bos_token_id), "eos": (ids[-1], tokenizer.eos_token_id)}
     rest.add_special_token = {role: found == own for role, (found, own) in ends.items()}
@@ -161,7 +162,7 @@ def _add_vocabulary(writer: gguf.GGUFWriter, folder: Path, rows: int, pattern: P
 
 
 def _tensors(folder: Path, config: Any) -> Iterator[tuple[str, Any]]:
-    """Yield tensors by their names in GGUF, in float32, as llama.cpp wants them."""
+    """Yield tensors with their names in GGUF, in float32 and in the layout of llama.cpp."""
     architecture, rope = ARCHITECTURES[config.model_type], _rope(config)
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}

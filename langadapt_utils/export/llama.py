@@ -1,7 +1,7 @@
-"""llama.cpp in a process of its own: ids of texts, likelihoods, greedy continuations.
+"""llama.cpp in a separate process: ids of texts, likelihoods, greedy continuations.
 
-The package `xllamacpp` holds llama.cpp and speaks through its web server, which listens on a free
-port of this machine alone. What stops llama.cpp, such as a failed assertion, stops nothing else.
+The package `xllamacpp` contains llama.cpp with a web server, which listens on a free local port. If
+llama.cpp crashes, for example by a failed assertion, this process continues.
 """
 
 import json
@@ -20,8 +20,8 @@ import torch
 
 from ..errors import ModelError
 
-TOGETHER = 100  # texts of one request
-BIAS, ALL = 1e6, 10**6  # of a logit whose id is to be written; more ids than there are
+TOGETHER = 100  # texts per request
+BIAS, ALL = 1e6, 10**6  # of the logit of a forced id; more ids than any vocabulary has
 SERVE = """
 import sys, xllamacpp
 params = xllamacpp.CommonParams()
@@ -37,17 +37,17 @@ sys.stdin.read()  # until it is closed, or its owner is gone
 
 @contextmanager
 def loaded(path: Path, *, context: int = 256) -> Iterator["Llama"]:
-    """Load a GGUF file into llama.cpp for as long as a block takes.
+    """Load a GGUF file into llama.cpp for the duration of a block.
 
     Args:
         path: of the file.
-        context: tokens that it reads at once at most.
+        context: maximum number of tokens.
 
     Raises:
-        ModelError: llama.cpp does not load the file.
+        ModelError: llama.cpp cannot load the file.
     """
     command = [sys.executable, "-c", SERVE, str(path), str(context), str(torch.get_num_threads())]
-    quick = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # no debugger where it fails
+    quick = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # no debugger after a crash
     with Popen(command, text=True, env=quick, stdin=PIPE, stdout=PIPE, stderr=DEVNULL) as process:
         try:
             address = process.stdout.readline().strip() if process.stdout else ""
@@ -63,17 +63,17 @@ class Llama:
     """A model in llama.cpp.
 
     Attributes:
-        address: of the server that holds it.
+        address: of its server.
     """
 
     address: str
 
     def ids(self, texts: Sequence[str], separator: int) -> list[list[int]]:
-        """Return the ids of each of some running texts.
+        """Return the ids of each text, encoded as running text.
 
         Args:
             texts: any number.
-            separator: id of a special token, which stands between the texts of one request.
+            separator: id of a special token that separates the texts of a request.
         """
         found: list[list[int]] = []
         for first in range(0, len(texts), TOGETHER):
@@ -84,14 +84,14 @@ class Llama:
         return found
 
     def nats(self, start: int, ids: Sequence[int]) -> float:
-        """Return the negative log-likelihood of some ids, in nats.
+        """Return the negative log-likelihood of ids, in nats.
 
-        llama.cpp tells the likelihood of what it writes, not of what it reads: it is made to write
-        each id by a bias, which does not change the likelihood that it tells. It keeps silent after
-        a part of a character; then it writes something else, and tells the likelihood of all ids.
+        llama.cpp returns the likelihood of generated ids only. So a bias forces it to generate each
+        id; the bias does not change the returned likelihood. It returns nothing for an incomplete
+        character. Then it generates another id and returns the likelihood of all ids.
 
         Args:
-            start: id that stands before them.
+            start: id before the text.
             ids: of a text.
         """
         nats, plain = 0.0, self.ids(["a"], start)[0][0]
@@ -102,11 +102,11 @@ class Llama:
         return nats
 
     def continuation(self, ids: Sequence[int], length: int) -> list[int]:
-        """Return the likeliest next ids, one after the other, at most `length` of them."""
+        """Return the greedy continuation of ids, at most `length` ids long."""
         return list(self._write(ids, length)["tokens"])
 
     def _forced(self, prompt: Sequence[int], index: int, count: int) -> dict[int, float]:
-        """Write one id after a prompt; return log-likelihoods by id, or nothing in a character."""
+        """Force one id after a prompt; return log-likelihoods by id, or none inside a character."""
         reply = self._write(prompt, 1, n_probs=count, logit_bias=[[index, BIAS]])
         firsts = reply.get("completion_probabilities", ())
         ranked = [token for first in firsts for token in (*first["top_logprobs"], first)]

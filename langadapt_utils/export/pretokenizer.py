@@ -1,6 +1,6 @@
-"""Find by trial the pattern with which llama.cpp gives the ids of a tokenizer.json.
+"""Find by trial the word pattern with which llama.cpp gives the ids of a tokenizer.json.
 
-Public converters know a tokenizer by a hash of its ids, which a new vocabulary changes
+Public converters recognise a tokenizer by a hash of its ids, which a new vocabulary changes
 (ggml-org/llama.cpp issues 8649, 9927, 27277).
 """
 
@@ -19,21 +19,21 @@ from .llama import loaded
 
 BYTE_LEVEL = [Pattern(name) for name in KNOWN["byte_level"]]
 SENTENCEPIECE = [Pattern(*options) for options in KNOWN["sentencepiece"]]
-TEXTS, FIRST = 5_000, 500  # texts at least, and of a first look
-PER_LANGUAGE, DOCUMENTS = 4_000, 50  # lines and whole documents, at most
+TEXTS, FIRST = 5_000, 500  # minimum number of texts, and those of a first comparison
+PER_LANGUAGE, DOCUMENTS = 4_000, 50  # maximum lines and documents per language
 JOINTS = (" ", "\n", "\r\n", "\n\n", "\t", "  ", ", ")  # between two lines
 TINY = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 1}  # and one layer
 
 
 def trial_texts(texts: Mapping[str, Sequence[str]], least: int = TEXTS) -> list[str]:
-    """Return what the ids of two tokenizers are compared on, at least some number of texts.
+    """Return texts on which to compare the ids of two tokenizers.
 
-    They are hard cases, lines and documents of all languages, and joints of them where there are
-    fewer.
+    These are hard cases, lines and documents in all languages, and joined lines if there are too
+    few.
 
     Args:
         texts: documents by language.
-        least: number of texts.
+        least: minimum number of texts.
     """
     draw, lines, whole = random.Random(0), list[str](KNOWN["probes"]), list[str]()
     for documents in texts.values():
@@ -47,16 +47,16 @@ def trial_texts(texts: Mapping[str, Sequence[str]], least: int = TEXTS) -> list[
 
 
 def find_pattern(folder: Path, texts: Sequence[str]) -> Pattern:
-    """Return the first pattern of llama.cpp that gives the ids of a tokenizer.json on all texts.
+    """Return the first word pattern of llama.cpp that gives the ids of a tokenizer.json.
 
     Args:
         folder: of the tokenizer.
-        texts: to try them on; the first ones are looked at first.
+        texts: to compare; a pattern that fails on the first ones is not tried further.
 
     Raises:
-        VocabularyError: no pattern does; the sentence shows a short text on which the nearest one
+        VocabularyError: no pattern fits; the message shows a short text on which the nearest one
             fails.
-        ModelError: llama.cpp loads none.
+        ModelError: llama.cpp cannot load any file.
     """
     tokenizer, tried = load_tokenizer(folder), []
     right, separator = token_ids(tokenizer, texts), document_start(tokenizer)
@@ -84,6 +84,6 @@ def find_pattern(folder: Path, texts: Sequence[str]) -> Pattern:
     if not tried:
         raise ModelError("llama.cpp cannot load any file: update xllamacpp")
     _, _, name, place, found = min(tried)
-    problem = f"no pattern of llama.cpp gives the ids of {folder / 'tokenizer.json'}: the nearest"
+    problem = f"no word pattern of llama.cpp fits {folder / 'tokenizer.json'}: the nearest"
     differ = f"'{name}', reads {texts[place]!r} as {found}, not as {right[place]}"
     raise VocabularyError(f"{problem}, {differ}; {ELSEWHERE}")

@@ -1,4 +1,4 @@
-"""What must hold of a tokenizer, and of a change to one, counted on real text."""
+"""Checks of a tokenizer and of a vocabulary change, on real text."""
 
 import shutil
 import tempfile
@@ -19,23 +19,23 @@ from .tokenizer_json import Spec, one_of
 
 SHOWN = 5  # examples of a finding
 WITH_INNER = regex.compile(rf"[\p{{L}}\p{{M}}]+[{INNER}][\p{{L}}\p{{M}}]+")
-# More tokens that other languages may take, as a fraction; `replace` takes tokens away.
+# Fraction of additional tokens that other languages may take; `replace` removes base tokens.
 GROWTH = {"extend": 0.001, "replace": 0.003}
 
 
 def lint_tokenizer(
     tokenizer: PreTrainedTokenizerFast, texts: Sequence[str] = ()
 ) -> tuple[Check, ...]:
-    """Check a tokenizer as it stands, before anything is changed.
+    """Check a tokenizer before any change.
 
     Args:
         tokenizer: a fast tokenizer of a family that can be extended.
-        texts: text to compare encodings on; a built-in line of several scripts by default.
+        texts: to compare encodings on; a built-in line in several scripts by default.
     """
     spec, sample = Spec.of(tokenizer), spread(texts) or ["Hello, árvíz 123\n\tสวัสดี 🙂"]
     missing = b"".join(map(spec.raw, spec.missing_bytes()))
     names = f": {missing.hex(' ').upper()}" if missing else ""
-    inserted = tokenizer.backend_tokenizer.encode("")  # what stands around every text
+    inserted = tokenizer.backend_tokenizer.encode("")  # tokens around every text
     ids = zip(inserted.tokens, inserted.ids, strict=True)
     wrong = [name for name, index in ids if tokenizer.convert_tokens_to_ids(name) != index]
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
@@ -50,11 +50,11 @@ def lint_tokenizer(
     checks = [
         Check("every byte has a token", not missing, f"{len(missing)} of 256 have none{names}"),
         _none("the post-processor inserts tokens of this vocabulary", wrong, "wrong"),
-        _none("the chat template speaks of tokens that exist", unknown, "unknown"),
-        _none("no two tokens stand for the same text", spec.repeated, "pairs"),
-        _none("no text holds a special token", written, "do, and are read as text"),
+        _none("the chat template uses tokens that exist", unknown, "unknown"),
+        _none("no two tokens spell the same text", spec.repeated, "pairs"),
+        _none("no text contains a special token", written, "do, and are encoded as text"),
         Check("every character has a token", not lost, cost),
-        Check("text comes back from its tokens", not changed, differ),
+        Check("decoded tokens give the text", not changed, differ),
         apostrophes_kept(tokenizer, sample),
     ]
     with tempfile.TemporaryDirectory() as saved:
@@ -66,25 +66,27 @@ def lint_tokenizer(
 
 
 def apostrophes_kept(tokenizer: PreTrainedTokenizerFast, sample: Sequence[str]) -> Check:
-    """Check that the word pattern does not cut at an apostrophe between letters, as in `to'siq`."""
+    """Check that the word pattern does not split at an apostrophe between letters (`to'siq`)."""
     cutter = tokenizer.backend_tokenizer.pre_tokenizer
     words = [word for text in sample for word in cuts_inside(cutter, text, WITH_INNER)]
     cut = [word for word, places in words if places]
-    return _none("words with an apostrophe inside stay whole", cut, f"of {len(words):,} are cut")
+    return _none(
+        "words with an apostrophe inside are not split", cut, f"of {len(words):,} are split"
+    )
 
 
 def every_token_has_a_row(tokenizer: PreTrainedTokenizerFast, folder: Path) -> Check:
-    """Check that the model beside a tokenizer has an embedding for each of its tokens."""
+    """Check that the model in the tokenizer's folder has an embedding for each token."""
     rows = AutoConfig.from_pretrained(str(folder)).get_text_config().vocab_size
     beyond = [token for token, index in tokenizer.get_vocab().items() if index >= rows]
-    what = f"lie beyond its {rows:,} rows; they get one"
-    return _none("every token has a row in the model", beyond, what)
+    what = f"are beyond its {rows:,} embeddings; they get one"
+    return _none("every token has an embedding in the model", beyond, what)
 
 
 def read_by_stock(
     folder: Path, sample: Sequence[str], own: PreTrainedTokenizerFast | None = None
 ) -> Check:
-    """Check that `AutoTokenizer` reads a folder to the ids of its tokenizer.json, as we do."""
+    """Check that `AutoTokenizer` gives the ids of the tokenizer.json of a folder, as we do."""
     claim = "`AutoTokenizer` gives the ids of tokenizer.json"
     own = own or load_tokenizer(folder)
     try:
@@ -99,13 +101,13 @@ def read_by_stock(
 
 @dataclass
 class Audited:
-    """A change and its base, read once for all checks.
+    """A vocabulary change and its base, prepared once for all checks.
 
     Attributes:
         base: the tokenizer before the change.
-        change: what was done.
+        change: to check.
         texts: excerpts of the target language.
-        others: excerpts of the languages that must not suffer.
+        others: excerpts of the protected languages.
         sample: all excerpts.
         old, new: the tokenizer.json before and after the change.
     """
@@ -126,13 +128,13 @@ def audit_vocabulary(
     texts: Sequence[str],
     others: Mapping[str, Iterable[str]] | None = None,
 ) -> tuple[Check, ...]:
-    """Check on real text that a change is what it says and harms nothing else.
+    """Check a vocabulary change on real text: it is correct, and other languages are unharmed.
 
     Args:
         base: the tokenizer before the change.
-        change: what was done.
-        texts: text of the target language.
-        others: text of languages that must not suffer, by code.
+        change: to check.
+        texts: in the target language.
+        others: in other languages, by code.
     """
     of_others = [text for lines in (others or {}).values() for text in spread(lines)]
     audited = Audited(base, change, spread(texts), of_others)
@@ -153,14 +155,14 @@ def audit_vocabulary(
 
 
 def reachable(audited: Audited) -> Check:
-    """Check that some text produces every added token."""
+    """Check that a text exists that is encoded to each added token."""
     added, unreachable = len(audited.change.added), len(audited.change.unreachable)
     detail = f"{added:,} added, {unreachable} unreachable"
     return Check("every added token can be produced", not unreachable, detail)
 
 
 def spelled(audited: Audited) -> Check:
-    """Check that base tokens spell every added token; what the base cannot spell is left out."""
+    """Check that base tokens spell every added token that the base can spell."""
     change, spec = audited.change, audited.old
     missing = set(spec.missing_bytes())
     surfaces = {index: token for token, index in spec.vocab.items()}
@@ -179,32 +181,32 @@ def spelled(audited: Audited) -> Check:
 def no_new_repeats(audited: Audited) -> Check:
     """Check that no added token spells the text of another token."""
     new = sorted(set(audited.new.repeated) - set(audited.old.repeated))
-    return _none("no added token stands for the text of another", new, "do")
+    return _none("no added token spells the text of another", new, "do")
 
 
 def ids_kept(audited: Audited) -> Check:
-    """Check that tokens of the base that stay have the ids they had."""
+    """Check that all kept base tokens have the same ids as before."""
     change, before, after = audited.change, audited.old.vocab, audited.new.vocab
     moved = [t for t, old in before.items() if old not in change.removed and after.get(t) != old]
     renumbered = any(new != old for new, old in change.new_to_old.items())
-    detail = f"{len(change.new_to_old):,} kept, {len(moved)} lost, {len(change.removed):,} given up"
+    detail = f"{len(change.new_to_old):,} kept, {len(moved)} lost, {len(change.removed):,} replaced"
     return Check("all other tokens keep their ids", not moved and not renumbered, detail)
 
 
 def same_size(audited: Audited) -> Check:
-    """Check that `replace` adds as many tokens as it gives up."""
+    """Check that `replace` adds as many tokens as it removes."""
     before, after = len(audited.old.vocab), len(audited.new.vocab)
     return Check("the vocabulary keeps its size", before == after, f"{before:,} → {after:,}")
 
 
 def special_tokens_kept(audited: Audited) -> Check:
-    """Check that special tokens have their ids and the chat template is what it was."""
+    """Check that special tokens and chat template did not change."""
     base, adapted = audited.base, audited.change.tokenizer
     same = base.special_tokens_map == adapted.special_tokens_map
     same = same and base.chat_template == adapted.chat_template
     ids = {token.content: index for index, token in base.added_tokens_decoder.items()}
     same = same and ids.items() <= audited.new.vocab.items()
-    claim = "special tokens and chat template are untouched"
+    claim = "special tokens and chat template are unchanged"
     return Check(claim, bool(same), f"{len(ids)} special tokens")
 
 
@@ -216,16 +218,16 @@ def no_false_specials(audited: Audited) -> Check:
 
 
 def round_trips(audited: Audited) -> Check:
-    """Check that text that comes back from its tokens before does so after."""
+    """Check that decoding still gives every text that it gave before the change."""
     tokenizers = audited.base, audited.change.tokenizer
     before, after = (_round_trips(tokenizer, audited.sample) for tokenizer in tokenizers)
     lost = sum(old and not new for old, new in zip(before, after, strict=True))
     detail = f"{lost} of {len(audited.sample):,} texts do not"
-    return Check("text comes back from its tokens as before", not lost, detail)
+    return Check("decoded tokens give the text as before", not lost, detail)
 
 
 def fewer_tokens(audited: Audited) -> Check:
-    """Check that the target language gains: fewer tokens, or fewer unknown ones."""
+    """Check that the target language takes fewer tokens, or fewer unknown tokens."""
     tokens, unknown = [], []
     for tokenizer in (audited.base, audited.change.tokenizer):
         encodings = token_ids(tokenizer, audited.texts)
@@ -238,7 +240,7 @@ def fewer_tokens(audited: Audited) -> Check:
 
 
 def little_growth(change: VocabularyChange, language: str, effect: Effect) -> Check:
-    """Check that text of another language takes hardly more tokens."""
+    """Check that another language takes at most slightly more tokens."""
     allowed = GROWTH[change.mode]
     growth = effect.tokens_after / max(1, effect.tokens_before) - 1
     claim = f"text in {language} takes at most {allowed:.1%} more tokens"
@@ -247,17 +249,17 @@ def little_growth(change: VocabularyChange, language: str, effect: Effect) -> Ch
 
 
 def protection_kept(change: VocabularyChange, language: str, effect: Effect) -> Check:
-    """Check that as many sentences keep their ids as were to be protected."""
+    """Check that the protected fraction of sentences keeps its ids."""
     claim = f"{effect.protected:.2%} of the sentences in {language} keep their ids"
     detail = f"{effect.kept:.3%} of {effect.sentences:,} do"
     if cost := change.protection_cost:
         more = cost.tokens / cost.tokens_unprotected - 1
-        detail += f"; {cost.dropped:,} tokens left out for it, the target takes {more:+.2%} tokens"
+        detail += f"; {cost.dropped:,} tokens dropped for it, the target takes {more:+.2%} tokens"
     return Check(claim, effect.kept >= (effect.protected or 0.0), detail)
 
 
 def marks_kept(audited: Audited) -> Check:
-    """Check that the repaired word pattern cuts no mark off its letter."""
+    """Check that the repaired word pattern does not separate marks from letters."""
     repaired = audited.change.tokenizer.backend_tokenizer.pre_tokenizer
     cuts, clusters = find_cuts(repaired, audited.texts)
     claim = "the repaired word pattern keeps letters and marks together"
@@ -265,21 +267,22 @@ def marks_kept(audited: Audited) -> Check:
 
 
 def other_text_cut_as_before(audited: Audited) -> Check:
-    """Check that the repaired pattern cuts text without marks, joiners and apostrophes as it did;
-    of other languages, text with apostrophes, too.
+    """Check that the repaired pattern splits other text as before.
+
+    This is text without marks, joiners and apostrophes; in other languages, also with apostrophes.
     """
     tokenizers = audited.base, audited.change.tokenizer
     old, new = (t.backend_tokenizer.pre_tokenizer.pre_tokenize_str for t in tokenizers)
     plain = [text for text in audited.texts if not WITH_INNER.search(text)] + [*audited.others]
     unmarked = (text for text in plain if not regex.search(r"[\p{M}\p{Join_Control}]", text))
     bad = [text for text in unmarked if old(text) != new(text)]
-    return _none("the repaired word pattern cuts all other text as before", bad, "differ")
+    return _none("the repaired word pattern splits all other text as before", bad, "differ")
 
 
 def same_after_saving(
     tokenizer: PreTrainedTokenizerFast, folder: Path, sample: Sequence[str]
 ) -> Check:
-    """Check that a tokenizer, saved into an empty folder, is read to the same ids."""
+    """Check that a tokenizer gives the same ids after saving and loading."""
     save_tokenizer(tokenizer, folder)
     again = Tokenizer.from_file(str(folder / "tokenizer.json"))
     now = tokenizer(list(sample))["input_ids"]
@@ -290,8 +293,8 @@ def same_after_saving(
 
 
 def read_again(audited: Audited) -> list[Check]:
-    """Check what the saved tokenizer is read to, alone, and by `AutoTokenizer` beside the model's
-    configuration: where that reads something else, the model card will say how to load it.
+    """Check the ids of the saved tokenizer: loaded directly, and with `AutoTokenizer` beside the
+    configuration of the model. If the latter differs, the model card says how to load it.
     """
     tokenizer, config = audited.change.tokenizer, Path(audited.base.name_or_path, "config.json")
     with tempfile.TemporaryDirectory() as folder:
@@ -299,7 +302,7 @@ def read_again(audited: Audited) -> list[Check]:
         if config.is_file():
             shutil.copy(config, folder)
             found = read_by_stock(Path(folder), audited.sample, tokenizer)
-            claim = f"{found.claim}, or the model card says what does"
+            claim = f"{found.claim}, or the model card names another class"
             checks.append(Check(claim, True, found.detail))
     return checks
 
@@ -311,6 +314,6 @@ def _round_trips(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> li
 
 
 def _none(claim: str, found: Sequence[str], what: str, *, also: bool = True) -> Check:
-    """Return a check that holds where nothing was found and something else holds, too."""
+    """Return a check that passes if nothing was found and `also` is true."""
     examples = f": {', '.join(map(repr, found[:SHOWN]))}" if found else ""
     return Check(claim, not found and also, f"{len(found)} {what}{examples}")

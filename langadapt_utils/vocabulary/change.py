@@ -1,6 +1,4 @@
-"""VocabularyChange: what an adapted tokenizer has that its base had not, and the other way
-round.
-"""
+"""VocabularyChange: the tokens that an adapted tokenizer gained and lost."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,7 +30,7 @@ SENTENCE = regex.compile(
 
 @dataclass(frozen=True)
 class Check:
-    """One line of an audit: a claim, whether it holds, and what was counted."""
+    """One check of an audit: a claim, whether it is true, and counts."""
 
     claim: str
     passed: bool
@@ -41,54 +39,52 @@ class Check:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a change does to text of a language that it was not made for."""
+    """The effect of a change on text in another language."""
 
     sentences: int
-    changed: int  # sentences whose ids are others now
+    changed: int  # sentences with other ids
     tokens_before: int
     tokens_after: int
-    protected: float | None = None  # the share of sentences that was to keep its ids
+    protected: float | None = None  # fraction of sentences that had to keep their ids
 
     @property
     def kept(self) -> float:
-        """The share of sentences that keep their exact ids."""
+        """The fraction of sentences that keep their exact ids."""
         return 1 - self.changed / self.sentences if self.sentences else 1.0
 
 
 @dataclass(frozen=True)
 class ProtectionCost:
-    """What protecting other languages costs the target: tokens of its training text."""
+    """The effect of protection on the target language, in tokens of its training text."""
 
-    dropped: int  # tokens learned and dropped for the sake of others
+    dropped: int  # learned tokens that were dropped
     tokens: int
     tokens_unprotected: int
 
 
 @dataclass(frozen=True)
 class VocabularyChange:
-    """A changed tokenizer and how it relates to its base.
+    """A changed tokenizer and its relation to the base.
 
-    New ids are rows of the adapted model, old ids are rows of the base model; a token that stays
-    keeps its id.
+    New ids belong to the adapted model, old ids to the base. A kept token keeps its id.
 
     Attributes:
         tokenizer: the changed tokenizer.
         mode: `extend` or `replace`.
         new_to_old: new id to old id.
-        added: new id to surface, in order of learning.
-        removed: old id to surface, in order of giving up.
-        base_pieces: new id to the old ids that spell it, never empty. A byte that the base lacks is
-            spelled by the bytes of its kind that the base has; a character unknown to the base by
-            its unknown token.
-        added_counts: how often each added token stands in the target training text.
-        lost: how often each removed token stood in the reference text.
-        unreachable: added ids that no text can produce; an audit with any fails.
-        pattern_repair: what the repaired word pattern lets ride with letters or stay between two;
-            empty where it was not repaired.
+        added: new id to spelling in the vocabulary, in order of learning.
+        removed: old id to spelling in the vocabulary, in order of removal.
+        base_pieces: new id to the old ids that spell it, never empty. A byte without a base token
+            is spelled by the base's bytes of its kind; an unknown character by the unknown token.
+        added_counts: uses of each added token in the target training text.
+        lost: uses of each removed token in the reference text.
+        unreachable: added ids that no text produces; the audit fails if there are any.
+        pattern_repair: pattern of the characters that the repaired word pattern keeps with letters
+            or between two letters; empty without repair.
         curve: number of new tokens to tokens of the target training text.
-        effects: by language, what text of other languages feels.
-        protection_cost: what their protection costs; None without protection.
-        audit: what was checked.
+        effects: on other languages, by code.
+        protection_cost: effect of protection on the target; None without protection.
+        audit: the checks.
     """
 
     __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # the tokenizer
@@ -110,7 +106,7 @@ class VocabularyChange:
 
     @property
     def size(self) -> int:
-        """Ids of the adapted tokenizer, the highest plus one."""
+        """Highest id of the adapted tokenizer plus one."""
         return max(*self.new_to_old, *self.added) + 1
 
     @property
@@ -119,7 +115,7 @@ class VocabularyChange:
         return bool(self.pattern_repair)
 
     def removed_table(self) -> pd.DataFrame:
-        """The removed tokens: old id, text, uses in the reference text, what spells them now."""
+        """Return the removed tokens: old id, text, uses in the reference text, new spelling."""
         text, model = partial(readable, self.tokenizer), self.tokenizer.backend_tokenizer.model
         rows = []
         for old, surface in self.removed.items():
@@ -128,7 +124,7 @@ class VocabularyChange:
         return pd.DataFrame(rows, columns=["id", "token", "uses", "spelled_by"])
 
     def savings(self) -> dict[str, float]:
-        """Return the fraction of tokens that new tokens save, and the first half's part of it."""
+        """Return the fraction of tokens that new tokens save, and the part of the first half."""
         numbers, tokens = list(self.curve), list(self.curve.values())
         saved = [1 - count / tokens[0] for count in tokens]
         half = min(range(len(numbers)), key=lambda i: abs(numbers[i] - numbers[-1] // 2))
@@ -140,18 +136,18 @@ class VocabularyChange:
         return pd.DataFrame([dataclasses.asdict(check) for check in self.audit])
 
     def effects_table(self) -> pd.DataFrame:
-        """Return what the change does to other languages as a table."""
+        """Return the effects on other languages as a table."""
         return pd.DataFrame(
             {"language": code, **dataclasses.asdict(effect), "kept": effect.kept}
             for code, effect in self.effects.items()
         )
 
     def text(self, new: int) -> str:
-        """An added token as readable text."""
+        """Return an added token as readable text."""
         return readable(self.tokenizer, self.added[new])
 
     def base_text(self, old: int) -> str:
-        """A token of the base, by its old id, as readable text."""
+        """Return a base token, given by its old id, as readable text."""
         return readable(self.tokenizer, self.removed.get(old, old))
 
     def save(self, folder: Path) -> None:
@@ -169,8 +165,7 @@ class VocabularyChange:
 
 
 def split_sentences(texts: Iterable[str], most: int) -> list[str]:
-    """Return the sentences of texts, evenly spaced ones where there are more than `most`; texts are
-    read twice.
+    """Return the sentences of texts, or `most` evenly spaced ones. The texts are read twice.
 
     Example:
         >>> split_sentences(["One. Two\\n\\nThree।"], 9)
@@ -188,7 +183,7 @@ def split_sentences(texts: Iterable[str], most: int) -> list[str]:
 def changed_sentences(
     before: Tokenizer, after: Tokenizer, sentences: Sequence[str], protected: float | None = None
 ) -> tuple[list[str], Effect]:
-    """Return the sentences that have other ids after a change, and its effect on all of them."""
+    """Return the sentences whose ids a change alters, and its effect on all sentences."""
     changed, tokens_before, tokens_after = [], 0, 0
     for batch in batches(sentences, BATCH):
         old, new = ([found.ids for found in encode_texts(t, batch)] for t in (before, after))

@@ -1,4 +1,4 @@
-"""How much text is enough: what a text allows, said before anything is paid for."""
+"""How much text is enough: how many new tokens a text can teach, estimated before a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ from .patterns import propose_repair
 from .select import learn_tokens
 from .tokenizer_json import Spec
 
-RARELY = 20  # a token used less often than this in its training text will hardly be learned
-SAMPLE = 20_000_000  # bytes of text that are looked at
+RARELY = 20  # a token with fewer uses in training is hardly learned
+SAMPLE = 20_000_000  # bytes of text that are read
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """What a training text allows under a recipe.
+    """How many new tokens a training text can teach under a recipe.
 
     Attributes:
         language: code of the target language.
-        size: of its training text, in bytes.
-        passes: how often the budget repeats that text.
-        tokens: new tokens that the recipe asks for, or as many as the text has.
-        seen: the share of them that is seen at least 20 times within the budget.
+        size: bytes of the training text.
+        passes: number of times that the budget repeats the text.
+        tokens: new tokens of the recipe, or of the text if it has fewer.
+        seen: fraction of the new tokens that training shows at least 20 times.
     """
 
     language: str
@@ -44,12 +44,12 @@ class Allowance:
 
 
 def text_allowance(tokenizer: PreTrainedTokenizerFast, corpus: Corpus, recipe: Recipe) -> Allowance:
-    """Return what the training text of a run allows, with as many new tokens as the recipe says.
+    """Estimate how well the training text of a run teaches the new tokens of the recipe.
 
     Args:
         tokenizer: of the base.
-        corpus: the text.
-        recipe: how many tokens, how long a training.
+        corpus: its `train` part is used.
+        recipe: number of new tokens, training budget, mixture.
     """
     row = token_numbers(tokenizer, corpus, recipe, [recipe.vocabulary.tokens]).iloc[0]
     return Allowance(corpus.language, row.bytes, row.passes, int(row.new_tokens), row.seen)
@@ -58,25 +58,25 @@ def text_allowance(tokenizer: PreTrainedTokenizerFast, corpus: Corpus, recipe: R
 def token_numbers(
     tokenizer: PreTrainedTokenizerFast, corpus: Corpus, recipe: Recipe, numbers: Sequence[int]
 ) -> pd.DataFrame:
-    """Return what several numbers of new tokens bring.
+    """Estimate the effect of several numbers of new tokens.
 
-    Tokens are learned as notebook 2 learns them, but without protecting English and from 20 MB at
-    most, and counted there.
+    Tokens are learned as in notebook 2, but without protection of English and from at most 20 MB of
+    text.
 
     Args:
         tokenizer: of the base.
-        corpus: the text.
-        recipe: how long a training.
+        corpus: its `train` part is used.
+        recipe: training budget and mixture.
         numbers: of new tokens, rising.
 
     Returns:
-        One row per number for which the text is enough; if it is for none, one row with the number
-        that it has: `new_tokens`; `bytes` of the text; `saved`, the share of its tokens; `passes`
-        of the budget over it; `seen`, the share of new tokens that are seen at least 20 times in
-        that.
+        One row per number that the text supports, or one row with the largest number if it supports
+        none: `new_tokens`; `bytes` of the text; `saved`, the fraction of its tokens; `passes` of
+        the budget over the text; `seen`, the fraction of new tokens that training shows at least 20
+        times.
 
     Raises:
-        VocabularyError: nothing is repeated in the text, so there is no token to learn.
+        VocabularyError: no pair of tokens occurs twice in the text.
     """
     texts = corpus.train[corpus.language]["text"]
     size = sum(len(text.encode()) for text in texts)

@@ -1,10 +1,10 @@
-"""Give a tokenizer new tokens: continued BPE, extend or replace, with English protected.
+"""Extend a tokenizer: continued BPE, modes `extend` and `replace`, protection of English.
 
-A change is plain data, made before any tensor is touched. New merges are learned on top of the base
-merges, so every new token is reachable and other text keeps its segmentation.
+A change is plain data, made before any tensor changes. New merges continue the base merges, so
+every new token is reachable and other text keeps its tokens.
 
-Source of continued BPE and of leaf pruning: Purason et al., arXiv 2512.03989. Source of `replace`:
-Csaki et al., arXiv 2311.05741, which gives up the least frequent base tokens at constant size.
+Sources: continued BPE and leaf pruning, Purason et al., arXiv 2512.03989; `replace`, Csaki et al.,
+arXiv 2311.05741, who replace the least frequent base tokens.
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ from .select import candidates_for, choose_leaves, learn_tokens, protected_candi
 from .sizes import tokens_by_number
 from .tokenizer_json import Spec, one_of
 
-SENTENCES = 20_000  # of each other language, that show what a change does to it
-PROTECTED = 300_000  # sentences of a protected language that are looked at
+SENTENCES = 20_000  # per other language, to count the effect of a change
+PROTECTED = 300_000  # sentences per protected language
 
 
 def extend_vocabulary(
@@ -49,25 +49,24 @@ def extend_vocabulary(
     min_frequency: int = 2,
     max_token_length: int = 16,
 ) -> VocabularyChange:
-    """Give a tokenizer new tokens for a language; the given tokenizer is not changed.
+    """Return a change that adds tokens of a language; the given tokenizer does not change.
 
     Args:
         tokenizer: a fast tokenizer: byte-level BPE, SentencePiece BPE, or Unigram.
-        texts: training text of the target language; what can be read only once is kept in a
-            temporary file meanwhile.
-        tokens: how many tokens to add.
-        mode: `extend` appends them; `replace` gives each the id of the least useful base token
-            that no surviving merge needs. Single characters and special tokens stay.
-        others: text of other languages, by code: shows which base tokens are used there.
-        protect: by language, the fraction of its sentences in `others` that keep their exact ids.
-        give_up: for `replace`: `usage` or `frequency`, as `choose_leaves` takes it.
-        repair_script: let combining marks ride with letters, where `texts` need it.
-        complete_bytes: give a token to every byte that has none.
+        texts: training text of the target language. An iterator is copied to a temporary file.
+        tokens: number of tokens to add.
+        mode: `extend` appends tokens. `replace` gives each new token the id of the least useful
+            base token that no remaining merge needs; characters and special tokens stay.
+        others: text in other languages, by code; it shows which base tokens they use.
+        protect: fraction of sentences in `others` that keep their exact ids, by language.
+        give_up: rule of `replace`: `usage` or `frequency`, as in `choose_leaves`.
+        repair_script: whether to keep combining marks with letters, if `texts` need it.
+        complete_bytes: whether to add a token for every byte without one.
         min_frequency: a pair that occurs less often is not merged.
         max_token_length: of new tokens, in characters.
 
     Raises:
-        VocabularyError: another kind of tokenizer, or the text does not support that many tokens.
+        VocabularyError: the tokenizer is of another kind, or the text supports too few tokens.
     """
     reference = {language: _readable_again(texts) for language, texts in (others or {}).items()}
     _check_request(tokens, mode, reference, protect or {})
@@ -94,7 +93,7 @@ def extend_vocabulary(
 
 @dataclass(frozen=True)
 class _Growth:
-    """A tokenizer that grows: before any change, with its repaired pattern, and what it reads."""
+    """The inputs of a change: tokenizer, repaired word pattern, and counted text."""
 
     tokenizer: PreTrainedTokenizerFast
     base: Spec
@@ -102,17 +101,17 @@ class _Growth:
     words: Mapping[str, int]  # of the target language
     reference: Mapping[str, Iterable[str]]  # texts of other languages
     protect: Mapping[str, float]
-    tokens: int  # that are asked for
+    tokens: int  # to add
 
     @cached_property
     def sentences(self) -> dict[str, list[str]]:
-        """The sentences of the other languages that show what the change does."""
+        """Sentences in other languages, to count the effect of the change."""
         most = {code: PROTECTED if code in self.protect else SENTENCES for code in self.reference}
         texts = self.reference.items()
         return {code: list(_unicode(split_sentences(lines, most[code]))) for code, lines in texts}
 
     def select(self, **limits: Any) -> tuple[list[NewToken], list[NewToken]]:
-        """Learn candidates, more each time, until enough of them are allowed; return both.
+        """Learn more and more candidates until enough of them are allowed; return both lists.
 
         Args:
             limits: of `learn_tokens`.
@@ -129,7 +128,7 @@ class _Growth:
     def build(
         self, candidates: list[NewToken], allowed: list[NewToken], mode: Mode, give_up: GiveUp
     ) -> VocabularyChange:
-        """Return the change that adds the first allowed tokens, not audited yet."""
+        """Return the change that adds the first allowed tokens, without its audit."""
         spec, chosen = self.spec, allowed[: self.tokens]
         removed, lost = self._given_up(chosen, give_up) if mode == "replace" else ({}, {})
         first = max(spec.vocab.values()) + 1
@@ -178,7 +177,7 @@ class _Growth:
     def _given_up(
         self, chosen: list[NewToken], give_up: GiveUp
     ) -> tuple[dict[int, str], dict[int, int]]:
-        """Return the base tokens that make room, and how often the reference text used them."""
+        """Return the base tokens to replace, and their uses in the reference text."""
         words = map(self.spec.count_words, self.reference.values())
         used = sum((token_counts(self.spec.bare, counts) for counts in words), Counter[str]())
         in_target = token_counts(self.spec.bare, self.words)
@@ -188,8 +187,8 @@ class _Growth:
 def base_pieces(base: Spec, added: Mapping[int, str]) -> dict[int, tuple[int, ...]]:
     """Return the base ids that spell each added token.
 
-    A byte that the base lacks is spelled by all bytes of its kind (ASCII, leading, continuing) that
-    it has; what the base does not know at all, by its unknown token.
+    A byte without a base token is spelled by all base bytes of its kind (ASCII, leading,
+    continuing); an unknown character by the unknown token.
     """
     encodings = base.bare.encode_batch_fast(list(added.values()), add_special_tokens=False)
     return {
@@ -215,12 +214,12 @@ def _check_request(
 
 
 def _readable_again(texts: Iterable[str]) -> Iterable[str]:
-    """Return texts that can be read more than once."""
+    """Return texts that can be read more than once; an iterator is copied to a file."""
     return Spooled(_unicode(texts)) if isinstance(texts, Iterator) else texts
 
 
 def _unicode(texts: Iterable[str]) -> Iterator[str]:
-    """Yield the texts, each checked before it is used."""
+    """Yield texts; raise an error for a text that is not valid Unicode."""
     for text in texts:
         try:
             text.encode()
@@ -231,13 +230,17 @@ def _unicode(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _unreachable(grown: Spec, added: Mapping[int, str]) -> tuple[int, ...]:
-    """Return the added tokens that no text gives: what is merged holds no token found before."""
+    """Return the added tokens that no text produces.
+
+    A token is unreachable if its own text is merged otherwise, or contains an added token of the
+    base, which is found before merging.
+    """
     pieces, hidden = base_pieces(grown, added), regex.compile(one_of(grown.found_first)).search
     return tuple(n for n in added if pieces[n] != (n,) or hidden(grown.text(added[n])))
 
 
 def _kin(base: Spec, surface: str) -> tuple[int, ...]:
-    """Return what stands for a token that the base cannot spell."""
+    """Return the base ids that represent a token that the base cannot spell."""
     kind = partial(bisect_right, (0x80, 0xC0))  # ASCII, continuing, leading
     singles = {
         byte: base.vocab[name]

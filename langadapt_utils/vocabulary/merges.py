@@ -1,9 +1,8 @@
-"""Continued byte-pair encoding: count the words of a text, then learn merges on top of a base
-vocabulary.
+"""Continued byte-pair encoding: count the words of a text, then learn merges after the base merges.
 
-Source of the method: Purason et al., arXiv 2512.03989. Both the counting and the learning run in
-the parallel Rust code of `tokenizers`; what is added here is a renaming. Every base token becomes
-one character, so that a trainer which starts from characters starts from base tokens.
+Source: Purason et al., arXiv 2512.03989. The parallel Rust code of `tokenizers` counts and learns.
+This module renames each base token to one character, so that the trainer, which starts from
+characters, starts from base tokens.
 """
 
 import json
@@ -21,24 +20,22 @@ from ..tokens import chunks
 
 Numbers = npt.NDArray[np.int64]
 
-CHUNK = 32_000_000  # characters of text counted at a time
-MOST = 40_000_000  # characters of distinct words that are kept in memory
-LONGEST = 96  # base tokens: a longer word is learned in pieces
-BATCH, JOBS = 2_000, 32  # words handed to Rust as one text, and texts at a time
-SEPARATOR, BOUNDARY = "\x00", "\n"  # between words, and where no merge may cross
-# A rival that saves more tokens, and more of all, is not ranked but comes first.
+CHUNK = 32_000_000  # characters of text that are counted together
+MOST = 40_000_000  # characters of distinct words in memory
+LONGEST = 96  # base tokens per word; a longer word is split
+BATCH, JOBS = 2_000, 32  # words per text, and texts per call of the Rust code
+SEPARATOR, BOUNDARY = "\x00", "\n"  # between words; between tokens that must not merge
+# A rival that saves more tokens than both limits comes first, without being ranked.
 SURE, SURE_SHARE = 10_000, 1 / 200
-FIRST_SYMBOL = 0x21  # base tokens are renamed to single characters from here on
-SURROGATES = range(0xD800, 0xE000)  # which are no characters
+FIRST_SYMBOL = 0x21  # first character that a base token is renamed to
+SURROGATES = range(0xD800, 0xE000)  # code points that are not characters
 
 
 @dataclass(frozen=True)
 class NewToken:
-    """A token to add: its surface, the two tokens whose merge makes it, and how often that happened
-    in a text.
+    """A token to add: its spelling in the vocabulary, the two parts of its merge, and its count.
 
-    A character or byte that the base has no token for has no parts. The count is 0 where nothing
-    depends on it.
+    A character or byte without a base token has no parts. The count is 0 if it is not needed.
     """
 
     surface: str
@@ -47,15 +44,15 @@ class NewToken:
 
 
 def count_words(tokenizer: Tokenizer, texts: Iterable[str], *, most: int = MOST) -> dict[str, int]:
-    """Count the distinct pre-tokens of a text, in the alphabet of the tokenizer's model.
+    """Count the distinct pre-tokens of texts, in the alphabet of the tokenizer's model.
 
-    The text is read once, as a stream. Where the distinct words outgrow `most`, they are thinned as
-    in `thin`, so that memory has a bound that does not depend on the length of the text.
+    The texts are streamed. If the distinct words exceed `most` characters, `thin` keeps a sample,
+    so that the memory does not depend on the length of the text.
 
     Args:
-        tokenizer: gives the normaliser and the pre-tokenizer.
+        tokenizer: its normaliser and pre-tokenizer are used.
         texts: any number of texts.
-        most: characters of distinct words to keep in memory.
+        most: characters of distinct words in memory.
     """
     counts: Counter[str] = Counter()
     for chunk in chunks(texts, CHUNK):
@@ -66,16 +63,16 @@ def count_words(tokenizer: Tokenizer, texts: Iterable[str], *, most: int = MOST)
 
 
 def thin(counts: Mapping[str, int], most: int) -> dict[str, int]:
-    """Keep a sample of the words that is unbiased for every sum over them, frequent words for
-    certain.
+    """Return a sample of counted words that is unbiased for every sum over them.
 
-    A word counted c times is kept with probability min(1, c / t) and then counts max(c, t), for the
-    smallest power of two t that leaves at most `most` characters. The choice depends on the word
-    alone.
+    A word with count c is kept with probability min(1, c / t), with the count max(c, t). So
+    frequent words are always kept. The threshold t is the smallest power of two that leaves at most
+    `most` characters. The choice depends only on the word.
+
     Source: threshold sampling, Duffield, Lund, Thorup 2005, "Learn more, sample less".
 
     Args:
-        counts: words and how often each occurs.
+        counts: words and their counts.
         most: characters to keep.
     """
     threshold = 1
@@ -103,22 +100,22 @@ def learn_merges(
 ) -> list[NewToken | None]:
     """Learn merges that continue those of a base vocabulary.
 
-    Tokens that are made otherwise, such as characters, can be ranked among the merges: each is a
-    rival that takes part in the training as an invented pair (`_invented_pairs`).
+    Other new tokens, such as characters, can be ranked among the merges. Each is a rival, and takes
+    part in the training as an invented pair (`_invented_pairs`).
 
     Args:
         base: a tokenizer with the base model, `SEPARATOR` as a special token and no pre-tokenizer.
-        words: pre-tokens and how often each occurs.
-        merges: how many to learn at most, rivals included.
+        words: pre-tokens and their counts.
+        merges: maximum number, including rivals.
         min_frequency: pairs that occur less often are not merged.
-        longest: base tokens that a new token is made of at most.
+        longest: maximum number of base tokens in a new token.
         boundaries: ids that are never part of a merge, such as single bytes of SentencePiece.
-        rivals: how many tokens each of the tokens made otherwise saves, in falling order.
-        counted: count how often each merge was applied; else the counts are 0, which is faster.
+        rivals: tokens that each rival saves, in falling order.
+        counted: whether to count the uses of each merge; without, the counts are 0.
 
     Returns:
-        Merges in order of learning, none of which makes a token that exists already; None where the
-        next rival stands.
+        Merges in order of learning. None makes an existing token. None marks the place of the next
+        rival.
     """
     pieces, surfaces = _renamed(base, words, set(boundaries))
     limit = max(SURE, SURE_SHARE * sum(len(piece) * count for piece, count in pieces.items()))
@@ -138,9 +135,9 @@ def learn_merges(
 
 
 def _invented_pairs(savings: Sequence[int], first: int) -> dict[str, int]:
-    """Return a pair of symbols for each rival, and how often the trainer is to see it.
+    """Return a pair of symbols for each rival, and the count of the pair for the trainer.
 
-    One more than the rival saves: so it comes before every merge that saves as much.
+    The count is one more than the rival saves, so that it comes before merges that save as much.
 
     Example:
         >>> _invented_pairs([40, 7], first=0)
@@ -151,7 +148,7 @@ def _invented_pairs(savings: Sequence[int], first: int) -> dict[str, int]:
 
 
 def _trained(pieces: Mapping[str, int], size: int, min_frequency: int, longest: int) -> Tokenizer:
-    """Train BPE on pieces that occur some number of times each."""
+    """Train BPE on pieces with counts."""
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(" ")
     trainer = trainers.BpeTrainer(
@@ -171,9 +168,9 @@ def _in_base_tokens(
     pairs: Container[str],
     applied: Mapping[str, int],
 ) -> list[NewToken | None]:
-    """Return merges of symbols as merges of base tokens, None for an invented pair.
+    """Return merges of symbols as merges of base tokens, and None for an invented pair.
 
-    A surface that exists already is not learned again, nor is a token that would build on it.
+    A token that already exists is skipped, and so are tokens that build on it.
 
     Example:
         >>> _in_base_tokens([("!", '"')], {"!": "th", '"': "e"}, {"th", "e"}, {}, {'!"': 9})
@@ -195,11 +192,11 @@ def _in_base_tokens(
 
 
 def token_counts(model: Tokenizer, words: Mapping[str, int]) -> Counter[str]:
-    """Return how often each token stands in a text that is given as words and their counts.
+    """Return the count of each token in a text, given as words and their counts.
 
     Args:
         model: a tokenizer with `SEPARATOR` as a special token and no pre-tokenizer.
-        words: pre-tokens and how often each occurs.
+        words: pre-tokens and their counts.
     """
     surfaces = {index: token for token, index in model.get_vocab(with_added_tokens=False).items()}
     separator = model.token_to_id(SEPARATOR)
@@ -213,10 +210,10 @@ def token_counts(model: Tokenizer, words: Mapping[str, int]) -> Counter[str]:
 
 
 def times_applied(counts: Mapping[str, int], merges: Iterable[tuple[str, str]]) -> Counter[str]:
-    """Return how often each merge is applied, also as a step on the way to a later one.
+    """Return the number of uses of each merge, including uses as a part of later merges.
 
     Args:
-        counts: how often each token stands in a text.
+        counts: count of each token in a text.
         merges: in order of learning.
     """
     applied = Counter(counts)
@@ -227,11 +224,11 @@ def times_applied(counts: Mapping[str, int], merges: Iterable[tuple[str, str]]) 
 
 
 def _encoded(model: Tokenizer, words: Iterable[str]) -> Iterator[tuple[list[str], Numbers]]:
-    """Yield batches of words and all their ids in a row, the separator's id between words.
+    """Yield batches of words with their concatenated ids, separated by the separator's id.
 
-    Words are handed over as one long string, which spares an object for each: `["ab", "c"]` becomes
-    `"ab\\x00c"` and, with a separator of id 9, `[4, 9, 2]`. Words that hold the separator itself, a
-    null character, are left out.
+    Words are passed as one long string, which needs no object per word: `["ab", "c"]` becomes
+    `"ab\\x00c"` and, with a separator of id 9, `[4, 9, 2]`. Words that contain the separator, a
+    null character, are skipped.
     """
     for words_of_jobs in batches((word for word in words if SEPARATOR not in word), BATCH * JOBS):
         jobs = list(batches(words_of_jobs, BATCH))
@@ -244,7 +241,7 @@ def _encoded(model: Tokenizer, words: Iterable[str]) -> Iterator[tuple[list[str]
 def _renamed(
     base: Tokenizer, words: Mapping[str, int], boundaries: set[int]
 ) -> tuple[dict[str, int], dict[str, str]]:
-    """Write words with one symbol per base token; return them counted, and each symbol's token.
+    """Return the words with one symbol per base token and their counts, and each symbol's token.
 
     A base that spells "the" as `th` and `e` gives `{'!"': 9}` and `{'!': 'th', '"': 'e'}`.
     """
@@ -273,7 +270,7 @@ def _renamed(
 
 
 def _learnable(text: str) -> list[str]:
-    """Cut a word where no merge may cross, and into pieces that are not too long.
+    """Split a word at boundaries, and into pieces of at most `LONGEST` symbols.
 
     Example:
         >>> _learnable(f"ab{BOUNDARY}c"), len(_learnable("a" * (LONGEST + 1)))
@@ -286,7 +283,7 @@ def _learnable(text: str) -> list[str]:
 
 
 def _symbols(ranks: Numbers) -> str:
-    """Return the characters that stand for the most, the second most, … frequent token.
+    """Return the characters for the most frequent token, the second, and so on.
 
     Example:
         >>> _symbols(np.arange(3))
@@ -298,7 +295,7 @@ def _symbols(ranks: Numbers) -> str:
 
 
 def _repeated(pieces: Mapping[str, int]) -> Iterator[str]:
-    """Return every piece that holds a pair as often as it was counted, in long lines.
+    """Return every piece of two or more symbols as often as its count, in long lines.
 
     Example:
         >>> list(_repeated({"ab": 2, "c": 5, "de": 1}))
@@ -309,7 +306,7 @@ def _repeated(pieces: Mapping[str, int]) -> Iterator[str]:
 
 
 def _count_chunk(tokenizer: Tokenizer, texts: list[str]) -> dict[str, int]:
-    """Let the Rust trainer of whole words count, and read the counts from its state."""
+    """Count words with the Rust trainer of whole words; read the counts from its state."""
     counter = Tokenizer(models.WordLevel())
     counter.normalizer, counter.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
     trainer = trainers.WordLevelTrainer(show_progress=False)
@@ -318,7 +315,7 @@ def _count_chunk(tokenizer: Tokenizer, texts: list[str]) -> dict[str, int]:
 
 
 def batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Items in lists of at most `size`."""
+    """Yield items in lists of at most `size`."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch

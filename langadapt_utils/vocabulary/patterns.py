@@ -1,9 +1,9 @@
-"""Script repair: word patterns that let combining marks stay with the letters they stand on.
+"""Script repair: word patterns that keep combining marks with their letters.
 
-A byte-level tokenizer cuts text into words by a pattern before any merge, and no merge crosses a
-cut. Many patterns know letters (`\\p{L}`) but not the marks that Thai, Hindi, Khmer and others put
-on them (the flaw is described in karpathy/minbpe issue 73 and openai/tiktoken issue 292), nor what
-stands between two letters of one word, as in Ukrainian `п'ять` or Catalan `col·legi`.
+A byte-level tokenizer splits text into words by a pattern before any merge, and no merge crosses a
+split. Many patterns match letters (`\\p{L}`) but not the marks of Thai, Hindi, Khmer and other
+scripts (karpathy/minbpe issue 73, openai/tiktoken issue 292). They also split at signs between two
+letters of one word, as in Ukrainian `п'ять` or Catalan `col·legi`.
 """
 
 import json
@@ -26,14 +26,14 @@ from ..tokens import spread
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 MARKS = r"\p{M}"
 JOINERS = r"\p{Join_Control}"  # the invisible U+200C and U+200D of Persian and Indic text
-# What stands inside words: marks of Unicode's word boundaries (UAX #29) but full stop and colon,
-# which English has there, and what is typed in their place.
+# Signs inside words: those of Unicode's word boundaries (UAX #29) without full stop and colon,
+# which English uses, and signs that are typed in their place.
 INNER = "'’‘＇`´·‧·՟״׳\""
 BETWEEN = regex.compile(rf"(?<=(\p{{L}})\p{{M}}*)[{INNER}](?=\p{{L}})")
 NO_SPACES = WITH_DICTIONARY | WITHOUT_WORDS
-ENGLISH = "don't, don’t"  # where its patterns are right to cut
-RARE = 0.001  # cut clusters, as a share of all letter clusters, that leave a pattern alone
-SAMPLED = 300  # characters of each excerpt that is looked at
+ENGLISH = "don't, don’t"  # which its patterns split correctly
+RARE = 0.001  # fraction of split letter clusters below which a pattern is not repaired
+SAMPLED = 300  # characters per excerpt
 # A pattern as atoms (a class, an escape, any other character) with what quantifies each.
 PART = regex.compile(
     r"(?P<atom>[(|])|(?P<atom>(?P<class>\[(?:\\.|[^][\\]|(?&class))*+\])|\\[pPx]\{[^}]*\}|\\[pP]\w|\\.|.)"
@@ -47,12 +47,12 @@ Cuts = Counter[Pair]
 
 @dataclass(frozen=True)
 class Repair:
-    """A change of a pre-tokenizer.
+    """A repaired pre-tokenizer.
 
     Attributes:
-        pre_tokenizer: the changed one, as in `tokenizer.json`.
-        joined: what rides with letters now, in the syntax of the pattern.
-        inside: what stays between two letters now: a pattern, empty if nothing does.
+        pre_tokenizer: the repaired one, as in `tokenizer.json`.
+        joined: characters that now stay with letters, in the syntax of the pattern.
+        inside: pattern of the signs that now stay between two letters; may be empty.
     """
 
     pre_tokenizer: dict[str, Any]
@@ -61,11 +61,11 @@ class Repair:
 
 
 def cuts_inside(pre_tokenizer: Any, text: str, pattern: Any) -> Iterator[tuple[str, set[int]]]:
-    """Yield what a pattern finds in a text, and the places where a pre-tokenizer cuts inside it.
+    """Yield the matches of a pattern, and the places inside each at which a pre-tokenizer splits.
 
     Args:
-        pre_tokenizer: of the `tokenizers` library; None cuts nothing.
-        text: any.
+        pre_tokenizer: of the `tokenizers` library; None does not split.
+        text: to search.
         pattern: a regular expression.
     """
     starts = _starts(pre_tokenizer, text)
@@ -74,20 +74,20 @@ def cuts_inside(pre_tokenizer: Any, text: str, pattern: Any) -> Iterator[tuple[s
 
 
 def _starts(pre_tokenizer: Any, text: str) -> set[int]:
-    """Return where the pieces of a text begin."""
+    """Return the start of each piece of a text."""
     pieces = pre_tokenizer.pre_tokenize_str(text) if pre_tokenizer else ()
     return {start for _, (start, _) in pieces}
 
 
 def find_cuts(pre_tokenizer: Any, texts: Iterable[str]) -> tuple[Cuts, int]:
-    """Count where the word pattern cuts inside a grapheme cluster that begins with a letter.
+    """Count splits inside grapheme clusters that begin with a letter.
 
     Args:
-        pre_tokenizer: of the `tokenizers` library; None cuts nothing.
-        texts: excerpts from all over them are looked at.
+        pre_tokenizer: of the `tokenizers` library; None does not split.
+        texts: evenly spaced excerpts are used.
 
     Returns:
-        The cuts by the characters around them, and the number of letter clusters looked at.
+        The splits by the characters around them, and the number of letter clusters.
     """
     cuts, clusters = Cuts(), 0
     for text in spread(texts, length=SAMPLED):
@@ -100,18 +100,18 @@ def find_cuts(pre_tokenizer: Any, texts: Iterable[str]) -> tuple[Cuts, int]:
 def propose_repair(
     tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], others: Iterable[str] = ()
 ) -> Repair | None:
-    """The smallest change of the word pattern that keeps the words of the texts whole.
+    """Return the smallest change of the word pattern that does not split the words of the texts.
 
-    Text in which no mark follows a letter, and none of what stays inside words now stands between
-    two letters of their script, is cut by the changed pattern exactly as before.
+    The changed pattern splits other text as before: text without marks after letters, and without
+    the new signs between two letters of their script.
 
     Args:
-        tokenizer: whose word pattern it is.
+        tokenizer: its word pattern is repaired.
         texts: in the language that gets new tokens.
-        others: text in which nothing that stands between two letters may be cut otherwise.
+        others: texts in which signs between two letters must be split as before.
 
     Returns:
-        None where the pattern cuts fewer than one letter cluster in a thousand, or cannot be read.
+        None if the pattern splits fewer than 1 in 1,000 letter clusters, or cannot be parsed.
     """
     texts = spread(texts, length=SAMPLED)
     before = tokenizer.backend_tokenizer.pre_tokenizer
@@ -128,7 +128,7 @@ def propose_repair(
         joined += "".join(more)
         join = partial(join_to_letters, joined=joined, cuts=list(cuts))
         repaired = repair_pre_tokenizer(spec, join)
-        # Marks that ride with letters may be cut off the joiners after them, which was no cut.
+        # Joiners may now be split from the marks before them, which was no split before.
         left, _ = find_cuts(without_model({"pre_tokenizer": repaired}).pre_tokenizer, texts)
     repaired = repair_pre_tokenizer(repaired, partial(join_inside, inside=inside, letters=letters))
     return None if repaired == spec else Repair(repaired, joined, inside)
@@ -137,11 +137,11 @@ def propose_repair(
 def find_inside(
     pre_tokenizer: Any, texts: Sequence[str], others: Iterable[str] = ()
 ) -> tuple[str, str]:
-    """Find what the word pattern cuts off between two letters of a word, and should not.
+    """Find signs between two letters of a word at which the word pattern wrongly splits.
 
     Returns:
-        A pattern of it, between letters of its script, and such letters; empty where fewer than one
-        word in a thousand is cut there, or where the other texts have the same.
+        A pattern of the signs between letters of their script, and such letters. Both are empty if
+        fewer than 1 in 1,000 words are split there, or if the other texts have the same signs.
     """
     cut: Counter[str] = Counter()
     words, letters = 0, {}
@@ -152,7 +152,7 @@ def find_inside(
         for match in found:
             letter, mark = match[1], match[0]
             code = script(letter)
-            # Without spaces, a quotation mark between letters stands between words.
+            # In a script without spaces, a quotation mark between letters separates words.
             if code not in NO_SPACES and starts & {match.start(), match.end()}:
                 place = rf"(?<=[\p{{{code}}}\p{{M}}]){regex.escape(mark)}(?=\p{{{code}}})"
                 cut[place] += 1
@@ -166,12 +166,12 @@ def find_inside(
 
 
 def _cut(part: str, cuts: Cuts) -> bool:
-    """Return whether a cut stands before a character of a class."""
+    """Return whether a split is before a character of a class."""
     return any(regex.fullmatch(part, after) for _, after in cuts)
 
 
 def without_model(data: Mapping[str, Any]) -> Tokenizer:
-    """Return what a tokenizer.json says, but for its model and its added tokens."""
+    """Return the tokenizer of a tokenizer.json without its model and added tokens."""
     nothing = {"type": "BPE", "vocab": {}, "merges": []}
     return Tokenizer.from_str(json.dumps({**data, "model": nothing, "added_tokens": []}))
 
@@ -190,8 +190,8 @@ def repair_pre_tokenizer(spec: dict[str, Any], rewrite: Callable[[str], str]) ->
 
 
 def spelled_out(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """The parts of a pre-tokenizer in a row, with the pattern that `ByteLevel` has built in as a
-    part of its own.
+    """Return the parts of a pre-tokenizer as a list; the built-in pattern of `ByteLevel` becomes a
+    separate part.
     """
     if spec["type"] == "Sequence":
         return [part for one in spec["pretokenizers"] for part in spelled_out(one)]
@@ -204,7 +204,7 @@ def spelled_out(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def as_data(pre_tokenizer: Any) -> dict[str, Any]:
-    """Return a pre-tokenizer as `tokenizer.json` writes it.
+    """Return a pre-tokenizer in the form of `tokenizer.json`.
 
     Example:
         >>> as_data(Metaspace("_", "never", split=False))["replacement"]
@@ -214,15 +214,15 @@ def as_data(pre_tokenizer: Any) -> dict[str, Any]:
 
 
 def join_to_letters(pattern: str, joined: str = MARKS, cuts: Sequence[Pair] = (("ก", "ั"),)) -> str:
-    """Rewrite a word pattern so that what takes a letter takes the marks after it too.
+    """Rewrite a word pattern so that parts that match a letter also match the marks after it.
 
-    Parts that take the marks already, and negated classes, stay as they are.
+    Parts that already match the marks, and negated classes, do not change.
 
     Args:
         pattern: a regular expression.
-        joined: what is to ride with letters, as the inside of a character class.
-        cuts: a part of the pattern is changed when it takes the first character of such a pair
-            without the second.
+        joined: characters to keep with letters, as the inside of a character class.
+        cuts: pairs of characters; a part of the pattern is changed if it matches the first but not
+            the second.
 
     Example:
         >>> join_to_letters(r" ?\\p{L}+|[^\\s\\p{L}\\p{N}]+")
@@ -242,7 +242,7 @@ def join_to_letters(pattern: str, joined: str = MARKS, cuts: Sequence[Pair] = ((
 
 
 def join_inside(pattern: str, inside: str, letters: str) -> str:
-    """Rewrite a word pattern so that a run of some letters goes on over what stands between them.
+    """Rewrite a word pattern so that a run of letters continues across signs between them.
 
     Example:
         >>> join_inside(r" ?\\p{L}+|\\s", "(?<=[к])'(?=[к])", "к")
@@ -259,10 +259,10 @@ def join_inside(pattern: str, inside: str, letters: str) -> str:
 
 
 def _takes(atom: str, character: str) -> bool:
-    """Whether a class or an escape, not negated, takes a character."""
+    """Return whether a character class or escape that is not negated matches a character."""
     if not atom.startswith(("\\p", "\\w", "[")) or atom.startswith("[^"):
         return False
     try:
         return regex.fullmatch(atom, character, flags=regex.V1) is not None
-    except regex.error:  # syntax of the other regular expression library: leave it alone
+    except regex.error:  # syntax of another regular expression library: no change
         return False

@@ -1,6 +1,6 @@
-"""Which tokens come, which stay out, and which base tokens go.
+"""Select the tokens to add, the candidates to drop, and the base tokens to replace.
 
-Sources: leaf pruning, Purason et al., arXiv 2512.03989; giving up the least frequent, Csaki et al.,
+Sources: leaf pruning, Purason et al., arXiv 2512.03989; replacing the least frequent, Csaki et al.,
 arXiv 2311.05741.
 """
 
@@ -32,23 +32,23 @@ def learn_tokens(
 ) -> list[NewToken]:
     """Learn tokens for a text, the most useful first.
 
-    Merges are learned on whole characters: those that the base writes in pieces, or not at all, are
-    made first, so that no token ends inside of one. In the result a character stands where it saves
-    as much as the merges beside it. Tokens that turn out too long are left out.
+    Merges are learned on complete characters, so that no token ends inside one. Characters without
+    a base token are added first, and then ranked among the merges by the tokens that they save.
+    Tokens that are too long are dropped.
 
     Args:
         spec: the tokenizer to continue.
-        words: pre-tokens of the text and how often each occurs.
-        wanted: how many to learn at most.
-        min_frequency: what occurs less often is not learned.
-        max_token_length: of the longest token, in characters.
-        complete_bytes: begin with the bytes that have no token.
-        counted: count the merges also where nothing here depends on it.
+        words: pre-tokens of the text and their counts.
+        wanted: maximum number of tokens.
+        min_frequency: pairs and characters that occur less often are not learned.
+        max_token_length: in characters.
+        complete_bytes: whether to begin with the bytes without a token.
+        counted: whether to count the uses of each merge if they are not needed here.
     """
     first = [NewToken(byte, None, 0) for byte in spec.missing_bytes()] if complete_bytes else []
     spec = spec.appended(first) if first else spec
     if spec.byte_level and (missing := spec.missing_bytes()):
-        # The model would drop such a byte and join what stands beside it.
+        # The model would drop such a byte and join its neighbours.
         words = _cut_at(words, missing)
     characters = _characters(spec, words, min_frequency)
     grown = spec.appended(characters)
@@ -62,14 +62,14 @@ def learn_tokens(
         rivals=[_saving(character) for character in characters],
         counted=counted or spec.family == "Unigram",
     )
-    waiting = iter(characters)  # a None among the merges is the place of the next character
+    waiting = iter(characters)  # None among the merges marks the place of the next character
     learned = [merge or next(waiting) for merge in merges]
     long = {t.surface for t in learned if t.parts and len(spec.text(t.surface)) > max_token_length}
     return without([*first, *learned], long)
 
 
 def candidates_for(tokens: int) -> int:
-    """Return how many candidates to learn for a number of tokens: some will be left out.
+    """Return the number of candidates to learn for a number of tokens; some will be dropped.
 
     Example:
         >>> candidates_for(1_000)
@@ -79,7 +79,7 @@ def candidates_for(tokens: int) -> int:
 
 
 def without(tokens: Iterable[NewToken], surfaces: set[str]) -> list[NewToken]:
-    """Return the tokens without some, and without all that build on them: the rest is reachable.
+    """Return the tokens without some, and without tokens that build on them.
 
     Example:
         >>> ab, abc = NewToken("ab", ("a", "b"), 9), NewToken("abc", ("ab", "c"), 5)
@@ -96,7 +96,7 @@ def without(tokens: Iterable[NewToken], surfaces: set[str]) -> list[NewToken]:
 
 
 def _cut_at(words: Mapping[str, int], characters: Sequence[str]) -> Mapping[str, int]:
-    """Return words cut where some characters stand.
+    """Return words split at some characters, with their counts.
 
     Example:
         >>> dict(_cut_at({"a-b": 2, "b": 1}, ["-"]))
@@ -113,7 +113,7 @@ def _cut_at(words: Mapping[str, int], characters: Sequence[str]) -> Mapping[str,
 
 
 def _characters(spec: Spec, words: Mapping[str, int], min_frequency: int) -> list[NewToken]:
-    """Return tokens for characters that the vocabulary writes in pieces, the most useful first."""
+    """Return tokens for characters without a token of their own, the most useful first."""
     texts = as_words(words) if spec.byte_level else list(words)
     counts = _character_counts(texts, list(words.values()))
     frequent = {character: count for character, count in counts.items() if count >= min_frequency}
@@ -125,7 +125,7 @@ def _characters(spec: Spec, words: Mapping[str, int], min_frequency: int) -> lis
 
 
 def _character_counts(texts: Sequence[str], weights: Sequence[int]) -> dict[str, int]:
-    """Return how often each character stands in texts that occur some number of times each.
+    """Return the count of each character in texts with counts.
 
     Example:
         >>> _character_counts(["ab", "b"], [2, 1])
@@ -137,10 +137,10 @@ def _character_counts(texts: Sequence[str], weights: Sequence[int]) -> dict[str,
 
 
 def _merged_from_bytes(spec: Spec, counts: Mapping[str, int]) -> list[NewToken]:
-    """Return the merges that make characters of their bytes, from left to right.
+    """Return the merges that build characters from their bytes, from left to right.
 
-    Two characters may begin with the same merge, which then counts for both: the three bytes E0 B8
-    81 of a Thai letter become E0+B8, then E0B8+81.
+    The bytes E0 B8 81 of a Thai letter become E0+B8, then E0B8+81. A merge that two characters
+    share counts for both.
     """
     tokens: dict[str, NewToken] = {}
     surfaces = [bytes_surface(character.encode()) for character in counts]
@@ -155,7 +155,7 @@ def _merged_from_bytes(spec: Spec, counts: Mapping[str, int]) -> list[NewToken]:
 
 
 def _saving(character: NewToken) -> int:
-    """Return the tokens that a character saves: one a merge, or all its bytes but one.
+    """Return the tokens that a character saves: one per merge, or all bytes except one.
 
     Example:
         >>> _saving(NewToken("ก", None, 10)), _saving(NewToken("ab", ("a", "b"), 10))
@@ -173,24 +173,24 @@ def protected_candidates(
     sentences: Mapping[str, Sequence[str]],
     protect: Mapping[str, float],
 ) -> list[NewToken]:
-    """Leave out candidates until few enough sentences of protected languages change.
+    """Drop candidates until enough sentences in protected languages keep their ids.
 
-    The greedy rule: allow the merge that saves the most tokens per further sentence it changes,
-    until no more sentences may change; drop the rest, and look again at what then fires.
+    Greedy rule: allow the merge that saves the most tokens per additional changed sentence, until
+    no more sentences may change. Drop the rest, and repeat with the merges that now apply.
 
     Args:
         base: the tokenizer before any change.
-        spec: the tokenizer that grows, perhaps with a repaired word pattern.
-        candidates: tokens in order of their use, each with its count.
-        tokens: how many of them are to be added.
-        sentences: of each protected language.
-        protect: by language, the fraction of its sentences that keep their ids.
+        spec: the tokenizer to extend, with its repaired word pattern.
+        candidates: tokens with counts, the most useful first.
+        tokens: number of tokens to add.
+        sentences: by protected language.
+        protect: fraction of sentences that keep their ids, by language.
 
     Raises:
-        VocabularyError: sentences change for another reason than new tokens.
+        VocabularyError: too many sentences change for another reason than new tokens.
     """
     allowed = {code: int((1 - protect[code]) * len(lines)) for code, lines in sentences.items()}
-    # Where none of the candidates fires, no selection of them does.
+    # A sentence without any candidate cannot change.
     suspects = _changed(base.whole, spec.appended(candidates).whole, sentences)
     while True:
         chosen = candidates[:tokens]
@@ -201,7 +201,7 @@ def protected_candidates(
             return candidates
         roots = _roots(chosen)
         fired = {code: _fired(grown, lines, roots) for code, lines in over.items()}
-        worth = Counter[str]()  # what each root saves in the target text, with all built on it
+        worth = Counter[str]()  # tokens that each root saves in the target, with tokens built on it
         for token in chosen:
             worth.update(dict.fromkeys(roots[token.surface], token.count))
         harmful = _to_drop(fired, allowed, worth)
@@ -229,7 +229,7 @@ def _fired(grown: Tokenizer, lines: Sequence[str], roots: Mapping[str, set[str]]
 def _to_drop(
     fired: Mapping[str, Sequence[set[str]]], allowed: Mapping[str, int], worth: Mapping[str, int]
 ) -> set[str]:
-    """Return the roots to drop: all but those that make the best use of what may change.
+    """Return the roots to drop: all except those that save most per sentence that may change.
 
     Example:
         >>> fired = {"en": [{"a"}, {"b"}, {"b"}]}
@@ -249,7 +249,7 @@ def _to_drop(
         claimed, root = heapq.heappop(heap)
         fresh = [place for place in touched[root] if place not in changed]
         value = -worth[root] / max(len(fresh), 1)
-        if value < claimed:  # its sentences changed for another root meanwhile: better value now
+        if value < claimed:  # another root has changed its sentences: they no longer count
             heapq.heappush(heap, (value, root))
             continue
         costs = Counter(code for code, _ in fresh)
@@ -263,7 +263,7 @@ def _to_drop(
 
 
 def _roots(tokens: Sequence[NewToken]) -> dict[str, set[str]]:
-    """Return, for each new token, the merges of base tokens (or the characters) it is made from.
+    """Return the roots of each new token: the merges of base tokens, or characters, that it needs.
 
     Example:
         >>> _roots([NewToken("ab", ("a", "b"), 9), NewToken("abc", ("ab", "c"), 5)])
@@ -283,20 +283,20 @@ def choose_leaves(
     chosen: Sequence[NewToken],
     give_up: GiveUp,
 ) -> tuple[dict[int, str], dict[int, int]]:
-    """Choose base tokens to give up, one for each chosen token: no surviving merge needs them.
+    """Choose base tokens to replace, one per new token, that no remaining merge needs.
 
-    The least used goes first; ties go to the token less used in the target language, then to the
-    one learned last.
+    The least used token is first. Ties go to the token with fewer uses in the target language, then
+    to the one that was learned last.
 
     Args:
         spec: the base tokenizer.
-        used: uses of each token in the text that must not suffer.
+        used: uses of each token in the reference text.
         in_target: uses in the target language.
-        chosen: the tokens that are to come, whose parts must stay.
-        give_up: `usage` adds the uses of a token that goes to its parts; `frequency` does not.
+        chosen: tokens to add; their parts stay.
+        give_up: `usage` adds the uses of a removed token to its parts; `frequency` does not.
 
     Returns:
-        Surfaces and own uses of the tokens to give up, by id.
+        Spelling and uses of the tokens to replace, by id.
     """
     vocabulary, uses, target_uses = spec.vocab, Counter(used), Counter(in_target)
     parts, needed = _dependencies(spec, chosen)
@@ -329,7 +329,7 @@ def choose_leaves(
 def _dependencies(
     spec: Spec, chosen: Sequence[NewToken]
 ) -> tuple[dict[str, list[str]], Counter[str]]:
-    """Return the parts of each token that may go, and how often each token is needed as a part."""
+    """Return the parts of each removable token, and how often each token is needed as a part."""
     stay = {token for token, index in spec.vocab.items() if index in spec.boundaries}
     if spec.family == "Unigram":
         return {t: [] for t in spec.vocab if len(t) > 1 and t not in stay}, Counter()

@@ -1,7 +1,6 @@
-"""How many tokens? What every number of new tokens would save and cost, from one training run.
+"""Vocabulary sizes: what each number of new tokens saves and costs, from one vocabulary change.
 
-Merges are ordered, so that the tokenizer with n new tokens is the one with all of them, stopped
-early.
+Merges are ordered. So the tokenizer with n new tokens is the full one, stopped after n merges.
 """
 
 from collections import Counter
@@ -20,7 +19,7 @@ from .merges import times_applied
 from .tokenizer_json import Spec
 
 POINTS, UNIGRAM_POINTS = 60, 10
-BYTES_PER_PARAMETER = 2  # rows in bfloat16
+BYTES_PER_PARAMETER = 2  # in bfloat16
 
 
 @dataclass(frozen=True)
@@ -28,17 +27,17 @@ class VocabularySizes:
     """What each number of new tokens saves and costs.
 
     Attributes:
-        table: a row for each number, with the columns `new_tokens`; `tokens` and
-            `tokens_per_character` of the target text; `parity` (tokens over those of English for
-            the same texts; empty where they are no translations); `saved` (share of the base's
-            tokens); `megabytes` (new rows in bfloat16, twice where the head is not tied);
-            `compute_per_token` and `speed` (multiply-adds of a forward pass for a token, and
-            characters for the same work, both as multiples of the base's).
-        knee: the number from which on the curve bends least for what it costs: the point farthest
-            from the straight line between its ends (Satopaa et al. 2011, "Finding a Kneedle in a
+        table: one row per number, with the columns `new_tokens`; `tokens` and
+            `tokens_per_character` of the target text; `parity` (tokens divided by those of the
+            English translation; NaN without translations); `saved` (fraction of the base's
+            tokens); `megabytes` (new embeddings in bfloat16, twice if not tied);
+            `compute_per_token` and `speed` (multiply-adds per token of a forward pass, and
+            characters for the same compute, both as multiples of the base's).
+        knee: the number after which more tokens save little: the point farthest from the straight
+            line between the ends of the curve (Satopaa et al. 2011, "Finding a Kneedle in a
             haystack").
         language: of the target text.
-        texts: how many texts were measured.
+        texts: number of measured texts.
     """
 
     table: pd.DataFrame
@@ -47,7 +46,7 @@ class VocabularySizes:
     texts: int
 
     def at(self, number: int) -> pd.Series:
-        """The row of the number of new tokens nearest to the one given."""
+        """Return the row of the nearest number of new tokens."""
         return self.table.iloc[int(np.argmin(np.abs(self.table.new_tokens.to_numpy() - number)))]
 
 
@@ -59,13 +58,13 @@ def measure_sizes(
     language: str,
     parallel: bool = True,
 ) -> VocabularySizes:
-    """Measure what each number of new tokens saves and costs, on text not learned from.
+    """Measure what each number of new tokens saves and costs, on held-out text.
 
     Args:
-        base: the base model, whose shape tells the cost; its weights are not loaded.
-        change: a change with all the tokens to consider.
-        texts: of the target language and, where `parallel`, of English.
-        language: the target language.
+        base: the base model; its configuration gives the cost, and no weights are loaded.
+        change: with all new tokens to consider.
+        texts: in the target language and, if `parallel`, in English.
+        language: code of the target language.
         parallel: whether the texts are translations, line by line.
     """
     old, new = Spec.of(base.tokenizer), Spec.of(change.tokenizer)
@@ -102,18 +101,18 @@ def tokens_by_number(
     spelled: Mapping[int, Sequence[int]],
     count: Callable[[Spec], Mapping[str, int]],
 ) -> dict[int, int]:
-    """Count the tokens of a text with none, with more and more, and with all added tokens.
+    """Count the tokens of a text for rising numbers of added tokens, from none to all.
 
-    For BPE one encoding with all of them tells it: a merge saves one token wherever it is applied,
-    also as a step on the way to a later one; a character saves the bytes that spelled it, but one.
-    Unigram pieces compete with each other, so that fewer numbers are tried, each by itself.
+    For BPE one encoding is enough. A merge saves one token per use, including uses as a part of
+    later merges. A character saves all bytes that spelled it except one. Unigram pieces compete, so
+    each number is measured separately, and there are fewer numbers.
 
     Args:
-        base: before the change; with `replace`, the tokens given up are gone for every number.
+        base: before the change; `replace` removes its tokens for every number.
         grown: after the change.
-        added: new id to surface, in order of learning.
+        added: new id to spelling, in order of learning.
         spelled: new id to the old ids that spell it.
-        count: how often each token stands in the text, for a tokenizer.
+        count: returns the count of each token of the text under a tokenizer.
     """
     points = UNIGRAM_POINTS if grown.family == "Unigram" else POINTS
     numbers = [0]
@@ -131,7 +130,7 @@ def tokens_by_number(
 
 
 def text_tokens(base: Spec, adapted: Spec, change: VocabularyChange, *texts: str) -> dict[int, int]:
-    """Return the tokens of some texts by the number of new tokens."""
+    """Return the number of tokens of texts, by number of new tokens."""
 
     def count(spec: Spec) -> Counter[str]:
         encodings = encode_texts(spec.whole, texts, offsets=True)
@@ -141,7 +140,7 @@ def text_tokens(base: Spec, adapted: Spec, change: VocabularyChange, *texts: str
 
 
 def _with_first(base: Spec, grown: Spec, added: Mapping[int, str], number: int) -> Spec:
-    """A Unigram tokenizer with only the first of its added pieces."""
+    """Return a Unigram tokenizer with only the first added pieces."""
     if number == len(added):
         return grown
     pieces, all_pieces = list(base.data["model"]["vocab"]), grown.data["model"]["vocab"]

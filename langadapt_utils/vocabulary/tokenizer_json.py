@@ -1,7 +1,7 @@
-"""A tokenizer.json as plain data: its family, and the changes that a new vocabulary needs.
+"""A tokenizer.json as plain data: its family, and changes of its vocabulary.
 
-Three families are known: byte-level BPE (GPT-2, SmolLM2, Llama 3, Qwen), BPE in the way of
-SentencePiece (Llama 2, Mistral, Gemma), and Unigram (XGLM).
+Three families are supported: byte-level BPE (GPT-2, SmolLM2, Llama 3, Qwen), SentencePiece BPE
+(Llama 2, Mistral, Gemma), and Unigram (XGLM).
 """
 
 import copy
@@ -28,54 +28,52 @@ from .patterns import as_data, spelled_out, without_model
 
 Family = Literal["byte-level BPE", "SentencePiece BPE", "Unigram"]
 REST = rf"[^\p{{L}}\p{{M}}\p{{N}}{SPACE}\r\n\0]"  # neither letter, digit, space nor line end
-UNUSED_SCORE = -1e6  # of a Unigram piece that text must not use
-MARGIN = 1e-3  # by how much, in natural logarithms, a new Unigram piece beats its best segmentation
+UNUSED_SCORE = -1e6  # of a Unigram piece that no text may use
+MARGIN = 1e-3  # score of a new Unigram piece above its best segmentation, in nats
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A tokenizer.json of a family that can be extended; every change gives a new one."""
+    """A tokenizer.json of a family that can be extended. Every change returns a new spec."""
 
     data: dict[str, Any]
     family: Family
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerFast) -> "Spec":
-        """Return the spec of a tokenizer, its added tokens in the vocabulary under their own ids.
+        """Return the spec of a tokenizer; its vocabulary includes the added tokens with their ids.
 
         Raises:
-            VocabularyError: the tokenizer is of no family that can be extended.
+            VocabularyError: the tokenizer is of another family.
         """
         return _read(tokenizer.backend_tokenizer.to_str())
 
     @property
     def byte_level(self) -> bool:
-        """Whether the vocabulary is written in the byte alphabet."""
+        """Whether the vocabulary uses the byte alphabet."""
         return self.family == "byte-level BPE"
 
     @cached_property
     def vocab(self) -> dict[str, int]:
-        """Surface to id."""
+        """Spelling in the vocabulary to id."""
         if self.family == "Unigram":
             return {piece: index for index, (piece, _) in enumerate(self.data["model"]["vocab"])}
         return dict(self.data["model"]["vocab"])
 
     @cached_property
     def special(self) -> dict[str, int]:
-        """Special and other added tokens: surface to id."""
+        """Special and other added tokens: spelling to id."""
         return {token["content"]: token["id"] for token in self.data["added_tokens"]}
 
     @cached_property
     def found_first(self) -> list[str]:
-        """Added tokens that are no special ones: they are found in text before it is merged."""
+        """Added tokens that are not special; they are found in text before merging."""
         return [token["content"] for token in self.data["added_tokens"] if not token["special"]]
 
     @cached_property
     def bare(self) -> Tokenizer:
-        """The model alone, which takes pre-tokens in its own alphabet, and `SEPARATOR` between
-        them.
-        """
-        # The separator is in the model itself, as ids may have gaps.
+        """The model without pre-tokenizer; its input is pre-tokens, joined by `SEPARATOR`."""
+        # The separator is in the model itself, because ids may have gaps.
         if self.family == "Unigram":
             vocab: Any = [*self.data["model"]["vocab"], [SEPARATOR, UNUSED_SCORE]]
         else:
@@ -86,8 +84,8 @@ class Spec:
 
     @cached_property
     def whole(self) -> Tokenizer:
-        """The whole tokenizer, of the `tokenizers` library."""
-        # With the model as an object: a large vocabulary as text takes twice the time.
+        """The complete tokenizer, of the `tokenizers` library."""
+        # The model is passed as an object: a large vocabulary as text takes twice the time.
         whole = without_model(self.data)
         whole.model = self._model(self.data["model"]["vocab"])
         added = sorted(self.data["added_tokens"], key=lambda token: token["id"])
@@ -104,14 +102,13 @@ class Spec:
         return BPE(**options | {"vocab": vocab, "merges": list(map(tuple, options["merges"]))})
 
     def count_words(self, texts: Iterable[str]) -> dict[str, int]:
-        """Count the words that tokens are learned in, in the alphabet of the model.
+        """Count the words of texts in the alphabet of the model; tokens are learned inside words.
 
-        They are the pre-tokens of the text; a tokenizer of SentencePiece, which has none, is cut
-        where its own trainer would end a word. Added tokens that text holds are left out: they are
-        found before anything is merged.
+        Words are the pre-tokens. A SentencePiece tokenizer has none, so text is split where its own
+        trainer would end a word. Added tokens are skipped, because they are found before merging.
         """
         parts = spelled_out(self.data["pre_tokenizer"]) if self.data["pre_tokenizer"] else []
-        # Turning every word into bytes costs more than counting it: that is done afterwards.
+        # Converting words to bytes takes longer than counting, so it is done afterwards.
         in_text = self.byte_level and parts[-1]["type"] == "ByteLevel"
         parts = parts[:-1] if in_text else parts
         if self.found_first:
@@ -126,27 +123,25 @@ class Spec:
 
     @cached_property
     def boundaries(self) -> set[int]:
-        """Ids that are never part of a merge: special tokens, the unknown token, bytes of
-        SentencePiece.
-        """
+        """Ids that never merge: special tokens, the unknown token, bytes of SentencePiece."""
         pieces = () if self.byte_level else self.vocab.keys() & self.byte_names.keys()
         unknown = () if self.unknown_id is None else (self.unknown_id,)
         return {*self.special.values(), *(self.vocab[piece] for piece in pieces), *unknown}
 
     @property
     def unknown_id(self) -> int | None:
-        """The id of what cannot be spelled, if the model has one."""
+        """The id of the unknown token, or None."""
         model = self.data["model"]
         if self.family == "Unigram":
             return None if model["unk_id"] is None else int(model["unk_id"])
         return self.vocab.get(model["unk_token"]) if model["unk_token"] else None
 
     def raw(self, surface: str) -> bytes:
-        """The bytes that a surface stands for."""
+        """Return the bytes of a token, given its spelling."""
         return surface_bytes(surface, byte_level=self.byte_level)
 
     def text(self, surface: str) -> str:
-        """A surface as readable text."""
+        """Return a token as readable text, given its spelling."""
         return bytes_as_text(self.raw(surface))
 
     @cached_property
@@ -161,24 +156,20 @@ class Spec:
 
     @property
     def byte_names(self) -> dict[str, int]:
-        """The surfaces by which this family spells single bytes, with these bytes."""
+        """The spelling of each single byte in this family, with the byte."""
         return BYTE_ALPHABET if self.byte_level else {f"<0x{b:02X}>": b for b in range(256)}
 
     def missing_bytes(self) -> list[str]:
-        """Surfaces of the bytes that this vocabulary cannot spell, though its family spells text by
-        bytes.
-        """
+        """Return the spellings of bytes without a token, if the family spells text by bytes."""
         by_bytes = self.byte_level or self.data["model"].get("byte_fallback")
         return [name for name in self.byte_names if by_bytes and name not in self.vocab]
 
     def with_pre_tokenizer(self, pre_tokenizer: dict[str, Any]) -> Self:
-        """With another pre-tokenizer."""
+        """Return the spec with another pre-tokenizer."""
         return dataclasses.replace(self, data={**self.data, "pre_tokenizer": pre_tokenizer})
 
     def with_tokens(self, tokens: Mapping[int, NewToken]) -> Self:
-        """With new tokens at the given free ids; merges come after all that exist, in the order
-        given.
-        """
+        """Return the spec with new tokens at free ids; their merges come last, in their order."""
         model = self._model_copy()
         if self.family == "Unigram":
             vocab, scores = model["vocab"], unigram_scores(self, tokens.values())
@@ -191,23 +182,21 @@ class Spec:
         return dataclasses.replace(self, data={**self.data, "model": model})
 
     def appended(self, tokens: Sequence[NewToken]) -> Self:
-        """With new tokens after all ids."""
+        """Return the spec with new tokens after all ids."""
         return self.with_tokens(dict(enumerate(tokens, max(self.vocab.values()) + 1)))
 
     def without(self, surfaces: Iterable[str]) -> Self:
-        """Without some tokens of a BPE vocabulary, and without merges that speak of them."""
+        """Return the spec without some tokens of a BPE vocabulary and without their merges."""
         gone = set(surfaces)
         model = self._model_copy()
-        if self.family == "Unigram":  # an id stays in place until a new piece takes it
+        if self.family == "Unigram":  # a piece keeps its id until a new piece replaces it
             return self
         model["vocab"] = {token: i for token, i in model["vocab"].items() if token not in gone}
         model["merges"] = [m for m in model["merges"] if gone.isdisjoint([*m, "".join(m)])]
         return dataclasses.replace(self, data={**self.data, "model": model})
 
     def around(self, tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-        """The given tokenizer, with its special tokens and chat template, around this
-        tokenizer.json.
-        """
+        """Return a copy of a tokenizer, with its special tokens and chat template, and this spec."""
         changed, parts = copy.copy(tokenizer), dict(vars(tokenizer))
         del parts["_tokenizer"]
         vars(changed).update({name: copy.copy(part) for name, part in parts.items()})
@@ -215,21 +204,20 @@ class Spec:
         return changed
 
     def merges(self) -> Iterator[tuple[str, str]]:
-        """The merges of a BPE model in order; none for Unigram."""
+        """Return the merges of a BPE model in order; none for Unigram."""
         return ((left, right) for left, right in self.data["model"].get("merges", ()))
 
     def _model_copy(self) -> dict[str, Any]:
         """Return the model with vocabulary and merges copied one level deep.
 
-        Changes add or drop whole entries, never edit one, so entries can be shared; all other parts
-        of tokenizer.json are shared as they are.
+        Changes add or remove entries but never edit one, so the entries are shared.
         """
         return {key: copy.copy(value) for key, value in self.data["model"].items()}
 
 
 @lru_cache(maxsize=2)
 def _read(text: str) -> Spec:
-    """Return the spec of a tokenizer.json; of the last two, those made before."""
+    """Return the spec of a tokenizer.json; the last two are cached."""
     data = json.loads(text)
     family, vocab = _family(data), data["model"]["vocab"]
     added = sorted(data["added_tokens"], key=lambda token: token["id"])
@@ -246,13 +234,13 @@ def _read(text: str) -> Spec:
 
 
 def unigram_scores(spec: Spec, tokens: Collection[NewToken]) -> dict[str, float]:
-    """Scores with which new Unigram pieces are chosen where they shorten.
+    """Return scores with which new Unigram pieces are used whenever they save tokens.
 
-    A piece gets the logarithm of its share of the text, as pieces of the base have, but at least a
-    little more than the best segmentation of its surface, so that every piece can be reached.
+    A piece gets the logarithm of its fraction of the text, like the pieces of the base. The score
+    is at least slightly above the best segmentation of the piece, so that every piece is reachable.
     """
     scores: dict[str, float] = dict(spec.data["model"]["vocab"])
-    unknown = min(scores.values()) - 10  # as the library scores a character that it does not know
+    unknown = min(scores.values()) - 10  # score of an unknown character in the library
     longest = max(map(len, scores))
     total = sum(token.count for token in tokens) or 1
     new: dict[str, float] = {}
@@ -270,11 +258,11 @@ def unigram_scores(spec: Spec, tokens: Collection[NewToken]) -> dict[str, float]
 
 
 def word_pattern(vocabulary: Iterable[str]) -> str:
-    """Return where SentencePiece's own trainer would end a word, as a pattern of words.
+    """Return a pattern of words as SentencePiece's own trainer would separate them.
 
-    Words are letters, digits, line ends or the rest, perhaps after a space. What no token of the
-    vocabulary joins is not joined: digits with digits, line ends with line ends, a space with
-    either, a full stop with a line end.
+    A word is a run of letters, digits, line ends or other characters, with an optional space before
+    it. Characters are joined only if a token of the vocabulary joins them: digits with digits, line
+    ends with line ends, a space with either, a full stop with a line end.
 
     Example:
         >>> pattern = word_pattern(["▁the", "▁1", "19"])
@@ -296,8 +284,9 @@ def word_pattern(vocabulary: Iterable[str]) -> str:
 
 
 def one_of(texts: Iterable[str]) -> str:
-    """Return a pattern that matches any of some texts, the longest first; by their first letters,
-    so that thousands of them are not tried at every place.
+    """Return a pattern that matches any of some texts, the longest first.
+
+    The texts are grouped by first letter, so that not all of them are tried at every place.
 
     Example:
         >>> regex.findall(one_of(["<a>", "<ab>", "b"]), "<ab> b <a")

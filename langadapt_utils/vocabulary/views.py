@@ -1,7 +1,7 @@
-"""Notebook 2 in figures and controls: tokens that open at a click, curves of the vocabulary size.
+"""Figures and controls of notebook 2: an explorer of tokens, and curves of the vocabulary size.
 
-Everything is plain HTML: tokens open by mouse or keyboard with no script, in a notebook as well as
-on a static page.
+The explorer is plain HTML: tokens open by mouse or keyboard without a script, in a notebook and on
+a static page.
 """
 
 from bisect import bisect_right
@@ -26,8 +26,8 @@ from .sizes import VocabularySizes, text_tokens
 from .tokenizer_json import Spec
 
 LONGEST = 6_000  # characters that are shown
-OPENED = 700  # tokens in all, up to which each can be opened
-COMPARED = 64  # different tokens of a text whose neighbours are shown
+OPENED = 700  # total tokens up to which each can be opened
+COMPARED = 64  # different tokens per text whose neighbours are shown
 NEIGHBOURS = 5
 PAGE = 1_800  # characters of a page
 YOURS = "your own"
@@ -35,12 +35,12 @@ YOURS = "your own"
 
 @dataclass(frozen=True)
 class TokenFacts:
-    """What is known of the tokens of one tokenizer.
+    """Facts about the tokens of a tokenizer.
 
     Attributes:
         tokenizer: of the tokens.
-        change: that made it, where it is an adapted one: says which tokens are new.
-        embeddings: by token id, of shape (tokens, dimensions); neighbours are looked up in them.
+        change: of an adapted tokenizer; it gives the new tokens.
+        embeddings: by token id, of shape (tokens, dimensions); used to find neighbours.
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -49,21 +49,21 @@ class TokenFacts:
 
     @cached_property
     def merges(self) -> dict[str, tuple[str, str, int]]:
-        """By surface: the two tokens it is merged from, and which merge; empty for Unigram."""
+        """The two parts and the rank of each merge, by merged token; empty for Unigram."""
         ranked = list(enumerate(Spec.of(self.tokenizer).merges(), start=1))
         # Of several merges to one token the first is applied.
         return {left + right: (left, right, rank) for rank, (left, right) in reversed(ranked)}
 
     @cached_property
     def directions(self) -> torch.Tensor | None:
-        """Embeddings of length one, without those that only pad the matrix."""
+        """Embeddings of length one, without padding."""
         if self.embeddings is None:
             return None
         tokens = max(self.tokenizer.get_vocab().values()) + 1
         return torch.nn.functional.normalize(self.embeddings[:tokens].detach().float(), dim=1)
 
     def neighbours(self, ids: Sequence[int]) -> dict[int, list[int]]:
-        """Return the tokens with the nearest embeddings, of the first 64 different tokens."""
+        """Return the ids with the nearest embeddings, for the first 64 different tokens."""
         some = list(dict.fromkeys(ids))[:COMPARED]
         if self.directions is None or not some:
             return {}
@@ -72,7 +72,7 @@ class TokenFacts:
         return {index: [other for other in others if other != index] for index, others in found}
 
     def of(self, index: int, near: Sequence[int] = ()) -> dict[str, str]:
-        """Return what there is to say of a token, by its id and those of its neighbours."""
+        """Return the facts about a token, given its id and the ids of its neighbours."""
         surface = str(self.tokenizer.convert_ids_to_tokens(index))
         facts = {"id": f"{index:,}"}
         if self.change is not None and index in self.change.added:
@@ -97,14 +97,16 @@ def explore_html(
     english: str = "",
     price: float = 0.0,
 ) -> Html:
-    """Show a text under tokenizers, one line each, cut where all of them cut; and what it costs.
+    """Return a text under several tokenizers, one line each, with counts and costs.
+
+    The lines are aligned where all tokenizers split.
 
     Args:
-        facts: of each tokenizer, by its name.
-        text: any; shown escaped, up to 6,000 characters.
-        language: for the browser's choice of font and direction.
+        facts: by name of the tokenizer.
+        text: to show, up to 6,000 characters; it is escaped.
+        language: for the font and direction in the browser.
         english: the same text in English, for parity.
-        price: of a million tokens, in any currency.
+        price: per million tokens, in any currency.
     """
     english = english if max(len(text), len(english)) <= LONGEST else ""
     raw = text[:LONGEST].encode("utf-8", "replace")
@@ -129,7 +131,7 @@ def explore_html(
 
 
 def _stretches(spans: Sequence[Sequence[Span]]) -> list[list[range]]:
-    """Return which tokens of each tokenizer lie between places where all of them end a token.
+    """Return the tokens of each tokenizer between places where all tokenizers end a token.
 
     Example:
         >>> one, two = [Span(7, 0, 2)], [Span(3, 0, 1), Span(4, 1, 2)]
@@ -145,7 +147,7 @@ def _stretches(spans: Sequence[Sequence[Span]]) -> list[list[range]]:
 def _tokens(
     fact: TokenFacts, spans: Sequence[Span], raw: bytes, opened: bool
 ) -> list[dict[str, Any]]:
-    """Return what the template shows of tokens: text, colour, facts of those that open."""
+    """Return the tokens for the template: text, colour, and facts if they can be opened."""
     near, shown = fact.neighbours([span.id for span in spans] if opened else ()), []
     for span, colour in zip(spans, cycle(TOKEN_COLOURS)):
         piece = raw[span.start : span.end]
@@ -183,13 +185,13 @@ def token_explorer(
     parallel: bool = True,
     price: float = 0.5,
 ) -> Interactive:
-    """Type or pick a text and see its tokens under each tokenizer; a token opens at a click.
+    """Return controls to type or choose a text and see its tokens; a token opens at a click.
 
     Args:
-        facts: of each tokenizer, by its name.
-        samples: a text in each language, by code.
-        parallel: whether they are translations of the English one, so that parity can be told.
-        price: of a million tokens, to begin with.
+        facts: by name of the tokenizer.
+        samples: one text per language, by code.
+        parallel: whether the samples are translations of the English one, for parity.
+        price: initial price per million tokens.
     """
     names = [(language_name(code), code) for code in samples]
     first, wide = next(iter(samples)), widgets.Layout(width="95%", height="5em")
@@ -208,7 +210,7 @@ def token_explorer(
     def choice_for(text: str) -> str:
         return str(chosen.value) if text == samples.get(chosen.value) else YOURS
 
-    # A picked text is typed into the box; a text that is typed is no sample any more.
+    # A chosen sample is copied into the text box; a changed text is the reader's own.
     widgets.dlink((chosen, "value"), (typed, "value"), lambda code: samples.get(code, typed.value))
     widgets.dlink((typed, "value"), (chosen, "value"), choice_for)
     static = "".join(page(text, code, price) for code, text in samples.items())
@@ -218,13 +220,13 @@ def token_explorer(
 def vocabulary_size_widget(
     sizes: VocabularySizes, base: TokenFacts, adapted: TokenFacts, *, text: str = ""
 ) -> Interactive:
-    """Choose a number of new tokens and read what it saves and costs, also on a text of your own.
+    """Return controls to choose a number of new tokens and see its saving and cost.
 
     Args:
         sizes: measured on held-out text.
-        base: the base tokenizer.
-        adapted: the adapted tokenizer, with its change.
-        text: to begin with.
+        base: facts about the base tokenizer.
+        adapted: facts about the adapted tokenizer, with its change.
+        text: initial text of the reader's own.
     """
     numbers = sizes.table.new_tokens.tolist()
     slider = new_slider("new tokens", [(f"{number:,}", number) for number in numbers], sizes.knee)

@@ -144,7 +144,7 @@ def test_what_cannot_be_written_is_refused_by_name(
 ) -> None:
     yarn = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0}
     refused = {
-        "'gpt2' models are not written as GGUF, only llama": saved(
+        "'gpt2' models cannot be written as GGUF, only llama": saved(
             gpt2(len(tokenizer)), tokenizer, tmp_path / "gpt2"
         ),
         "rotary positions of type 'yarn'": saved(

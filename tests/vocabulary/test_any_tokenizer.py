@@ -71,7 +71,7 @@ def test_what_autotokenizer_reads_otherwise_is_said(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "qwen2"}))
     thai = extend_vocabulary(load_tokenizer(tmp_path), ["ที่นี่มีที่นั่ง"] * 50, tokens=14)
     audited = {check.claim: check.detail for check in thai.audit}
-    assert "Qwen2" in audited[f"{claim}, or the model card says what does"]
+    assert "Qwen2" in audited[f"{claim}, or the model card names another class"]
     thai.save(tmp_path)
     found = lint_tokenizer(load_tokenizer(tmp_path), ["ที่นี่มีที่นั่ง"])
     assert not passed(found, claim) and "Qwen2" in {c.claim: c.detail for c in found}[claim]
@@ -139,7 +139,7 @@ def test_one_token_more_than_rows_gets_a_row(tmp_path: Path) -> None:
     folder = saved(model, tokenizer, tmp_path).folder
     base = load_base(str(folder))
     checks = lint_tokenizer(base.tokenizer, TEXTS)
-    assert not passed(checks, "every token has a row in the model")
+    assert not passed(checks, "every token has an embedding in the model")
     change = extend_vocabulary(base.tokenizer, TEXTS * 50, tokens=5)
     grown = initialise_embeddings(base.model, change).get_input_embeddings().weight
     assert len(grown) == rows + 1 + 5
@@ -150,8 +150,8 @@ def test_lint_says_what_a_reader_would_not_expect() -> None:
     tokenizer = with_pattern("gpt2")
     checks = lint_tokenizer(tokenizer, ["Uzbek to'siq, п'ять <|endoftext|> written"])
     details = {check.claim: check.detail for check in checks if not check.passed}
-    assert "to'siq" in details["words with an apostrophe inside stay whole"]
-    assert "<|endoftext|>" in details["no text holds a special token"]
+    assert "to'siq" in details["words with an apostrophe inside are not split"]
+    assert "<|endoftext|>" in details["no text contains a special token"]
     spelled = unigram(["the old bridge"] * 50, size=40)
     assert not passed(lint_tokenizer(spelled, ["ภาษาไทย"]), "every character has a token")
 
@@ -190,7 +190,7 @@ def test_what_the_base_normalises_is_counted_and_stops_nothing(text: str) -> Non
     base = train_tokenizer([*TEXTS, "some more text"] * 20, size=400)
     base.backend_tokenizer.normalizer = normalizers.NFKC()
     lint = {check.claim: check for check in lint_tokenizer(base, [text, "plain"])}
-    assert "1 of 2 do not" in lint["text comes back from its tokens"].detail
+    assert "1 of 2 do not" in lint["decoded tokens give the text"].detail
     change = extend_vocabulary(base, [text] * 50, tokens=3)
     assert all(check.passed for check in change.audit), change.audit
     given_back = [t.decode(of_text(t, text)) for t in (base, change.tokenizer)]

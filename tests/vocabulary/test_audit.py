@@ -128,7 +128,7 @@ def test_a_special_token_that_was_given_up_is_found(
 
     gone = PreTrainedTokenizerFast(tokenizer_object=backend(change.tokenizer, without))
     lost = dataclasses.replace(change, tokenizer=gone, new_to_old=kept, removed={index: name})
-    assert "special tokens and chat template are untouched" in failing(lost, tokenizer, ["szép"])
+    assert "special tokens and chat template are unchanged" in failing(lost, tokenizer, ["szép"])
 
 
 # A claim of the audit, and what of a sound change is to be another so that this claim alone fails.
@@ -137,18 +137,18 @@ DEFECTS = {
     "every added token is spelled by base tokens": lambda change, base: {
         "base_pieces": {**change.base_pieces, first(change): (5,)}
     },
-    "no added token stands for the text of another": lambda change, base: {
+    "no added token spells the text of another": lambda change, base: {
         "tokenizer": edited(change.tokenizer, twin)
     },
     "all other tokens keep their ids": lambda change, base: {
         "new_to_old": {**change.new_to_old, 7: 8, 8: 7}
     },
     "the vocabulary keeps its size": lambda change, base: {"mode": "replace"},
-    "special tokens and chat template are untouched": lambda change, base: {
+    "special tokens and chat template are unchanged": lambda change, base: {
         "tokenizer": with_setting(change.tokenizer, "chat_template", "{{ other }}")
     },
     "no added token looks like a special token": looks_special,
-    "text comes back from its tokens as before": lambda change, base: {
+    "decoded tokens give the text as before": lambda change, base: {
         "tokenizer": edited(change.tokenizer, forgotten_bytes)
     },
     "saved and loaded, it gives the same ids": lambda change, base: {
@@ -185,7 +185,7 @@ def test_another_special_token_at_the_end_is_found(
     other = with_setting(change.tokenizer, "eos_token", "<|im_start|>")
     defect = dataclasses.replace(change, tokenizer=other)
     found = failing(defect, tokenizer, ["Szép ház, szép híd."])
-    assert found == {"special tokens and chat template are untouched"}
+    assert found == {"special tokens and chat template are unchanged"}
 
 
 def test_tokens_that_are_lost_or_renamed_are_found(
@@ -226,7 +226,7 @@ def test_one_defect_of_a_repaired_pattern_fails_one_check() -> None:
         "the repaired word pattern keeps letters and marks together": lambda data: data.update(
             pre_tokenizer=pattern
         ),
-        "the repaired word pattern cuts all other text as before": cut_between_digits,
+        "the repaired word pattern splits all other text as before": cut_between_digits,
     }
     for claim, edit in defects.items():
         defect = dataclasses.replace(change, tokenizer=edited(change.tokenizer, edit))
@@ -268,10 +268,10 @@ LINT = {
     "the post-processor inserts tokens of this vocabulary": lambda bytes_, pieces: edited(
         pieces, wrong_inserted_id
     ),
-    "the chat template speaks of tokens that exist": lambda bytes_, pieces: with_setting(
+    "the chat template uses tokens that exist": lambda bytes_, pieces: with_setting(
         bytes_, "chat_template", "<|im_start|>{{ messages }}<|im_end|>"
     ),
-    "no two tokens stand for the same text": lambda bytes_, pieces: edited(pieces, twin),
+    "no two tokens spell the same text": lambda bytes_, pieces: edited(pieces, twin),
     "saved and loaded, it gives the same ids": lambda bytes_, pieces: small_letters(bytes_),
 }
 
