@@ -196,7 +196,7 @@ class Spec:
         return dataclasses.replace(self, data={**self.data, "model": model})
 
     def around(self, tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-        """Return a copy of a tokenizer, with its special tokens and chat template, and this spec."""
+        """Return a copy of a tokenizer with this spec; special tokens and chat template stay."""
         changed, parts = copy.copy(tokenizer), dict(vars(tokenizer))
         del parts["_tokenizer"]
         vars(changed).update({name: copy.copy(part) for name, part in parts.items()})
