@@ -76,7 +76,7 @@ class Workspace:
             RecipeError: the folder has no recipe.
         """
         if not (folder / "recipe.yaml").is_file():
-            raise RecipeError(f"{folder} has no recipe.yaml: give a run folder")
+            raise RecipeError(f"{folder} is not a run folder (no recipe.yaml): give another")
         return cls(folder, Recipe.read(folder / "recipe.yaml"))
 
     def _repr_html_(self) -> str:

@@ -102,7 +102,7 @@ def test_try_asks_for_prompts_until_there_is_none(run: Path) -> None:
 
 def test_try_needs_a_trained_run(tmp_path: Path) -> None:
     nowhere = CliRunner().invoke(app, ["try", str(tmp_path / "nothing"), "Hi"])
-    assert isinstance(nowhere.exception, LangadaptError) and "give a run folder" in str(
+    assert isinstance(nowhere.exception, LangadaptError) and "is not a run folder" in str(
         nowhere.exception
     )
     run = Workspace(tmp_path / "run", Recipe.profile("smoke"))
