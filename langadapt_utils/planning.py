@@ -4,8 +4,6 @@ No weights are loaded: the plan uses the configuration of the model and up to 20
 docstring of each estimate has its formula; `benchmarks/plan.py` compares them with measurements.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -49,7 +47,7 @@ class Shape:
     vocabulary: int
 
     @classmethod
-    def of(cls, base: str, accept_terms: str = "") -> Shape:
+    def of(cls, base: str, accept_terms: str = "") -> "Shape":
         """Return the shape of a base model, without downloading weights from the hub."""
         folder = fetch_model(base, accept_terms, weights=False)
         check_model(folder, weights=False)
@@ -68,7 +66,7 @@ class Shape:
         """Parameters that a token is multiplied with: all except a separate input matrix."""
         return self.parameters - self.embeddings + self.vocabulary * self.width
 
-    def with_tokens(self, tokens: int) -> Shape:
+    def with_tokens(self, tokens: int) -> "Shape":
         """Return the shape after adding new tokens."""
         more = self.embeddings // self.vocabulary * tokens
         grown = {"parameters": self.parameters + more, "embeddings": self.embeddings + more}
