@@ -183,13 +183,13 @@ def chunks(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
         [['ab', 'cd'], ['e']]
     """
     chunk: list[str] = []
-    held = 0
+    length = 0
     for text in texts:
         chunk.append(text)
-        held += len(text)
-        if held >= characters:
+        length += len(text)
+        if length >= characters:
             yield chunk
-            chunk, held = [], 0
+            chunk, length = [], 0
     if chunk:
         yield chunk
 

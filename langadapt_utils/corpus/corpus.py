@@ -137,8 +137,8 @@ def _conversations(recipe: CorpusRecipe, language: str) -> Dataset:
     settings = recipe.model_copy(update={"text_field": MESSAGES})
     documents, _ = without_repeats([read_source(name, "", settings)[0] for name in sources])
     asked = {row["prompt"] for row in read_jsonl(data_folder() / "eval_chat.jsonl")}
-    said = ({message["content"] for message in messages_of(text)} for text in documents["text"])
-    return documents.select([place for place, texts in enumerate(said) if not asked & texts])
+    contents = ({message["content"] for message in messages_of(text)} for text in documents["text"])
+    return documents.select([place for place, texts in enumerate(contents) if not asked & texts])
 
 
 def translations(

@@ -38,8 +38,8 @@ def plot_changes(scores: Scores, *, ax: Axes | None = None) -> Axes:
     ax.set(xlabel=unit, ylim=(-0.6, len(names) - 0.3))
     gain = table[table.language == scores.target].iloc[0].change
     worst = max(table[table.language == "en"].change, key=lambda change: change.value)
-    said = f"{language_name(scores.target)} {_moved(gain)}, English at worst {_moved(worst)}"
-    return finish(ax, said)
+    title = f"{language_name(scores.target)} {_moved(gain)}, English at worst {_moved(worst)}"
+    return finish(ax, title)
 
 
 def samples_html(scores: Scores) -> Html:
@@ -57,18 +57,19 @@ def talk_widget(models: Mapping[str, Base], scores: Scores) -> Interactive:
     """
     wide = {"description": "prompt", "layout": {"width": "95%"}}
     typed = widgets.Text("", continuous_update=False, **wide)
-    heat = new_slider("temperature", [0.0, 0.3, 0.7, 1.0], 0.7)
+    temperature = new_slider("temperature", [0.0, 0.3, 0.7, 1.0], 0.7)
     length = new_slider("tokens", [25, 50, 100, 200], 50)
     chat = widgets.Checkbox(False, description="answer, as in a chat")
     static = str(samples_html(scores))
 
     def answer() -> str:
-        options, asked = sampled(heat.value) | {"chat": chat.value}, (typed.value, length.value)
+        options = sampled(temperature.value) | {"chat": chat.value}
         parts = {n: (b.model.to(hardware.device()), b.tokenizer) for n, b in models.items()}
+        asked = typed.value, length.value
         replies = {name: reply(*part, *asked, **options) for name, part in parts.items()}
         return str(render("evaluation/replies.html.j2", replies=replies))
 
-    controls = [typed, heat, length, chat]
+    controls = [typed, temperature, length, chat]
     return Interactive(controls, lambda: answer() if typed.value else static, static)
 
 

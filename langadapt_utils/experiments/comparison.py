@@ -76,7 +76,7 @@ class Comparison:
         stages = [(steps, _ranked(rows)) for steps, rows in target.groupby("steps")]
         last, seeds = stages[-1][0], self.table[self.table.variant != BASE].seed.nunique()
         early = [steps for steps, _ in stages[:-1]]
-        said = {
+        values = {
             "target": language_name(self.target),
             "reference": self.reference,
             "stages": stages,
@@ -85,7 +85,7 @@ class Comparison:
             "last": last,
             "one_seed": last and seeds == 1,
         }
-        text = str(render("experiments/findings.txt.j2", **said, when=when, sign=sign))
+        text = str(render("experiments/findings.txt.j2", **values, when=when, sign=sign))
         return text.split("\n")
 
     def reversals(self, early: int, late: int) -> list[tuple[str, str]]:

@@ -62,19 +62,19 @@ def export_gguf(run: Workspace, *, kind: str = "f16") -> list[str]:
     texts, recipe = trial_texts(documents), (run.folder / "recipe.yaml").read_text("utf-8")
     pattern = find_pattern(folder, texts)
     file = folder / f"{run.folder.resolve().name}-{kind}.gguf"
-    said = [f"The ids of {len(texts):,} texts are those of tokenizer.json ({pattern.name})."]
+    results = [f"The ids of {len(texts):,} texts are those of tokenizer.json ({pattern.name})."]
 
     with TemporaryDirectory(dir=run.folder, prefix=".export-") as scratch:
         made = Path(scratch) / file.name
         write_gguf(folder, made, kind, pattern, recipe)
-        said += prove(made, folder, kind, texts, documents)
+        results += prove(made, folder, kind, texts, documents)
         made.replace(file)
     chats = load_tokenizer(folder).chat_template  # Ollama reads it from the file
     prompt = "" if chats else 'TEMPLATE "{{ .Prompt }}"\n'
     (folder / "Modelfile").write_text(f"FROM ./{file.name}\n{prompt}", encoding="utf-8")
-    write_json(folder / PROOFS, proofs_of(folder) | {file.name: said})
+    write_json(folder / PROOFS, proofs_of(folder) | {file.name: results})
     write_card(run)
-    return [str(file), *said]
+    return [str(file), *results]
 
 
 def prove(

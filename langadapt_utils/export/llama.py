@@ -119,7 +119,7 @@ class Llama:
     def _ask(self, path: str, **body: Any) -> Any:
         data, kind = json.dumps(body).encode(), {"Content-Type": "application/json"}
         try:
-            with urlopen(Request(f"{self.address}/{path}", data, kind)) as said:
-                return json.load(said)
+            with urlopen(Request(f"{self.address}/{path}", data, kind)) as answer:
+                return json.load(answer)
         except OSError as error:
             raise ModelError(f"llama.cpp stopped ({error}): update xllamacpp") from error

@@ -192,7 +192,7 @@ def base_pieces(base: Spec, added: Mapping[int, str]) -> dict[int, tuple[int, ..
     """
     encodings = base.bare.encode_batch_fast(list(added.values()), add_special_tokens=False)
     return {
-        new: tuple(encoding.ids) or _kin(base, surface)
+        new: tuple(encoding.ids) or _substitutes(base, surface)
         for (new, surface), encoding in zip(added.items(), encodings, strict=True)
     }
 
@@ -239,7 +239,7 @@ def _unreachable(grown: Spec, added: Mapping[int, str]) -> tuple[int, ...]:
     return tuple(n for n in added if pieces[n] != (n,) or hidden(grown.text(added[n])))
 
 
-def _kin(base: Spec, surface: str) -> tuple[int, ...]:
+def _substitutes(base: Spec, surface: str) -> tuple[int, ...]:
     """Return the base ids that represent a token that the base cannot spell."""
     kind = partial(bisect_right, (0x80, 0xC0))  # ASCII, continuing, leading
     singles = {
@@ -248,6 +248,6 @@ def _kin(base: Spec, surface: str) -> tuple[int, ...]:
         if name in base.vocab and name not in base.special
     }
     first = kind(base.raw(surface)[0])
-    kin = tuple(index for byte, index in sorted(singles.items()) if kind(byte) == first)
+    alike = tuple(index for byte, index in sorted(singles.items()) if kind(byte) == first)
     unknown = () if base.unknown_id is None else (base.unknown_id,)
-    return kin or unknown or tuple(sorted(singles.values()))
+    return alike or unknown or tuple(sorted(singles.values()))

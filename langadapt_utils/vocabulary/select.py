@@ -86,10 +86,10 @@ def without(tokens: Iterable[NewToken], surfaces: set[str]) -> list[NewToken]:
         >>> without([ab, abc], {"ab"})
         []
     """
-    gone, left = set(surfaces), []
+    removed, left = set(surfaces), []
     for token in tokens:
-        if token.surface in gone or gone.intersection(token.parts or ()):
-            gone.add(token.surface)
+        if token.surface in removed or removed.intersection(token.parts or ()):
+            removed.add(token.surface)
         else:
             left.append(token)
     return left
