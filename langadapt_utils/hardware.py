@@ -1,7 +1,5 @@
 """This machine: device, native precision, name, and speed of matrix products."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "bfloat16"]
 
 
-def device() -> torch.device:
+def device() -> "torch.device":
     """Return the first GPU (CUDA or Apple), or the CPU if there is none.
 
     The environment variable LANGADAPT_DEVICE overrides it: cpu, cuda or mps.
