@@ -136,7 +136,7 @@ def encode_texts(
 
 
 def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> list[list[int]]:
-    """Return the ids of each of some running texts, as `encode_texts` reads them."""
+    """Return the ids of each text, encoded as running text by `encode_texts`."""
     return [encoding.ids for encoding in encode_texts(tokenizer.backend_tokenizer, texts)]
 
 

@@ -1,1 +1,1 @@
-"""Text in: reading documents, splitting them, evaluation items, contamination."""
+"""Text: read documents, split them, load evaluation items, find contamination."""

@@ -1,1 +1,1 @@
-"""One style for tables, figures and controls; knows no stage."""
+"""One style for tables, figures and controls, independent of the stages."""

@@ -1,1 +1,1 @@
-"""Notebook 3. Give new tokens their first embeddings."""
+"""Notebook 3. Initialise the embeddings of new tokens."""

@@ -1,1 +1,1 @@
-"""Notebook 5. Measure what was gained and what was forgotten."""
+"""Notebook 5. Measure the gain on the language and the forgetting of English."""

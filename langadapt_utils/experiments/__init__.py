@@ -1,1 +1,1 @@
-"""Several ways on the same documents (notebooks 3, 4 and 5)."""
+"""Compare variants on the same documents (notebooks 3, 4 and 5)."""

@@ -1,1 +1,1 @@
-"""Take the adapted model along: one GGUF file for llama.cpp and Ollama, proved in llama.cpp."""
+"""Export the adapted model as a GGUF file for llama.cpp and Ollama, and verify it."""

@@ -1,1 +1,1 @@
-"""Notebook 2. Give a tokenizer new tokens."""
+"""Notebook 2. Add tokens to a tokenizer."""
