@@ -20,11 +20,11 @@ app = typer.Typer(
 )
 PLAIN_LINE_SECONDS = 20  # between progress lines where there is no terminal
 
-Stages = Annotated[Optional[list[str]], typer.Argument(help="Such as 03; all by default.")]
+Stages = Annotated[Optional[list[str]], typer.Argument(help="Stages, such as 03 [default: all].")]
 Language = Annotated[Optional[str], typer.Option(help="Code of the target language [default: hu].")]
 Profile = Annotated[Optional[str], typer.Option(help=f"{', '.join(PROFILES)} [default: cpu].")]
 Overrides = Annotated[
-    list[str], typer.Option("--parameter", "-p", help="Another value for an option: NAME=VALUE.")
+    list[str], typer.Option("--parameter", "-p", help="Set an option of the recipe: NAME=VALUE.")
 ]
 
 
@@ -35,7 +35,7 @@ def run(
     profile: Profile = None,
     run_dir: Annotated[Optional[Path], typer.Option("--run", help="Run folder.")] = None,
     parameter: Overrides = [],  # noqa: B006  typer copies it
-    recipe: Annotated[Optional[Path], typer.Option(help="A recipe, as `plan` writes it.")] = None,
+    recipe: Annotated[Optional[Path], typer.Option(help="A recipe, such as `plan` writes.")] = None,
 ) -> None:
     """Run the notebooks. Complete stages are skipped; a stopped run resumes."""
     from .runner import run_notebooks
@@ -68,12 +68,12 @@ def run(
 @app.command("try")
 def talk(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
-    prompt: Annotated[Optional[str], typer.Argument(help="Without one, you are asked.")] = None,
+    prompt: Annotated[Optional[str], typer.Argument(help="Without it, you type it.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Use the chat template.")] = False,
-    tokens: Annotated[int, typer.Option(help="At most.", min=1)] = 100,
-    temperature: Annotated[float, typer.Option(help="0: always the likeliest.", min=0)] = 0.7,
-    top_p: Annotated[float, typer.Option(help="Probability to draw from.", min=0, max=1)] = 0.9,
-    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    tokens: Annotated[int, typer.Option(help="Maximum number of tokens.", min=1)] = 100,
+    temperature: Annotated[float, typer.Option(help="0: no sampling.", min=0)] = 0.7,
+    top_p: Annotated[float, typer.Option(help="Mass to sample from.", min=0, max=1)] = 0.9,
+    seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
 ) -> None:
     """Let the base and the adapted model continue a prompt, one after the other."""
     from .evaluation.evaluate import run_models
@@ -97,9 +97,9 @@ def plan(
     language: Language = None,
     profile: Profile = None,
     parameter: Overrides = [],  # noqa: B006  typer copies it
-    gpu: Annotated[str, typer.Option(help=f"For a card: {', '.join(GPUS)}.")] = "",
-    gpus: Annotated[int, typer.Option(help="How many of them.", min=1)] = 1,
-    write: Annotated[Path, typer.Option(help="Where the recipe goes.")] = Path("plan.yaml"),
+    gpu: Annotated[str, typer.Option(help=f"Plan for a GPU: {', '.join(GPUS)}.")] = "",
+    gpus: Annotated[int, typer.Option(help="Number of GPUs.", min=1)] = 1,
+    write: Annotated[Path, typer.Option(help="Output file of the recipe.")] = Path("plan.yaml"),
 ) -> None:
     """Print what a run will need, and write its recipe. No weights are loaded."""
     from .planning import plan
@@ -120,8 +120,8 @@ def report(run_dir: Annotated[Path, typer.Option("--run", help="Run folder.")]) 
 @app.command()
 def export(
     run_dir: Annotated[Path, typer.Argument(help="Run folder.")],
-    format: Annotated[Literal["gguf"], typer.Option(help="Of the file.")] = "gguf",
-    type: Annotated[str, typer.Option(help="f16, bf16, q8_0 or q4_0.")] = "f16",
+    format: Annotated[Literal["gguf"], typer.Option(help="Format of the file.")] = "gguf",
+    type: Annotated[str, typer.Option(help="Precision: f16, bf16, q8_0, q4_0.")] = "f16",
 ) -> None:
     """Write the adapted model for llama.cpp and Ollama, and verify it in llama.cpp."""
     from .export.export import export_gguf
@@ -131,7 +131,7 @@ def export(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, compared with the first.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; the first is the reference.")],
 ) -> None:
     """Print a table that compares finished runs."""
     from rich.table import Table
