@@ -43,7 +43,8 @@ def printer(run: Workspace, stage: str) -> Callable[[Any], None]:
 
     def report(record: Any) -> None:
         nonlocal printed
-        note, last = run.log(stage, record), "step" in record and record["step"] == record["steps"]
+        note = run.log(stage, record)
+        last = isinstance(record, dict) and record.get("step") == record.get("steps", 0)
         if last or time.monotonic() - printed > PRINT_SECONDS:
             printed = time.monotonic()
             print(note, flush=True)
