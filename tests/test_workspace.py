@@ -12,6 +12,7 @@ from langadapt_utils.errors import (
     WorkspaceError,
 )
 from langadapt_utils.files import require_space
+from langadapt_utils.processes import printer
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.runner import open_run, run_notebooks
 from langadapt_utils.workspace import STAGES, Workspace, anchored, progress_note
@@ -207,6 +208,19 @@ def test_the_log_has_a_record_a_line(run: Workspace) -> None:
     assert run.log("05_evaluation", "Thai") == "Thai"
     records = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     assert [record["stage"] for record in records] == ["04_training", "05_evaluation"]
+
+
+def test_a_process_logs_every_record_and_prints_the_first_and_the_last_step(
+    run: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = printer(run, "04_training")
+    for step in (1, 2, 3):
+        done = {"step": step, "steps": 3, "seconds_left": 60, "tokens_per_second": 9}
+        report(done | {"bits_per_byte": {"en": 1.5}})
+    report("the last step")
+    shown = capsys.readouterr().out
+    assert "step 1 of 3" in shown.splitlines()[0] and "step 3 of 3" in shown
+    assert len((run.folder / "log.jsonl").read_text().splitlines()) == 4
 
 
 def test_options_of_speed_may_change_on_the_way(tmp_path: Path) -> None:
