@@ -100,7 +100,7 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
     if not len(parallel):
         parallel = _parallel_documents(heldout, language, tied)
     if named := next((name for name in recipe.others if name.startswith(f"{language}:")), ""):
-        raise CorpusError(f"corpus.others cannot hold '{named}': {language} is the target language")
+        raise CorpusError(f"corpus.others has '{named}', the target language: remove it")
     others = partial(_other_languages, recipe, language, target | english)
     about = pd.DataFrame(tables), repeats, others, partial(_conversations, recipe, language)
     return Corpus(language, train, heldout, parallel, *about)

@@ -87,7 +87,9 @@ class Reading:
             with opened(path) as file:
                 yield from self.with_text(getattr(self, f"_{text_kind(path)[1:]}")(file))
         except (pa.ArrowException, OSError, EOFError, LZMAError, ZstdError, csv.Error) as error:
-            raise CorpusError(f"cannot read corpus file {path}: {brief(error)}") from error
+            raise CorpusError(
+                f"cannot read {path} ({brief(error)}): give a complete file"
+            ) from error
 
     def with_text(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Find the column of the text in the first row and rename it to `text`."""

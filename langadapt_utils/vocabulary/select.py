@@ -209,8 +209,8 @@ def protected_candidates(
             worst = max(over, key=lambda code: len(over[code]))
             share = f"{len(over[worst]):,} of {len(sentences[worst]):,} sentences in '{worst}'"
             problem = f"{share} change whatever tokens are left out"
-            limit = f"more than protect['{worst}'] = {protect[worst]} allows"
-            raise VocabularyError(f"{problem}, {limit}: set repair_script=False, or lower it")
+            limit = f"protect['{worst}'] = {protect[worst]}"
+            raise VocabularyError(f"{problem}: lower {limit}, or set repair_script=False")
         candidates = without(candidates, harmful)
 
 

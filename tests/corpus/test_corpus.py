@@ -153,7 +153,7 @@ def test_other_languages_are_there_to_be_measured_on_alone(
         CorpusRecipe(english=[BUILT_IN], others=[f"th:{german}", BUILT_IN]), "hu"
     ).others["th"]
     assert len(both) == 1 + len(others["th"])
-    with pytest.raises(CorpusError, match=r"corpus\.others cannot hold"):
+    with pytest.raises(CorpusError, match=r"corpus\.others has"):
         load_corpus(CorpusRecipe(english=[BUILT_IN], others=[f"hu:{german}"]), "hu")
     for wrong in ("german.txt", "de:", "hub:ORG/NAME", "en:more.txt"):
         with pytest.raises(RecipeError, match="CODE:SOURCE"):
