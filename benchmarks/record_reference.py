@@ -17,7 +17,7 @@ from typing import Any
 import langadapt_utils as la
 from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.fertility import FertilityReport
-from langadapt_utils.intervals import Interval, percent
+from langadapt_utils.intervals import Interval, percent, plain
 from langadapt_utils.languages import language_name
 from langadapt_utils.workspace import STAGES, Workspace
 
@@ -50,7 +50,7 @@ def record(folder: Path, commit: str) -> None:
         "recipe": run.recipe.model_dump(),
         "hardware": manifests["04_training"]["hardware"],
         "seconds": {name: manifest["seconds"] for name, manifest in manifests.items()},
-        "fertility": json.loads(fertility.table.to_json(orient="records")),
+        "fertility": plain(fertility.table),
         "findings": [str(finding) for finding in scores.findings()],
         **{key: stored[key] for key in ("bits_per_byte", "accuracy", "backward_transfer")},
     }

@@ -80,7 +80,9 @@ from .evaluation.evaluate import measured as measured
 from .evaluation.evaluate import run_models as run_models
 from .evaluation.forgetting import measure_gains as measure_gains
 from .evaluation.forgetting import weight_drift as weight_drift
+from .evaluation.views import findings_table as findings_table
 from .evaluation.views import plot_changes as plot_changes
+from .evaluation.views import samples_html as samples_html
 from .evaluation.views import talk_widget as talk_widget
 from .experiments.comparison import interpolation_sweep as interpolation_sweep
 from .intervals import plain as plain

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from .display.figures import colour_of, finish, new_axes
 from .errors import CorpusError
 from .files import package_yaml, read_json, write_json
-from .intervals import plain
+from .intervals import plain, ratio, restored
 from .languages import SEGMENTER, Spans, has_words, language_name, word_spans
 from .tokens import encode_texts
 
@@ -25,12 +27,13 @@ class FertilityReport:
 
     Attributes:
         table: one row per tokenizer and language, with the columns `tokens`, `words`,
-            `characters`, `bytes`, `tokens_per_word` (fertility; Ács 2019), `tokens_per_character`,
-            `tokens_per_byte`, `parity` (tokens divided by those of the English translation; Petrov
-            et al., arXiv 2305.15425; NaN without translations), `continued_words` (fraction of
-            words in two or more tokens; Rust et al. 2021), `single_token_words` (fraction of words
-            that are one token; arXiv 2510.09947), `segmenter`. Columns about words are NaN if no
-            segmenter finds them, as in Tibetan.
+            `characters`, `bytes`, `segmenter`, `interval` (an `Interval` over texts: of tokens per
+            word, or of tokens per character without words), `tokens_per_word` (fertility; Ács
+            2019), `tokens_per_character`, `tokens_per_byte`, `continued_words` (fraction of words
+            in two or more tokens; Rust et al. 2021), `single_token_words` (fraction of words that
+            are one token; arXiv 2510.09947), `parity` (tokens divided by those of the English
+            translation; Petrov et al., arXiv 2305.15425; NaN without translations). Columns about
+            words are NaN if no segmenter finds them, as in Tibetan.
         sentences: number of texts per language.
     """
 
@@ -50,7 +53,7 @@ class FertilityReport:
     def load(cls, path: Path) -> "FertilityReport":
         """Read what `save` wrote."""
         content = read_json(path)
-        return cls(pd.DataFrame(content["rows"]), content["sentences"])
+        return cls(restored(content["rows"]), content["sentences"])
 
 
 def measure_fertility(
@@ -90,23 +93,22 @@ def measure_fertility(
 
 def _count(
     tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], language: str
-) -> dict[str, float | str]:
+) -> dict[str, Any]:
     """Count tokens, words, characters and bytes of texts, and words in several tokens."""
-    tokens = words = continued = 0
     encodings = encode_texts(tokenizer.backend_tokenizer, texts, offsets=True)
-    for text, encoding in zip(texts, encodings, strict=True):
-        spans = word_spans(text, language)
-        tokens += len(encoding.ids)
-        words += len(spans)
-        continued += sum(touching > 1 for touching in tokens_touching(spans, encoding.offsets))
-    known = has_words("".join(texts[:HEAD]))
+    spans, known = [word_spans(text, language) for text in texts], has_words("".join(texts[:HEAD]))
+    tokens = [len(encoding.ids) for encoding in encodings]
+    words, characters = [len(each) for each in spans], [len(text) for text in texts]
+    touching = chain(*map(tokens_touching, spans, (encoding.offsets for encoding in encodings)))
+    units = words if known else characters
     return {
-        "tokens": tokens,
-        "words": words if known else np.nan,
-        "characters": sum(map(len, texts)),
+        "tokens": sum(tokens),
+        "words": sum(words) if known else np.nan,
+        "characters": sum(characters),
         "bytes": sum(len(text.encode()) for text in texts),
-        "continued": continued if known else np.nan,
+        "continued": sum(count > 1 for count in touching) if known else np.nan,
         "segmenter": SEGMENTER if known else "none",
+        "interval": ratio(*np.array([tokens, units], dtype=float)),
     }
 
 

@@ -61,6 +61,7 @@ def test_every_column_is_what_it_says(letters: PreTrainedTokenizerFast) -> None:
         pytest.approx(2 / 3),
     )
     assert (hungarian.continued_words, report.sentences) == (pytest.approx(2 / 3), 2)
+    assert english.interval.value == pytest.approx(5 / 3) and english.interval.units == 2
 
 
 def test_without_translations_there_is_no_parity(letters: PreTrainedTokenizerFast) -> None:
@@ -81,11 +82,12 @@ def test_texts_that_cannot_be_compared_are_refused(
 
 
 def test_a_report_is_read_back_the_same(letters: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    report = measure_fertility({"a": letters, "b": letters}, {"en": ["cat"], "hu": ["ta"]})
+    texts = {"en": ["cat"] * 5, "hu": ["ta", "at", "cat", "tata", "a"]}
+    report = measure_fertility({"a": letters, "b": letters}, texts)
     report.save(tmp_path / "report.json")
     again = FertilityReport.load(tmp_path / "report.json")
     pd.testing.assert_frame_equal(again.table, report.table, check_dtype=False)
-    assert again.value("b", "hu", "tokens") == 2
+    assert again.value("b", "hu", "tokens") == 2 + 2 + 1 + 4 + 1
 
 
 def test_thai_words_are_found_without_spaces() -> None:
@@ -171,6 +173,7 @@ def test_where_nobody_knows_the_words_there_are_no_figures_per_word(
     bo = report.table.set_index("language").loc["bo"]
     assert bo[["words", "tokens_per_word", "continued_words"]].isna().all()
     assert bo.segmenter == "none" and bo.parity == bo.parity
+    assert bo.interval.value == pytest.approx(bo.tokens_per_character)
     assert "No segmenter finds the words of Tibetan" in plot_fertility(
         report, "tokens_per_word"
     ).get_title(loc="left")

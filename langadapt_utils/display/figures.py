@@ -19,9 +19,9 @@ ENGLISH, TARGET, GREY = "#0072B2", "#BD5200", "#6e6e6e"
 LEGEND: dict[str, Any] = {"frameon": False, "loc": "center left", "bbox_to_anchor": (1, 0.5)}
 
 
-def new_axes(rows: int = 6) -> Axes:
+def new_axes(rows: int = 6, width: float = 7) -> Axes:
     """Return axes of a figure that is not registered with pyplot; only `show` displays it."""
-    ax: Axes = Figure(figsize=(7, max(2.2, 1.2 + 0.38 * rows))).subplots()
+    ax: Axes = Figure(figsize=(width, max(2.2, 1.2 + 0.38 * rows))).subplots()
     return ax
 
 
@@ -58,7 +58,8 @@ def beside(
 def finish(ax: Axes, title: str, *, note: str = "") -> Axes:
     """Set the title, which states the finding, and the fonts; remove the frame."""
     # Not bold: many fonts have one weight, and matplotlib warns where it has to replace another.
-    ax.set_title(textwrap.fill(title, 76), loc="left", x=0, fontsize=11)
+    line = round(11 * ax.figure.get_figure(root=True).get_figwidth())  # letters
+    ax.set_title(textwrap.fill(title, line), loc="left", x=0, fontsize=11)
     ax.spines[["top", "right"]].set_visible(False)
     if note:
         ax.set_xlabel(f"{ax.get_xlabel()} · {note}")

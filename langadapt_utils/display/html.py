@@ -16,8 +16,9 @@ from matplotlib.axes import Axes
 from transformers import PreTrainedTokenizerFast
 
 from ..errors import LangadaptError
-from ..intervals import Interval, with_ends
+from ..intervals import Interval, percent, sign, with_ends
 from ..languages import direction, language_name
+from ..sources import source_name
 from ..tokens import bytes_as_text, token_spans
 
 TOKEN_COLOURS = ("#dceefb", "#fde9c9", "#e3f1dc", "#f3e1f0")  # pale, told apart by borders as well
@@ -32,11 +33,17 @@ class Html(str):
 @cache
 def _templates() -> Environment:
     loader = PackageLoader("langadapt_utils", ".")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    known = direction, language_name, percent, sign, source_name, with_ends
+    templates.globals |= {function.__name__: function for function in known}
+    return templates
 
 
 def render(template: str, **values: Any) -> Html:
-    """Fill a Jinja template of the package, named by its path; text is escaped, `Html` is not."""
+    """Fill a Jinja template of the package, named by its path; text is escaped, `Html` is not.
+
+    Templates know some functions, such as `language_name`, and need no values for them.
+    """
     return Html(_templates().get_template(template).render(**values).strip())
 
 

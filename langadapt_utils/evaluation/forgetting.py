@@ -5,11 +5,14 @@ Axes: T tokens, V rows that both models have.
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import product
 
+import numpy as np
 import pandas as pd
 from transformers import PreTrainedModel
 
 from .. import hardware
+from ..intervals import ratio
 from ..models import Base, longest_context, token_layers
 from ..tokens import token_ids
 from ..vocabulary.change import VocabularyChange
@@ -32,23 +35,21 @@ def weight_drift(
         One row per part of a layer: `layer` (-1 outside the layers), `part`, `drift` (norm of the
         difference divided by the norm before).
     """
-    kept = sorted(change.new_to_old)
     before = dict(start.named_parameters())
     tables = {id(weight) for layer in token_layers(end) for weight in layer.parameters()}
-    squares: dict[tuple[int, str], list[float]] = {}
+    rows = []
     for name, value in end.named_parameters():
         if name not in before:  # an LM head of its own, which the base shared
             continue
         a, b = before[name].detach().float().cpu(), value.detach().float().cpu()
         if id(value) in tables or len(a) != len(b):
-            old = [index for index in kept if index < len(a)]
+            old = [index for index in sorted(change.new_to_old) if index < len(a)]
             a, b = a[old], b[old]
-        sums = squares.setdefault(_place(name), [0.0, 0.0])
-        sums[0] += (b - a).square().sum().item()
-        sums[1] += a.square().sum().item()
-    drifts = [(moved / size) ** 0.5 if size else 0.0 for moved, size in squares.values()]
-    table = pd.DataFrame(squares.keys(), columns=["layer", "part"]).assign(drift=drifts)
-    return table.sort_values(["layer", "part"], ignore_index=True)
+        rows.append([*_place(name), (b - a).square().sum().item(), a.square().sum().item()])
+    table = pd.DataFrame(rows, columns=["layer", "part", "moved", "before"])
+    table = table.groupby(["layer", "part"], as_index=False).sum()
+    drift = (table.moved / table.before).pow(0.5).fillna(0.0)  # 0 / 0 of weights that are all zero
+    return table[["layer", "part"]].assign(drift=drift)
 
 
 def _place(name: str) -> tuple[int, str]:
@@ -64,49 +65,42 @@ def _place(name: str) -> tuple[int, str]:
     return int(found[1]), name.split(found[0])[1].split(".")[0]
 
 
-PROMPT = 400  # characters of a request
-ROUNDS = 3  # per measurement; the median is used
+REQUESTS, PROMPT = 5, 400  # texts that models continue, and characters of each
+ROUNDS = 2  # per measurement; the faster one is used
 
 
 def measure_gains(
-    models: Mapping[str, Base], texts: Sequence[str], *, new_tokens: int = 32
+    models: Mapping[str, Base], texts: Sequence[str], *, new_tokens: int = 16
 ) -> pd.DataFrame:
-    """Measure characters per token and per second of models.
+    """Measure characters per token and per second of models, with intervals over texts.
 
-    The speed is that of greedy generation with a cache after a request of 400 characters. Models
-    take turns; the median of three rounds is used.
+    The speed is that of greedy generation with a cache after the first 400 characters of each of
+    five texts. Models take turns; the faster of two rounds is used.
 
     Args:
         models: by name, the base first.
-        texts: in the target language; the first one is the request.
-        new_tokens: to generate.
+        texts: in the target language.
+        new_tokens: to generate after each of the five.
 
     Returns:
-        One row per model: `characters_per_token`; `tokens_of_a_request` (400 characters);
-        `context_in_characters`; `tokens_per_second` and `characters_per_second` of generation;
-        `seconds_per_million_characters`; `megabytes` of weights in bfloat16.
+        One row per model: `characters_per_token`, an `Interval`; `context_in_characters`;
+        `tokens_per_second` and `characters_per_second` of generation, the latter an `Interval`.
     """
-    characters = sum(map(len, texts))
+    characters = np.array([len(text) for text in texts], dtype=float)
     seconds: dict[str, list[float]] = {name: [] for name in models}
-    for name, bundle in list(models.items()) * ROUNDS:
-        seconds[name].append(_generation_seconds(bundle, texts[0][:PROMPT], new_tokens))
+    for text, (name, bundle) in product(texts[:REQUESTS], models.items()):
+        asked = bundle, text[:PROMPT], new_tokens
+        seconds[name].append(min(_generation_seconds(*asked) for _ in range(ROUNDS)))
     rows = []
     for name, bundle in models.items():
-        each = characters / sum(map(len, token_ids(bundle.tokenizer, texts)))
-        speed = new_tokens / sorted(seconds[name])[ROUNDS // 2]
-        rows.append(
-            {
-                "model": name,
-                "characters_per_token": each,
-                "tokens_of_a_request": round(PROMPT / each),
-                "context_in_characters": round(longest_context(bundle.model) * each),
-                "tokens_per_second": speed,
-                "characters_per_second": speed * each,
-                "seconds_per_million_characters": 1e6 / (speed * each),
-                "megabytes": 2 * bundle.model.num_parameters() / 1e6,
-            }
-        )
-    return pd.DataFrame(rows)
+        tokens = np.array([len(ids) for ids in token_ids(bundle.tokenizer, texts)], dtype=float)
+        each, per_token = ratio(characters, tokens), np.array(seconds[name]) / new_tokens
+        # Writing each of the five texts as a whole would take so many seconds.
+        speed = ratio(characters[:REQUESTS], tokens[:REQUESTS] * per_token)
+        context = round(longest_context(bundle.model) * each.value)
+        rows.append([name, each, context, 1 / per_token.mean(), speed])
+    columns = ["model", "characters_per_token", "context_in_characters", "tokens_per_second"]
+    return pd.DataFrame(rows, columns=[*columns, "characters_per_second"])
 
 
 def _generation_seconds(bundle: Base, prompt: str, new_tokens: int) -> float:

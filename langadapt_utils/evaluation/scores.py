@@ -14,25 +14,31 @@ from ..corpus.items import CHAT_NAMES, kind_name
 from ..display.html import render
 from ..files import read_json, write_json
 from ..intervals import CONFIDENCE, FEWEST, Interval, plain, ratio, relative_change, sign, wilson
-from ..languages import language_name
-from ..sources import source_name
 
-SCHEMA = 3  # version of scores.json, described in scores.schema.json
+SCHEMA = 4  # version of scores.json, described in scores.schema.json
 CONTROL = "control"  # the model of the control run
 ENOUGH = 30  # items that the fraction of retained accuracy needs
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A sentence about the result of a test.
+    """The result of a test, as a row of a table and as a sentence.
 
     Attributes:
-        text: the sentence.
         source: place of its numbers in `scores.json`, as a JSON pointer (RFC 6901).
+        what: was compared; empty in a sentence about all tests.
+        change: from one model to the other, with its 95 % interval.
+        direction: `↑` or `↓`, or `–` if the interval holds zero.
+        verdict: `better`, `worse` or `cannot tell`.
+        text: the sentence.
     """
 
-    text: str
     source: str
+    what: str
+    change: str
+    direction: str = ""
+    verdict: str = ""
+    text: str = ""
 
     def __str__(self) -> str:
         return self.text
@@ -126,14 +132,12 @@ class Scores:
         }
 
     def findings(self) -> list[Finding]:
-        """Return the results of the tests as sentences: gain on the target, loss on English."""
+        """Return the results of the tests: gain on the target language, loss on English."""
         texts, items = self.bits_per_byte().itertuples(), self.accuracy().itertuples()
-        about: dict[str, Any] = {"texts": texts, "items": items, "fewest": FEWEST}
+        about: dict[str, Any] = {"texts": texts, "items": items, "kind_name": kind_name}
         about |= {"transfer": self.backward_transfer(), "comparisons": self.comparisons()}
-        words = {"language_name": language_name, "source_name": source_name, "kind_name": kind_name}
-        lines = render("evaluation/findings.txt.j2", **about, **words, sign=sign).splitlines()
-        parted = (line.partition("\t") for line in lines if line)
-        return [Finding(text, source) for source, _, text in parted]
+        lines = render("evaluation/findings.txt.j2", **about, fewest=FEWEST).splitlines()
+        return [Finding(*line.split("\t")) for line in lines if line]
 
     def save(self, path: Path) -> None:
         """Write documents, items and all tables as JSON, in the form of `scores.schema.json`."""

@@ -1,6 +1,7 @@
 """Figures and controls of notebook 5: changes of bits per byte, and generated text."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ipywidgets as widgets
 from matplotlib.axes import Axes
@@ -10,7 +11,7 @@ from ..display.figures import GREY, beside, colour_of, finish, new_axes
 from ..display.html import Html, render
 from ..display.widgets import Interactive, new_slider
 from ..intervals import Interval, percent
-from ..languages import direction, language_name
+from ..languages import language_name
 from ..models import Base
 from ..sources import source_name
 from .generation import reply, sampled
@@ -42,10 +43,18 @@ def plot_changes(scores: Scores, *, ax: Axes | None = None) -> Axes:
     return finish(ax, title)
 
 
-def samples_html(scores: Scores) -> Html:
-    """Return the texts that the models generated after the first words of held-out documents."""
-    words = {"language_name": language_name, "direction": direction}
-    return render("evaluation/samples.html.j2", samples=scores.samples, **words)
+def findings_table(scores: Scores) -> Html:
+    """Return one row per test: change with its 95 % interval, better or worse."""
+    return render("evaluation/findings.html.j2", findings=scores.findings())
+
+
+def samples_html(samples: Sequence[Mapping[str, Any]]) -> Html:
+    """Return what the models generated after the first words of held-out documents, side by side.
+
+    Args:
+        samples: those of `Scores`, or some of them.
+    """
+    return render("evaluation/samples.html.j2", samples=samples)
 
 
 def talk_widget(models: Mapping[str, Base], scores: Scores) -> Interactive:
@@ -55,12 +64,11 @@ def talk_widget(models: Mapping[str, Base], scores: Scores) -> Interactive:
         models: by name.
         scores: of these models; its samples are shown until you write a prompt.
     """
-    wide = {"description": "prompt", "layout": {"width": "95%"}}
-    typed = widgets.Text("", continuous_update=False, **wide)
+    typed = widgets.Text(description="prompt", continuous_update=False, layout={"width": "95%"})
     temperature = new_slider("temperature", [0.0, 0.3, 0.7, 1.0], 0.7)
     length = new_slider("tokens", [25, 50, 100, 200], 50)
     chat = widgets.Checkbox(False, description="answer, as in a chat")
-    static = str(samples_html(scores))
+    static = str(samples_html(scores.samples))
 
     def answer() -> str:
         options = sampled(temperature.value) | {"chat": chat.value}

@@ -5,22 +5,23 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from matplotlib.axes import Axes
 
 from ..corpus.items import kind_name
+from ..display.figures import new_axes
 from ..display.html import render, show, table_html
 from ..errors import WorkspaceError
-from ..evaluation.scores import Scores
-from ..evaluation.views import plot_changes, samples_html
+from ..evaluation.scores import CONTROL, Finding, Scores
+from ..evaluation.views import plot_changes
 from ..fertility import FertilityReport, plot_fertility
 from ..files import read_json, read_jsonl, write_atomically
-from ..intervals import percent, plain, relative_change, restored, with_ends
+from ..intervals import plain, relative_change, restored
 from ..languages import language_name
 from ..models import BASE_CARD
 from ..recipe import Recipe
@@ -36,6 +37,7 @@ LICENCE = ("license", "license_name", "license_link")  # in the hub's metadata
 SPENT = {"seed": "short runs", "control: step": "control", "training": "training"}
 SPENT |= {name: name for name in ("documents", "items", "chat", "samples")}
 PAUSE = 600  # seconds
+NARROW = 5  # inches: a figure that can be read on a phone
 
 
 def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | None = None) -> Path:
@@ -49,10 +51,7 @@ def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | N
     Raises:
         WorkspaceError: a stage is missing.
     """
-    if scores is None:
-        if not (run.folder / "scores.json").is_file():
-            run.stage(STAGES[-1])
-        scores = Scores.load(run.folder / "scores.json")
+    scores = scores or Scores.load(run.stage(STAGES[-1]).parent / "scores.json")
     page = str(render("report/report.html.j2", **_content(run, scores)))
     path = path or run.folder / REPORT
     write_atomically(path, lambda beside: beside.write_text(page + "\n", encoding="utf-8"))
@@ -63,8 +62,7 @@ def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | N
 def write_card(run: Workspace, *, scores: Scores | None = None) -> None:
     """Write the model card of the adapted model, with what is known of it by now."""
     change, measured = VocabularyChange.load(run.stage("02_vocabulary")), run.folder / "scores.json"
-    if scores is None and measured.is_file():
-        scores = Scores.load(measured)
+    scores = scores or (Scores.load(measured) if measured.is_file() else None)
     words = [change.text(new) for new in change.added]
     stock = read_by_stock(run.folder / "model", [*words, " ".join(words)]).passed
     card = model_card(run.recipe, change, scores, stock=stock, folder=run.folder / "model")
@@ -78,11 +76,12 @@ def stage_tables(run: Workspace) -> dict[str, list[dict[str, Any]]]:
     """
     change = VocabularyChange.load(run.stage("02_vocabulary"))
     fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
+    steps = read_json(run.stage("04_training") / "steps.json")
     return {
         "fertility": plain(fertility.table),
         "vocabulary": [change.savings()],
         "audit": change.audit_table().to_dict("records"),
-        "training": loss_ends(_steps(run), run.recipe.language),
+        "training": loss_ends(steps, run.recipe.language),
     }
 
 
@@ -126,19 +125,40 @@ def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
 def _content(run: Workspace, scores: Scores) -> dict[str, Any]:
     """Return what the template of the report shows."""
     manifests = {name: run.manifest(name) for name in STAGES[:-1]}
+    fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
+    unit = "word" if fertility.table.words.notna().all() else "character"
+    steps = read_json(run.stage("04_training") / "steps.json")
+    axes = partial(new_axes, width=NARROW)
+    figures = {  # by where in `scores.json` the numbers of their titles stand
+        "/bits_per_byte": plot_changes(scores, ax=axes()),
+        "/more/training": plot_training(steps, scores.target, ax=axes()),
+        "/more/fertility": plot_fertility(fertility, f"tokens_per_{unit}", ax=axes()),
+    }
     return {
-        "language": language_name(run.recipe.language),
-        "base": run.recipe.base,
+        "run": run,
         "scores": scores,
-        "figures": [(source, show(ax)) for source, ax in _figures(run, scores).items()],
+        "headline": _headline(scores),
+        "unit": unit,
+        "figures": {source: show(ax) for source, ax in figures.items()},
         "more": {name: restored(records) for name, records in scores.more.items()},
-        "table": lambda data, caption="": table_html(_named(data), caption=caption),
-        "samples": samples_html(scores),
+        "table": lambda data, title, n=2: table_html(_named(data), caption=title, digits=n),
         "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
         "hardware": manifests["04_training"]["hardware"],
-        "minutes": sum(manifest["seconds"] for manifest in manifests.values()) / 60,
         "spent": _time_spent(run, manifests),
     }
+
+
+def _headline(scores: Scores) -> list[Finding]:
+    """Return what is found of the target language, and of English against the control, or against
+    the base where there is none; of several sources, that with the smallest gain.
+    """
+    texts, findings = scores.bits_per_byte(), scores.findings()
+    against, said = "against_control" if CONTROL in scores.models else "change", []
+    for code, column, which in ((scores.target, "change", 0), ("en", against, -1)):
+        changes = texts[texts.language == code][column]
+        source = f"/bits_per_byte/{changes.map(lambda change: change.value).idxmax()}"
+        said.append([finding for finding in findings if finding.source == source][which])
+    return said
 
 
 def _time_spent(run: Workspace, manifests: Mapping[str, Any]) -> list[tuple[str, str, float]]:
@@ -153,21 +173,6 @@ def _time_spent(run: Workspace, manifests: Mapping[str, Any]) -> list[tuple[str,
         told = sum(seconds for (stage, _), seconds in spent.items() if stage == name)
         spent[name, "the rest" if told else ""] = about["seconds"] - told
     return [(*key, spent[key] / 60) for key in sorted(spent, key=lambda key: key[0])]
-
-
-def _figures(run: Workspace, scores: Scores) -> dict[str, Axes]:
-    """Return figures by where in `scores.json` the numbers of their titles stand."""
-    fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
-    figures = {"/bits_per_byte": plot_changes(scores)}
-    return figures | {
-        "/more/training": plot_training(_steps(run), run.recipe.language),
-        "/more/fertility": plot_fertility(fertility, "tokens_per_word"),
-    }
-
-
-def _steps(run: Workspace) -> list[dict[str, Any]]:
-    """Return the record of each training step."""
-    return list(read_json(run.stage("04_training") / "steps.json"))
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
@@ -200,13 +205,10 @@ def model_card(
     card = render(
         "report/card.md.j2",
         metadata=_metadata(recipe, table, texts, about),
-        language=language_name(recipe.language),
         recipe=recipe,
         licence=about.get("license_name") or about.get("license"),
         change=change,
         rows=list(zip(texts, table, strict=True)),
-        with_ends=with_ends,
-        percent=percent,
         findings=scores.findings() if scores else [],
         tokenizer_class="AutoTokenizer" if stock else "PreTrainedTokenizerFast",
         proofs=proofs_of(folder) if folder else {},

@@ -10,9 +10,10 @@ from langadapt_utils import hardware
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.corpus.items import OPTIONS, PATTERNS, pattern_items
 from langadapt_utils.embeddings.initialise import initialise_embeddings
+from langadapt_utils.evaluation import forgetting
 from langadapt_utils.evaluation.evaluate import score_items
 from langadapt_utils.evaluation.forgetting import measure_gains, weight_drift
-from langadapt_utils.models import Base
+from langadapt_utils.models import Base, load_base
 from langadapt_utils.vocabulary.change import VocabularyChange
 
 
@@ -74,24 +75,35 @@ def test_gains_are_counted_in_characters(
     change: VocabularyChange,
     corpora: dict[str, Corpus],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     base = saved(llama(len(tokenizer)), tokenizer, tmp_path / "base")
     adapted = saved(
         initialise_embeddings(base.model, change), change.tokenizer, tmp_path / "adapted"
     )
-    texts = list(corpora["hu"].heldout["hu"]["text"][:4])
+    texts = list(corpora["hu"].heldout["hu"]["text"][:8])
+    times = iter([2.0, 1.0, 4.0, 5.0, 3.0, 3.0, 1.0, 9.0, 9.0, 2.0] * 2)  # two for each request
+    monkeypatch.setattr(forgetting, "_generation_seconds", lambda *asked: next(times))
     table = measure_gains({"base": base, "adapted": adapted}, texts, new_tokens=4).set_index(
         "model"
     )
-    characters = sum(map(len, texts))
+    took = {"base": [1.0, 3.0, 2.0, 4.0, 1.0], "adapted": [4.0, 1.0, 1.0, 3.0, 2.0]}
     for name, bundle in (("base", base), ("adapted", adapted)):
-        each = characters / sum(len(ids) for ids in bundle.tokenizer(texts)["input_ids"])
-        row = table.loc[name]
-        assert row.characters_per_token == pytest.approx(each)
-        assert row.context_in_characters == round(128 * each) and row.tokens_of_a_request == round(
-            400 / each
-        )
-        assert row.characters_per_second == pytest.approx(row.tokens_per_second * each)
-        assert row.seconds_per_million_characters == pytest.approx(1e6 / row.characters_per_second)
-        assert row.megabytes == pytest.approx(2 * bundle.model.num_parameters() / 1e6)
-    assert table.characters_per_token["adapted"] > 1.1 * table.characters_per_token["base"]
+        tokens = [len(ids) for ids in bundle.tokenizer(texts)["input_ids"]]
+        each, row = sum(map(len, texts)) / sum(tokens), table.loc[name]
+        assert row.characters_per_token.value == pytest.approx(each)
+        assert row.characters_per_token.low < each < row.characters_per_token.high
+        assert row.context_in_characters == round(128 * each)
+        assert row.tokens_per_second == pytest.approx(4 * 5 / sum(took[name]))
+        whole = sum(n * seconds / 4 for n, seconds in zip(tokens[:5], took[name], strict=True))
+        speed = row.characters_per_second
+        assert speed.value == pytest.approx(sum(map(len, texts[:5])) / whole)
+        assert speed.low < speed.value < speed.high and speed.units == 5
+    before, after = table.characters_per_token
+    assert after.value > 1.1 * before.value
+
+
+def test_speed_is_that_of_the_models(tiny_folder: Path) -> None:
+    base = load_base(str(tiny_folder))
+    table = measure_gains({"base": base}, ["some words to begin with"] * 5, new_tokens=2)
+    assert table.characters_per_second[0].value > 0

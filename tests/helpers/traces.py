@@ -3,7 +3,24 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from typing import Any
+
+SOURCED = re.compile(
+    r'<(div|tr|p)(?: class="scroll")? data-source="([^"]+)">(.*?)</\1>', flags=re.DOTALL
+)
+
+
+def sourced(page: str) -> list[tuple[str, str]]:
+    """What a report says with its source: cards, findings, titles of figures; the text without the
+    name of the source.
+    """
+    said = []
+    for _, source, content in SOURCED.findall(page):
+        title = re.search(r'alt="(.*?)\. Shown: ', content, flags=re.DOTALL)
+        text = re.sub("<[^>]+>", " ", title[1] if title else content)
+        said.append((source, unescape(text).replace(source, "")))
+    return said
 
 
 def untraceable(text: str, content: dict[str, Any], pointer: str) -> list[str]:

@@ -14,7 +14,6 @@ from langadapt_utils.workspace import NOTEBOOKS, STAGES
 
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "data" / "reference"
-WITH_HEADER = STAGES[:4]
 
 
 def cells(stage: str) -> list[Any]:
@@ -27,7 +26,7 @@ def rows(stage: str) -> list[tuple[str, str]]:
     return re.findall(r"^\| (.+?) \| (.+) \|$", cells(stage)[0].source, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("stage", WITH_HEADER)
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_header_says_what_is_needed_and_explains_five_words(stage: str) -> None:
     names = [name for name, _ in rows(stage)]
     assert names[:6] == ["needs", "gives", "level", "CPU", "GPU", "word"]
@@ -38,7 +37,7 @@ def test_a_header_says_what_is_needed_and_explains_five_words(stage: str) -> Non
         assert word.partition(" (")[0].lower() in prose.lower(), word
 
 
-@pytest.mark.parametrize("stage", WITH_HEADER)
+@pytest.mark.parametrize("stage", STAGES)
 def test_minutes_are_those_of_the_recorded_runs(stage: str) -> None:
     said = dict(rows(stage))
     minutes = json.loads((RECORDS / "hu-cpu.json").read_text())["seconds"][stage] / 60
@@ -51,7 +50,7 @@ def test_minutes_are_those_of_the_recorded_runs(stage: str) -> None:
     assert (said["GPU"] == "not measured") == (not on_gpu)
 
 
-@pytest.mark.parametrize("stage", WITH_HEADER)
+@pytest.mark.parametrize("stage", STAGES)
 def test_the_path_stands_on_top_with_the_own_stage(stage: str) -> None:
     first = next(cell.source for cell in cells(stage) if cell.cell_type == "code")
     assert f'la.diagram("path", stage={STAGES.index(stage) + 1})' in first

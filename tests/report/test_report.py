@@ -1,20 +1,31 @@
 import dataclasses
+import json
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
+from playwright.sync_api import expect, sync_playwright
+from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from langadapt_utils import cli
+from helpers.traces import sourced, untraceable
+from langadapt_utils import cli, hardware
 from langadapt_utils.errors import WorkspaceError
 from langadapt_utils.evaluation.scores import Scores
-from langadapt_utils.intervals import TOO_FEW
+from langadapt_utils.fertility import measure_fertility
+from langadapt_utils.intervals import TOO_FEW, plain
 from langadapt_utils.models import BASE_CARD
 from langadapt_utils.recipe import Recipe
-from langadapt_utils.report.report import compare_runs, model_card
+from langadapt_utils.report import report
+from langadapt_utils.report.report import compare_runs, model_card, write_report
 from langadapt_utils.vocabulary.change import VocabularyChange
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def test_runs_are_compared_on_the_same_documents(tmp_path: Path) -> None:
@@ -46,6 +57,121 @@ def test_runs_are_compared_on_the_same_documents(tmp_path: Path) -> None:
     assert done.exit_code == 0 and "second" in done.output and f"{expected:+.1%}" in done.output
     with pytest.raises(WorkspaceError, match="holds no finished run"):
         compare_runs([tmp_path])
+
+
+def finished_run(
+    folder: Path, tokenizer: PreTrainedTokenizerFast, change: VocabularyChange, language: str = "hu"
+) -> Any:
+    """What the report reads of a run, without models."""
+    for name in ("02_vocabulary", "04_training"):
+        (folder / name).mkdir()
+    texts = {"en": ["Some words here."] * 6, language: ["szép napot", "jó"] * 3}
+    fertility = measure_fertility({"base": tokenizer, "adapted": change.tokenizer}, texts)
+    fertility.save(folder / "02_vocabulary" / "fertility.json")
+    steps = [{"tokens": 10, "bits_per_byte": {"target": 2.5, "en": 1.0}}]
+    (folder / "04_training" / "steps.json").write_text(json.dumps(steps))
+    (folder / "log.jsonl").write_text('{"time": 0, "stage": "04_training", "step": 1}\n')
+    recipe = Recipe.profile("smoke", language=language)
+    recipe.write(folder / "recipe.yaml")
+    made = {"seconds": 60.0, "hardware": hardware.describe()}
+    stage = {"stage": lambda name: folder / name, "manifest": lambda name: made}
+    return SimpleNamespace(folder=folder, recipe=recipe, **stage), plain(fertility.table)
+
+
+@pytest.fixture
+def no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "write_card", lambda *args, **kwargs: None)
+
+
+GAINS = [
+    {"model": name, "characters_per_second": {"value": v, "low": v - 1, "high": v + 1, "units": 5}}
+    for name, v in (("base", 40.0), ("adapted", 60.0))
+]
+
+
+@pytest.mark.usefixtures("no_card")
+def test_the_report_opens_with_four_numbers_and_every_number_stands_where_it_says(
+    scores: Scores, tokenizer: PreTrainedTokenizerFast, change: VocabularyChange, tmp_path: Path
+) -> None:
+    run, fertility = finished_run(tmp_path, tokenizer, change)
+    ends = [
+        {"language": "hu", "first": 2.5, "last": 2.5},
+        {"language": "en", "first": 1, "last": 1},
+    ]
+    more = {"fertility": fertility, "gains": GAINS, "training": ends}
+    own = dataclasses.replace(scores, more=more)
+    page = write_report(run, scores=own).read_text(encoding="utf-8")
+    own.save(tmp_path / "scores.json")
+    content = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    said = sourced(page)
+    for source, text in said:
+        assert not untraceable(text, content, source), (source, text)
+    wrong = said[0][1].replace("%", "9%", 1)
+    assert untraceable(wrong, content, said[0][0])
+    cards, rest = [text for _, text in said[:4]], said[4:]
+    assert "Hungarian" in cards[0] and "English" in cards[1]
+    for card, name in zip(cards[2:], ("tokens per word", "characters per second"), strict=True):
+        assert name in card and "→" in card and "[" in card
+    assert rest[0][0] == "/bits_per_byte" and page.index("<figure") < page.index("<blockquote")
+    assert page.index("<blockquote") < page.index("<table") < page.index("<details")
+    findings = own.findings()
+    assert len(said) == 4 + 3 + len(findings)
+    for finding in findings:
+        number = re.split(r" [\[(]", finding.change)[0]
+        parts = finding.what, finding.direction, number, finding.verdict
+        texts = [text for source, text in rest if source == finding.source]
+        assert any(all(part in text for part in parts) for text in texts), finding
+
+
+@pytest.mark.usefixtures("no_card")
+def test_a_report_of_older_scores_says_what_was_not_recorded(
+    scores: Scores, tokenizer: PreTrainedTokenizerFast, change: VocabularyChange, tmp_path: Path
+) -> None:
+    run, fertility = finished_run(tmp_path, tokenizer, change)
+    older = [{name: row[name] for name in row if name != "interval"} for row in fertility]
+    page = write_report(run, scores=dataclasses.replace(scores, more={"fertility": older}))
+    *_, (_, tokens), (_, speed) = sourced(page.read_text("utf-8"))[:4]
+    assert "tokens per word" in tokens and "→" in tokens and "no interval recorded" in tokens
+    assert "characters per second" in speed and "not measured" in speed
+
+
+@pytest.mark.usefixtures("no_card")
+def test_samples_of_a_language_from_right_to_left_are_set_so(
+    scores: Scores, tokenizer: PreTrainedTokenizerFast, change: VocabularyChange, tmp_path: Path
+) -> None:
+    run, _ = finished_run(tmp_path, tokenizer, change, "he")
+    documents = scores.documents.replace({"language": {"hu": "he"}})
+    samples = [
+        row | {"language": {"hu": "he"}.get(row["language"], "en")} for row in scores.samples
+    ]
+    hebrew = dataclasses.replace(scores, target="he", documents=documents, samples=samples)
+    page = write_report(run, scores=hebrew).read_text(encoding="utf-8")
+    first = page[: page.index("<table")]
+    assert first.count('<blockquote lang="he" dir="rtl"') == first.count("<blockquote") == 2
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: `make browser` installs it")
+@pytest.mark.usefixtures("no_card")
+def test_the_report_fits_a_phone_and_paper_shows_what_is_folded(
+    scores: Scores, tokenizer: PreTrainedTokenizerFast, change: VocabularyChange, tmp_path: Path
+) -> None:
+    run, fertility = finished_run(tmp_path, tokenizer, change)
+    own = dataclasses.replace(scores, more={"fertility": fertility, "gains": GAINS})
+    path = write_report(run, scores=own)
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-gpu"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        page = browser.new_page(viewport={"width": 390, "height": 800})
+        page.goto(path.as_uri())
+        folded = page.get_by_text("Held-out documents, by domain")
+        expect(folded).to_be_hidden()
+        page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        page.reload()
+        page.emulate_media(media="print")
+        expect(folded).to_be_visible()
+        browser.close()
 
 
 def metadata(card: str) -> dict[str, object]:
