@@ -38,14 +38,14 @@ def in_processes(work: Callable[[Path, PartialState], None]) -> None:
 
 
 def printer(run: Workspace, stage: str) -> Callable[[Any], None]:
-    """Return a function that logs each record of a stage and prints one every five seconds."""
+    """Return a function that logs all records of a stage, and prints phrases and some steps."""
     printed = 0.0
 
     def report(record: Any) -> None:
         nonlocal printed
         note = run.log(stage, record)
-        last = isinstance(record, dict) and record.get("step") == record.get("steps", 0)
-        if last or time.monotonic() - printed > PRINT_SECONDS:
+        now = not isinstance(record, dict) or record.get("step") == record.get("steps", 0)
+        if now or time.monotonic() - printed > PRINT_SECONDS:
             printed = time.monotonic()
             print(note, flush=True)
 

@@ -69,7 +69,7 @@ def test_the_control_finds_languages_and_compares_tokenizers(
     other.value = "hub:org/other"
     assert answer.value.count("Hungarian") == 3 and "hub:org/other" in answer.value
     finder.value = ""
-    assert "pick one from the list" in answer.value
+    assert "choose one from the list" in answer.value
 
 
 def test_a_tokenizer_that_cannot_be_found_is_said(english: PreTrainedTokenizerFast) -> None:

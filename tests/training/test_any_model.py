@@ -131,7 +131,7 @@ def test_the_log_tells_where_documents_are_not_kept_apart(
     result = train(start, change, mixture, RECIPE, tmp_path, report=report)
     apart = result.settings["documents separate"]
     assert apart == keeps_apart(result.model, result.settings["attention"])
-    assert apart != any("a token sees the documents before its own" in line for line in said)
+    assert apart != any("documents attend to earlier ones" in line for line in said)
     assert len(result.steps) == 10
 
 
