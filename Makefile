@@ -21,7 +21,7 @@ lab: $(CORE)  ## open the notebooks
 
 test: test-fast  ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m conformance $(TWO) load
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "base or browser or slow" $(TWO) loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "base or browser or slow" $(TWO) loadscope
 
 test-fast: $(DEV)  ## run the tests that need no base model, no browser and little time, in two processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) $(TWO) loadscope

@@ -27,14 +27,6 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and those that read a whole run, in one each."""
-    for item in items:
-        language = getattr(item, "callspec", None) and item.callspec.params.get("run")
-        item.add_marker(pytest.mark.xdist_group(language or item.path.stem))
-
-
 @pytest.fixture(scope="session")
 def corpora() -> dict[str, Corpus]:
     """The built-in corpus alone, for each target language."""

@@ -12,6 +12,7 @@ import papermill
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from helpers.site import Site, build
 from helpers.traces import sourced, untraceable
 from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.languages import NO_LANGUAGE
@@ -151,3 +152,18 @@ def test_running_again_does_nothing(run: Workspace) -> None:
     assert lines == [f"{stage}: complete already" for stage in STAGES]
     after = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file()}
     assert after == before
+
+
+def test_the_executed_notebooks_become_pages(run: Workspace, tmp_path: Path) -> None:
+    done = build(run.folder, tmp_path / "site")
+    assert done.returncode == 0, done.stdout + done.stderr
+    site = Site(tmp_path / "site")
+    for name in NOTEBOOKS.values():
+        page = site.pages[f"notebooks/{name.replace('.ipynb', '.html')}"]
+        assert 'id="la-static-' in page, f"{name} has no static copy"
+        assert "widget-state+json" not in page, f"{name} holds controls that answer nothing"
+        assert "VBox(children=" not in page, (
+            f"{name} shows the name of a control beside its static copy"
+        )
+    index = tmp_path / "site" / "search" / "search_index.json"
+    assert index.stat().st_size > 10_000 and site.broken_links() == []
