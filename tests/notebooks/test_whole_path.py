@@ -99,7 +99,7 @@ def test_scores_and_report_hold_the_same_findings(run: Workspace) -> None:
     said = sourced(report)
     assert len(said) == 4 + 3 + len(scores.findings())  # cards, figures, findings
     for finding in scores.findings():
-        parts = finding.what, finding.change.split(" [")[0], finding.verdict
+        parts = finding.what, re.split(r" [\[(]", finding.change)[0], finding.verdict
         texts = [text for source, text in said if source == finding.source]
         assert any(all(part in text for part in parts) for text in texts) or finding.text in texts
     assert "not measured" not in report and "no interval recorded" not in report
