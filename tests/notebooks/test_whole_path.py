@@ -138,7 +138,7 @@ def _shown(notebook: nbformat.NotebookNode) -> list[str]:
     What a cell prints is one text: the kernel sends it in parts as it has time.
     """
     shown = []
-    for cell in [cell for cell in notebook.cells if cell.cell_type == "code"][3:]:
+    for cell in [cell for cell in notebook.cells if cell.cell_type == "code"][4:]:
         shown.append("".join(output.get("text", "") for output in cell.outputs))
         data = [output.data for output in cell.outputs if "data" in output]
         shown += [str(part) for part in data if "widget" not in str(part.keys())]
