@@ -33,7 +33,7 @@ def weight_drift(
 
     Returns:
         One row per part of a layer: `layer` (-1 outside the layers), `part`, `drift` (norm of the
-        difference divided by the norm before).
+        difference divided by the norm before; 0 where that is 0).
     """
     before = dict(start.named_parameters())
     tables = {id(weight) for layer in token_layers(end) for weight in layer.parameters()}
@@ -48,7 +48,8 @@ def weight_drift(
         rows.append([*_place(name), (b - a).square().sum().item(), a.square().sum().item()])
     table = pd.DataFrame(rows, columns=["layer", "part", "moved", "before"])
     table = table.groupby(["layer", "part"], as_index=False).sum()
-    drift = (table.moved / table.before).pow(0.5).fillna(0.0)  # 0 / 0 of weights that are all zero
+    known = table.before > 0  # weights that were all zero have no fraction
+    drift = (table.moved / table.before).pow(0.5).where(known, 0.0)
     return table[["layer", "part"]].assign(drift=drift)
 
 

@@ -70,6 +70,18 @@ def test_drift_is_the_share_of_its_length_that_a_part_moved(
     )
 
 
+def test_drift_of_weights_that_were_zero_is_a_number(
+    model: PreTrainedModel, change: VocabularyChange
+) -> None:
+    with torch.no_grad():
+        model.model.norm.weight.zero_()  # as those of Gemma begin
+    end = initialise_embeddings(model, change)
+    with torch.no_grad():
+        end.model.norm.weight.add_(0.1)
+    drift = weight_drift(model, end, change).drift
+    assert drift.between(0, 1).all()
+
+
 def test_gains_are_counted_in_characters(
     tokenizer: PreTrainedTokenizerFast,
     change: VocabularyChange,
