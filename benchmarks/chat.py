@@ -7,6 +7,21 @@
 All variants have the same new tokens, the same start, and the same share of English; conversations
 take the place of text in the target language. The instructions of `data/eval_chat.jsonl` measure
 chat, held-out documents the languages. Written to stdout as Markdown, a row per model and language.
+
+Measured on 2 cores of AMD EPYC with SmolLM2-135M-Instruct, 40,960 tokens each, built-in
+conversations, 60 instructions per language (6 for turns as written), in 4 minutes:
+
+| model | language | bits per byte | right answer | its language | end of turn | turns as written |
+|---|---|---|---|---|---|---|
+| base | en | 1.207 | 87% | 100% | 45% [33%, 58%] | 17% |
+| base | hu | 3.278 | 65% | 10% | 60% [47%, 71%] | 50% |
+| 0% chat | en | 1.188 | 88% | 100% | 62% [49%, 73%] | 17% |
+| 0% chat | hu | 2.821 | 58% | 7% | 57% [44%, 68%] | 0% |
+| 10% chat | en | 1.182 | 95% | 100% | 97% [89%, 99%] | 100% |
+| 10% chat | hu | 2.833 | 68% | 10% | 100% [94%, 100%] | 100% |
+
+Brackets hold 95 % intervals. A tenth of conversations keeps the format and costs Hungarian 0.4 %
+of its bits per byte. The language of the answer is hardly learned from 40 conversations.
 """
 
 from __future__ import annotations
