@@ -1,7 +1,5 @@
 """What notebooks call to check their own claims."""
 
-from __future__ import annotations
-
 
 def check(claim: str, holds: object, *, hint: str) -> None:
     """Print that a claim holds, or stop with a hint why it may not.

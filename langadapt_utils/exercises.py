@@ -4,8 +4,6 @@ A notebook gives the number of an exercise, the reader's answer, and the results
 follows from. So the cell with the answer does not contain the solution.
 """
 
-from __future__ import annotations
-
 import copy
 import textwrap
 from collections.abc import Callable, Sequence

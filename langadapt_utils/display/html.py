@@ -1,7 +1,5 @@
 """Results as HTML: figures with alternative text, tables, coloured tokens; everything escaped."""
 
-from __future__ import annotations
-
 import base64
 import io
 import unicodedata

@@ -35,7 +35,7 @@ def weight_drift(
         One row per part of a layer: `layer` (-1 outside the layers), `part`, `drift` (norm of the
         difference divided by the norm before; 0 where that is 0).
     """
-    before = dict(start.named_parameters())
+    kept, before = sorted(change.new_to_old), dict(start.named_parameters())
     tables = {id(weight) for layer in token_layers(end) for weight in layer.parameters()}
     rows = []
     for name, value in end.named_parameters():
@@ -43,7 +43,7 @@ def weight_drift(
             continue
         a, b = before[name].detach().float().cpu(), value.detach().float().cpu()
         if id(value) in tables or len(a) != len(b):
-            old = [index for index in sorted(change.new_to_old) if index < len(a)]
+            old = [index for index in kept if index < len(a)]
             a, b = a[old], b[old]
         rows.append([*_place(name), (b - a).square().sum().item(), a.square().sum().item()])
     table = pd.DataFrame(rows, columns=["layer", "part", "moved", "before"])

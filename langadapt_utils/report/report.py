@@ -1,7 +1,5 @@
 """The report of a run, one self-contained HTML file, and the model card."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
