@@ -1,7 +1,7 @@
 # For a machine with an NVIDIA GPU and its container toolkit; not built where langadapt is developed.
 #
 #     docker build --tag langadapt .
-#     docker run --gpus all --volume "$PWD:/work" langadapt run --profile gpu -p corpus.target=my_text.txt
+#     docker run --gpus all --volume "$PWD:/data" langadapt run --profile gpu -p corpus.target=my_text.txt
 #
 # The torch of the package index brings CUDA; compiled layers need a C compiler.
 FROM python:3.12-slim
@@ -18,6 +18,6 @@ COPY data data
 RUN pip install --no-cache-dir --constraint constraints.txt '.[gpu,lora,export]'
 
 # Runs, texts and the cache of models lie in the folder that is mounted.
-ENV LANGADAPT_CACHE=/work/.cache/langadapt HF_HOME=/work/.cache/huggingface
-WORKDIR /work
+ENV LANGADAPT_CACHE=/data/.cache/langadapt HF_HOME=/data/.cache/huggingface
+WORKDIR /data
 ENTRYPOINT ["langadapt"]
