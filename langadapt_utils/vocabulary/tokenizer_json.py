@@ -28,7 +28,6 @@ from .patterns import as_data, spelled_out, without_model
 
 Family = Literal["byte-level BPE", "SentencePiece BPE", "Unigram"]
 REST = rf"[^\p{{L}}\p{{M}}\p{{N}}{SPACE}\r\n\0]"  # neither letter, digit, space nor line end
-UNUSED_SCORE = -1e6  # of a Unigram piece that no text may use
 MARGIN = 1e-3  # score of a new Unigram piece above its best segmentation, in nats
 
 
@@ -73,12 +72,11 @@ class Spec:
     @cached_property
     def bare(self) -> Tokenizer:
         """The model without pre-tokenizer; its input is pre-tokens, joined by `SEPARATOR`."""
-        # The separator is in the model itself, because ids may have gaps.
-        if self.family == "Unigram":
-            vocab: Any = [*self.data["model"]["vocab"], [SEPARATOR, UNUSED_SCORE]]
-        else:
-            vocab = {**self.data["model"]["vocab"], SEPARATOR: max(self.vocab.values()) + 1}
-        bare = Tokenizer(self._model(vocab))
+        vocab, free = self.data["model"]["vocab"], max(self.vocab.values()) + 1
+        if len(self.vocab) == free:
+            bare = Tokenizer(self._compiled)
+        else:  # the library would give the separator an id that is taken
+            bare = Tokenizer(self._model({**vocab, SEPARATOR: free}))
         bare.add_special_tokens([AddedToken(SEPARATOR, normalized=False)])
         return bare
 
@@ -87,12 +85,17 @@ class Spec:
         """The complete tokenizer, of the `tokenizers` library."""
         # The model is passed as an object: a large vocabulary as text takes twice the time.
         whole = without_model(self.data)
-        whole.model = self._model(self.data["model"]["vocab"])
+        whole.model = self._compiled
         added = sorted(self.data["added_tokens"], key=lambda token: token["id"])
         for special, tokens in groupby(added, key=lambda token: token["special"]):
             add = whole.add_special_tokens if special else whole.add_tokens
             add([AddedToken(**{n: v for n, v in token.items() if n != "id"}) for token in tokens])
         return whole
+
+    @cached_property
+    def _compiled(self) -> Model:
+        """The model of the library, which `bare` and `whole` share."""
+        return self._model(self.data["model"]["vocab"])
 
     def _model(self, vocab: Any) -> Model:
         """Return the model of this family with another vocabulary."""
