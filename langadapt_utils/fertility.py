@@ -74,7 +74,7 @@ def measure_fertility(
     """
     counts = {language: len(lines) for language, lines in texts.items()}
     if not all(counts.values()) or (parallel and len(set(counts.values())) > 1):
-        remedy = "give text in every language, and as many lines in each if they are parallel"
+        remedy = "give text in every language, with equally many lines if they are parallel"
         raise CorpusError(f"fertility cannot be measured on {counts} lines: {remedy}")
     table = pd.DataFrame(
         {"tokenizer": name, "language": language, **_count(tokenizer, lines, language)}

@@ -120,11 +120,11 @@ def check_model(folder: Path, *, weights: bool = True) -> None:
         problem = "which `transformers` lacks (langadapt never runs code that comes with a model)"
         raise ModelError(f"{found}, {problem}: choose another architecture")
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or config.get("is_encoder_decoder"):
-        raise ModelError(f"{found}, no causal language model: choose one, such as Llama or Qwen")
+        raise ModelError(f"{found}, no causal language model: choose a model such as Llama or Qwen")
     model_class = getattr(transformers, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind])
     if model_class.config_class.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         problem = "whose language model `transformers` cannot load again by itself"
-        raise ModelError(f"{found}, {problem}: choose a model of text only")
+        raise ModelError(f"{found}, {problem}: choose a text-only model")
     if quantised:
         method = quantised.get("quant_method", "method unknown")
         problem = f"the weights in {folder} are quantised ({method}) and cannot be trained"

@@ -19,7 +19,7 @@ from ..languages import direction, language_name
 from ..sources import source_name
 from ..tokens import bytes_as_text, token_spans
 
-TOKEN_COLOURS = ("#dceefb", "#fde9c9", "#e3f1dc", "#f3e1f0")  # pale, told apart by borders as well
+TOKEN_COLOURS = ("#dceefb", "#fde9c9", "#e3f1dc", "#f3e1f0")  # pale; borders also separate tokens
 
 
 class Html(str):

@@ -26,7 +26,7 @@ class Finding:
 
     Attributes:
         source: place of its numbers in `scores.json`, as a JSON pointer (RFC 6901).
-        what: was compared; empty in a sentence about all tests.
+        what: text or items that were compared; empty in a sentence about all tests.
         change: from one model to the other, with its 95 % interval.
         direction: `↑` or `↓`, or `–` if the interval holds zero.
         verdict: `better`, `worse` or `cannot tell`.
@@ -89,7 +89,7 @@ class Scores:
         """Return accuracy of the base and the adapted model, and the difference, as `Interval`s.
 
         `retained` is the fraction of the base's accuracy above chance that is left. It is None if
-        the base is not above chance beyond doubt, or with fewer than 30 items.
+        the base is not significantly above chance, or with fewer than 30 items.
         """
         rows = []
         items = self.items.groupby(["language", "kind"], sort=False) if len(self.items) else ()
@@ -122,7 +122,10 @@ class Scores:
         return ratio(weights * change, weights, resamples=self.resamples)
 
     def comparisons(self) -> dict[str, float]:
-        """Return the number of comparisons, those beyond doubt, and those expected by chance."""
+        """Return the number of comparisons, of significant ones, and of those expected by chance.
+
+        A comparison is significant (`beyond_doubt`) if its 95 % interval excludes zero.
+        """
         bits = self.bits_per_byte()
         changes = [*bits.change, *self.accuracy().change, *filter(None, bits.against_control)]
         return {

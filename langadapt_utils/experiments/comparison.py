@@ -89,7 +89,7 @@ class Comparison:
         return text.split("\n")
 
     def reversals(self, early: int, late: int) -> list[tuple[str, str]]:
-        """Return pairs whose first variant is better early and worse late, both beyond doubt."""
+        """Return pairs whose first variant is better early and worse late, both significantly."""
         of_target = self.table[self.table.language == self.target]
         stages = [_bits_by_variant(of_target[of_target.steps == steps]) for steps in (early, late)]
         variants = [v for v in stages[0].index if v != BASE and v in stages[1].index]

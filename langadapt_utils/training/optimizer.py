@@ -145,7 +145,7 @@ def add_adapters(model: PreTrainedModel, rank: int) -> Any:
     try:
         from peft import LoraConfig, LoraModel
     except ImportError as error:
-        raise ModelError("training.lora_rank needs peft: pip install 'langadapt[lora]'") from error
+        raise ModelError("adapters need peft: run pip install 'langadapt[lora]'") from error
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
     adapters = LoraModel(model, config, "default")
     for matrix in embedding_matrices(model):

@@ -170,7 +170,7 @@ def test_a_model_compared_with_itself_is_never_told_apart(
     assert any("control" in line for line in findings) and all(
         line.endswith("no difference that this test can tell.") for line in findings[:-1]
     )
-    assert " 0 of them beyond doubt" in findings[-1]
+    assert " 0 of them significant" in findings[-1]
 
 
 def test_scores_are_read_back_the_same(scores: Scores, tmp_path: Path) -> None:
