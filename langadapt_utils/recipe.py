@@ -237,7 +237,7 @@ class Recipe(_Section):
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
             return cls._of({str(name): value for name, value in values.items()})
-        except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
             problem = f"{path} is not a recipe in YAML ({error})"
             raise RecipeError(f"{problem}: correct it, or name another file or folder") from error
 

@@ -37,6 +37,7 @@ def langadapt(*arguments: str) -> Result:
         (["run", "-p", "embeddings.method=magic"], "embeddings.method cannot be 'magic'"),
         (["run", "-p", "mixture.english_share"], "lacks '=': write name=value"),
         (["run", "07"], "stage '07' is unknown"),
+        (["run", "--recipe", "/no/such/plan.yaml"], "/no/such/plan.yaml is not a recipe in YAML"),
         (["run", "--profile", "smoke", "-p", "base=/no/such/model"], "is not a model folder"),
         (["run", "--profile", "smoke", "-p", "corpus.target=/no/such/text.txt"], "does not exist"),
         (["report", "--run", "/no/such/run"], "is not a run folder"),
@@ -52,6 +53,12 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     message = str(done.exception)
     assert sentence in message and len(message.strip().splitlines()) == 1
     assert not [path for path in folder.rglob("*") if path.name != "recipe.yaml"]
+
+
+def test_the_help_shows_defaults() -> None:
+    shown = langadapt("run", "--help").stdout  # where `[default: all]` would be read as markup
+    for default in ("Default: all.", "Default: hu.", "Default: cpu.", "Default: runs/NAME"):
+        assert default in shown
 
 
 def test_a_process_that_cannot_go_on_prints_one_sentence_and_fails(tmp_path: Path) -> None:
