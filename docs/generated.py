@@ -42,7 +42,7 @@ def options() -> str:
             }
             lines += [f"### `{name}` {{ #{name} }}", _sentence(comments[option])]
             free = prefix == "training" and option in FREE_OPTIONS
-            again = " A stopped run may go on with another value." if free else ""
+            again = " A stopped run may resume with another value." if free else ""
             lines.append(f"*{_values(field)}.* {_defaults(values)}{again}")
     return "\n\n".join(lines)
 
