@@ -59,7 +59,7 @@ def open_run(stage: str, namespace: Mapping[str, Any]) -> Workspace:
     before = STAGES[: STAGES.index(stage)]
     if build_missing and not all(map(Workspace(place, recipe).is_complete, before)):
         run_notebooks(recipe, place, stages=before)
-    run = Workspace(place, recipe)  # whose time begins now
+    run = Workspace(place, recipe)  # opened here, so that its time starts now
     if before:
         run.stage(before[-1])
     return run

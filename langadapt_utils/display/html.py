@@ -104,13 +104,15 @@ def _cell(value: Any, digits: int) -> str | Html:
 def cuts_html(
     tokenizer: PreTrainedTokenizerFast, text: str, *, language: str, label: str = ""
 ) -> Html:
-    """Return a text as its word pattern cuts it; a mark cut off its letter is on a red ◌.
+    """Return a text with a box per piece that the word pattern cuts.
+
+    A mark that is cut off its letter is shown on a ◌ in a red box.
 
     Args:
-        tokenizer: whose pre-tokenizer cuts the text.
-        text: shown escaped.
-        language: for the browser's choice of font and direction.
-        label: stands before it, with the number of pieces.
+        tokenizer: its pre-tokenizer cuts the text.
+        text: to show; it is escaped.
+        language: code, for the font and direction in the browser.
+        label: shown before the text, with the number of pieces.
     """
     pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
     cuts = pre_tokenizer.pre_tokenize_str(text) if pre_tokenizer else [("", (0, len(text)))]
@@ -126,7 +128,7 @@ def bytes_html(tokenizer: PreTrainedTokenizerFast, words: Mapping[str, str]) -> 
     """Return words byte by byte: which bytes are a letter (above) and which are a token (below).
 
     Args:
-        tokenizer: what cuts the words.
+        tokenizer: splits the words into tokens.
         words: one per language, by code.
     """
     rows = []
