@@ -131,7 +131,13 @@ MEASURES: dict[str, dict[str, str]] = package_yaml("fertility.yaml")
 
 
 def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = None) -> Axes:
-    """Plot one column of a fertility report, with one bar per language and tokenizer."""
+    """Plot one column of a fertility report, with one bar per language and tokenizer.
+
+    Args:
+        report: from `measure_fertility`.
+        column: of its table, such as `tokens_per_word`.
+        ax: axes to draw into; new ones by default.
+    """
     ax = ax or new_axes(rows=len(report.table))
     rows = report.table.dropna(subset=[column]).iloc[::-1]
     names = [f"{language_name(row.language)}, {row.tokenizer}" for row in rows.itertuples()]

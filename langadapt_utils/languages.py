@@ -102,6 +102,10 @@ def word_spans(text: str, language: str) -> Spans:
 
     ICU finds the words, by Unicode's rules (UAX #29). A word contains a letter or a digit.
 
+    Args:
+        text: to split into words.
+        language: code, such as `hu`.
+
     Example:
         >>> word_spans("Jó napot!", "hu")
         [(0, 2), (3, 8)]

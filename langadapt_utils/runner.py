@@ -121,7 +121,15 @@ def lock_path(folder: Path) -> Path:
 
 
 def expected_time(recipe: Recipe, stages: Sequence[str]) -> str:
-    """Return the expected time of stages on this machine, as a phrase."""
+    """Return the expected time of stages on this machine, as a phrase.
+
+    Args:
+        recipe: of the run.
+        stages: names in `STAGES`.
+
+    Raises:
+        LangadaptError: the base cannot be loaded, or the device is missing.
+    """
     machine = hardware.this_machine(hardware.native_precision(recipe.training.precision))
     seconds = stage_seconds(Shape.of(recipe.base, recipe.accept_terms), recipe, machine)
     minutes = max(1, round(sum(map(seconds.__getitem__, stages)) / 60))

@@ -101,7 +101,12 @@ def as_words(surfaces: Iterable[str]) -> list[str]:
 
 
 def readable(tokenizer: PreTrainedTokenizerFast, token: int | str) -> str:
-    """Return a token as text, given its id or spelling; bytes that are no character become ⟨E0⟩."""
+    """Return a token as text; bytes that are no character become ⟨E0⟩.
+
+    Args:
+        tokenizer: of the token.
+        token: its id, or its spelling in the vocabulary.
+    """
     surface = tokenizer.convert_ids_to_tokens(token) if isinstance(token, int) else token
     return bytes_as_text(surface_bytes(surface, byte_level=is_byte_level(tokenizer)))
 
@@ -136,7 +141,12 @@ def encode_texts(
 
 
 def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> list[list[int]]:
-    """Return the ids of each text, encoded as running text by `encode_texts`."""
+    """Return the ids of each text, without the tokens that begin and end a document.
+
+    Args:
+        tokenizer: that encodes the texts.
+        texts: running text; one that reads like a special token is encoded as text.
+    """
     return [encoding.ids for encoding in encode_texts(tokenizer.backend_tokenizer, texts)]
 
 

@@ -48,7 +48,10 @@ def render(template: str, **values: Any) -> Html:
 def show(ax: Axes) -> Html:
     """Return a figure as HTML at twice the screen's resolution.
 
-    Its alternative text is its title, which states the finding, and what its axes show.
+    The alternative text is the title, which states the finding, and the labels of the axes.
+
+    Args:
+        ax: axes of the figure, as the `plot_…` functions return them.
     """
     figure, buffer = ax.figure.get_figure(root=True), io.BytesIO()
     figure.savefig(buffer, format="png", dpi=180, bbox_inches="tight", facecolor="white")
@@ -79,7 +82,13 @@ def diagram(name: str, stage: int | None = None) -> Html:
 
 
 def table_html(table: pd.DataFrame, *, caption: str = "", digits: int = 2) -> Html:
-    """Return a data frame as an HTML table, numbers with their confidence intervals."""
+    """Return a data frame as an HTML table, numbers with their confidence intervals.
+
+    Args:
+        table: its cells may be numbers, text, `Interval`s or None.
+        caption: shown above the table.
+        digits: after the decimal point, of numbers without an interval.
+    """
     rows = [[_cell(v, digits) for v in row] for row in table.itertuples(index=False, name=None)]
     return render("display/table.html.j2", names=table.columns, rows=rows, caption=caption)
 

@@ -184,6 +184,9 @@ def compare_methods(
         documents: held-out documents per language.
         batch_tokens: tokens per training step; a quarter of the recipe's by default.
         report: called with a line of progress.
+
+    Raises:
+        ModelError: a method is unknown, or a training or likelihood is not finite.
     """
     methods = methods or recipe.embeddings.compare
     ways = methods if isinstance(methods, Mapping) else {name: {"method": name} for name in methods}
@@ -238,6 +241,9 @@ def sweep(
         documents: number of held-out documents per language.
         seeds: of the order of the training text.
         report: called with a line of progress.
+
+    Raises:
+        ModelError: a training diverges, or a likelihood is not finite.
     """
     texts = texts or heldout_texts(corpus, documents)
     asked = next(iter(variants.values())).evaluation.window_bytes
@@ -285,7 +291,11 @@ def interpolation_sweep(
 
 
 def english_share_variants(recipe: Recipe) -> dict[str, Recipe]:
-    """Return recipes of short runs with different fractions of English, by name."""
+    """Return recipes of short runs with different fractions of English, by name.
+
+    Args:
+        recipe: its `mixture.sweep` has the fractions, its `mixture.sweep_tokens` the budget.
+    """
     short = recipe.with_options({"training.budget_tokens": recipe.mixture.sweep_tokens})
     return {
         f"{share:.0%} English": short.with_options({"mixture.english_share": share})
@@ -324,11 +334,18 @@ def recorded(name: str) -> dict[str, Any]:
 
     Args:
         name: of a file in `data/reference`, such as `embeddings-hu`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
     """
     return dict(read_json(data_folder() / "reference" / f"{name}.json"))
 
 
 def recorded_sweeps(language: str) -> dict[str, dict[str, Any]]:
-    """Read the sweeps in a language that the project recorded, by name."""
+    """Read the recorded sweeps in a language, by name; empty if there are none.
+
+    Args:
+        language: code of the target language.
+    """
     paths = sorted((data_folder() / "reference").glob(f"sweep-{language}-*.json"))
     return {path.stem.removeprefix(f"sweep-{language}-"): recorded(path.stem) for path in paths}

@@ -28,6 +28,10 @@ def learning_rate(asked: float | str, parameters: int) -> float:
     Between the sizes in `RATES`, the rate is interpolated linearly in logarithms. Outside, the rate
     of the nearest size is used.
 
+    Args:
+        asked: a rate, or `auto`.
+        parameters: number of parameters of the model.
+
     Example:
         >>> [f"{learning_rate('auto', n):.1e}" for n in (10**8, 10**9, 8 * 10**9)]
         ['4.0e-04', '1.3e-04', '2.0e-05']

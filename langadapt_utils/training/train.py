@@ -194,6 +194,9 @@ def train_control(
         folder: of the training stage; `save_adapted` deletes its checkpoints.
         report: called with `doing` at each training step.
         options: of `train`, as for the adapted model.
+
+    Raises:
+        ModelError: in the cases of `train`.
     """
     english = mixture.only("en")
     too_little = len(english) * english.length < recipe.training.batch_tokens

@@ -31,6 +31,9 @@ def lint_tokenizer(
     Args:
         tokenizer: a fast tokenizer of a family that can be extended.
         texts: to compare encodings on; a built-in line in several scripts by default.
+
+    Raises:
+        VocabularyError: the tokenizer is of a family that cannot be extended.
     """
     spec, sample = Spec.of(tokenizer), spread(texts) or ["Hello, árvíz 123\n\tสวัสดี 🙂"]
     missing = b"".join(map(spec.raw, spec.missing_bytes()))
