@@ -200,7 +200,7 @@ def split_documents(
     ids, heldout = documents["id"], set[int]()
     for (source, domain), indices in sorted(groups.items()):
         order = sorted(indices, key=lambda index: str(ids[index]))
-        group = Path(source).name, domain  # the same wherever the file lies
+        group = Path(source).name, domain  # independent of the folder of the file
         random.Random(f"{seed} {group}").shuffle(order)
         heldout.update(order[: min(HELD_OUT, math.ceil(share * len(order)))])
     sides = dict(enumerate(map((follow or {}).get, ids)))

@@ -173,7 +173,7 @@ def initialise_embeddings(
             _fill(new, old_VD, filled, change)
     _fill_other_tables(result, change, tables)
     config = result.config.get_text_config()
-    for name, value in vars(config).items():  # some say it more than once
+    for name, value in vars(config).items():  # some have it under several names
         if "vocab" in name and value == rows:
             setattr(config, name, size)
     return result

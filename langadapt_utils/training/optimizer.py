@@ -155,6 +155,6 @@ def add_adapters(model: PreTrainedModel, rank: int) -> Any:
     for matrix in embedding_matrices(model):
         matrix.requires_grad_(True)
     for weight in model.parameters():
-        if weight.requires_grad:  # what learns does so in float32
+        if weight.requires_grad:  # trained weights are in float32
             weight.data = weight.data.float()
     return adapters
