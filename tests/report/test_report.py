@@ -200,7 +200,7 @@ def test_the_card_says_what_loads_a_tokenizer_that_stock_classes_read_otherwise(
         stock: model_card(Recipe.profile("smoke"), change, stock=stock) for stock in (True, False)
     }
     assert "= PreTrainedTokenizerFast.from_pretrained" in told[False]
-    assert "would take the class of the base" in told[False]
+    assert "picks the class of the base" in told[False]
     assert "= AutoTokenizer.from_pretrained" in told[True]
 
 
