@@ -170,8 +170,6 @@ def compare_methods(
 ) -> Comparison:
     """Compare methods for new embeddings, before and after training steps.
 
-    A seed sets random embeddings and the order of the training text, the same for all methods.
-
     Args:
         base: the model and its tokenizer.
         change: of the vocabulary.
@@ -180,7 +178,7 @@ def compare_methods(
         methods: names in `METHODS`, or keyword arguments of `initialise_embeddings` by any name;
             by default the methods of the recipe.
         steps: numbers of training steps. Each is a run with its own schedule; 0: before training.
-        seeds: of the runs.
+        seeds: of random embeddings and of the order of the text, the same for all methods.
         documents: held-out documents per language.
         batch_tokens: tokens per training step; a quarter of the recipe's by default.
         report: called with a line of progress.
