@@ -114,7 +114,7 @@ class EmbeddingsRecipe(_Section):
     # Methods that notebook 3 compares.
     compare: Methods = ["random", "subword_mean", "length_weighted"]
     # Training steps of each method in that comparison; 0: compare only before training.
-    probe_steps: Annotated[int, Field(ge=0)] = 50
+    probe_steps: Annotated[int, Field(ge=0)] = 20
 
 
 class MixtureRecipe(_Section):
@@ -133,7 +133,7 @@ class MixtureRecipe(_Section):
     separate_documents: bool = True
     control: bool = True  # also train a control run, on the English of the mixture alone
     sweep: Shares = [0.0, 0.25, 0.5]  # fractions of English that notebook 4 compares in short runs
-    sweep_tokens: Count = 16_384  # training tokens of each of these short runs
+    sweep_tokens: Count = 12_288  # training tokens of each of these short runs
 
 
 class TrainingRecipe(_Section):
@@ -160,7 +160,8 @@ class TrainingRecipe(_Section):
     # Implementation of attention; `auto`: `eager` on a CPU for sequences of at most 256 tokens,
     # otherwise `sdpa`.
     attention: Literal["auto", "sdpa", "flash_attention_2", "flex_attention", "eager"] = "auto"
-    compile_layers: bool = True  # compile the layers with `torch.compile`; only on CUDA GPUs
+    # Compile the layers with `torch.compile`: on CUDA GPUs, and on CPUs in runs of 1,000 steps.
+    compile_layers: bool = True
     # Compute the loss without storing all logits; only on CUDA GPUs with liger-kernel installed.
     fused_loss: bool = True
     checkpoint_minutes: Rate = 3.0  # minutes between checkpoints

@@ -162,7 +162,7 @@ def compare_methods(
     recipe: Recipe,
     *,
     methods: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
-    steps: Sequence[int] = (0, 50),
+    steps: Sequence[int] = (0, 20),
     seeds: Sequence[int] = (0,),
     documents: int = 12,
     batch_tokens: int | None = None,
@@ -180,7 +180,7 @@ def compare_methods(
         steps: numbers of training steps. Each is a run with its own schedule; 0: before training.
         seeds: of random embeddings and of the order of the text, the same for all methods.
         documents: held-out documents per language.
-        batch_tokens: tokens per training step; a quarter of the recipe's by default.
+        batch_tokens: tokens per training step; half of the recipe's by default.
         report: called with a line of progress.
 
     Raises:
@@ -188,8 +188,9 @@ def compare_methods(
     """
     methods = methods or recipe.embeddings.compare
     ways = methods if isinstance(methods, Mapping) else {name: {"method": name} for name in methods}
-    batch = batch_tokens or max(recipe.mixture.sequence_length, recipe.training.batch_tokens // 4)
-    sizes = {"batch_tokens": batch, "micro_batch_tokens": batch, "interpolation": 1.0}
+    batch = batch_tokens or max(recipe.mixture.sequence_length, recipe.training.batch_tokens // 2)
+    most = min(batch, recipe.training.micro_batch_tokens)
+    sizes = {"batch_tokens": batch, "micro_batch_tokens": most, "interpolation": 1.0}
     training = recipe.training.model_copy(update=sizes)
     texts, untrained = heldout_texts(corpus, documents), (base.model, base.tokenizer)
     both = untrained, (base.model, change.tokenizer)
