@@ -13,6 +13,7 @@ from helpers.vocabularies import with_pattern
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.models import load_base, load_tokenizer
+from langadapt_utils.tokens import byte_lengths
 from langadapt_utils.vocabulary.audit import lint_tokenizer
 from langadapt_utils.vocabulary.change import VocabularyChange, split_sentences
 from langadapt_utils.vocabulary.extend import extend_vocabulary
@@ -174,6 +175,8 @@ def test_many_special_tokens_cost_little() -> None:
     asked = 0
     change = extend_vocabulary(counting, TEXTS * 50, tokens=5)
     assert isinstance(change, VocabularyChange) and asked < 50
+    asked = 0
+    assert byte_lengths(counting).sum() and asked < 50
 
 
 def test_digits_of_a_pre_tokenizer_stay_apart() -> None:
