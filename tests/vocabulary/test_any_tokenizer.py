@@ -3,11 +3,14 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import nbformat
 import pytest
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+import langadapt_utils as la
 from helpers.tiny import llama, saved, sentencepiece_bpe, train_tokenizer, unigram
 from helpers.vocabularies import with_pattern
 from langadapt_utils.corpus.corpus import Corpus
@@ -18,6 +21,7 @@ from langadapt_utils.vocabulary.audit import lint_tokenizer
 from langadapt_utils.vocabulary.change import VocabularyChange, split_sentences
 from langadapt_utils.vocabulary.extend import extend_vocabulary
 
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 TEXTS = ["The price in 1989: 1,250.50 forints!", "Árvíztűrő tükörfúrógép\n\n  és 12 ház", "ที่นี่ 300"]
 CLASSES = ["PreTrainedTokenizerFast", "GPT2Tokenizer", "LlamaTokenizer", "Qwen2Tokenizer", ""]
 CLASSES += ["GPTNeoXTokenizer", "CodeGenTokenizerFast", "TokenizersBackend", "SomethingOfTheirOwn"]
@@ -198,3 +202,7 @@ def test_what_the_base_normalises_is_counted_and_stops_nothing(text: str) -> Non
     assert all(check.passed for check in change.audit), change.audit
     given_back = [t.decode(of_text(t, text)) for t in (base, change.tokenizer)]
     assert given_back[0] == given_back[1] != text
+    notebook = nbformat.read(next(NOTEBOOKS.glob("02_*.ipynb")), as_version=4)
+    (checks,) = (cell.source for cell in notebook.cells if "given_back" in cell.source)
+    read = SimpleNamespace(tokenizer=base)
+    exec(checks, {"la": la, "base": read, "change": change, "sample": text})
