@@ -18,6 +18,7 @@ from ..intervals import CONFIDENCE, FEWEST, Interval, plain, ratio, relative_cha
 SCHEMA = 4  # version of scores.json, described in scores.schema.json
 CONTROL = "control"  # the model of the control run
 ENOUGH = 30  # items that the fraction of retained accuracy needs
+MOST, OTHERS = 20, "other domains"  # domains per language in a table; name of the rest
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,11 @@ class Scores:
         """Return bits per byte of the base and the adapted model, and the change, as `Interval`s.
 
         `against_control` is the change from the control run to the adapted model, if it was
-        measured.
+        measured. By domain, each language has its 20 largest domains and one row for the rest.
         """
         change, rows = partial(relative_change, resamples=self.resamples), []
-        for key, group in self.documents.groupby(list(by), sort=False):
+        documents = _pooled(self.documents) if "domain" in by else self.documents
+        for key, group in documents.groupby(list(by), sort=False):
             wide = group.pivot(index=["source", "id"], columns="model", values=["bits", "bytes"])
             before, after = (wide["bits"][m].to_numpy() for m in (self.models[0], self.models[-1]))
             sizes = wide["bytes"][self.models[0]].to_numpy()
@@ -161,3 +163,11 @@ class Scores:
         content = read_json(path)
         tables = {name: pd.DataFrame(content[name]) for name in ("documents", "items")}
         return cls(**{own.name: content[own.name] for own in fields(cls)} | tables)
+
+
+def _pooled(documents: pd.DataFrame) -> pd.DataFrame:
+    """Return documents with one name for all domains beyond the largest of their language."""
+    domains = documents.groupby("language")["domain"]
+    rank = {"method": "first", "ascending": False}
+    ranks = domains.transform(lambda own: own.map(own.value_counts().rank(**rank)))
+    return documents.assign(domain=documents["domain"].where(ranks <= MOST, OTHERS))
