@@ -216,7 +216,8 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
 
     Args:
         source: a file, a folder, or a pattern such as `texts/*.jsonl`. An existing path comes
-            before a pattern, also if it has brackets. Hidden files and folders are skipped.
+            before a pattern, also if it has brackets. Hidden files and folders that the source does
+            not name are skipped.
 
     Raises:
         CorpusError: nothing exists there, or no file can be read.
@@ -224,7 +225,8 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
     path = Path(source).expanduser()
     pattern = str(path.relative_to(path.anchor))
     found = [path] if path.exists() else sorted(Path(path.anchor or ".").glob(pattern))
-    files = [file for one in found for file in ([one] if one.is_file() else _below(one))]
+    there = [file for one in found for file in ([one] if one.is_file() else sorted(one.rglob("*")))]
+    files = [file for file in there if file.is_file() and _hidden(file) <= _hidden(path)]
     if not found:
         raise CorpusError(f"corpus '{source}' does not exist: give a file, folder or hub:ORG/NAME")
     read = [file for file in files if text_kind(file)]
@@ -234,13 +236,9 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
     return read, [file for file in files if not text_kind(file)]
 
 
-def _below(folder: Path) -> list[Path]:
-    """Return the files in a folder and its subfolders, without hidden ones."""
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.is_file() and not any(p.startswith(".") for p in file.relative_to(folder).parts)
-    )
+def _hidden(path: Path) -> int:
+    """Return the number of hidden files and folders that a path or a pattern names."""
+    return sum(part.startswith(".") for part in path.parts)
 
 
 def text_kind(path: Path) -> str:
