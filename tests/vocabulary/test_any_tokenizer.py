@@ -23,9 +23,11 @@ from langadapt_utils.vocabulary.extend import extend_vocabulary
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 TEXTS = ["The price in 1989: 1,250.50 forints!", "Árvíztűrő tükörfúrógép\n\n  és 12 ház", "ที่นี่ 300"]
-CLASSES = ["PreTrainedTokenizerFast", "GPT2Tokenizer", "LlamaTokenizer", "Qwen2Tokenizer", ""]
-CLASSES += ["GPTNeoXTokenizer", "CodeGenTokenizerFast", "TokenizersBackend", "SomethingOfTheirOwn"]
-KINDS = ["llama", "qwen2", "qwen3", "gpt_neox", "gpt2", "mistral", "phi3", "olmo2", ""]
+CLASSES = ["PreTrainedTokenizerFast", "GPT2Tokenizer", "GPT2TokenizerFast", "LlamaTokenizer", ""]
+CLASSES += ["LlamaTokenizerFast", "Qwen2Tokenizer", "GPTNeoXTokenizer", "CodeGenTokenizer"]
+CLASSES += ["TokenizersBackend", "SomethingOfTheirOwn"]
+KINDS = ["llama", "olmo2", "olmo3", "qwen2", "qwen3", "gpt_neox", "gpt2", "granite", "deepseek_v3"]
+KINDS += ["mistral", "phi3", "smollm3", "gemma3_text", ""]
 
 
 def passed(checks: object, claim: str) -> bool:
