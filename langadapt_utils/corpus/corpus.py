@@ -147,21 +147,34 @@ def translations(
     """Find documents that are translations of each other.
 
     Translations have the same id, or the same position in two files with equally many documents.
+    An id that was made from a file name and a position counts as a position.
 
     Returns:
         English id to target id.
     """
     tied: dict[str, str] = {}
     for documents, about in target:
-        ids = set(documents["id"])
+        ids, sizes = set(documents["id"]), _sizes(about)
         for others, about_others in english:
-            tied |= {name: name for name in others["id"] if name in ids}
+            of_others, shared = _sizes(about_others), ids.intersection(others["id"])
+            files = {name: name.rpartition("-")[0] for name in shared}
+            tied |= {name: name for name, f in files.items() if sizes.get(f) == of_others.get(f)}
             rows = [[row["documents"] + row["empty"] for row in a] for a in (about, about_others)]
             if len(rows[0]) == 1 and rows[0] == rows[1] and ids.isdisjoint(tied.values()):
                 numbers = {name.rpartition("-")[2]: name for name in ids}
-                of_others = {name: name.rpartition("-")[2] for name in others["id"]}
-                tied |= {n: numbers[place] for n, place in of_others.items() if place in numbers}
+                places = {name: name.rpartition("-")[2] for name in others["id"]}
+                tied |= {n: numbers[place] for n, place in places.items() if place in numbers}
     return tied
+
+
+def _sizes(about: Sequence[Row]) -> dict[str, list[int]]:
+    """Return the number of documents of each file, by every end of its path: b/c.txt and c.txt."""
+    sizes: dict[str, list[int]] = defaultdict(list)
+    for row in about:
+        parts = Path(row["file"]).parts
+        for first in range(len(parts)):
+            sizes["/".join(parts[first:])].append(row["documents"] + row["empty"])
+    return sizes
 
 
 def _parallel_documents(
