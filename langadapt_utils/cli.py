@@ -25,7 +25,7 @@ PLAIN_LINE_SECONDS = 20  # between progress lines where there is no terminal
 
 # Help texts; one in brackets would be read as markup.
 RUN = "Run folder. Default: runs/NAME, with a name from language, profile and options."
-RECIPE = "Recipe file, such as plan.yaml. --language and --profile are then ignored."
+RECIPE = "Recipe file, such as plan.yaml, in place of --language and --profile."
 PROMPT = "Text to continue or answer. Without it, you are asked for one text after the other."
 Stages = Annotated[Optional[list[str]], typer.Argument(help="Stages, such as 03. Default: all.")]
 Language = Annotated[Optional[str], typer.Option(help="Code of the target language. Default: hu.")]
@@ -48,6 +48,9 @@ def run(
     from .runner import run_notebooks
 
     chosen = sorted({_stage(name) for name in stages or STAGES})  # by their numbers
+    if recipe and (language or profile):
+        problem = f"--recipe {recipe} has its own language and profile"
+        raise RecipeError(f"{problem}: leave out --language and --profile, or leave out --recipe")
     named = recipe or language or profile or parameter
     if run_dir and not named and (run_dir / "recipe.yaml").is_file():
         recipe = run_dir / "recipe.yaml"

@@ -38,6 +38,7 @@ def langadapt(*arguments: str) -> Result:
         (["run", "-p", "mixture.english_share"], "lacks '=': write name=value"),
         (["run", "07"], "stage '07' is unknown"),
         (["run", "--recipe", "/no/such/plan.yaml"], "/no/such/plan.yaml is not a recipe in YAML"),
+        (["run", "--recipe", "plan.yaml", "--language", "th"], "has its own language and profile"),
         (["run", "--profile", "smoke", "-p", "base=/no/such/model"], "is not a model folder"),
         (["run", "--profile", "smoke", "-p", "corpus.target=/no/such/text.txt"], "does not exist"),
         (["report", "--run", "/no/such/run"], "is not a run folder"),
