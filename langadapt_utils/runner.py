@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from . import hardware
-from .errors import LangadaptError, RecipeError, WorkspaceError
+from .errors import RecipeError, StageFailed, WorkspaceError
 from .files import cache_folder, project_folder, require_space
 from .models import fetch_model, parameter_count
 from .planning import Shape, stage_seconds
@@ -28,10 +28,6 @@ DISK_BYTES = 6 * 4
 PARAMETERS = dict(profile=str, language=str, run_dir=str, overrides=dict, build_missing=bool)
 Report = Callable[[str], None]
 Progress = Callable[[dict[str, Any]], None]
-
-
-class StageFailed(LangadaptError):
-    """A notebook stopped. The message names the notebook, the cell and the reason."""
 
 
 def open_run(stage: str, namespace: Mapping[str, Any]) -> Workspace:

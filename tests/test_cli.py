@@ -14,10 +14,10 @@ from typer.testing import CliRunner, Result
 
 from helpers.tiny import llama
 from langadapt_utils.cli import app
-from langadapt_utils.errors import LangadaptError
+from langadapt_utils.errors import LangadaptError, StageFailed
 from langadapt_utils.files import trim_cache
 from langadapt_utils.recipe import Recipe
-from langadapt_utils.runner import StageFailed, expected_time, lock_path, run_notebooks
+from langadapt_utils.runner import expected_time, lock_path, run_notebooks
 from langadapt_utils.workspace import STAGES, Workspace
 
 
