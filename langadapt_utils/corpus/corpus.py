@@ -102,7 +102,12 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
     if named := next((name for name in recipe.others if name.startswith(f"{language}:")), ""):
         raise CorpusError(f"corpus.others has '{named}', the target language: remove it")
     others = partial(_other_languages, recipe, language, target | english)
-    about = pd.DataFrame(tables), repeats, others, partial(_conversations, recipe, language)
+    about = (
+        pd.DataFrame(tables).drop(columns="place"),
+        repeats,
+        others,
+        partial(_conversations, recipe, language),
+    )
     return Corpus(language, train, heldout, parallel, *about)
 
 
@@ -146,7 +151,8 @@ def translations(
 ) -> dict[str, str]:
     """Find documents that are translations of each other.
 
-    Translations have the same id, or the same position in two files with equally many documents.
+    Translations have the same id, or the same position in two files with equally many documents:
+    files of the same name, or the only files of their sources.
 
     Returns:
         English id to target id.
@@ -155,13 +161,30 @@ def translations(
     for documents, about in target:
         ids = set(documents["id"])
         for others, about_others in english:
-            tied |= {name: name for name in others["id"] if name in ids}
-            rows = [[row["documents"] + row["empty"] for row in a] for a in (about, about_others)]
-            if len(rows[0]) == 1 and rows[0] == rows[1] and ids.isdisjoint(tied.values()):
-                numbers = {name.rpartition("-")[2]: name for name in ids}
-                of_others = {name: name.rpartition("-")[2] for name in others["id"]}
-                tied |= {n: numbers[place] for n, place in of_others.items() if place in numbers}
+            names = [name for name in others["id"] if name not in tied]
+            sizes, of_others = (
+                {row["place"]: row["documents"] + row["empty"] for row in a if row["documents"]}
+                for a in (about, about_others)
+            )
+            for name in names:  # an own id begins with no file
+                place = name.rpartition("-")[0]
+                if name in ids and sizes.get(place) == of_others.get(place):
+                    tied[name] = name
+            if [*sizes.values()] == [*of_others.values()] and tied.keys().isdisjoint(names):
+                same = {place: place for place in sizes}
+                partners = dict(zip(of_others, sizes, strict=True))
+                places = {_place(name, same): name for name in ids}
+                found = {name: places.get(_place(name, partners)) for name in names}
+                tied |= {name: other for name, other in found.items() if other}
+                if found:  # this text has its translation
+                    break
     return tied
+
+
+def _place(name: str, files: Mapping[str, str]) -> tuple[str, str]:
+    """Return the file and the number of an id without an own id, or the number of another id."""
+    file, _, number = name.rpartition("-")
+    return files.get(file, ""), number
 
 
 def _parallel_documents(
@@ -169,10 +192,11 @@ def _parallel_documents(
 ) -> pd.DataFrame:
     """Return held-out documents that are translations of each other, at most 1,000."""
     texts = dict(zip(heldout[language]["id"], heldout[language]["text"], strict=True))
+    times = {code: Counter(heldout[code]["id"]) for code in ("en", language)}
     rows = [
-        [row["id"], row["domain"], row["text"], texts[tied[row["id"]]]]
+        [row["id"], row["domain"], row["text"], texts[other]]
         for row in heldout["en"]
-        if tied.get(row["id"]) in texts
+        if times["en"][row["id"]] == times[language][other := tied.get(row["id"], "")] == 1
     ]
     return pd.DataFrame(rows[:MEASURED], columns=["id", "domain", "en", language])
 
@@ -183,7 +207,8 @@ def split_documents(
     """Split documents; `share` of each domain of a source is held out.
 
     Small domains are pooled. The number is rounded up, with a maximum of 2,000. The choice depends
-    only on the seed and the document ids, so translations with one id are on the same side.
+    only on the seed and the document ids, so documents with one id, such as translations, are on
+    the same side.
 
     Args:
         documents: to split.
@@ -191,26 +216,24 @@ def split_documents(
         seed: of the choice.
         follow: side of each translation, by id: 0 training, 1 held out, -1 neither.
     """
-    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
-    keys = list(zip(documents["source"], documents["domain"], strict=True))
+    groups: dict[tuple[str, str], set[str]] = defaultdict(set)
+    keys, ids = list(zip(documents["source"], documents["domain"], strict=True)), documents["id"]
     sizes = Counter(keys)
-    for index, (source, domain) in enumerate(keys):
+    for (source, domain), name in zip(keys, ids, strict=True):
         large = share * sizes[source, domain] >= 1
-        groups[source, domain if large else ""].append(index)
-    ids, heldout = documents["id"], set[int]()
-    for (source, domain), indices in sorted(groups.items()):
-        order = sorted(indices, key=lambda index: str(ids[index]))
+        groups[source, domain if large else ""].add(name)
+    sides = dict(follow or {})
+    for (source, domain), names in sorted(groups.items()):
+        order = sorted(names - sides.keys())
         group = Path(source).name, domain  # the same wherever the file lies
         random.Random(f"{seed} {group}").shuffle(order)
-        heldout.update(order[: min(HELD_OUT, math.ceil(share * len(order)))])
-    sides = dict(enumerate(map((follow or {}).get, ids)))
-    heldout = {index for index in heldout if sides[index] in (None, 1)}
-    heldout |= {index for index, side in sides.items() if side == 1}
-    rest = [i for i in sides if i not in heldout and sides[i] in (None, 0)]
+        held = min(HELD_OUT, math.ceil(share * len(order)))
+        sides |= {name: int(place < held) for place, name in enumerate(order)}
+    rest, heldout = ([i for i, name in enumerate(ids) if sides[name] == side] for side in (0, 1))
     if not rest:
         problem = f"{len(documents)} documents are too few to hold out {share:.0%} for evaluation"
         raise CorpusError(f"{problem}: give more (in a .txt file, blank lines separate documents)")
-    return documents.select(rest), documents.select(sorted(heldout))
+    return documents.select(rest), documents.select(heldout)
 
 
 def _without_contamination(train: Dataset, heldout: Dataset, language: str) -> Dataset:
