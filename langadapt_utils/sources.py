@@ -224,8 +224,13 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
         CorpusError: nothing exists there, or no file can be read.
     """
     path = Path(source).expanduser()
-    found = [path] if _exists(path) else _matching(path)
-    files = sorted({file for one in found for file in ([one] if one.is_file() else _below(one))})
+    # `os.path` has no error for a long name; `glob` skips hidden files and follows links.
+    there = next(one for one in (path, *path.parents) if os.path.exists(one))  # noqa: PTH110
+    found = [path] if path == there else _below(there, str(path.relative_to(there)))
+    paths = [file for one in found for file in (one, *_below(one))]
+    # Where links lead in a circle, each file is read once, at its shortest path.
+    once = {os.path.realpath(file): file for file in sorted(paths, key=lambda p: -len(p.parts))}
+    files = sorted(filter(Path.is_file, once.values()))
     if not found:
         raise CorpusError(f"corpus '{source}' does not exist: give a file, folder or hub:ORG/NAME")
     read = [file for file in files if text_kind(file)]
@@ -235,32 +240,9 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
     return read, [file for file in files if not text_kind(file)]
 
 
-def _matching(pattern: Path) -> list[Path]:
-    """Return what a pattern matches; its first folders are names as long as they exist."""
-    there = next(folder for folder in pattern.parents if _exists(folder))
-    wanted = str(pattern.relative_to(there))
-    # Unlike `Path.glob`, it skips hidden files.
-    return [there / name for name in glob.glob(wanted, root_dir=there, recursive=True)]  # noqa: PTH207
-
-
-def _exists(path: Path) -> bool:
-    return os.path.exists(path)  # noqa: PTH110  `Path.exists` raises an error for a long name
-
-
-def _below(folder: Path) -> list[Path]:
-    """Return the files in a folder and its subfolders, without hidden ones.
-
-    A folder that links lead to twice is read once.
-    """
-    files, seen = [], set[str]()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [Path(place, name) for name in names if not name.startswith(".")]
-    return [file for file in files if file.is_file()]
+def _below(folder: Path, pattern: str = "**") -> list[Path]:
+    """Return what a pattern matches in a folder, without hidden files."""
+    return [folder / name for name in glob.glob(pattern, root_dir=folder, recursive=True)]  # noqa: PTH207
 
 
 def text_kind(path: Path) -> str:

@@ -102,13 +102,9 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
     if named := next((name for name in recipe.others if name.startswith(f"{language}:")), ""):
         raise CorpusError(f"corpus.others has '{named}', the target language: remove it")
     others = partial(_other_languages, recipe, language, target | english)
-    about = (
-        pd.DataFrame(tables).drop(columns="place"),
-        repeats,
-        others,
-        partial(_conversations, recipe, language),
-    )
-    return Corpus(language, train, heldout, parallel, *about)
+    about = pd.DataFrame(tables).drop(columns="place"), repeats, others
+    chat = partial(_conversations, recipe, language)
+    return Corpus(language, train, heldout, parallel, *about, chat)
 
 
 def built_in_corpus(language: str) -> Corpus:
@@ -151,8 +147,8 @@ def translations(
 ) -> dict[str, str]:
     """Find documents that are translations of each other.
 
-    Translations have the same id, or the same position in two files with equally many documents:
-    files of the same name, or the only files of their sources.
+    Translations have the same id, or without own ids the same position in files of one name with
+    equally many documents, or in two sources whose files all have equally many.
 
     Returns:
         English id to target id.
@@ -166,25 +162,19 @@ def translations(
                 {row["place"]: row["documents"] + row["empty"] for row in a if row["documents"]}
                 for a in (about, about_others)
             )
-            for name in names:  # an own id begins with no file
-                place = name.rpartition("-")[0]
-                if name in ids and sizes.get(place) == of_others.get(place):
-                    tied[name] = name
+            places = {name: name.rpartition("-") for name in names}  # no file is that of an own id
+            tied |= {
+                name: name
+                for name, (place, _, _) in places.items()
+                if name in ids and sizes.get(place) == of_others.get(place)
+            }
             if [*sizes.values()] == [*of_others.values()] and tied.keys().isdisjoint(names):
-                same = {place: place for place in sizes}
                 partners = dict(zip(of_others, sizes, strict=True))
-                places = {_place(name, same): name for name in ids}
-                found = {name: places.get(_place(name, partners)) for name in names}
-                tied |= {name: other for name, other in found.items() if other}
+                found = {n: f"{partners.get(place)}-{nth}" for n, (place, _, nth) in places.items()}
+                tied |= {name: other for name, other in found.items() if other in ids}
                 if found:  # this text has its translation
                     break
     return tied
-
-
-def _place(name: str, files: Mapping[str, str]) -> tuple[str, str]:
-    """Return the file and the number of an id without an own id, or the number of another id."""
-    file, _, number = name.rpartition("-")
-    return files.get(file, ""), number
 
 
 def _parallel_documents(

@@ -9,7 +9,7 @@ import lzma
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, partialmethod
 from itertools import chain, dropwhile, groupby
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -184,10 +184,7 @@ class Reading:
         except UnicodeDecodeError as error:
             self._leave_out(1, NOT_UTF8, error)
             return
-        except (
-            ValueError,
-            RecursionError,
-        ):  # lines of JSON under another name, as many data sets have them
+        except (ValueError, RecursionError):  # lines of JSON under another name, as is common
             yield from self._jsonl(io.BytesIO(raw))
             return
         if isinstance(content, dict):
@@ -200,14 +197,13 @@ class Reading:
         csv.field_size_limit(sys.maxsize)
         lines = dropwhile(str.isspace, (line for _, line in self._lines(file)))
         header = next(lines, "")
-        delimiter = max(usual + DELIMITERS, key=header.count)  # the usual one before others
-        rows = csv.DictReader(chain([header], lines), delimiter=delimiter, strict=True)
+        mark = max(usual + DELIMITERS, key=header.count)  # the usual one before others
+        rows = csv.DictReader(chain([header], lines), delimiter=mark, strict=True)
         place = 2
         try:
             for row in rows:
                 if None in row:
-                    few = f"more cells than the header: quote cells that contain {delimiter!r}"
-                    self._leave_out(place, f"has {few}")
+                    self._leave_out(place, "has more cells than the header: quote its texts")
                 else:
                     yield row
                 place = rows.line_num + 1
@@ -216,8 +212,7 @@ class Reading:
             remedy = "quote cells that contain line breaks, and double the quotes inside cells"
             raise CorpusError(f"{problem}: {remedy}") from error
 
-    def _tsv(self, file: BinaryIO) -> Iterator[Row]:
-        yield from self._csv(file, "\t")
+    _tsv = partialmethod(_csv, usual="\t")
 
     def _parquet(self, file: BinaryIO) -> Iterator[Row]:
         for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1_000):
