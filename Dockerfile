@@ -1,9 +1,9 @@
-# For a machine with an NVIDIA GPU and its container toolkit; not built where langadapt is developed.
+# For a machine with an NVIDIA GPU and its container toolkit. We have not built this image.
 #
 #     docker build --tag langadapt .
 #     docker run --gpus all --volume "$PWD:/data" langadapt run --profile gpu -p corpus.target=my_text.txt
 #
-# The torch of the package index brings CUDA; compiled layers need a C compiler.
+# The torch wheel on PyPI includes CUDA. Compiled layers need a C compiler.
 FROM python:3.12-slim
 
 RUN apt-get update \
@@ -17,7 +17,7 @@ COPY notebooks notebooks
 COPY data data
 RUN pip install --no-cache-dir --constraint constraints.txt '.[gpu,lora,export]'
 
-# Runs, texts and the cache of models lie in the folder that is mounted.
+# Runs, texts and the cache of models are in the mounted folder.
 ENV LANGADAPT_CACHE=/data/.cache/langadapt HF_HOME=/data/.cache/huggingface
 WORKDIR /data
 ENTRYPOINT ["langadapt"]

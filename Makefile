@@ -1,4 +1,4 @@
-# Each target installs what it needs into .venv, once; nothing is installed again while nothing changed.
+# Each target installs what it needs into .venv, once; it installs again only after a change of the requirements.
 SUITABLE := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
 NAMES := python3 python3.14 python3.13 python3.12 python3.11
 PYTHON ?= $(shell for name in $(NAMES); do $$name -c '$(SUITABLE)' 2>/dev/null && echo $$name && break; done)

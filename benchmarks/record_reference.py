@@ -25,8 +25,8 @@ ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "data" / "reference"
 MARK = "<!-- results -->"
 SMALL_TEXTS = """\
-The same recipe on a text of a user: 797 sentences (FLORES-200 dev), 110 to 260 kB of a language,
-measured on 40 of the 200 that are left."""
+The same recipe on a small text: 797 sentences of FLORES-200 dev, 110 to 260 kB per language,
+evaluated on 40 of the remaining 200 sentences."""
 
 
 def commit() -> str:

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Several machines with Slurm, FSDP 2 over all their GPUs:
 #   sbatch --nodes 2 --gpus-per-node 8 configs/slurm.sh runs/mine
-# The run folder, the cache (LANGADAPT_CACHE) and this project lie where every machine reads them.
+# Put the run folder, the cache (LANGADAPT_CACHE) and this project where every machine can read them.
 #SBATCH --job-name=langadapt
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=32
@@ -13,7 +13,7 @@ first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 gpus=${SLURM_GPUS_ON_NODE:-8}
 export first gpus run
 
-# One launcher on each machine, which starts a process for each of its GPUs.
+# One launcher per machine starts one process per GPU.
 srun bash -c 'accelerate launch \
   --config_file configs/fsdp.yaml \
   --num_machines "$SLURM_NNODES" \

@@ -42,7 +42,7 @@ def options() -> str:
             }
             lines += [f"### `{name}` {{ #{name} }}", _sentence(comments[option])]
             free = prefix == "training" and option in FREE_OPTIONS
-            again = " A stopped run may go on with another value." if free else ""
+            again = " A stopped run may resume with another value." if free else ""
             lines.append(f"*{_values(field)}.* {_defaults(values)}{again}")
     return "\n\n".join(lines)
 
@@ -136,7 +136,7 @@ def raised(tree: ast.Module, constants: "_Texts") -> Iterator[tuple[str, str]]:
                 known = _Texts(constants.by_name)
                 known.read(before for before in nodes if before.lineno < node.lineno)
                 sentence = known.of(node.args[0])
-                if node.func.id.endswith("Error") and re.search(r"\w+ \w+", sentence):
+                if node.func.id.endswith(("Error", "Failed")) and re.search(r"\w+ \w+", sentence):
                     yield node.func.id, sentence
 
 

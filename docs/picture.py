@@ -2,8 +2,9 @@
 
     python docs/picture.py
 
-Writes `docs/img/explorer.png`: what notebook 2 shows of a sentence where no kernel answers, with a
-new token opened. The vocabulary is that of the CPU profile.
+Writes `docs/img/explorer.png`: the static copy that notebook 2 shows of a text, with a new token
+opened. The vocabulary is that of the CPU profile. The picture has the counts of tokens, so the
+alternative texts in `README.md` and `docs/index.md` leave them out.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Teach a pretrained English LLM a new language: a better tokenizer, and English is kept.
+"""Teach a pretrained English LLM a new language: extend, train, and measure what it forgets.
 
 The public names stand in `__init__.pyi`, in the order of the notebooks. Each is loaded when it is
 first used, so that the import itself is fast and needs no torch.

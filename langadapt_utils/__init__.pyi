@@ -23,7 +23,7 @@ from .display.html import diagram as diagram
 from .display.html import show as show
 from .display.html import table_html as table_html
 
-# Notebook 1: what a language costs under a tokenizer
+# Notebook 1: how many tokens a language takes
 from .atlas import atlas_widget as atlas_widget
 from .atlas import language_atlas as language_atlas
 from .atlas import plot_atlas as plot_atlas
@@ -71,7 +71,7 @@ from .experiments.comparison import recorded_sweeps as recorded_sweeps
 from .experiments.comparison import sweep as sweep
 from .experiments.views import plot_sweep as plot_sweep
 
-# Notebook 5: what was gained, and what was forgotten
+# Notebook 5: what improved, and what was forgotten
 from .corpus.items import pattern_items as pattern_items
 from .tokens import document_start as document_start
 from .evaluation.likelihood import bits_per_byte as bits_per_byte

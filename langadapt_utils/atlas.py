@@ -30,6 +30,9 @@ COST = "tokens_over_english"
 def language_atlas(tokenizer: PreTrainedTokenizerFast) -> pd.DataFrame:
     """Count the tokens of names in every language for which Babel has at least 200 names.
 
+    Args:
+        tokenizer: to measure.
+
     Returns:
         One row per language, the fewest tokens first: `code`, `language`, `script`, `names` (those
         that differ from English), `tokens_over_english` (their tokens divided by those of the

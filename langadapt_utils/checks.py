@@ -2,7 +2,12 @@
 
 
 def check(claim: str, holds: object, *, hint: str) -> None:
-    """Print that a claim holds, or stop with a hint why it may not.
+    """Print that a claim holds, or raise an error with a hint.
+
+    Args:
+        claim: a sentence.
+        holds: whether it is true.
+        hint: what to look at if it is not.
 
     Example:
         >>> check("no old id moved", True, hint="were merges appended?")

@@ -1,4 +1,7 @@
-"""The command line: `langadapt run`, `try`, `report`, `export`, `compare`, `cache`."""
+"""Teach a pretrained English LLM a new language: plan a run, run it, use the adapted model.
+
+Type `langadapt COMMAND --help` for the options of a command.
+"""
 
 import time
 from functools import partial
@@ -20,11 +23,15 @@ app = typer.Typer(
 )
 PLAIN_LINE_SECONDS = 20  # between progress lines where there is no terminal
 
-Stages = Annotated[Optional[list[str]], typer.Argument(help="Stages, such as 03 [default: all].")]
-Language = Annotated[Optional[str], typer.Option(help="Code of the target language [default: hu].")]
-Profile = Annotated[Optional[str], typer.Option(help=f"{', '.join(PROFILES)} [default: cpu].")]
+# Help texts; one in brackets would be read as markup.
+RUN = "Run folder. Default: runs/NAME, with a name from language, profile and options."
+RECIPE = "Recipe file, such as plan.yaml, in place of --language and --profile."
+PROMPT = "Text to continue or answer. Without it, you are asked for one text after the other."
+Stages = Annotated[Optional[list[str]], typer.Argument(help="Stages, such as 03. Default: all.")]
+Language = Annotated[Optional[str], typer.Option(help="Code of the target language. Default: hu.")]
+Profile = Annotated[Optional[str], typer.Option(help=f"{', '.join(PROFILES)}. Default: cpu.")]
 Overrides = Annotated[
-    list[str], typer.Option("--parameter", "-p", help="Set an option of the recipe: NAME=VALUE.")
+    list[str], typer.Option("--parameter", "-p", help="Recipe option, NAME=VALUE; repeatable.")
 ]
 
 
@@ -33,14 +40,17 @@ def run(
     stages: Stages = None,
     language: Language = None,
     profile: Profile = None,
-    run_dir: Annotated[Optional[Path], typer.Option("--run", help="Run folder.")] = None,
+    run_dir: Annotated[Optional[Path], typer.Option("--run", help=RUN)] = None,
     parameter: Overrides = [],  # noqa: B006  typer copies it
-    recipe: Annotated[Optional[Path], typer.Option(help="A recipe, such as `plan` writes.")] = None,
+    recipe: Annotated[Optional[Path], typer.Option(help=RECIPE)] = None,
 ) -> None:
     """Run the notebooks. Complete stages are skipped; a stopped run resumes."""
     from .runner import run_notebooks
 
     chosen = sorted({_stage(name) for name in stages or STAGES})  # by their numbers
+    if recipe and (language or profile):
+        problem = f"--recipe {recipe} has its own language and profile"
+        raise RecipeError(f"{problem}: leave out --language and --profile, or leave out --recipe")
     named = recipe or language or profile or parameter
     if run_dir and not named and (run_dir / "recipe.yaml").is_file():
         recipe = run_dir / "recipe.yaml"
@@ -68,14 +78,14 @@ def run(
 @app.command("try")
 def talk(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
-    prompt: Annotated[Optional[str], typer.Argument(help="Without it, you type it.")] = None,
+    prompt: Annotated[Optional[str], typer.Argument(help=PROMPT)] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Use the chat template.")] = False,
-    tokens: Annotated[int, typer.Option(help="Maximum number of tokens.", min=1)] = 100,
-    temperature: Annotated[float, typer.Option(help="0: no sampling.", min=0)] = 0.7,
-    top_p: Annotated[float, typer.Option(help="Mass to sample from.", min=0, max=1)] = 0.9,
+    tokens: Annotated[int, typer.Option(help="Maximum number of new tokens.", min=1)] = 100,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest tokens.", min=0)] = 0.7,
+    top_p: Annotated[float, typer.Option(help="Probability mass to sample.", min=0, max=1)] = 0.9,
     seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
 ) -> None:
-    """Let the base and the adapted model continue a prompt, one after the other."""
+    """Let the base and the adapted model continue a text or answer it, one after the other."""
     from .evaluation.evaluate import run_models
     from .evaluation.generation import reply, sampled
     from .evaluation.scores import CONTROL
@@ -97,11 +107,11 @@ def plan(
     language: Language = None,
     profile: Profile = None,
     parameter: Overrides = [],  # noqa: B006  typer copies it
-    gpu: Annotated[str, typer.Option(help=f"Plan for a GPU: {', '.join(GPUS)}.")] = "",
+    gpu: Annotated[str, typer.Option(help=f"GPU of another machine: {', '.join(GPUS)}.")] = "",
     gpus: Annotated[int, typer.Option(help="Number of GPUs.", min=1)] = 1,
     write: Annotated[Path, typer.Option(help="Output file of the recipe.")] = Path("plan.yaml"),
 ) -> None:
-    """Print what a run will need, and write its recipe. No weights are loaded."""
+    """Print the memory and time that a run needs, and write its recipe. No weights are loaded."""
     from .planning import plan
 
     planned = plan(_recipe(language, profile, parameter), gpu=gpu, gpus=gpus)
@@ -111,7 +121,7 @@ def plan(
 
 @app.command()
 def report(run_dir: Annotated[Path, typer.Option("--run", help="Run folder.")]) -> None:
-    """Write the report.html of a finished run again."""
+    """Write report.html of a finished run again."""
     from .report.report import write_report
 
     typer.echo(f"report: {write_report(Workspace.existing(run_dir))}")
@@ -119,7 +129,7 @@ def report(run_dir: Annotated[Path, typer.Option("--run", help="Run folder.")]) 
 
 @app.command()
 def export(
-    run_dir: Annotated[Path, typer.Argument(help="Run folder.")],
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
     format: Annotated[Literal["gguf"], typer.Option(help="Format of the file.")] = "gguf",
     type: Annotated[str, typer.Option(help="Precision: f16, bf16, q8_0, q4_0.")] = "f16",
 ) -> None:
@@ -133,7 +143,7 @@ def export(
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders; the first is the reference.")],
 ) -> None:
-    """Print a table that compares finished runs."""
+    """Print a table that compares finished runs with the first one."""
     from rich.table import Table
 
     from .intervals import percent
@@ -151,7 +161,7 @@ def compare(
 def cache(
     clear: Annotated[bool, typer.Option(help="Delete texts and tokens; models stay.")] = False,
 ) -> None:
-    """Show the size of the cache. All of it is made or downloaded again when needed."""
+    """Show the size of the cache. Deleted files are made or downloaded again when needed."""
     for kind in ("texts", "tokens") if clear else ():
         typer.echo(f"{kind}: {trim_cache(kind, 0) / 1e6:,.0f} MB deleted")
     for folder in sorted(path for path in cache_folder().glob("*") if path.is_dir()):

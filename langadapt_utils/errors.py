@@ -27,3 +27,7 @@ class VocabularyError(LangadaptError):
 
 class ModelError(LangadaptError):
     """A model does not fit its tokenizer, the embedding method, the training or the machine."""
+
+
+class StageFailed(LangadaptError):
+    """A notebook stopped. The message names the notebook, the cell and the reason."""

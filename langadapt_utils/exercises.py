@@ -46,7 +46,7 @@ def _compare_value(answer: Any, right: Callable[..., Any], rtol: float, given: A
 
 
 def _try_function(function: Any, judge: Callable[..., bool], calls: Any, given: Any) -> str:
-    """Call a reader's function with each of the arguments, and say for which it is wrong."""
+    """Call a reader's function with each of the arguments; return the first wrong result."""
     for arguments in calls:
         try:
             answer = function(*copy.deepcopy(arguments))

@@ -74,7 +74,7 @@ def measure_fertility(
     """
     counts = {language: len(lines) for language, lines in texts.items()}
     if not all(counts.values()) or (parallel and len(set(counts.values())) > 1):
-        remedy = "give text in every language, and as many lines in each if they are parallel"
+        remedy = "give text in every language, with equally many lines if they are parallel"
         raise CorpusError(f"fertility cannot be measured on {counts} lines: {remedy}")
     table = pd.DataFrame(
         {"tokenizer": name, "language": language, **_count(tokenizer, lines, language)}
@@ -131,7 +131,13 @@ MEASURES: dict[str, dict[str, str]] = package_yaml("fertility.yaml")
 
 
 def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = None) -> Axes:
-    """Plot one column of a fertility report, with one bar per language and tokenizer."""
+    """Plot one column of a fertility report, with one bar per language and tokenizer.
+
+    Args:
+        report: from `measure_fertility`.
+        column: of its table, such as `tokens_per_word`.
+        ax: axes to draw into; new ones by default.
+    """
     ax = ax or new_axes(rows=len(report.table))
     rows = report.table.dropna(subset=[column]).iloc[::-1]
     names = [f"{language_name(row.language)}, {row.tokenizer}" for row in rows.itertuples()]

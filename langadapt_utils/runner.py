@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from . import hardware
-from .errors import LangadaptError, RecipeError, WorkspaceError
+from .errors import RecipeError, StageFailed, WorkspaceError
 from .files import cache_folder, project_folder, require_space
 from .models import fetch_model, parameter_count
 from .planning import Shape, stage_seconds
@@ -28,10 +28,6 @@ DISK_BYTES = 6 * 4
 PARAMETERS = dict(profile=str, language=str, run_dir=str, overrides=dict, build_missing=bool)
 Report = Callable[[str], None]
 Progress = Callable[[dict[str, Any]], None]
-
-
-class StageFailed(LangadaptError):
-    """A notebook stopped. The message names the notebook, the cell and the reason."""
 
 
 def open_run(stage: str, namespace: Mapping[str, Any]) -> Workspace:
@@ -59,7 +55,7 @@ def open_run(stage: str, namespace: Mapping[str, Any]) -> Workspace:
     before = STAGES[: STAGES.index(stage)]
     if build_missing and not all(map(Workspace(place, recipe).is_complete, before)):
         run_notebooks(recipe, place, stages=before)
-    run = Workspace(place, recipe)  # whose time begins now
+    run = Workspace(place, recipe)  # opened here, so that its time starts now
     if before:
         run.stage(before[-1])
     return run
@@ -121,7 +117,15 @@ def lock_path(folder: Path) -> Path:
 
 
 def expected_time(recipe: Recipe, stages: Sequence[str]) -> str:
-    """Return the expected time of stages on this machine, as a phrase."""
+    """Return the expected time of stages on this machine, as a phrase.
+
+    Args:
+        recipe: of the run.
+        stages: names in `STAGES`.
+
+    Raises:
+        LangadaptError: the base cannot be loaded, or the device is missing.
+    """
     machine = hardware.this_machine(hardware.native_precision(recipe.training.precision))
     seconds = stage_seconds(Shape.of(recipe.base, recipe.accept_terms), recipe, machine)
     minutes = max(1, round(sum(map(seconds.__getitem__, stages)) / 60))

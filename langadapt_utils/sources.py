@@ -218,7 +218,8 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
 
     Args:
         source: a file, a folder, or a pattern such as `texts/*.jsonl`. An existing path comes
-            before a pattern, also if it has brackets. Hidden files and folders are skipped.
+            before a pattern, also if it has brackets. Hidden files and folders that the source does
+            not name are skipped.
 
     Raises:
         CorpusError: nothing exists there, or no file can be read.

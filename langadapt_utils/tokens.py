@@ -4,6 +4,7 @@ A token of a byte-level tokenizer can end inside a character, so spans are byte 
 they cover the text without gaps.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +12,10 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Tokenizer
+import regex
+from tokenizers import Encoding, Regex, Tokenizer
+from tokenizers.models import Unigram
+from tokenizers.pre_tokenizers import Sequence, Split
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -101,7 +105,12 @@ def as_words(surfaces: Iterable[str]) -> list[str]:
 
 
 def readable(tokenizer: PreTrainedTokenizerFast, token: int | str) -> str:
-    """Return a token as text, given its id or spelling; bytes that are no character become ⟨E0⟩."""
+    """Return a token as text; bytes that are no character become ⟨E0⟩.
+
+    Args:
+        tokenizer: of the token.
+        token: its id, or its spelling in the vocabulary.
+    """
     surface = tokenizer.convert_ids_to_tokens(token) if isinstance(token, int) else token
     return bytes_as_text(surface_bytes(surface, byte_level=is_byte_level(tokenizer)))
 
@@ -126,17 +135,47 @@ def encode_texts(
         texts: to encode.
         offsets: also return the characters and the spelling of each token, which takes longer.
     """
-    before = tokenizer.encode_special_tokens
     encode = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
+    special, cutter = tokenizer.encode_special_tokens, tokenizer.pre_tokenizer
+    truncation, padding = tokenizer.truncation, tokenizer.padding
     tokenizer.encode_special_tokens = True
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if isinstance(tokenizer.model, Unigram):  # for which a special token is a piece like any other
+        tokenizer.pre_tokenizer = Sequence([*filter(None, [cutter]), _special_cut(tokenizer)])
     try:
         return list(encode(list(texts), add_special_tokens=False))
     finally:
-        tokenizer.encode_special_tokens = before
+        tokenizer.encode_special_tokens, tokenizer.pre_tokenizer = special, cutter
+        if truncation:
+            tokenizer.enable_truncation(**truncation)
+        if padding:
+            tokenizer.enable_padding(**padding)
+
+
+def _special_cut(tokenizer: Tokenizer) -> Split:
+    """Return a pre-tokenizer that splits special tokens after their first character."""
+    added = tokenizer.get_added_tokens_decoder().values()
+    names = [token.content for token in added if token.special and len(token.content) > 1]
+    first = (f"{regex.escape(name[0])}(?={regex.escape(name[1:])})" for name in names)
+    return Split(Regex("|".join(first) or "(?!)"), "isolated")
+
+
+def unknown_token(tokenizer: Tokenizer) -> str | None:
+    """Return the token for unknown characters, or None."""
+    if not isinstance(tokenizer.model, Unigram):
+        return getattr(tokenizer.model, "unk_token", None)
+    unknown = json.loads(tokenizer.to_str())["model"]["unk_id"]
+    return None if unknown is None else tokenizer.id_to_token(unknown)
 
 
 def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> list[list[int]]:
-    """Return the ids of each text, encoded as running text by `encode_texts`."""
+    """Return the ids of each text, without the tokens that begin and end a document.
+
+    Args:
+        tokenizer: that encodes the texts.
+        texts: running text; one that reads like a special token is encoded as text.
+    """
     return [encoding.ids for encoding in encode_texts(tokenizer.backend_tokenizer, texts)]
 
 
@@ -222,7 +261,8 @@ def document_start(tokenizer: PreTrainedTokenizerFast) -> int:
     for token in ("<|endoftext|>", tokenizer.bos_token, tokenizer.eos_token):
         if token is not None and token in tokenizer.get_vocab():
             return int(tokenizer.convert_tokens_to_ids(token))
-    raise CorpusError("the tokenizer has no BOS or EOS token to begin documents: set its bos_token")
+    problem = f"the tokenizer {tokenizer.name_or_path} has no BOS or EOS token to begin documents"
+    raise CorpusError(f"{problem}: name one as bos_token in its tokenizer_config.json")
 
 
 def document_end(tokenizer: PreTrainedTokenizerFast) -> int | None:

@@ -60,7 +60,7 @@ class Workspace:
             for name, (there, asked) in before.conflicts(recipe).items() if begun else ():
                 differ = f"{name} is {there!r} there, not {asked!r}"
                 problem = f"{self.folder} has a run with another recipe ({differ})"
-                raise WorkspaceError(f"{problem}: delete it, or choose another with --run")
+                raise WorkspaceError(f"{problem}: choose another with --run, or delete it")
             if before == recipe:
                 return
         elif self.folder.exists() and any(self.folder.glob("[!.]*")):
@@ -76,7 +76,7 @@ class Workspace:
             RecipeError: the folder has no recipe.
         """
         if not (folder / "recipe.yaml").is_file():
-            raise RecipeError(f"{folder} is not a run folder (no recipe.yaml): give another")
+            raise RecipeError(f"{folder} is not a run folder (no recipe.yaml): name another")
         return cls(folder, Recipe.read(folder / "recipe.yaml"))
 
     def _repr_html_(self) -> str:

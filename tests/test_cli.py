@@ -14,10 +14,10 @@ from typer.testing import CliRunner, Result
 
 from helpers.tiny import llama
 from langadapt_utils.cli import app
-from langadapt_utils.errors import LangadaptError
+from langadapt_utils.errors import LangadaptError, StageFailed
 from langadapt_utils.files import trim_cache
 from langadapt_utils.recipe import Recipe
-from langadapt_utils.runner import StageFailed, expected_time, lock_path, run_notebooks
+from langadapt_utils.runner import expected_time, lock_path, run_notebooks
 from langadapt_utils.workspace import STAGES, Workspace
 
 
@@ -37,6 +37,8 @@ def langadapt(*arguments: str) -> Result:
         (["run", "-p", "embeddings.method=magic"], "embeddings.method cannot be 'magic'"),
         (["run", "-p", "mixture.english_share"], "lacks '=': write name=value"),
         (["run", "07"], "stage '07' is unknown"),
+        (["run", "--recipe", "/no/such/plan.yaml"], "/no/such/plan.yaml is not a recipe in YAML"),
+        (["run", "--recipe", "plan.yaml", "--language", "th"], "has its own language and profile"),
         (["run", "--profile", "smoke", "-p", "base=/no/such/model"], "is not a model folder"),
         (["run", "--profile", "smoke", "-p", "corpus.target=/no/such/text.txt"], "does not exist"),
         (["report", "--run", "/no/such/run"], "is not a run folder"),
@@ -52,6 +54,12 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     message = str(done.exception)
     assert sentence in message and len(message.strip().splitlines()) == 1
     assert not [path for path in folder.rglob("*") if path.name != "recipe.yaml"]
+
+
+def test_the_help_shows_defaults() -> None:
+    shown = langadapt("run", "--help").stdout  # where `[default: all]` would be read as markup
+    for default in ("Default: all.", "Default: hu.", "Default: cpu.", "Default: runs/NAME"):
+        assert default in shown
 
 
 def test_a_process_that_cannot_go_on_prints_one_sentence_and_fails(tmp_path: Path) -> None:

@@ -69,6 +69,8 @@ def test_without_translations_there_is_no_parity(letters: PreTrainedTokenizerFas
         {"base": letters}, {"en": ["cat"], "fi": ["cat", "cat"]}, parallel=False
     )
     assert all(math.isnan(value) for value in report.table.parity)
+    title = plot_fertility(report, "tokens_per_word").get_title(loc="left")
+    assert title.startswith("Finnish takes 1.00 tokens per word")
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,7 @@ def test_what_cannot_be_trained_is_refused_when_it_is_loaded(tiny_folder: Path) 
         "quantised .4 bits.": {"quantization": {"group_size": 64, "bits": 4}},
         "type 'of_their_own', which `transformers` lacks": {"model_type": "of_their_own"},
         "type 't5', no causal language model": {"model_type": "t5"},
+        "type 'mllama', whose language model .* cannot load again": {"model_type": "mllama"},
     }
     before = (tiny_folder / "config.json").read_text()
     for sentence, changes in refusals.items():
@@ -357,3 +358,4 @@ def test_lists_of_special_tokens_have_the_name_that_older_readers_know(tmp_path:
     assert config["additional_special_tokens"] == ["<extra_0>"]
     assert "extra_special_tokens" not in config
     assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert config["model_input_names"] == ["input_ids", "attention_mask"]

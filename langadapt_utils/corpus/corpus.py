@@ -21,7 +21,7 @@ from .documents import at_most_of_each_source, built_in_documents, read_source, 
 from .items import ITEM_KINDS, item_texts
 from .readers import MESSAGES, Row
 
-HELD_OUT = 2_000  # documents per domain at most; more of a large text is better used for training
+HELD_OUT = 2_000  # maximum number of held-out documents per domain; the rest is for training
 MEASURED = 1_000  # texts per language for fertility, if they are not parallel
 
 
@@ -69,10 +69,10 @@ class Corpus:
 
 
 def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus:
-    """Read and split the target language and English.
+    """Read documents in the target language and English, drop repeats, and hold out a part.
 
     Args:
-        recipe: sources and held-out fraction.
+        recipe: sources, held-out fraction, and treatment of contamination.
         language: code of the target language, such as `hu`.
         seed: of the split.
 
@@ -83,7 +83,7 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
     follow: dict[str, int] = {}
     for code, sources in ((language, recipe.target), ("en", recipe.english)):
         if not sources:
-            raise CorpusError(f"the corpus has no source in '{code}': give one for the evaluation")
+            raise CorpusError(f"no source in '{code}': set corpus.target and corpus.english")
         read[code] = [read_source(source, code, recipe) for source in sources]
     tied = translations(read[language], read["en"])
     for code, parts in read.items():
@@ -215,7 +215,7 @@ def split_documents(
     sides = dict(follow or {})
     for (source, domain), names in sorted(groups.items()):
         order = sorted(names - sides.keys())
-        group = Path(source).name, domain  # the same wherever the file lies
+        group = Path(source).name, domain  # independent of the folder of the file
         random.Random(f"{seed} {group}").shuffle(order)
         held = min(HELD_OUT, math.ceil(share * len(order)))
         sides |= {name: int(place < held) for place, name in enumerate(order)}
@@ -233,7 +233,7 @@ def _without_contamination(train: Dataset, heldout: Dataset, language: str) -> D
     copies = set(shares.index[shares > CONTAMINATED])
     kept = heldout.select([place for place in range(len(heldout)) if place not in copies])
     if not len(kept):
-        raise CorpusError(f"all held-out text ({language}) is also in the training text: give more")
+        raise CorpusError(f"all held-out text ({language}) is in the training text, too: add text")
     return kept
 
 

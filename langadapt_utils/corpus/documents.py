@@ -25,9 +25,9 @@ from ..recipe import BUILT_IN, CorpusRecipe, NormalForm
 from .readers import Reading, Row
 from .repeats import find_repeats
 
-OPTIONS = {"text_field", "skip_bad", "normal_form", "max_megabytes"}  # that change what is read
+OPTIONS = {"text_field", "skip_bad", "normal_form", "max_megabytes"}  # that affect the result
 FORM = Features({column: Value("string") for column in ("id", "source", "domain", "text")})
-VERSION = 3  # of the files in the cache: with another number everything is read again
+VERSION = 3  # of cached files; files of another version are not used
 
 
 def read_source(source: str, language: str, recipe: CorpusRecipe) -> tuple[Dataset, list[Row]]:
@@ -111,7 +111,7 @@ def hub_name(name: str, language: str, max_megabytes: float) -> str:
     if name not in sources.HUB_NAMES:
         return name
     if not max_megabytes:
-        raise CorpusError(f"{name} is too large: set corpus.max_megabytes, for example to 200")
+        raise CorpusError(f"{name} is too large to read: set corpus.max_megabytes, such as 200")
     return sources.HUB_NAMES[name].format(language=code_with_script(language))
 
 

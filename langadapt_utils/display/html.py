@@ -19,7 +19,7 @@ from ..languages import direction, language_name
 from ..sources import source_name
 from ..tokens import bytes_as_text, token_spans
 
-TOKEN_COLOURS = ("#dceefb", "#fde9c9", "#e3f1dc", "#f3e1f0")  # pale, told apart by borders as well
+TOKEN_COLOURS = ("#dceefb", "#fde9c9", "#e3f1dc", "#f3e1f0")  # pale; borders also separate tokens
 
 
 class Html(str):
@@ -48,7 +48,10 @@ def render(template: str, **values: Any) -> Html:
 def show(ax: Axes) -> Html:
     """Return a figure as HTML at twice the screen's resolution.
 
-    Its alternative text is its title, which states the finding, and what its axes show.
+    The alternative text is the title, which states the finding, and the labels of the axes.
+
+    Args:
+        ax: axes of the figure, as the `plot_…` functions return them.
     """
     figure, buffer = ax.figure.get_figure(root=True), io.BytesIO()
     figure.savefig(buffer, format="png", dpi=180, bbox_inches="tight", facecolor="white")
@@ -79,7 +82,13 @@ def diagram(name: str, stage: int | None = None) -> Html:
 
 
 def table_html(table: pd.DataFrame, *, caption: str = "", digits: int = 2) -> Html:
-    """Return a data frame as an HTML table, numbers with their confidence intervals."""
+    """Return a data frame as an HTML table, numbers with their confidence intervals.
+
+    Args:
+        table: its cells may be numbers, text, `Interval`s or None.
+        caption: shown above the table.
+        digits: after the decimal point, of numbers without an interval.
+    """
     rows = [[_cell(v, digits) for v in row] for row in table.itertuples(index=False, name=None)]
     return render("display/table.html.j2", names=table.columns, rows=rows, caption=caption)
 
@@ -104,13 +113,15 @@ def _cell(value: Any, digits: int) -> str | Html:
 def cuts_html(
     tokenizer: PreTrainedTokenizerFast, text: str, *, language: str, label: str = ""
 ) -> Html:
-    """Return a text as its word pattern cuts it; a mark cut off its letter is on a red ◌.
+    """Return a text with a box per piece that the word pattern cuts.
+
+    A mark that is cut off its letter is shown on a ◌ in a red box.
 
     Args:
-        tokenizer: whose pre-tokenizer cuts the text.
-        text: shown escaped.
-        language: for the browser's choice of font and direction.
-        label: stands before it, with the number of pieces.
+        tokenizer: its pre-tokenizer cuts the text.
+        text: to show; it is escaped.
+        language: code, for the font and direction in the browser.
+        label: shown before the text, with the number of pieces.
     """
     pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
     cuts = pre_tokenizer.pre_tokenize_str(text) if pre_tokenizer else [("", (0, len(text)))]
@@ -126,7 +137,7 @@ def bytes_html(tokenizer: PreTrainedTokenizerFast, words: Mapping[str, str]) -> 
     """Return words byte by byte: which bytes are a letter (above) and which are a token (below).
 
     Args:
-        tokenizer: what cuts the words.
+        tokenizer: splits the words into tokens.
         words: one per language, by code.
     """
     rows = []

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
 from ..errors import ModelError
-from ..models import declare_untied, is_tied, token_layers
+from ..models import check_rows, declare_untied, is_tied, token_layers
 from ..vocabulary.change import VocabularyChange
 from . import methods
 from .methods import Method, NewEmbeddings, Request, Rule
@@ -105,12 +105,7 @@ def new_embeddings(
     of_input, of_head = METHODS[method]
     matrix, head = model.get_input_embeddings().weight, model.get_output_embeddings()
     highest = max(*change.new_to_old.values(), *change.removed)
-    beyond = {*change.new_to_old, *change.removed} - set(range(len(matrix)))
-    if beyond - change.tokenizer.added_tokens_decoder.keys():
-        problem = (
-            f"the tokenizer has ids up to {highest}, but the model has {len(matrix)} embeddings"
-        )
-        raise ModelError(f"{problem}: load both from one folder")
+    check_rows(change.tokenizer, {*change.new_to_old, *change.removed}, len(matrix))
     two = head is not None and (untie or not is_tied(model))
     if of_input is not of_head and not two:
         problem = f"method '{method}' has a rule for the LM head, but the weights are tied"
@@ -173,7 +168,7 @@ def initialise_embeddings(
             _fill(new, old_VD, filled, change)
     _fill_other_tables(result, change, tables)
     config = result.config.get_text_config()
-    for name, value in vars(config).items():  # some say it more than once
+    for name, value in vars(config).items():  # some have it under several names
         if "vocab" in name and value == rows:
             setattr(config, name, size)
     return result

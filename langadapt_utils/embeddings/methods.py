@@ -139,7 +139,7 @@ def _lengths(request: Request) -> Weights:
     """Return the number of characters of each base token, by its old id."""
     change, byte_level = request.change, is_byte_level(request.change.tokenizer)
     lengths = np.zeros(max(*change.new_to_old.values(), *change.removed) + 1)
-    raw = vocabulary_bytes(change.tokenizer)  # but of special tokens
+    raw = vocabulary_bytes(change.tokenizer)  # special tokens have no entry
     for new, old in change.new_to_old.items():
         lengths[old] = characters(raw.get(new, b""))
     for old, surface in change.removed.items():

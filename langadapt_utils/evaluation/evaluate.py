@@ -72,7 +72,11 @@ def score_items(
 
 
 def run_models(run: Workspace) -> dict[str, Base]:
-    """Return the models of a trained run: `base`, `control` (if the run has one) and `adapted`."""
+    """Return the models of a trained run: `base`, `control` (if the run has one) and `adapted`.
+
+    Raises:
+        WorkspaceError: the training is not complete.
+    """
     control = run.stage("04_training") / CONTROL
     folders = {CONTROL: control, "adapted": run.folder / "model"}
     saved = {name: load_base(str(path)) for name, path in folders.items() if path.exists()}
@@ -144,6 +148,9 @@ def evaluate(
         resamples: of the bootstrap.
         new_tokens: per sample text.
         report: called with each step of the evaluation.
+
+    Raises:
+        ModelError: the likelihood of a document or item is not finite.
     """
     heldout, most = corpus.heldout.items(), recipe.documents
     read = {code: at_most_of_each_source(part, most) for code, part in heldout}

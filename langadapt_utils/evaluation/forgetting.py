@@ -96,7 +96,7 @@ def measure_gains(
     for name, bundle in models.items():
         tokens = np.array([len(ids) for ids in token_ids(bundle.tokenizer, texts)], dtype=float)
         each, per_token = ratio(characters, tokens), np.array(seconds[name]) / new_tokens
-        # Writing each of the five texts as a whole would take so many seconds.
+        # Characters of each text over the seconds that generating all of its tokens would take.
         speed = ratio(characters[:REQUESTS], tokens[:REQUESTS] * per_token)
         context = round(longest_context(bundle.model) * each.value)
         rows.append([name, each, context, 1 / per_token.mean(), speed])

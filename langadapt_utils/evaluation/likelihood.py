@@ -237,8 +237,15 @@ def bits_per_byte(
     Bits per byte are the negative log2-likelihood of the texts divided by their UTF-8 bytes. They
     can be compared across vocabularies, but not across languages.
 
+    Args:
+        model: to evaluate.
+        tokenizer: of the model.
+        texts: of any length; empty ones do not count.
+        window_bytes: UTF-8 bytes per window of a long text.
+
     Raises:
         CorpusError: there is no text.
+        ModelError: the likelihood of a text is not finite.
     """
     if not texts or not any(texts):
         raise CorpusError("bits per byte need text, but all texts are empty: give at least one")

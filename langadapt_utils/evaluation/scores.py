@@ -18,6 +18,7 @@ from ..intervals import CONFIDENCE, FEWEST, Interval, plain, ratio, relative_cha
 SCHEMA = 4  # version of scores.json, described in scores.schema.json
 CONTROL = "control"  # the model of the control run
 ENOUGH = 30  # items that the fraction of retained accuracy needs
+MOST, OTHERS = 20, "other domains"  # domains per language in a table; name of the rest
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Finding:
 
     Attributes:
         source: place of its numbers in `scores.json`, as a JSON pointer (RFC 6901).
-        what: was compared; empty in a sentence about all tests.
+        what: text or items that were compared; empty in a sentence about all tests.
         change: from one model to the other, with its 95 % interval.
         direction: `↑` or `↓`, or `–` if the interval holds zero.
         verdict: `better`, `worse` or `cannot tell`.
@@ -72,10 +73,11 @@ class Scores:
         """Return bits per byte of the base and the adapted model, and the change, as `Interval`s.
 
         `against_control` is the change from the control run to the adapted model, if it was
-        measured.
+        measured. By domain, each language has its 20 largest domains and one row for the rest.
         """
         change, rows = partial(relative_change, resamples=self.resamples), []
-        for key, group in self.documents.groupby(list(by), sort=False):
+        documents = _pooled(self.documents) if "domain" in by else self.documents
+        for key, group in documents.groupby(list(by), sort=False):
             wide = group.pivot(index=["source", "id"], columns="model", values=["bits", "bytes"])
             before, after = (wide["bits"][m].to_numpy() for m in (self.models[0], self.models[-1]))
             sizes = wide["bytes"][self.models[0]].to_numpy()
@@ -89,7 +91,7 @@ class Scores:
         """Return accuracy of the base and the adapted model, and the difference, as `Interval`s.
 
         `retained` is the fraction of the base's accuracy above chance that is left. It is None if
-        the base is not above chance beyond doubt, or with fewer than 30 items.
+        the base is not significantly above chance, or with fewer than 30 items.
         """
         rows = []
         items = self.items.groupby(["language", "kind"], sort=False) if len(self.items) else ()
@@ -122,7 +124,10 @@ class Scores:
         return ratio(weights * change, weights, resamples=self.resamples)
 
     def comparisons(self) -> dict[str, float]:
-        """Return the number of comparisons, those beyond doubt, and those expected by chance."""
+        """Return the number of comparisons, of significant ones, and of those expected by chance.
+
+        A comparison is significant (`beyond_doubt`) if its 95 % interval excludes zero.
+        """
         bits = self.bits_per_byte()
         changes = [*bits.change, *self.accuracy().change, *filter(None, bits.against_control)]
         return {
@@ -158,3 +163,11 @@ class Scores:
         content = read_json(path)
         tables = {name: pd.DataFrame(content[name]) for name in ("documents", "items")}
         return cls(**{own.name: content[own.name] for own in fields(cls)} | tables)
+
+
+def _pooled(documents: pd.DataFrame) -> pd.DataFrame:
+    """Return documents with one name for all domains beyond the largest of their language."""
+    domains = documents.groupby("language")["domain"]
+    rank = {"method": "first", "ascending": False}
+    ranks = domains.transform(lambda own: own.map(own.value_counts().rank(**rank)))
+    return documents.assign(domain=documents["domain"].where(ranks <= MOST, OTHERS))

@@ -22,6 +22,10 @@ def plot_changes(scores: Scores, *, ax: Axes | None = None) -> Axes:
     """Plot how much bits per byte changed on held-out documents, with confidence intervals.
 
     Languages other than the target and English are grey.
+
+    Args:
+        scores: of a base and an adapted model.
+        ax: axes to draw into; new ones by default.
     """
     table = scores.bits_per_byte()
     ax, rows = ax or new_axes(rows=len(table)), table.iloc[::-1]
@@ -44,7 +48,11 @@ def plot_changes(scores: Scores, *, ax: Axes | None = None) -> Axes:
 
 
 def findings_table(scores: Scores) -> Html:
-    """Return one row per test: change with its 95 % interval, better or worse."""
+    """Return a table with one row per test: the change with its 95 % interval, and the verdict.
+
+    Args:
+        scores: of a base and an adapted model.
+    """
     return render("evaluation/findings.html.j2", findings=scores.findings())
 
 

@@ -89,7 +89,7 @@ class Comparison:
         return text.split("\n")
 
     def reversals(self, early: int, late: int) -> list[tuple[str, str]]:
-        """Return pairs whose first variant is better early and worse late, both beyond doubt."""
+        """Return pairs whose first variant is better early and worse late, both significantly."""
         of_target = self.table[self.table.language == self.target]
         stages = [_bits_by_variant(of_target[of_target.steps == steps]) for steps in (early, late)]
         variants = [v for v in stages[0].index if v != BASE and v in stages[1].index]
@@ -162,15 +162,13 @@ def compare_methods(
     recipe: Recipe,
     *,
     methods: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
-    steps: Sequence[int] = (0, 50),
+    steps: Sequence[int] = (0, 20),
     seeds: Sequence[int] = (0,),
     documents: int = 12,
     batch_tokens: int | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
     """Compare methods for new embeddings, before and after training steps.
-
-    A seed sets random embeddings and the order of the training text, the same for all methods.
 
     Args:
         base: the model and its tokenizer.
@@ -180,15 +178,19 @@ def compare_methods(
         methods: names in `METHODS`, or keyword arguments of `initialise_embeddings` by any name;
             by default the methods of the recipe.
         steps: numbers of training steps. Each is a run with its own schedule; 0: before training.
-        seeds: of the runs.
+        seeds: of random embeddings and of the order of the text, the same for all methods.
         documents: held-out documents per language.
-        batch_tokens: tokens per training step; a quarter of the recipe's by default.
+        batch_tokens: tokens per training step; half of the recipe's by default.
         report: called with a line of progress.
+
+    Raises:
+        ModelError: a method is unknown, or a training or likelihood is not finite.
     """
     methods = methods or recipe.embeddings.compare
     ways = methods if isinstance(methods, Mapping) else {name: {"method": name} for name in methods}
-    batch = batch_tokens or max(recipe.mixture.sequence_length, recipe.training.batch_tokens // 4)
-    sizes = {"batch_tokens": batch, "micro_batch_tokens": batch, "interpolation": 1.0}
+    batch = batch_tokens or max(recipe.mixture.sequence_length, recipe.training.batch_tokens // 2)
+    most = min(batch, recipe.training.micro_batch_tokens)
+    sizes = {"batch_tokens": batch, "micro_batch_tokens": most, "interpolation": 1.0}
     training = recipe.training.model_copy(update=sizes)
     texts, untrained = heldout_texts(corpus, documents), (base.model, base.tokenizer)
     both = untrained, (base.model, change.tokenizer)
@@ -238,6 +240,9 @@ def sweep(
         documents: number of held-out documents per language.
         seeds: of the order of the training text.
         report: called with a line of progress.
+
+    Raises:
+        ModelError: a training diverges, or a likelihood is not finite.
     """
     texts = texts or heldout_texts(corpus, documents)
     asked = next(iter(variants.values())).evaluation.window_bytes
@@ -285,7 +290,11 @@ def interpolation_sweep(
 
 
 def english_share_variants(recipe: Recipe) -> dict[str, Recipe]:
-    """Return recipes of short runs with different fractions of English, by name."""
+    """Return recipes of short runs with different fractions of English, by name.
+
+    Args:
+        recipe: its `mixture.sweep` has the fractions, its `mixture.sweep_tokens` the budget.
+    """
     short = recipe.with_options({"training.budget_tokens": recipe.mixture.sweep_tokens})
     return {
         f"{share:.0%} English": short.with_options({"mixture.english_share": share})
@@ -324,11 +333,18 @@ def recorded(name: str) -> dict[str, Any]:
 
     Args:
         name: of a file in `data/reference`, such as `embeddings-hu`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
     """
     return dict(read_json(data_folder() / "reference" / f"{name}.json"))
 
 
 def recorded_sweeps(language: str) -> dict[str, dict[str, Any]]:
-    """Read the sweeps in a language that the project recorded, by name."""
+    """Read the recorded sweeps in a language, by name; empty if there are none.
+
+    Args:
+        language: code of the target language.
+    """
     paths = sorted((data_folder() / "reference").glob(f"sweep-{language}-*.json"))
     return {path.stem.removeprefix(f"sweep-{language}-"): recorded(path.stem) for path in paths}

@@ -21,7 +21,12 @@ APART = {"expand": (1.15, 1.7), "force_text": (0.2, 0.6), "iter_lim": 500}  # la
 
 
 def plot_comparison(comparison: Comparison, *, ax: Axes | None = None) -> Axes:
-    """Plot bits per byte by method, number of training steps and language."""
+    """Plot bits per byte by method, number of training steps and language.
+
+    Args:
+        comparison: from `compare_methods`.
+        ax: axes to draw into; new ones by default.
+    """
     table = comparison.summary()
     stages = sorted(table.steps.unique())
     ax = ax or new_axes(rows=2 * table.variant.nunique())

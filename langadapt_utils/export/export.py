@@ -52,7 +52,7 @@ def export_gguf(run: Workspace, *, kind: str = "f16") -> list[str]:
     if kind not in KINDS:
         raise RecipeError(f"type '{kind}' is unknown: use one of {', '.join(KINDS)}")
     if find_spec("xllamacpp") is None:
-        raise ModelError("GGUF files are verified with xllamacpp: pip install 'langadapt[export]'")
+        raise ModelError("the export needs xllamacpp: run pip install 'langadapt[export]'")
     run.stage("04_training")
     folder = run.folder / "model"
     exportable(folder)
@@ -103,7 +103,7 @@ def prove(
     start, sizes = document_start(tokenizer), byte_lengths(tokenizer)
     with loaded(file, context=TOKENS + LENGTH) as llama:
         if llama.ids(texts, start) != token_ids(tokenizer, texts):
-            raise ModelError(f"{file.name} gives other ids than its trial did: update xllamacpp")
+            raise ModelError(f"{file.name} gives other ids than tokenizer.json: update xllamacpp")
         model, below = load_model(folder).float(), list[float]()
         most, each = min(TOKENS, longest_context(model) - 1), math.ceil(DOCUMENTS / len(documents))
         for language, named in documents.items():

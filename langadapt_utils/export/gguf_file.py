@@ -100,7 +100,7 @@ def exportable(folder: Path) -> Any:
         problem = f"'{kind}' models cannot be written as GGUF, only {', '.join(ARCHITECTURES)}"
         raise ModelError(f"{problem}: {ELSEWHERE}")
     if (rope := _rope(config)["rope_type"]) not in known:
-        raise ModelError(f"rotary positions of type '{rope}' cannot become GGUF: {ELSEWHERE}")
+        raise ModelError(f"RoPE of type '{rope}' cannot be written as GGUF: {ELSEWHERE}")
     return config
 
 

@@ -29,22 +29,25 @@ from ..vocabulary.audit import read_by_stock
 from ..vocabulary.change import VocabularyChange
 from ..workspace import CARD, REPORT, STAGES, Workspace
 
-PROOFS = "proofs.json"  # what llama.cpp showed of the GGUF files beside it
+PROOFS = "proofs.json"  # results of comparing the GGUF files beside it with PyTorch
 LICENCE = ("license", "license_name", "license_link")  # in the hub's metadata
-# What the log says of a part of a stage, and what the report calls it.
+# Words in the log that mark a part of a stage, and the name of that part in the report.
 SPENT = {"seed": "short runs", "control: step": "control", "training": "training"}
 SPENT |= {name: name for name in ("documents", "items", "chat", "samples")}
-PAUSE = 600  # seconds
-NARROW = 5  # inches: a figure that can be read on a phone
+PAUSE = 600  # seconds between two records, above which the run was not at work
+NARROW = 5  # inches, so that figures can be read on a phone
 
 
 def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | None = None) -> Path:
-    """Write `report.html` of a run, and fill the model card of the adapted model.
+    """Write the report of a run, and update the model card of the adapted model.
 
     Args:
         run: its first four stages must be complete.
-        scores: of the fifth; read from `scores.json` where not given.
-        path: where to write; the run folder's `report.html` by default.
+        scores: of the fifth stage; read from `scores.json` by default.
+        path: output file; `report.html` in the run folder by default.
+
+    Returns:
+        The path of the report.
 
     Raises:
         WorkspaceError: a stage is missing.
@@ -58,7 +61,7 @@ def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | N
 
 
 def write_card(run: Workspace, *, scores: Scores | None = None) -> None:
-    """Write the model card of the adapted model, with what is known of it by now."""
+    """Write the model card of the adapted model, with the scores that exist so far."""
     change, measured = VocabularyChange.load(run.stage("02_vocabulary")), run.folder / "scores.json"
     scores = scores or (Scores.load(measured) if measured.is_file() else None)
     words = [change.text(new) for new in change.added]
@@ -68,9 +71,16 @@ def write_card(run: Workspace, *, scores: Scores | None = None) -> None:
 
 
 def stage_tables(run: Workspace) -> dict[str, list[dict[str, Any]]]:
-    """Return what the first four stages say, as tables for `Scores.more`.
+    """Return results of the first four stages, as tables for `Scores.more`.
 
-    They are `fertility`, `vocabulary`, `audit` and `training`.
+    Args:
+        run: its first four stages must be complete.
+
+    Returns:
+        The tables `fertility`, `vocabulary`, `audit` and `training`, each a list of rows.
+
+    Raises:
+        WorkspaceError: a stage is missing.
     """
     change = VocabularyChange.load(run.stage("02_vocabulary"))
     fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
@@ -84,27 +94,28 @@ def stage_tables(run: Workspace) -> dict[str, list[dict[str, Any]]]:
 
 
 def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
-    """Compare what several runs did to each language.
+    """Compare the bits per byte of several runs, by language and source.
 
-    Runs that read the same documents are compared document by document with the first of them.
+    Runs with the same held-out documents are compared with the first run document by document.
 
     Args:
         folders: of finished runs.
 
     Returns:
-        One row per run, language and source: `run`, `language`, `source`, `before`, `after`,
-        `change` against the run's own base, and `against_first` of the adapted models (None where
-        documents differ), each an `Interval`.
+        One row per run, language and source, with the columns `run`, `language`, `source`, and four
+        `Interval`s: `before` and `after` training, in bits per byte; `change` from the run's own
+        base; `against_first`, the change from the adapted model of the first run to that of this
+        run (None if the documents differ).
 
     Raises:
-        WorkspaceError: a folder holds no finished run.
+        WorkspaceError: a folder has no finished run.
     """
     rows: list[list[Any]] = []
     first: dict[Any, pd.DataFrame] = {}
     for folder in folders:
         if not (folder / "scores.json").is_file():
             problem = f"{folder} holds no finished run (no scores.json)"
-            raise WorkspaceError(f"{problem}: run `langadapt run` first")
+            raise WorkspaceError(f"{problem}: finish it with `langadapt run --run {folder}`")
         scores = Scores.load(folder / "scores.json")
         adapted = scores.documents[scores.documents.model == scores.models[-1]]
         parts = dict(list(adapted.set_index("id").sort_index().groupby(["language", "source"])))
@@ -121,13 +132,13 @@ def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
 
 
 def _content(run: Workspace, scores: Scores) -> dict[str, Any]:
-    """Return what the template of the report shows."""
+    """Return the values for the template of the report."""
     manifests = {name: run.manifest(name) for name in STAGES[:-1]}
     fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
     unit = "word" if fertility.table.words.notna().all() else "character"
     steps = read_json(run.stage("04_training") / "steps.json")
     axes = partial(new_axes, width=NARROW)
-    figures = {  # by where in `scores.json` the numbers of their titles stand
+    figures = {  # by the place in `scores.json` of the numbers in their titles
         "/bits_per_byte": plot_changes(scores, ax=axes()),
         "/more/training": plot_training(steps, scores.target, ax=axes()),
         "/more/fertility": plot_fertility(fertility, f"tokens_per_{unit}", ax=axes()),
@@ -147,8 +158,8 @@ def _content(run: Workspace, scores: Scores) -> dict[str, Any]:
 
 
 def _headline(scores: Scores) -> list[Finding]:
-    """Return what is found of the target language, and of English against the control, or against
-    the base where there is none; of several sources, that with the smallest gain.
+    """Return two findings: the change of the target language, and that of English from the control,
+    or from the base if there is no control. Of several sources, the one with the smallest gain.
     """
     texts, findings = scores.bits_per_byte(), scores.findings()
     against, said = "against_control" if CONTROL in scores.models else "change", []
@@ -160,7 +171,7 @@ def _headline(scores: Scores) -> list[Finding]:
 
 
 def _time_spent(run: Workspace, manifests: Mapping[str, Any]) -> list[tuple[str, str, float]]:
-    """Return stages, parts of them that the log tells apart, and the minutes that each took."""
+    """Return stage, part of the stage (as marked in the log), and its minutes."""
     spent = Counter[tuple[str, str]]()
     for record, after in pairwise(read_jsonl(run.folder / "log.jsonl")):
         seconds, said = after["time"] - record["time"], record.get("doing", "training")
@@ -174,7 +185,7 @@ def _time_spent(run: Workspace, manifests: Mapping[str, Any]) -> list[tuple[str,
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with names for codes, without columns that hold nothing."""
+    """Return a table with names in place of codes, without empty columns."""
     names = {"language": language_name, "source": source_name, "kind": kind_name}
     columns = {column: table[column].map(names[column]) for column in names if column in table}
     return table.assign(**columns).dropna(axis="columns", how="all")
@@ -193,9 +204,9 @@ def model_card(
     Args:
         recipe: of the run.
         change: of the vocabulary.
-        scores: of the adapted model; without them the card says that it was not measured.
-        stock: whether `AutoTokenizer` reads the tokenizer as it stands; if not, the card says how.
-        folder: of the model, with the card of its base, and what was proved of its GGUF files.
+        scores: of the adapted model; without them the card says that it was not evaluated.
+        stock: whether `AutoTokenizer` gives the right ids; if not, the card names another class.
+        folder: of the model, with the card of its base and the results of its GGUF files.
     """
     table = list(scores.bits_per_byte().itertuples()) if scores else []
     texts = [f"{language_name(row.language)}, {source_name(row.source)}" for row in table]
@@ -216,12 +227,12 @@ def model_card(
 
 
 def proofs_of(folder: Path) -> dict[str, list[str]]:
-    """Return what llama.cpp showed of the GGUF files in the folder of a model, by file."""
+    """Return the results of comparing GGUF files with PyTorch, by file in the folder of a model."""
     return dict(read_json(folder / PROOFS)) if (folder / PROOFS).is_file() else {}
 
 
 def _base_terms(recipe: Recipe, folder: Path | None) -> dict[str, Any]:
-    """Return the name and the licence of the base as the hub's metadata spell them."""
+    """Return name and licence of the base, in the fields of the hub's metadata."""
     kind, name = parse_source(recipe.base)
     if wheel := packaged_model(recipe.base):
         return {"base_model": wheel.model, "license": wheel.accept or wheel.licence.lower()}
@@ -232,7 +243,7 @@ def _base_terms(recipe: Recipe, folder: Path | None) -> dict[str, Any]:
 
 
 def _metadata(recipe: Recipe, table: list[Any], texts: list[str], about: dict[str, Any]) -> str:
-    """Return what the hub reads of a card: languages, base, licence, data, results."""
+    """Return the metadata of a model card in YAML: languages, base, licence, data, results."""
     task, results = "text-generation", []
     measured = {"task_type": task, "metric_type": "bits_per_byte", "metric_name": "bits per byte"}
     for text, row in zip(texts, table, strict=True):

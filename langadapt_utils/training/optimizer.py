@@ -28,6 +28,10 @@ def learning_rate(asked: float | str, parameters: int) -> float:
     Between the sizes in `RATES`, the rate is interpolated linearly in logarithms. Outside, the rate
     of the nearest size is used.
 
+    Args:
+        asked: a rate, or `auto`.
+        parameters: number of parameters of the model.
+
     Example:
         >>> [f"{learning_rate('auto', n):.1e}" for n in (10**8, 10**9, 8 * 10**9)]
         ['4.0e-04', '1.3e-04', '2.0e-05']
@@ -145,12 +149,12 @@ def add_adapters(model: PreTrainedModel, rank: int) -> Any:
     try:
         from peft import LoraConfig, LoraModel
     except ImportError as error:
-        raise ModelError("training.lora_rank needs peft: pip install 'langadapt[lora]'") from error
+        raise ModelError("adapters need peft: run pip install 'langadapt[lora]'") from error
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
     adapters = LoraModel(model, config, "default")
     for matrix in embedding_matrices(model):
         matrix.requires_grad_(True)
     for weight in model.parameters():
-        if weight.requires_grad:  # what learns does so in float32
+        if weight.requires_grad:  # trained weights are in float32
             weight.data = weight.data.float()
     return adapters

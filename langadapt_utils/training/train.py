@@ -26,6 +26,7 @@ from .trainer import MixtureTrainer, Record, Report, claim, run_digest, training
 
 NO_BORDER = "; documents attend to earlier ones, because this model cannot separate them"
 SHORT = 256  # tokens of a sequence
+LONG = 1_000  # training steps from which compiling pays on a CPU, where it takes half a minute
 CHECKPOINTS, CONTROL_CHECKPOINTS = "checkpoints", "checkpoints-control"
 
 
@@ -143,14 +144,15 @@ def _set_attention(model: PreTrainedModel, asked: str) -> str:
 
 def _made_faster(model: PreTrainedModel, recipe: TrainingRecipe, arguments: Any) -> dict[str, Any]:
     """Apply all speedups to a model and to torch; return the settings."""
-    on_gpu = hardware.device().type == "cuda"
+    on_gpu, on_cpu = (hardware.device().type == kind for kind in ("cuda", "cpu"))
     fused = on_gpu and recipe.fused_loss and can_fuse_loss(model)
     hardware.keep_freed_memory()
     hardware.use_all_cores()
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     # In this order: the trial of `compile_layers` takes the logits that `fuse_loss` avoids.
-    compiled = on_gpu and recipe.compile_layers and compile_layers(model)
+    pays = recipe.compile_layers and (on_gpu or (on_cpu and arguments.max_steps >= LONG))
+    compiled = pays and compile_layers(model)
     if fused:
         fuse_loss(model)
     settings: dict[str, Any] = {"precision": "bfloat16" if arguments.bf16 else "float32"}
@@ -196,6 +198,9 @@ def train_control(
         folder: of the training stage; `save_adapted` deletes its checkpoints.
         report: called with `doing` at each training step.
         options: of `train`, as for the adapted model.
+
+    Raises:
+        ModelError: in the cases of `train`.
     """
     english = mixture.only("en")
     too_little = len(english) * english.length < recipe.training.batch_tokens

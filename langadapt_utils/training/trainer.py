@@ -122,7 +122,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         if self.is_fsdp_enabled and recipe.lora_rank:
             raise ModelError("adapters do not work with FSDP: set training.lora_rank to 0")
         if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.fsdp_version != 2:
-            raise ModelError("FSDP 1 hides the rows of a matrix: launch with --fsdp_version 2")
+            raise ModelError("FSDP 1 has no learning rate per embedding: set fsdp_version to 2")
         self._new_ids, self._recipe = new_ids, recipe
         tokens = self.train_dataset.length * self.get_total_train_batch_size(self.args)
         self.steps = TrainingLog(report, tokens, recipe.checkpoint_minutes, self.accelerator)
@@ -340,7 +340,7 @@ def claim(folder: Path, digest: str, *, write: bool) -> Path | None:
     mark, found = folder / "run.txt", checkpoints_of(folder)
     if mark.exists() and found and mark.read_text() != digest:
         problem = f"{folder} has checkpoints of a run with another recipe"
-        raise ModelError(f"{problem}: delete it, or choose another folder")
+        raise ModelError(f"{problem}: choose another folder, or delete this one")
     if write:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(mark, lambda beside: beside.write_text(digest))

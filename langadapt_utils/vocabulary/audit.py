@@ -31,6 +31,9 @@ def lint_tokenizer(
     Args:
         tokenizer: a fast tokenizer of a family that can be extended.
         texts: to compare encodings on; a built-in line in several scripts by default.
+
+    Raises:
+        VocabularyError: the tokenizer is of a family that cannot be extended.
     """
     spec, sample = Spec.of(tokenizer), spread(texts) or ["Hello, árvíz 123\n\tสวัสดี 🙂"]
     missing = b"".join(map(spec.raw, spec.missing_bytes()))
@@ -40,7 +43,7 @@ def lint_tokenizer(
     wrong = [name for name, index in ids if tokenizer.convert_tokens_to_ids(name) != index]
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
     unknown = sorted(set(regex.findall(r"<\|[^|<>\s]+\|>", template)) - spec.vocab.keys())
-    special = regex.compile(one_of(spec.special))
+    special = regex.compile(one_of(spec.special.keys() - set(spec.found_first)))
     written = [found.group() for text in sample if (found := special.search(text))]
     ids_of_sample = [index for part in token_ids(tokenizer, sample) for index in part]
     lost = sum(index == spec.unknown_id for index in ids_of_sample)
@@ -232,7 +235,7 @@ def fewer_tokens(audited: Audited) -> Check:
     for tokenizer in (audited.base, audited.change.tokenizer):
         encodings = token_ids(tokenizer, audited.texts)
         tokens.append(sum(map(len, encodings)))
-        unknown.append(sum(ids.count(tokenizer.unk_token_id) for ids in encodings))
+        unknown.append(sum(index == audited.old.unknown_id for ids in encodings for index in ids))
     detail = f"{tokens[0]:,} → {tokens[1]:,}"
     detail += f", unknown {unknown[0]:,} → {unknown[1]:,}" if any(unknown) else ""
     claim = "the target language takes fewer tokens, or fewer unknown ones"

@@ -164,8 +164,13 @@ class VocabularyChange:
         return TypeAdapter(cls).validate_python(plain)
 
 
-def split_sentences(texts: Iterable[str], most: int) -> list[str]:
+def split_sentences(texts: Iterable[str], most: int, *, before: str = "") -> list[str]:
     """Return the sentences of texts, or `most` evenly spaced ones. The texts are read twice.
+
+    Args:
+        texts: to split.
+        most: maximum number of sentences.
+        before: put before each text.
 
     Example:
         >>> split_sentences(["One. Two\\n\\nThree।"], 9)
@@ -173,7 +178,7 @@ def split_sentences(texts: Iterable[str], most: int) -> list[str]:
     """
 
     def sentences() -> Iterator[str]:
-        return (part for text in texts for part in SENTENCE.split(text) if part.strip())
+        return (part for text in texts for part in SENTENCE.split(before + text) if part.strip())
 
     total = sum(1 for _ in sentences())
     wanted = {int(index * max(1, total / most)) for index in range(min(total, most))}

@@ -50,6 +50,9 @@ def text_allowance(tokenizer: PreTrainedTokenizerFast, corpus: Corpus, recipe: R
         tokenizer: of the base.
         corpus: its `train` part is used.
         recipe: number of new tokens, training budget, mixture.
+
+    Raises:
+        VocabularyError: no pair of tokens occurs twice in the text.
     """
     row = token_numbers(tokenizer, corpus, recipe, [recipe.vocabulary.tokens]).iloc[0]
     return Allowance(corpus.language, row.bytes, row.passes, int(row.new_tokens), row.seen)

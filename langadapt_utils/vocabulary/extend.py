@@ -107,8 +107,11 @@ class _Growth:
     def sentences(self) -> dict[str, list[str]]:
         """Sentences in other languages, to count the effect of the change."""
         most = {code: PROTECTED if code in self.protect else SENTENCES for code in self.reference}
-        texts = self.reference.items()
-        return {code: list(_unicode(split_sentences(lines, most[code]))) for code, lines in texts}
+        before = "" if self.base.inside is self.base else " "
+        return {
+            code: list(_unicode(split_sentences(lines, most[code], before=before)))
+            for code, lines in self.reference.items()
+        }
 
     def select(self, **limits: Any) -> tuple[list[NewToken], list[NewToken]]:
         """Learn more and more candidates until enough of them are allowed; return both lists.
@@ -135,7 +138,7 @@ class _Growth:
         free = sorted(removed) or range(first, first + self.tokens)
         new_tokens = dict(zip(free, chosen, strict=True))
         grown = spec.without(removed.values()).with_tokens(new_tokens)
-        backends = self.tokenizer.backend_tokenizer, grown.whole
+        backends = self.base.inside.whole, grown.inside.whole
         added = {new: token.surface for new, token in new_tokens.items()}
         pieces, counts = base_pieces(self.base, added), token_counts(grown.bare, self.words)
 

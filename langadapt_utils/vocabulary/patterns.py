@@ -27,8 +27,8 @@ GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s
 MARKS = r"\p{M}"
 JOINERS = r"\p{Join_Control}"  # the invisible U+200C and U+200D of Persian and Indic text
 # Signs inside words: those of Unicode's word boundaries (UAX #29) without full stop and colon,
-# which English uses, and signs that are typed in their place.
-INNER = "'’‘＇`´·‧·՟״׳\""
+# which English uses, signs that are typed in their place, and those of Armenian above a vowel.
+INNER = "'’‘‛′＇`´᾽·‧·՚՛՜՞՟״׳\""
 BETWEEN = regex.compile(rf"(?<=(\p{{L}})\p{{M}}*)[{INNER}](?=\p{{L}})")
 NO_SPACES = WITH_DICTIONARY | WITHOUT_WORDS
 ENGLISH = "don't, don’t"  # which its patterns split correctly

@@ -7,6 +7,7 @@ arXiv 2311.05741.
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from operator import gt
 
 import numpy as np
 import regex
@@ -34,7 +35,8 @@ def learn_tokens(
 
     Merges are learned on complete characters, so that no token ends inside one. Characters without
     a base token are added first, and then ranked among the merges by the tokens that they save.
-    Tokens that are too long are dropped.
+    Tokens that are too long, that join more digits than any base token, or that read like a special
+    token are dropped.
 
     Args:
         spec: the tokenizer to continue.
@@ -64,8 +66,15 @@ def learn_tokens(
     )
     waiting = iter(characters)  # None among the merges marks the place of the next character
     learned = [merge or next(waiting) for merge in merges]
-    long = {t.surface for t in learned if t.parts and len(spec.text(t.surface)) > max_token_length}
-    return without([*first, *learned], long)
+    texts = {token.surface: spec.text(token.surface) for token in learned if token.parts}
+    unwanted = {
+        surface
+        for surface, text in texts.items()
+        if len(text) > max_token_length
+        or text.strip() in spec.special
+        or any(map(gt, spec.digits(surface), spec.most_digits))
+    }
+    return without([*first, *learned], unwanted)
 
 
 def candidates_for(tokens: int) -> int:
@@ -190,12 +199,14 @@ def protected_candidates(
         VocabularyError: too many sentences change for another reason than new tokens.
     """
     allowed = {code: int((1 - protect[code]) * len(lines)) for code, lines in sentences.items()}
-    # A sentence without any candidate cannot change.
-    suspects = _changed(base.whole, spec.appended(candidates).whole, sentences)
+    suspects = sentences
+    if spec.family != "Unigram":  # whose scores depend on the other new tokens
+        # A sentence without any candidate cannot change.
+        suspects = _changed(base.inside.whole, spec.appended(candidates).inside.whole, sentences)
     while True:
         chosen = candidates[:tokens]
-        grown = spec.appended(chosen).whole
-        changed = _changed(base.whole, grown, suspects)
+        grown = spec.appended(chosen).inside.whole
+        changed = _changed(base.inside.whole, grown, suspects)
         over = {code: lines for code, lines in changed.items() if len(lines) > allowed[code]}
         if not over:
             return candidates
@@ -208,7 +219,7 @@ def protected_candidates(
         if not harmful:
             worst = max(over, key=lambda code: len(over[code]))
             share = f"{len(over[worst]):,} of {len(sentences[worst]):,} sentences in '{worst}'"
-            problem = f"{share} change whatever tokens are left out"
+            problem = f"{share} change even without new tokens"
             limit = f"protect['{worst}'] = {protect[worst]}"
             raise VocabularyError(f"{problem}: lower {limit}, or set repair_script=False")
         candidates = without(candidates, harmful)

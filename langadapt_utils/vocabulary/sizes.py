@@ -66,6 +66,9 @@ def measure_sizes(
         texts: in the target language and, if `parallel`, in English.
         language: code of the target language.
         parallel: whether the texts are translations, line by line.
+
+    Raises:
+        VocabularyError: the tokenizer is of a family that cannot be extended.
     """
     old, new = Spec.of(base.tokenizer), Spec.of(change.tokenizer)
     counts = {code: text_tokens(old, new, change, *lines) for code, lines in texts.items()}

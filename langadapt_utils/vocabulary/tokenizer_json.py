@@ -28,7 +28,7 @@ from .patterns import as_data, spelled_out, without_model
 
 Family = Literal["byte-level BPE", "SentencePiece BPE", "Unigram"]
 REST = rf"[^\p{{L}}\p{{M}}\p{{N}}{SPACE}\r\n\0]"  # neither letter, digit, space nor line end
-UNUSED_SCORE = -1e6  # of a Unigram piece that no text may use
+DIGITS = "[0-9]", r"[^\P{N}0-9]"  # of English, and of other scripts
 MARGIN = 1e-3  # score of a new Unigram piece above its best segmentation, in nats
 
 
@@ -73,12 +73,11 @@ class Spec:
     @cached_property
     def bare(self) -> Tokenizer:
         """The model without pre-tokenizer; its input is pre-tokens, joined by `SEPARATOR`."""
-        # The separator is in the model itself, because ids may have gaps.
-        if self.family == "Unigram":
-            vocab: Any = [*self.data["model"]["vocab"], [SEPARATOR, UNUSED_SCORE]]
-        else:
-            vocab = {**self.data["model"]["vocab"], SEPARATOR: max(self.vocab.values()) + 1}
-        bare = Tokenizer(self._model(vocab))
+        vocab, free = self.data["model"]["vocab"], max(self.vocab.values()) + 1
+        if len(self.vocab) == free:
+            bare = Tokenizer(self._compiled)
+        else:  # the library would give the separator an id that is taken
+            bare = Tokenizer(self._model({**vocab, SEPARATOR: free}))
         bare.add_special_tokens([AddedToken(SEPARATOR, normalized=False)])
         return bare
 
@@ -87,12 +86,24 @@ class Spec:
         """The complete tokenizer, of the `tokenizers` library."""
         # The model is passed as an object: a large vocabulary as text takes twice the time.
         whole = without_model(self.data)
-        whole.model = self._model(self.data["model"]["vocab"])
+        whole.model = self._compiled
         added = sorted(self.data["added_tokens"], key=lambda token: token["id"])
         for special, tokens in groupby(added, key=lambda token: token["special"]):
             add = whole.add_special_tokens if special else whole.add_tokens
             add([AddedToken(**{n: v for n, v in token.items() if n != "id"}) for token in tokens])
         return whole
+
+    @cached_property
+    def _compiled(self) -> Model:
+        """The model of the library, which `bare` and `whole` share."""
+        return self._model(self.data["model"]["vocab"])
+
+    @cached_property
+    def inside(self) -> Self:
+        """The spec without the space before a text, to read the rest of a text; itself without."""
+        parts = {name: without_prefix(self.data[name]) for name in ("normalizer", "pre_tokenizer")}
+        other = dataclasses.replace(self, data=self.data | parts)
+        return self if other == self else other
 
     def _model(self, vocab: Any) -> Model:
         """Return the model of this family with another vocabulary."""
@@ -109,7 +120,7 @@ class Spec:
         """
         parts = spelled_out(self.data["pre_tokenizer"]) if self.data["pre_tokenizer"] else []
         # Converting words to bytes takes longer than counting, so it is done afterwards.
-        in_text = self.byte_level and parts[-1]["type"] == "ByteLevel"
+        in_text = self.byte_level and bool(parts) and parts[-1]["type"] == "ByteLevel"
         parts = parts[:-1] if in_text else parts
         if self.found_first:
             parts = [as_data(Split(Regex(one_of(self.found_first)), "removed")), *parts]
@@ -153,6 +164,22 @@ class Spec:
             if token not in self.special and (self.byte_level or not token.startswith("<0x"))
         )
         return [bytes_as_text(raw) for raw, count in texts.items() if count > 1]
+
+    def digits(self, surface: str) -> tuple[int, ...]:
+        """Return the largest numbers of English and of other digits in a row in a token."""
+        text = self.raw(surface).decode("utf-8", "ignore")
+        runs = (regex.findall(f"{digit}+", text) for digit in DIGITS)
+        return tuple(max(map(len, found), default=0) for found in runs)
+
+    @cached_property
+    def most_digits(self) -> tuple[int, ...]:
+        """The largest numbers of digits in a row in any token, as in `digits`.
+
+        Other digits may be joined where English digits are.
+        """
+        found = [self.digits(token) for token in self.vocab if token not in self.special]
+        english, other = map(max, zip(*found, strict=True))
+        return english, max(english, other, 1)
 
     @property
     def byte_names(self) -> dict[str, int]:
@@ -218,7 +245,7 @@ class Spec:
 @lru_cache(maxsize=2)
 def _read(text: str) -> Spec:
     """Return the spec of a tokenizer.json; the last two are cached."""
-    data = json.loads(text)
+    data = json.loads(text) | {"truncation": None, "padding": None}
     family, vocab = _family(data), data["model"]["vocab"]
     added = sorted(data["added_tokens"], key=lambda token: token["id"])
     if family != "Unigram":
@@ -257,6 +284,23 @@ def unigram_scores(spec: Spec, tokens: Collection[NewToken]) -> dict[str, float]
     return new
 
 
+def without_prefix(part: Any) -> Any:
+    """Return a normalizer or pre-tokenizer that adds no space before a text.
+
+    Example:
+        >>> without_prefix({"type": "ByteLevel", "add_prefix_space": True})
+        {'type': 'ByteLevel', 'add_prefix_space': False}
+    """
+    if part is None or part["type"] == "Prepend":
+        return None
+    if parts := part.get("normalizers"):
+        return part | {"normalizers": [kept for one in parts if (kept := without_prefix(one))]}
+    if parts := part.get("pretokenizers"):  # only the first reads the beginning of a text
+        return part | {"pretokenizers": [without_prefix(parts[0]), *parts[1:]]}
+    never = {"prepend_scheme": "never", "add_prefix_space": False}
+    return part | {name: value for name, value in never.items() if name in part}
+
+
 def word_pattern(vocabulary: Iterable[str]) -> str:
     """Return a pattern of words as SentencePiece's own trainer would separate them.
 
@@ -280,7 +324,7 @@ def word_pattern(vocabulary: Iterable[str]) -> str:
     letters, rest = rf"{SPACE}?[\p{{L}}\p{{M}}]+", REST
     if regex.search(rf"{REST}[\r\n]|[\r\n]{REST}", joined):
         rest = REST.replace(r"\r\n", "")
-    return "|".join([letters, *map(run, (r"\p{N}", rest, r"[\r\n]")), f"{SPACE}+"])
+    return "|".join([letters, *map(run, (*DIGITS, rest, r"[\r\n]")), f"{SPACE}+"])
 
 
 def one_of(texts: Iterable[str]) -> str:
@@ -300,14 +344,15 @@ def one_of(texts: Iterable[str]) -> str:
 
 
 def _family(data: dict[str, Any]) -> Family:
-    model, kind = data["model"], data["model"]["type"]
-    if kind == "Unigram":
-        return "Unigram"
-    if kind == "BPE" and "ByteLevel" in json.dumps([data["pre_tokenizer"], data["decoder"]]):
-        return "byte-level BPE"
+    model, found = data["model"], data["model"]["type"]
     affixes = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")
-    if kind == "BPE" and not affixes:
-        return "SentencePiece BPE"
-    found = kind if kind != "BPE" else "BPE with word affixes"
+    by_bytes = "ByteLevel" in json.dumps([data["pre_tokenizer"], data["decoder"]])
+    complete = by_bytes or model.get("byte_fallback") or model.get("unk_token")
+    if found == "BPE" and complete and not affixes:
+        return "byte-level BPE" if by_bytes else "SentencePiece BPE"
+    if found == "Unigram" and (complete or model["unk_id"] is not None):
+        return "Unigram"
+    if found in ("BPE", "Unigram"):
+        found += " with word affixes" if affixes else " without bytes or an unknown token"
     known = "byte-level BPE (GPT-2, Llama 3), SentencePiece BPE (Llama 2, Gemma) or Unigram (XGLM)"
     raise VocabularyError(f"a {found} tokenizer cannot be extended: give a model with {known}")

@@ -160,7 +160,12 @@ def _tokens(
 
 
 def plot_sizes(sizes: VocabularySizes, *, ax: Axes | None = None) -> Axes:
-    """Plot the tokens of held-out text against the number of new tokens, and the knee."""
+    """Plot the tokens of held-out text against the number of new tokens, and the knee.
+
+    Args:
+        sizes: from `measure_sizes`.
+        ax: axes to draw into; new ones by default.
+    """
     ax = ax or new_axes()
     table, language = sizes.table, language_name(sizes.language)
     parity = bool(table.parity.notna().all())

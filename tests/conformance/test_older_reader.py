@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from helpers.architectures import SIZES
-from helpers.tiny import saved
+from helpers.tiny import CHAT_TEMPLATES, for_chat, saved
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.models import load_base
 from langadapt_utils.training.train import save_adapted
@@ -61,6 +62,7 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_transformers_4_57_reads_the_same_ids_and_logits(
     older: Path, tokenizer: PreTrainedTokenizerFast, change: VocabularyChange, tmp_path: Path
 ) -> None:
+    chat = replace(change, tokenizer=for_chat(change.tokenizer, CHAT_TEMPLATES["plain"]))
     places = {}
     for name, rope in ROPES.items():
         torch.manual_seed(0)
@@ -69,7 +71,7 @@ def test_transformers_4_57_reads_the_same_ids_and_logits(
         base = saved(AutoModelForCausalLM.from_config(config), tokenizer, tmp_path / name)
         grown = initialise_embeddings(load_base(str(base.folder)).model, change)
         (stage := tmp_path / f"{name}-stage").mkdir()
-        save_adapted(grown, [], change, stage, base)
+        save_adapted(grown, [], chat, stage, base)
         places[str(stage / "publish" / "model")] = grown
     command = [sys.executable, "-c", SCRIPT, TEXT, *places]
     environment = {**os.environ, "PYTHONPATH": str(older)}

@@ -205,13 +205,20 @@ def test_ones_own_parallel_files_are_held_out_together(kind: str, write: Write) 
     )
 
 
-def test_documents_of_separate_texts_are_not_tied(write: Write) -> None:
-    paths = [
-        str(write(f"{code}.txt", "\n".join(lines(code, n)).encode()))
-        for code, n in (("hu", 60), ("en", 61))
-    ]
+@pytest.mark.parametrize("english", [60, 61])
+@pytest.mark.parametrize("name", ["{}.txt", "{}/data.txt", "{}/deep/data.txt"])
+@pytest.mark.parametrize("folder", [False, True])
+def test_positions_tie_documents_of_files_that_are_equally_long(
+    english: int, name: str, folder: bool, write: Write
+) -> None:
+    """Also where both files have the same name, so that their documents have the same ids."""
+    paths = []
+    for code, count in (("hu", 60), ("en", english)):
+        file = write(name.format(code), "\n".join(lines(code, count)).encode())
+        above = [part for part in file.parents if part.name == code]
+        paths.append(str(above[0] if folder and above else file))
     corpus = load_corpus(CorpusRecipe(target=paths[:1], english=paths[1:]), "hu")
-    assert not corpus.measuring_texts()[1]
+    assert corpus.measuring_texts()[1] == (english == 60)
 
 
 def test_files_of_one_name_are_no_translations_by_their_name(write: Write, tmp_path: Path) -> None:

@@ -285,6 +285,7 @@ def test_names_patterns_and_hidden_files(write: Write, tmp_path: Path) -> None:
     write("more/hu4.txt.xz", lzma.compress(b"xz"))
     write(".ipynb_checkpoints/hu-checkpoint.txt", b"old")
     write("picture.png", b"PNG")
+    write(".own/hu5.txt", b"named")
 
     def texts(source: str) -> list[str]:
         return sorted(read_documents(str(tmp_path / source), "hu")["text"])
@@ -292,7 +293,8 @@ def test_names_patterns_and_hidden_files(write: Write, tmp_path: Path) -> None:
     assert texts("korpusz [2024]/hu.txt") == ["korpusz [2024]/hu.txt"]
     assert texts("hu[1].txt") == ["hu[1].txt"] and texts("hu?.txt") == ["hu1.txt", "hu2.txt"]
     assert texts("*/hu.txt") == ["korpusz [2024]/hu.txt"] and len(texts("")) == 6
-    assert texts("more") == ["xz", "zst"]
+    assert texts("more") == ["xz", "zst"] and len(texts("**/*.txt")) == 4
+    assert texts(".own") == texts(".own/*.txt") == texts(".o*/hu5.txt") == ["named"]
     _, about = read_source(str(tmp_path), "hu", CorpusRecipe())
     assert [row["file"] for row in about if row["rule"] == "not read"] == [
         str(tmp_path / "picture.png")

@@ -1,5 +1,6 @@
 import matplotlib.pyplot as plt
 import pytest
+from matplotlib import rc_context
 from matplotlib.colors import to_rgb
 
 from langadapt_utils.display import figures
@@ -40,6 +41,15 @@ def test_of_a_letter_that_no_font_has_matplotlib_warns() -> None:
     assert not [name for name in ax.title.get_fontfamily() if name.startswith("Last Resort")]
     with pytest.warns(UserWarning, match="missing from font"):
         show(ax)
+
+
+def test_a_font_that_has_no_bold_letters_is_drawn_without_a_notice(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    families = ["DejaVu Sans", "cmr10"]
+    with rc_context({"font.family": families, "axes.formatter.use_mathtext": True}):
+        show(figures.finish(figures.new_axes(), "Hungarian takes 2.1 tokens per word"))
+    assert not caplog.messages
 
 
 def test_a_font_of_the_system_is_taken_where_it_has_the_letters(

@@ -1,5 +1,6 @@
 """Models write: streaming, the end of a text, the terminal, and the control of notebook 5."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from helpers.tiny import CHAT_TEMPLATES, for_chat, llama, saved
+from helpers.tiny import CHAT_TEMPLATES, for_chat, gpt2, llama, saved
 from langadapt_utils.cli import app
 from langadapt_utils.errors import LangadaptError
 from langadapt_utils.evaluation.generation import reply, sampled
@@ -15,6 +16,7 @@ from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.evaluation.views import talk_widget
 from langadapt_utils.models import Base
 from langadapt_utils.recipe import Recipe
+from langadapt_utils.tokens import document_start
 from langadapt_utils.workspace import Workspace
 
 
@@ -69,9 +71,22 @@ def test_a_model_stops_by_itself_at_the_end(bundles: dict[str, Base]) -> None:
     assert (done.text, done.tokens, done.ended) == ("", 1, True)
 
 
-def test_a_prompt_longer_than_the_context_is_cut_at_its_beginning(bundles: dict[str, Base]) -> None:
-    base = bundles["base"]
-    assert reply(base.model, base.tokenizer, "régi híd " * 200, 5, **sampled(0)).tokens <= 5
+def test_a_model_stops_at_the_end_also_where_documents_begin_with_another_token(
+    apart: PreTrainedTokenizerFast,
+) -> None:
+    end = apart.eos_token_id
+    assert end != document_start(apart)
+    others = [index for index in range(len(apart)) if index != end]
+    done = reply(llama(len(apart)), apart, "Egy", 9, do_sample=False, suppress_tokens=others)
+    assert (done.tokens, done.ended) == (1, True)
+
+
+@pytest.mark.parametrize("make", [llama, gpt2])
+def test_a_prompt_longer_than_the_context_is_cut_at_its_beginning(
+    make: Callable[[int], torch.nn.Module], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    read = reply(make(len(tokenizer)), tokenizer, "régi híd " * 200, 5, **sampled(0))
+    assert 1 <= read.tokens <= 5
 
 
 @pytest.fixture

@@ -39,6 +39,10 @@ def scores() -> Scores:
 
 def test_changes_are_drawn_with_their_intervals(scores: Scores) -> None:
     ax = la.plot_changes(scores)
+    rows = [
+        label.get_text() for label in ax.get_yticklabels()
+    ]  # one per text, whatever its domains
+    assert [row.partition("\n")[0] for row in rows] == ["English", "English", "Hungarian"]
     assert "Hungarian falls by 30.0%" in ax.get_title(loc="left").replace("\n", " ")
     widths = [line.get_xdata() for line in ax.lines if len(line.get_xdata()) == 2]
     expected = [(change.low, change.high) for change in scores.bits_per_byte().change.iloc[::-1]]

@@ -55,8 +55,8 @@ def test_where_rankings_disagree_the_findings_say_so() -> None:
     ]
     text = " ".join(said.findings())
     assert "Hungarian after 50 steps: calibrated is lowest (2.3" in text
-    assert "beyond doubt better than subword_mean: none" in said.findings()[0]
-    assert "beyond doubt better than subword_mean: calibrated." in said.findings()[1]
+    assert "significantly better than subword_mean: none" in said.findings()[0]
+    assert "significantly better than subword_mean: calibrated." in said.findings()[1]
     assert "subword_mean beats calibrated before training, but loses to it after 50" in text
 
 

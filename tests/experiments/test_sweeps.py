@@ -116,7 +116,7 @@ def test_findings_follow_the_tests() -> None:
     assert Comparison("hu", table(rows)).findings() == [
         "Hungarian is lowest with a: 2.013 bits per byte.",
         "English is worse than before with a.",
-        "English is not beyond doubt other than before with b.",
+        "English is not significantly different from before with b.",
     ]
 
 

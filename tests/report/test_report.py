@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from helpers.traces import sourced, untraceable
+from helpers.vocabularies import with_pattern
 from langadapt_utils import cli, hardware
 from langadapt_utils.errors import WorkspaceError
 from langadapt_utils.evaluation.scores import Scores
@@ -24,6 +25,8 @@ from langadapt_utils.recipe import Recipe
 from langadapt_utils.report import report
 from langadapt_utils.report.report import compare_runs, model_card, write_report
 from langadapt_utils.vocabulary.change import VocabularyChange
+from langadapt_utils.vocabulary.extend import extend_vocabulary
+from langadapt_utils.workspace import CARD
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -200,8 +203,22 @@ def test_the_card_says_what_loads_a_tokenizer_that_stock_classes_read_otherwise(
         stock: model_card(Recipe.profile("smoke"), change, stock=stock) for stock in (True, False)
     }
     assert "= PreTrainedTokenizerFast.from_pretrained" in told[False]
-    assert "would take the class of the base" in told[False]
+    assert "picks the class of the base" in told[False]
     assert "= AutoTokenizer.from_pretrained" in told[True]
+
+
+@pytest.mark.parametrize(("kind", "reader"), [("llama", "Auto"), ("qwen2", "PreTrained")])
+def test_the_card_of_a_run_names_what_reads_its_tokenizer(
+    kind: str, reader: str, tmp_path: Path
+) -> None:
+    base = with_pattern("llama3")
+    thai = extend_vocabulary(base, ["ที่นี่มีที่นั่ง"] * 50, tokens=14)
+    run, _ = finished_run(tmp_path, base, thai)
+    thai.save(tmp_path / "02_vocabulary")
+    thai.save(tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": kind}))
+    report.write_card(run)
+    assert f"tokenizer = {reader}Tokenizer" in (tmp_path / CARD).read_text(encoding="utf-8")
 
 
 def test_one_document_has_no_interval(change: VocabularyChange, scores: Scores) -> None:

@@ -1,16 +1,12 @@
 """Models as people have them: how documents end, and what a folder goes on from."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import (
-    BloomConfig,
-    BloomForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from helpers.architectures import tiny_model
 from helpers.tiny import llama, saved
@@ -19,6 +15,7 @@ from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.errors import ModelError
 from langadapt_utils.evaluation.forgetting import weight_drift
+from langadapt_utils.evaluation.generation import reply
 from langadapt_utils.hardware import native_precision
 from langadapt_utils.models import _older_rope, load_base, longest_context, parameter_count
 from langadapt_utils.recipe import MixtureRecipe
@@ -110,9 +107,15 @@ def test_a_sequence_longer_than_the_model_reads_is_one_sentence(
         train(start, change, mixture, RECIPE, tmp_path)
 
 
-def test_a_model_without_a_longest_context_reads_any_sequence() -> None:
-    model = BloomForCausalLM(BloomConfig(vocab_size=99, hidden_size=16, n_layer=1, n_head=2))
+@pytest.mark.parametrize("kind", ["bloom", "mamba", "recurrent_gemma"])
+def test_a_model_without_a_longest_context_reads_and_writes_any_sequence(
+    kind: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = tiny_model(kind, len(tokenizer))
+    assert model is not None
+    vars(model.config).pop("max_position_embeddings", None)  # which tiny models of any kind have
     assert longest_context(model, silent=10**6) == 10**6
+    assert reply(model, tokenizer, "A ház", 4, min_new_tokens=4, do_sample=False).tokens == 4
 
 
 @pytest.mark.parametrize("kind", ["opt", "bloom", "mpt", "gpt_oss", "mamba"])
@@ -162,6 +165,9 @@ def test_an_adapted_model_is_saved_in_the_precision_of_its_base(
     (stage := tmp_path / "stage").mkdir()
     save_adapted(grown, [], change, stage, base)
     place = stage / "publish" / "model"
+    config = json.loads((place / "config.json").read_text())  # also as older readers spell it
+    assert config["torch_dtype"] == config["dtype"] == str(dtype).removeprefix("torch.")
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"]
     again = load_base(str(place)).model
     for name, weight in again.named_parameters():
         kept = dict(grown.named_parameters())[name].to(dtype)

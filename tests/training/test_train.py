@@ -43,6 +43,20 @@ def test_training_lowers_the_loss_and_leaves_the_given_model_alone(
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
+def test_only_a_long_run_on_a_cpu_compiles_its_layers(
+    start: PreTrainedModel,
+    change: VocabularyChange,
+    mixture: Mixture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)
+    for least, compiled in ((11, False), (10, True)):  # the run has ten steps
+        monkeypatch.setattr("langadapt_utils.training.train.LONG", least)
+        result = train(start, change, mixture, RECIPE, tmp_path / str(least))
+        assert result.settings["compiled layers"] == compiled
+
+
 def test_the_reported_loss_is_the_models_own(
     start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
 ) -> None:

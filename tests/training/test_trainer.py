@@ -115,7 +115,7 @@ def test_checkpoints_of_another_run_are_not_taken_for_ones_own(
     start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
 ) -> None:
     train(start, change, mixture, RECIPE.model_copy(update={"checkpoint_minutes": 1e-6}), tmp_path)
-    with pytest.raises(ModelError, match="has checkpoints of a run with another recipe: delete it"):
+    with pytest.raises(ModelError, match="has checkpoints of a run with another recipe: choose"):
         train(start, change, mixture, RECIPE.model_copy(update={"learning_rate": 1e-3}), tmp_path)
     same = train(
         start, change, mixture, RECIPE.model_copy(update={"micro_batch_tokens": 64}), tmp_path

@@ -1,26 +1,35 @@
 """Tokenizers as people have them: other classes, added tokens, digits, line ends, joiners."""
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import nbformat
 import pytest
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+import langadapt_utils as la
 from helpers.tiny import llama, saved, sentencepiece_bpe, train_tokenizer, unigram
 from helpers.vocabularies import with_pattern
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
+from langadapt_utils.errors import CorpusError, ModelError, VocabularyError
 from langadapt_utils.models import load_base, load_tokenizer
+from langadapt_utils.tokens import byte_lengths, token_ids
 from langadapt_utils.vocabulary.audit import lint_tokenizer
 from langadapt_utils.vocabulary.change import VocabularyChange, split_sentences
 from langadapt_utils.vocabulary.extend import extend_vocabulary
 
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 TEXTS = ["The price in 1989: 1,250.50 forints!", "Árvíztűrő tükörfúrógép\n\n  és 12 ház", "ที่นี่ 300"]
-CLASSES = ["PreTrainedTokenizerFast", "GPT2Tokenizer", "LlamaTokenizer", "Qwen2Tokenizer", ""]
-CLASSES += ["GPTNeoXTokenizer", "CodeGenTokenizerFast", "TokenizersBackend", "SomethingOfTheirOwn"]
-KINDS = ["llama", "qwen2", "qwen3", "gpt_neox", "gpt2", "mistral", "phi3", "olmo2", ""]
+CLASSES = ["PreTrainedTokenizerFast", "GPT2Tokenizer", "GPT2TokenizerFast", "LlamaTokenizer", ""]
+CLASSES += ["LlamaTokenizerFast", "Qwen2Tokenizer", "GPTNeoXTokenizer", "CodeGenTokenizer"]
+CLASSES += ["TokenizersBackend", "SomethingOfTheirOwn"]
+KINDS = ["llama", "olmo2", "olmo3", "qwen2", "qwen3", "gpt_neox", "gpt2", "granite", "deepseek_v3"]
+KINDS += ["mistral", "phi3", "smollm3", "gemma3_text", ""]
 
 
 def passed(checks: object, claim: str) -> bool:
@@ -152,6 +161,9 @@ def test_lint_says_what_a_reader_would_not_expect() -> None:
     details = {check.claim: check.detail for check in checks if not check.passed}
     assert "to'siq" in details["words with an apostrophe inside are not split"]
     assert "<|endoftext|>" in details["no text contains a special token"]
+    found = lint_tokenizer(tokenizer, ["մ՚եր ի՞նչ ո՛չ"])  # signs of Armenian, inside words
+    details = {check.claim: check.detail for check in found}
+    assert details["words with an apostrophe inside are not split"].startswith("3 of 3")
     spelled = unigram(["the old bridge"] * 50, size=40)
     assert not passed(lint_tokenizer(spelled, ["ภาษาไทย"]), "every character has a token")
 
@@ -174,6 +186,8 @@ def test_many_special_tokens_cost_little() -> None:
     asked = 0
     change = extend_vocabulary(counting, TEXTS * 50, tokens=5)
     assert isinstance(change, VocabularyChange) and asked < 50
+    asked = 0
+    assert byte_lengths(counting).sum() and asked < 50
 
 
 def test_digits_of_a_pre_tokenizer_stay_apart() -> None:
@@ -195,3 +209,174 @@ def test_what_the_base_normalises_is_counted_and_stops_nothing(text: str) -> Non
     assert all(check.passed for check in change.audit), change.audit
     given_back = [t.decode(of_text(t, text)) for t in (base, change.tokenizer)]
     assert given_back[0] == given_back[1] != text
+    notebook = nbformat.read(next(NOTEBOOKS.glob("02_*.ipynb")), as_version=4)
+    (checks,) = (cell.source for cell in notebook.cells if "given_back" in cell.source)
+    read = SimpleNamespace(tokenizer=base)
+    exec(checks, {"la": la, "base": read, "change": change, "sample": text})
+
+
+def changed_file(tokenizer: PreTrainedTokenizerFast, **parts: object) -> PreTrainedTokenizerFast:
+    """The same tokenizer with other parts or settings of the model in its tokenizer.json."""
+    data = json.loads(tokenizer.backend_tokenizer.to_str())
+    settings = {name: parts.pop(name) for name in [*parts] if name in data["model"]}
+    data |= {**parts, "model": data["model"] | settings}
+    names = {**tokenizer.special_tokens_map}
+    names.pop("extra_special_tokens", None)
+    backend = Tokenizer.from_str(json.dumps(data))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+
+
+PREFIXED = {
+    "prepend": sentencepiece_bpe,
+    "metaspace": lambda texts, size: sentencepiece_bpe(texts, size, metaspace=True),
+    "byte-level": lambda texts, size: changed_file(
+        train_tokenizer(texts, size - 22),
+        pre_tokenizer=PREFIX_SPACE,
+        decoder={"type": "ByteLevel"} | BYTES,
+    ),
+}
+BYTES = {"add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+PREFIX_SPACE = {"type": "ByteLevel"} | BYTES
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("kind", PREFIXED)
+def test_lines_keep_their_ids_under_a_space_before_the_text(kind: str, end: str) -> None:
+    """A line inside a text has no such space before it: its first letter is a token of its own."""
+    words = [f"C{vowel}{last}" for vowel in "aeiou" for last in "bdfm"]
+    base = PREFIXED[kind]([" ".join(words)] * 50, 285)
+    assert "C" in base.tokenize(f"Cab{end}Cab")[2:]
+    english = [f"Cob.{end}Cam.{end}Cam."] * 20
+    target = [end.join(["bob.", "Cab.", "Cad.", "Caf."])] * 90
+    change = extend_vocabulary(base, target, tokens=3, others={"en": english}, protect={"en": 1.0})
+    assert change.effects["en"].kept == 1.0
+    assert token_ids(base, english) == token_ids(change.tokenizer, english)
+
+
+def test_a_unigram_model_reads_special_tokens_in_running_text_as_text(tmp_path: Path) -> None:
+    unigram(["the price </s> of <pad> a house"] * 40, size=60).save_pretrained(tmp_path)
+    base = load_tokenizer(tmp_path)
+    special = {base.eos_token_id, base.pad_token_id}
+    texts = ["the </s> price <pad>500</s>", "<unk></s>"]
+    for tokenizer in (base, extend_vocabulary(base, texts * 50, tokens=5).tokenizer):
+        assert not special.intersection(*token_ids(tokenizer, texts[:1]))
+        assert special < set(tokenizer(texts[0])["input_ids"])
+        assert token_ids(tokenizer, ["a house"]) == [of_text(tokenizer, "a house")]
+
+
+def test_measuring_ignores_truncation_padding_and_dropout(tmp_path: Path) -> None:
+    base = train_tokenizer(TEXTS * 20, size=400)
+    whole = token_ids(base, TEXTS)
+    backend = base.backend_tokenizer
+    backend.enable_truncation(4, stride=1, direction="left")
+    backend.enable_padding(length=9, direction="left")
+    before = backend.truncation, backend.padding
+    assert token_ids(base, TEXTS) == whole and (backend.truncation, backend.padding) == before
+    grown = extend_vocabulary(base, TEXTS * 50, tokens=5).tokenizer.backend_tokenizer
+    assert (grown.truncation, grown.padding) == (None, None)
+    changed_file(base, dropout=0.5).save_pretrained(tmp_path)
+    assert token_ids(load_tokenizer(tmp_path), TEXTS) == whole
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "why"),
+    [
+        (lambda: changed_file(with_pattern("gpt2"), end_of_word_suffix="</w>"), "affixes"),
+        (
+            lambda: changed_file(
+                sentencepiece_bpe(["the cat"]), byte_fallback=False, unk_token=None
+            ),
+            "a BPE without bytes or an unknown token",
+        ),
+        (
+            lambda: changed_file(unigram(["the cat"] * 9, size=30), unk_id=None),
+            "a Unigram without bytes or an unknown token",
+        ),
+    ],
+)
+def test_tokenizers_that_lose_text_are_refused_before_any_work(
+    tokenizer: Callable[[], PreTrainedTokenizerFast], why: str
+) -> None:
+    with pytest.raises(VocabularyError, match=why):
+        lint_tokenizer(tokenizer(), ["the cat"])
+
+
+@pytest.mark.parametrize("longest", [1, 3])
+@pytest.mark.parametrize("build", [train_tokenizer, sentencepiece_bpe, unigram])
+@pytest.mark.parametrize("numbers", ["1989 1995", "١٩٨٩ ١٩٩٥", "१९८९ १९९५"])
+def test_no_token_joins_more_digits_than_any_of_the_base(
+    longest: int, build: Callable[..., PreTrainedTokenizerFast], numbers: str
+) -> None:
+    base = build([f"a house of {'195'[:longest]} and 1 river"] * 60, 300)
+    change = extend_vocabulary(base, [f"ház {numbers} és híd"] * 90, tokens=6)
+    runs = [len(run) for new in change.added for run in re.findall(r"\d+", change.text(new))]
+    assert max(runs, default=0) <= longest
+
+
+def test_digits_of_another_script_do_not_let_english_digits_join() -> None:
+    """Gemma 3 has tokens of Bengali years, and writes English ones digit by digit."""
+    base = sentencepiece_bpe(["১৯৮৯ ১৯৯৫ a house of 1 and 9"] * 60, size=330)
+    assert any(token.endswith("১৯") for token in base.get_vocab())
+    change = extend_vocabulary(base, ["Az 1989 és 1995 közötti 1989."] * 90, tokens=12)
+    numbers = [token for token in change.added.values() if any(map(str.isdigit, token))]
+    assert all(len(token) == 1 for token in numbers), numbers
+
+
+def test_no_token_is_learned_that_reads_like_a_special_one() -> None:
+    base = train_tokenizer(["some text"] * 20, size=300)
+    base.add_special_tokens({"extra_special_tokens": ["PAD"]})
+    change = extend_vocabulary(base, ["egy PAD és két PAD meg PADLÓ"] * 60, tokens=9)
+    assert all(check.passed for check in change.audit), change.audit
+    assert "PAD" not in {change.text(new).strip() for new in change.added}
+
+
+def test_the_unknown_token_of_the_file_counts_without_a_configuration(tmp_path: Path) -> None:
+    for build in (sentencepiece_bpe, unigram):
+        build(["the old bridge"] * 50, size=330).save_pretrained(tmp_path)
+        (tmp_path / "tokenizer_config.json").unlink()
+        base = load_tokenizer(tmp_path)
+        assert base.unk_token == "<unk>"
+    fused = changed_file(sentencepiece_bpe(["the old bridge"]), byte_fallback=False, fuse_unk=True)
+    thai = extend_vocabulary(fused, ["ภาษาไทย ที่นี่"] * 50, tokens=9)
+    assert all(check.passed for check in thai.audit), thai.audit
+
+
+def test_a_byte_level_base_without_a_pre_tokenizer_is_extended() -> None:
+    normalizer, decoder = {"type": "ByteLevel"}, {"type": "ByteLevel"} | BYTES
+    parts = {"normalizer": normalizer, "pre_tokenizer": None, "decoder": decoder}
+    base = changed_file(train_tokenizer(["some English text"] * 9, 300), **parts)
+    change = extend_vocabulary(base, TEXTS * 50, tokens=9)
+    assert not [check for check in change.audit if not check.passed]
+    assert change.tokenizer.decode(of_text(change.tokenizer, TEXTS[1])) == TEXTS[1]
+
+
+def test_a_base_is_refused_when_its_tokenizer_is_loaded(tmp_path: Path) -> None:
+    """And not by the stages that need its start token or its embeddings."""
+    tokenizer = train_tokenizer(TEXTS * 20, size=400)
+    few = saved(llama(len(tokenizer) - 9), tokenizer, tmp_path / "few")
+    with pytest.raises(ModelError, match=r"but the model has \d+ embeddings"):
+        _ = few.tokenizer
+    endless = saved(llama(len(tokenizer)), tokenizer, tmp_path / "endless").folder
+    (endless / "tokenizer_config.json").unlink()
+    Tokenizer.from_file(str(endless / "tokenizer.json")).save(str(endless / "tokenizer.json"))
+    text = (endless / "tokenizer.json").read_text().replace("<|endoftext|>", "<|stop|>")
+    (endless / "tokenizer.json").write_text(text)
+    with pytest.raises(CorpusError, match="name one as bos_token"):
+        _ = load_base(str(endless)).tokenizer
+
+
+def test_added_tokens_that_are_not_special_are_no_finding() -> None:
+    base = train_tokenizer(TEXTS * 20, size=400)
+    base.add_tokens(["  ", "macska"])
+    assert passed(lint_tokenizer(base, ["a  macska"]), "no text contains a special token")
+
+
+def test_a_unigram_base_keeps_as_many_english_sentences_as_it_has_to(
+    corpora: dict[str, Corpus],
+) -> None:
+    """The scores of new pieces rise when others are dropped, and may then change more sentences."""
+    texts = {code: list(corpora["hu"].train[code]["text"]) for code in ("hu", "en")}
+    base = unigram(texts["en"], size=1_500)
+    others, protect = {"en": texts["en"]}, {"en": 0.99}
+    change = extend_vocabulary(base, texts["hu"], tokens=200, others=others, protect=protect)
+    assert change.effects["en"].kept >= 0.99

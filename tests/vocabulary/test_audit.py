@@ -235,6 +235,15 @@ def test_one_defect_of_a_repaired_pattern_fails_one_check() -> None:
     assert not audit.other_text_cut_as_before(Audited(gpt2, other, thai, ["don't 12"])).passed
 
 
+@pytest.mark.parametrize(("words", "passed"), [(400, True), (20, False)])
+def test_a_split_that_is_left_stops_nothing_where_it_is_rare(words: int, passed: bool) -> None:
+    """A skin tone after a letter is neither mark nor joiner: the repair leaves it."""
+    texts = ["ศึกษาภาษาที่นี่ " * words + "a🏽"]
+    change = extend_vocabulary(with_pattern("gpt2"), texts, tokens=3)
+    check = next(c for c in change.audit if "letters and marks together" in c.claim)
+    assert change.repaired and check.detail.startswith("1 of ") and check.passed == passed
+
+
 def lint(tokenizer: PreTrainedTokenizerFast) -> dict[str, bool]:
     return {check.claim: check.passed for check in lint_tokenizer(tokenizer)}
 

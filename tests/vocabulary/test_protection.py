@@ -67,7 +67,7 @@ def test_a_contract_that_cannot_be_kept_is_refused() -> None:
     base = train_tokenizer(["ก่! ก่! ก่!"] * 50, size=270)
     texts, lao = ["ที่นี่ ที่นี่ กี่ปี่"] * 5, {"lo": ["ก่!"]}
     with pytest.raises(
-        VocabularyError, match="1 of 1 sentences in 'lo' change whatever tokens are left out"
+        VocabularyError, match="1 of 1 sentences in 'lo' change even without new tokens"
     ):
         extend_vocabulary(base, texts, tokens=2, others=lao, protect={"lo": 1.0})
     unrepaired = extend_vocabulary(
