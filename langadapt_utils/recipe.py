@@ -1,5 +1,6 @@
 """Recipe: every option of a run, typed and validated, with profiles `smoke`, `cpu` and `gpu`."""
 
+import csv
 import difflib
 import hashlib
 import json
@@ -27,8 +28,8 @@ Schedule = Literal["constant", "early", "annealed"]
 
 
 def _parts(value: Any) -> Any:
-    """Split text at its commas, as a command line gives lists."""
-    return [part for part in value.split(",") if part] if isinstance(value, str) else value
+    """Split text at its commas outside of quotes, as a command line gives lists."""
+    return list(filter(None, next(csv.reader([value])))) if isinstance(value, str) else value
 
 
 def _language_code(code: str) -> str:

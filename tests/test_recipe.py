@@ -156,3 +156,8 @@ def test_a_recipe_fits_a_screen_and_begins_with_what_matters(tmp_path: Path) -> 
     assert len([name for name in options if name != "profile_name"]) <= 55
     assert options[:4] == ["language", "base", "corpus.target", "training.budget_tokens"]
     assert Recipe.read(tmp_path / "recipe.yaml") == recipe
+
+
+def test_a_name_with_a_comma_stands_in_quotes() -> None:
+    values = dict([parse_override('corpus.target="a [1,2].txt",b.txt')])
+    assert Recipe.profile("cpu", overrides=values).corpus.target == ["a [1,2].txt", "b.txt"]

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import regex
 
 from ..tokens import chunks
 
 Hashes = npt.NDArray[np.uint64]
 
+INVISIBLE = regex.compile(r"\p{Default_Ignorable_Code_Point}+")  # such as soft hyphens
 GRAM = 50  # characters, about nine English words
 # Fraction of a text's n-grams: more is a copy, less may be a quotation or a common phrase.
 CONTAMINATED = 0.5
@@ -63,8 +65,13 @@ def find_contamination(
 
 
 def normalised(text: str) -> str:
-    """Return a text without differences of case, spaces and Unicode form."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """Return a text without differences of case, spaces, Unicode form and invisible characters.
+
+    Example:
+        >>> normalised("Ár\\u00advíz  ") == normalised("A\\u0301RVÍZ")
+        True
+    """
+    return " ".join(INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold().split())
 
 
 def hashes_of_runs(text: str, gram: int) -> Hashes:

@@ -102,8 +102,9 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
     if named := next((name for name in recipe.others if name.startswith(f"{language}:")), ""):
         raise CorpusError(f"corpus.others has '{named}', the target language: remove it")
     others = partial(_other_languages, recipe, language, target | english)
-    about = pd.DataFrame(tables), repeats, others, partial(_conversations, recipe, language)
-    return Corpus(language, train, heldout, parallel, *about)
+    about = pd.DataFrame(tables).drop(columns="place"), repeats, others
+    chat = partial(_conversations, recipe, language)
+    return Corpus(language, train, heldout, parallel, *about, chat)
 
 
 def built_in_corpus(language: str) -> Corpus:
@@ -146,35 +147,34 @@ def translations(
 ) -> dict[str, str]:
     """Find documents that are translations of each other.
 
-    Translations have the same id, or the same position in two files with equally many documents.
-    An id that was made from a file name and a position counts as a position.
+    Translations have the same id, or without own ids the same position in files of one name with
+    equally many documents, or in two sources whose files all have equally many.
 
     Returns:
         English id to target id.
     """
     tied: dict[str, str] = {}
     for documents, about in target:
-        ids, sizes = set(documents["id"]), _sizes(about)
+        ids = set(documents["id"])
         for others, about_others in english:
-            of_others, shared = _sizes(about_others), ids.intersection(others["id"])
-            files = {name: name.rpartition("-")[0] for name in shared}
-            tied |= {name: name for name, f in files.items() if sizes.get(f) == of_others.get(f)}
-            rows = [[row["documents"] + row["empty"] for row in a] for a in (about, about_others)]
-            if len(rows[0]) == 1 and rows[0] == rows[1] and ids.isdisjoint(tied.values()):
-                numbers = {name.rpartition("-")[2]: name for name in ids}
-                places = {name: name.rpartition("-")[2] for name in others["id"]}
-                tied |= {n: numbers[place] for n, place in places.items() if place in numbers}
+            names = [name for name in others["id"] if name not in tied]
+            sizes, of_others = (
+                {row["place"]: row["documents"] + row["empty"] for row in a if row["documents"]}
+                for a in (about, about_others)
+            )
+            places = {name: name.rpartition("-") for name in names}  # no file is that of an own id
+            tied |= {
+                name: name
+                for name, (place, _, _) in places.items()
+                if name in ids and sizes.get(place) == of_others.get(place)
+            }
+            if [*sizes.values()] == [*of_others.values()] and tied.keys().isdisjoint(names):
+                partners = dict(zip(of_others, sizes, strict=True))
+                found = {n: f"{partners.get(place)}-{nth}" for n, (place, _, nth) in places.items()}
+                tied |= {name: other for name, other in found.items() if other in ids}
+                if found:  # this text has its translation
+                    break
     return tied
-
-
-def _sizes(about: Sequence[Row]) -> dict[str, list[int]]:
-    """Return the number of documents of each file, by every end of its path: b/c.txt and c.txt."""
-    sizes: dict[str, list[int]] = defaultdict(list)
-    for row in about:
-        parts = Path(row["file"]).parts
-        for first in range(len(parts)):
-            sizes["/".join(parts[first:])].append(row["documents"] + row["empty"])
-    return sizes
 
 
 def _parallel_documents(
@@ -182,10 +182,11 @@ def _parallel_documents(
 ) -> pd.DataFrame:
     """Return held-out documents that are translations of each other, at most 1,000."""
     texts = dict(zip(heldout[language]["id"], heldout[language]["text"], strict=True))
+    times = {code: Counter(heldout[code]["id"]) for code in ("en", language)}
     rows = [
-        [row["id"], row["domain"], row["text"], texts[tied[row["id"]]]]
+        [row["id"], row["domain"], row["text"], texts[other]]
         for row in heldout["en"]
-        if tied.get(row["id"]) in texts
+        if times["en"][row["id"]] == times[language][other := tied.get(row["id"], "")] == 1
     ]
     return pd.DataFrame(rows[:MEASURED], columns=["id", "domain", "en", language])
 
@@ -196,7 +197,8 @@ def split_documents(
     """Split documents; `share` of each domain of a source is held out.
 
     Small domains are pooled. The number is rounded up, with a maximum of 2,000. The choice depends
-    only on the seed and the document ids, so translations with one id are on the same side.
+    only on the seed and the document ids, so documents with one id, such as translations, are on
+    the same side.
 
     Args:
         documents: to split.
@@ -204,26 +206,24 @@ def split_documents(
         seed: of the choice.
         follow: side of each translation, by id: 0 training, 1 held out, -1 neither.
     """
-    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
-    keys = list(zip(documents["source"], documents["domain"], strict=True))
+    groups: dict[tuple[str, str], set[str]] = defaultdict(set)
+    keys, ids = list(zip(documents["source"], documents["domain"], strict=True)), documents["id"]
     sizes = Counter(keys)
-    for index, (source, domain) in enumerate(keys):
+    for (source, domain), name in zip(keys, ids, strict=True):
         large = share * sizes[source, domain] >= 1
-        groups[source, domain if large else ""].append(index)
-    ids, heldout = documents["id"], set[int]()
-    for (source, domain), indices in sorted(groups.items()):
-        order = sorted(indices, key=lambda index: str(ids[index]))
+        groups[source, domain if large else ""].add(name)
+    sides = dict(follow or {})
+    for (source, domain), names in sorted(groups.items()):
+        order = sorted(names - sides.keys())
         group = Path(source).name, domain  # independent of the folder of the file
         random.Random(f"{seed} {group}").shuffle(order)
-        heldout.update(order[: min(HELD_OUT, math.ceil(share * len(order)))])
-    sides = dict(enumerate(map((follow or {}).get, ids)))
-    heldout = {index for index in heldout if sides[index] in (None, 1)}
-    heldout |= {index for index, side in sides.items() if side == 1}
-    rest = [i for i in sides if i not in heldout and sides[i] in (None, 0)]
+        held = min(HELD_OUT, math.ceil(share * len(order)))
+        sides |= {name: int(place < held) for place, name in enumerate(order)}
+    rest, heldout = ([i for i, name in enumerate(ids) if sides[name] == side] for side in (0, 1))
     if not rest:
         problem = f"{len(documents)} documents are too few to hold out {share:.0%} for evaluation"
         raise CorpusError(f"{problem}: give more (in a .txt file, blank lines separate documents)")
-    return documents.select(rest), documents.select(sorted(heldout))
+    return documents.select(rest), documents.select(heldout)
 
 
 def _without_contamination(train: Dataset, heldout: Dataset, language: str) -> Dataset:

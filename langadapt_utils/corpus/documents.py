@@ -6,6 +6,7 @@ text does not have to fit in memory.
 
 import hashlib
 import json
+import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -26,7 +27,7 @@ from .repeats import find_repeats
 
 OPTIONS = {"text_field", "skip_bad", "normal_form", "max_megabytes"}  # that affect the result
 FORM = Features({column: Value("string") for column in ("id", "source", "domain", "text")})
-VERSION = 2  # of cached files; files of another version are not used
+VERSION = 3  # of cached files; files of another version are not used
 
 
 def read_source(source: str, language: str, recipe: CorpusRecipe) -> tuple[Dataset, list[Row]]:
@@ -49,22 +50,22 @@ def read_source(source: str, language: str, recipe: CorpusRecipe) -> tuple[Datas
     if kind in (BUILT_IN, "pip"):
         documents = built_in_documents(language) if kind == BUILT_IN else _encyclopedia(source)
         size = sum(len(text.encode()) for text in documents["text"])
-        known = Reading(source, recipe, "as it comes", len(documents), size / 1e6)
+        known = Reading(source, source, recipe, "as it comes", len(documents), size / 1e6)
         return documents, [known.about()]
     others: list[Path] = []
     if kind == "hub":
         name = hub_name(name, language, recipe.max_megabytes)
-        readings, places, versions = [Reading(name, recipe)], [name], [name]
+        readings, versions = [Reading(name, name, recipe)], [name]
         rows = [_hub_rows(readings[0], source)]
     else:
         files, others = sources.text_files(name)
-        readings = [Reading(str(file), recipe) for file in files]
-        base = Path(name).expanduser()
-        places = [str(f.relative_to(base) if base.is_dir() else f.name) for f in files]
+        folder = Path(name).expanduser()
+        base = folder if folder.is_dir() else os.path.commonpath([file.parent for file in files])
+        readings = [Reading(str(file), str(file.relative_to(base)), recipe) for file in files]
         versions = [f"{file} {sources.version_of(file)}" for file in files]
         rows = [reading.rows() for reading in readings]
     limit = recipe.max_megabytes / len(readings)
-    every = zip(readings, rows, places, strict=True)
+    every = zip(readings, rows, strict=True)
     documents = chain.from_iterable(_documents(*each, source, limit) for each in every)
     key = [recipe.model_dump_json(include=OPTIONS), source, *versions]
     stored, about = _stored(key, documents, readings)
@@ -129,7 +130,7 @@ def _hub_rows(reading: Reading, source: str) -> Iterator[Row]:
 
 
 def _documents(
-    reading: Reading, rows: Iterable[Row], place: str, source: str, megabytes: float
+    reading: Reading, rows: Iterable[Row], source: str, megabytes: float
 ) -> Iterator[Row]:
     """Yield documents with the four columns, up to a number of megabytes (0: all); count them."""
     for number, row in enumerate(rows):
@@ -140,9 +141,10 @@ def _documents(
             continue
         reading.documents += 1
         reading.megabytes += size / 1e6
-        own = row.get("id")
-        name = str(own) if isinstance(own, str | int) else f"{place}-{number}"
-        yield {"id": name, "source": source, "domain": str(row.get("domain", "text")), "text": text}
+        own, domain = row.get("id"), row.get("domain")
+        name = str(own) if isinstance(own, str | int) else f"{reading.place}-{number}"
+        domain = str(domain) if isinstance(domain, str | int) else "text"
+        yield {"id": name, "source": source, "domain": domain, "text": text}
         if megabytes and reading.megabytes >= megabytes:
             break
 

@@ -1,26 +1,27 @@
 """Readers: the documents of a file, in any of the supported formats and compressions."""
 
+import bz2
 import csv
+import gzip
 import io
 import json
+import lzma
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, groupby
-from lzma import LZMAError
+from functools import partial, partialmethod
+from itertools import chain, dropwhile, groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet
 import regex
-from fsspec.compression import compr
-from zstandard import ZstdError
 
 from ..chat import conversation
 from ..errors import CorpusError
 from ..recipe import CorpusRecipe
-from ..sources import COMPRESSIONS, brief, text_kind
+from ..sources import brief, text_kind
 from ..tokens import chunks
 
 Row = dict[str, Any]
@@ -29,7 +30,16 @@ NUMBERED = regex.compile(r"\d+\t")  # how the Leipzig corpora begin a line
 LETTER = regex.compile(r"\p{L}")
 NOT_UTF8 = "is not UTF-8: convert the file, for example with `iconv`"
 MESSAGES = "messages"  # the column of conversations
+DELIMITERS = ",;\t|"  # of CSV; the header shows which
+REPORTED = "file", "place", "rule", "documents", "megabytes", "empty", "left_out", "normalised"
 NO_TEXT = {"id", "domain"}  # columns that are not the text
+# The first bytes of a compressed file, which tell more than its name.
+COMPRESSED: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+    b"\x28\xb5\x2f\xfd": partial(pa.input_stream, compression="zstd"),
+}
 
 
 @dataclass
@@ -38,6 +48,7 @@ class Reading:
 
     Attributes:
         file: path, or name of a data set.
+        place: the part of the path that begins the ids of documents without an own id.
         recipe: gives the column of the text (empty: found in the first row) and the fraction of
             lines that may be unreadable.
         rule: how documents were found.
@@ -49,6 +60,7 @@ class Reading:
     """
 
     file: str
+    place: str
     recipe: CorpusRecipe
     rule: str = ""
     documents: int = 0
@@ -71,8 +83,7 @@ class Reading:
             raise CorpusError(f"{problem}: correct them, or raise corpus.skip_bad")
         if not self.documents:
             raise CorpusError(f"{self.file} has only empty documents: give a file with text")
-        names = ("file", "rule", "documents", "megabytes", "empty", "left_out", "normalised")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in REPORTED}
 
     def rows(self) -> Iterator[Row]:
         """Yield one row per document, with its text in the column `text`.
@@ -86,7 +97,7 @@ class Reading:
         try:
             with opened(path) as file:
                 yield from self.with_text(getattr(self, f"_{text_kind(path)[1:]}")(file))
-        except (pa.ArrowException, OSError, EOFError, LZMAError, ZstdError, csv.Error) as error:
+        except (pa.ArrowException, OSError, EOFError, lzma.LZMAError) as error:
             raise CorpusError(
                 f"cannot read {path} ({brief(error)}): give a complete file"
             ) from error
@@ -96,16 +107,19 @@ class Reading:
         if self.recipe.text_field == MESSAGES:
             return (yield from self._conversations(rows))
         rows = iter(rows)
-        first = next(rows, {"text": ""})
+        if (first := next(rows, None)) is None:
+            return
         name = self.recipe.text_field or text_column(first, self.file)
         if name not in first:
-            problem = f"{self.file} has no column '{name}'"
-            raise CorpusError(f"{problem}: set corpus.text_field to one of {', '.join(first)}")
+            raise _no_column(name, first, self.file)
         self.rule = self.rule or f"a document per row, column {name}"
-        for row in chain([first], rows):
-            text = row.get(name)
-            row["text"] = text if isinstance(text, str) else ""
-            yield row
+        for number, row in enumerate(chain([first], rows), start=1):
+            text = row.get(name, ...)
+            if text is None or isinstance(text, str):
+                yield row | {"text": text or ""}
+            else:
+                kind = "no value" if text is ... else f"a value of type {type(text).__name__}"
+                self._leave_out(number, f"has {kind} in column '{name}', not text: correct it")
 
     def _conversations(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Yield rows of chat data with the conversation in the column `text`."""
@@ -125,7 +139,7 @@ class Reading:
             except UnicodeDecodeError as error:
                 self._leave_out(number, NOT_UTF8, error)
 
-    def _leave_out(self, number: int, problem: str, error: Exception) -> None:
+    def _leave_out(self, number: int, problem: str, error: Exception | None = None) -> None:
         """Count an unreadable line; raise an error if no line may be skipped."""
         self.left_out += 1
         self._first_problem = self._first_problem or f"line {number}, which {problem}"
@@ -158,7 +172,7 @@ class Reading:
             if not line.isspace():
                 try:
                     row = {**json.loads(line)}
-                except (ValueError, TypeError) as error:
+                except (ValueError, TypeError, RecursionError) as error:
                     self._leave_out(number, f"is no JSON object ({error}): correct it", error)
                 else:
                     yield row
@@ -170,21 +184,35 @@ class Reading:
         except UnicodeDecodeError as error:
             self._leave_out(1, NOT_UTF8, error)
             return
-        except ValueError:  # lines of JSON under another name, as many data sets have them
+        except (ValueError, RecursionError):  # lines of JSON under another name, as is common
             yield from self._jsonl(io.BytesIO(raw))
             return
         if isinstance(content, dict):
             lists = [part for part in content.values() if isinstance(part, list)]
             content = lists[0] if len(lists) == 1 else [content]
-        for row in content:
+        for row in content if isinstance(content, list) else [content]:
             yield row if isinstance(row, dict) else {"text": row}
 
-    def _csv(self, file: BinaryIO, delimiter: str = ",") -> Iterator[Row]:
+    def _csv(self, file: BinaryIO, usual: str = ",") -> Iterator[Row]:
         csv.field_size_limit(sys.maxsize)
-        yield from csv.DictReader((line for _, line in self._lines(file)), delimiter=delimiter)
+        lines = dropwhile(str.isspace, (line for _, line in self._lines(file)))
+        header = next(lines, "")
+        mark = max(usual + DELIMITERS, key=header.count)  # the usual one before others
+        rows = csv.DictReader(chain([header], lines), delimiter=mark, strict=True)
+        place = 2
+        try:
+            for row in rows:
+                if None in row:
+                    self._leave_out(place, "has more cells than the header: quote its texts")
+                else:
+                    yield row
+                place = rows.line_num + 1
+        except csv.Error as error:
+            problem = f"{self.file}: the row in line {place} is not CSV ({error})"
+            remedy = "quote cells that contain line breaks, and double the quotes inside cells"
+            raise CorpusError(f"{problem}: {remedy}") from error
 
-    def _tsv(self, file: BinaryIO) -> Iterator[Row]:
-        yield from self._csv(file, "\t")
+    _tsv = partialmethod(_csv, usual="\t")
 
     def _parquet(self, file: BinaryIO) -> Iterator[Row]:
         for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1_000):
@@ -203,13 +231,14 @@ class Reading:
 
 def opened(path: Path) -> BinaryIO:
     """Open a file for reading, decompressed."""
-    name = COMPRESSIONS.get(path.suffix.lower())
-    if not name:
+    with path.open("rb") as file:
+        head = file.read(6)
+    unpack = next((COMPRESSED[magic] for magic in COMPRESSED if head.startswith(magic)), None)
+    if not unpack:
         return path.open("rb")
-    plain = compr[name](path.open("rb"), mode="rb")
     if text_kind(path) in (".parquet", ".arrow"):  # these are not read from front to back
-        return io.BytesIO(plain.read())
-    return io.BufferedReader(plain)
+        return io.BytesIO(unpack(path).read())
+    return io.BufferedReader(unpack(path))
 
 
 def text_column(row: Row, where: object) -> str:
@@ -220,8 +249,14 @@ def text_column(row: Row, where: object) -> str:
     """
     if "text" in row:
         return "text"
-    found = [name for name, v in row.items() if name not in NO_TEXT and LETTER.search(str(v))]
+    texts = {name: v for name, v in row.items() if name not in NO_TEXT and isinstance(v, str)}
+    found = [name for name, text in texts.items() if LETTER.search(text)]
     if len(found) != 1:
-        problem = f"{where} has no column 'text'"
-        raise CorpusError(f"{problem}: set corpus.text_field to one of {', '.join(row)}")
+        raise _no_column("text", row, where)
     return found[0]
+
+
+def _no_column(name: str, row: Row, where: object) -> CorpusError:
+    others = f"set corpus.text_field to one of {', '.join(map(str, row))}"
+    remedy = brief(others) if row else "give rows with text"
+    return CorpusError(f"{where} has no column '{name}': {remedy}")

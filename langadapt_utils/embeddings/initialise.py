@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
 from ..errors import ModelError
-from ..models import check_rows, token_layers
+from ..models import check_rows, declare_untied, is_tied, token_layers
 from ..vocabulary.change import VocabularyChange
 from . import methods
 from .methods import Method, NewEmbeddings, Request, Rule
@@ -106,7 +106,7 @@ def new_embeddings(
     matrix, head = model.get_input_embeddings().weight, model.get_output_embeddings()
     highest = max(*change.new_to_old.values(), *change.removed)
     check_rows(change.tokenizer, {*change.new_to_old, *change.removed}, len(matrix))
-    two = head is not None and (untie or not _tied(model))
+    two = head is not None and (untie or not is_tied(model))
     if of_input is not of_head and not two:
         problem = f"method '{method}' has a rule for the LM head, but the weights are tied"
         warnings.warn(f"{problem}, so that of the input is used: set untie=True", stacklevel=2)
@@ -155,7 +155,7 @@ def initialise_embeddings(
     size = max(change.size, rows)
     grows = size != rows
     result = _copy(model, share_matrices=grows)
-    if embeddings.output is not None and _tied(model):
+    if embeddings.output is not None and is_tied(model):
         _untie(result)
     if grows:
         result._init_weights = lambda module: None  # new rows are filled below
@@ -233,11 +233,6 @@ def _fill(
     new[list(change.added)] = made.vectors_ND.to(new.device, new.dtype)
 
 
-def _tied(model: PreTrainedModel) -> bool:
-    head = model.get_output_embeddings()
-    return head is not None and head.weight is model.get_input_embeddings().weight
-
-
 def _copy(model: PreTrainedModel, *, share_matrices: bool) -> PreTrainedModel:
     """Copy a model; the weights share memory with the original, because nothing writes to them.
 
@@ -252,11 +247,9 @@ def _copy(model: PreTrainedModel, *, share_matrices: bool) -> PreTrainedModel:
 
 
 def _untie(model: PreTrainedModel) -> None:
-    for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
-        config.tie_word_embeddings = False
     head = model.get_output_embeddings()
     head.weight = torch.nn.Parameter(head.weight.detach().clone())
-    model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=False)
+    declare_untied(model)
 
 
 def _told_apart(made: NewEmbeddings, old: torch.Tensor, request: Request) -> NewEmbeddings:

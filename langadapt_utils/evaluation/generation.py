@@ -65,7 +65,7 @@ def reply(
         model: that generates.
         tokenizer: of the model.
         prompt: to continue or answer.
-        new_tokens: maximum.
+        new_tokens: maximum; fewer if they exceed the context of the model.
         chat: whether to use the chat template of the tokenizer.
         show: called with each piece of text as soon as it is generated.
         seed: of sampling.
@@ -76,7 +76,8 @@ def reply(
     """
     before = answer_tokens(tokenizer, prompt) if chat else (document_ids(tokenizer, prompt), [])
     ends = list({document_start(tokenizer), document_end(tokenizer), *before[-1]} - {None})
-    room = max(1, longest_context(model) - new_tokens)
+    new_tokens = min(new_tokens, longest_context(model) - 1)
+    room = longest_context(model) - new_tokens
     options |= {"max_new_tokens": new_tokens, "eos_token_id": ends, "pad_token_id": ends[0]}
     if show:
         options["streamer"] = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)

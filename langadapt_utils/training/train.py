@@ -132,6 +132,8 @@ def settled(recipe: TrainingRecipe, model: PreTrainedModel, mixture: Mixture) ->
 def _set_attention(model: PreTrainedModel, asked: str) -> str:
     """Set the attention of a model, and return it. A model without SDPA gets eager attention."""
     try:
+        if asked == "flex_attention" and hardware.device().type == "cpu":
+            raise ValueError("it has no gradients on a CPU")
         model.set_attn_implementation(asked)
     except (ImportError, ValueError) as error:
         if asked == "sdpa":

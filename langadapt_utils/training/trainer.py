@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from safetensors.torch import save_model
@@ -308,8 +309,12 @@ def run_digest(
         others: everything else that affects the result.
     """
     parts = recipe.model_dump_json(exclude=FREE_OPTIONS), _fingerprint(model), others
-    text = repr((*parts, mixture.order, mixture.length, mixture.separate_documents))
-    return hashlib.sha256(mixture[0]["input_ids"].tobytes() + text.encode()).hexdigest()
+    digest = hashlib.sha256(repr((*parts, mixture.order, mixture.separate_documents)).encode())
+    for stream in mixture.streams.values():
+        digest.update(repr((stream.language, stream.length, stream.seed)).encode())
+        for array in (stream.begins, stream.order, *stream.shards):
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _fingerprint(model: PreTrainedModel) -> str:

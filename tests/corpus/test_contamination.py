@@ -114,3 +114,9 @@ def test_copies_in_ones_own_text_stop_or_are_dropped(
     dropped = load_corpus(recipe.model_copy(update={"contamination": "drop"}), "hu")
     check_contamination(dropped)
     assert 0 < len(dropped.heldout["hu"]) < len(load_corpus(recipe, "hu").heldout["hu"])
+
+
+def test_copies_with_invisible_characters_are_found() -> None:
+    text = "A language that nobody wrote down, but everybody sang in the evening."
+    marked = text.replace("a", "a\u00ad").replace("n", "n\u200b")
+    assert find_contamination([marked], {"copy": text})["copy"] == 1.0

@@ -221,6 +221,46 @@ def test_positions_tie_documents_of_files_that_are_equally_long(
     assert corpus.measuring_texts()[1] == (english == 60)
 
 
+def test_files_of_one_name_are_no_translations_by_their_name(write: Write, tmp_path: Path) -> None:
+    for code, numbers in (("hu", (30, 20)), ("en", (10, 20))):
+        for name, n in zip("ab", numbers, strict=True):
+            write(f"{code}/{name}.txt", "\n".join(lines(f"{code} {name}", n)).encode())
+    one = CorpusRecipe(target=[f"{tmp_path}/hu/a.txt"], english=[f"{tmp_path}/en/a.txt"])
+    assert not load_corpus(one, "hu").measuring_texts()[1]
+    folders = CorpusRecipe(target=[f"{tmp_path}/hu"], english=[f"{tmp_path}/en"])
+    parallel = load_corpus(folders, "hu").parallel
+    assert len(parallel) and all(name.startswith("b.txt-") for name in parallel["id"])
+
+
+@pytest.mark.parametrize("kind", ["sources", "a pattern"])
+def test_each_text_is_tied_to_its_own_translation(kind: str, write: Write, tmp_path: Path) -> None:
+    paths = {
+        code: [
+            str(
+                write(
+                    f"{part}/{code}.txt",
+                    "\n".join(f"{part} {n} {code}" for n in range(30)).encode(),
+                )
+            )
+            for part in ("books", "news")
+        ]
+        for code in ("hu", "en")
+    }
+    paths = paths if kind == "sources" else {code: [f"{tmp_path}/*/{code}.txt"] for code in paths}
+    corpus = load_corpus(CorpusRecipe(target=paths["hu"], english=paths["en"]), "hu")
+    held = {text.removesuffix(" hu") for text in corpus.heldout["hu"]["text"]}
+    assert held == {text.removesuffix(" en") for text in corpus.heldout["en"]["text"]}
+    pairs = zip(corpus.parallel["hu"], corpus.parallel["en"], strict=True)
+    assert all(a.removesuffix(" hu") == b.removesuffix(" en") for a, b in pairs)
+
+
+def test_parts_of_one_document_are_on_one_side(write: Write) -> None:
+    rows = [{"id": n % 10, "text": f"szöveg {n}"} for n in range(50)]
+    path = write("own.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    corpus = load_corpus(CorpusRecipe(target=[str(path)], english=[BUILT_IN]), "hu")
+    assert len(corpus.heldout["hu"]) == 10 and len(set(corpus.heldout["hu"]["id"])) == 2
+
+
 def test_short_texts_that_others_quote_stop_nothing(write: Write) -> None:
     short = ["Köszönöm szépen", "Köszönöm szépen!", "Kellemes ünnepeket kívánok mindenkinek!"]
     long = [

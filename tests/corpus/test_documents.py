@@ -95,6 +95,25 @@ def test_a_folder_is_read_whole(write: Write, tmp_path: Path) -> None:
             "line 2 is no JSON object ('list' object is not a mapping)",
         ),
         ("torn.txt.gz", gzip.compress(b"text " * 99, mtime=0)[:20], "give a complete file"),
+        ("torn.txt.zst", zstandard.compress(b"text\n" * 9_999)[:-4], "give a complete file"),
+        ("empty.json", b"{}", "no column 'text': give rows with text"),
+        ("five.json", b"5", "line 1 has a value of type int in column 'text', not text"),
+        ("null.json", b"null", "has only empty documents"),
+        ("deep.jsonl", b'{"text": ' + b"[" * 99_999 + b"]" * 99_999 + b"}", "line 1 is no JSON"),
+        ("lists.jsonl", b'{"text": ["egy"]}\n', "line 1 has a value of type list in column 'text'"),
+        (
+            "inner.jsonl",
+            b'{"doc": {"text": "egy"}, "n": 1}\n',
+            "corpus.text_field to one of doc, n",
+        ),
+        (
+            "mixed.jsonl",
+            b'{"text": "egy"}\n{"body": "ket"}\n',
+            "line 2 has no value in column 'text'",
+        ),
+        ("names.json", json.dumps({str(n): "egy" for n in range(999)}).encode(), "…"),
+        ("quote.tsv", b'id\ttext\n1\tegy\n2\t"ket\n3\tten\n', "the row in line 3 is not CSV"),
+        ("commas.csv", b"text\negy, ket\n", "line 2 has more cells than the header"),
         ("no.parquet", b"PAR2", "give a complete file"),
         ("no.arrow", b"ARROW2", "give a complete file"),
         ("notes.docx", b"PK", "has no readable text"),
@@ -210,6 +229,29 @@ def test_every_kind_of_file_gives_its_texts(
     assert about[0]["documents"] == 3 and (kind == "-texts.json" or column in about[0]["rule"])
 
 
+@pytest.mark.parametrize("delimiter", list(",;\t|"))
+@pytest.mark.parametrize("kind", [".csv", ".tsv"])
+def test_the_header_shows_the_delimiter(delimiter: str, kind: str, write: Write) -> None:
+    rows = [["id", "text", "domain"], ["a", "egy; kettő, három | négy\n\nöt", "hír"]]
+    lines = (delimiter.join(f'"{cell}"' for cell in row) for row in rows)
+    read = read_documents(str(write(f"own{kind}", "\r\n".join(["", *lines]).encode())), "hu")
+    assert read[0]["text"] == rows[1][1] and (read[0]["id"], read[0]["domain"]) == ("a", "hír")
+
+
+def test_content_tells_the_compression_where_the_name_is_wrong(write: Write) -> None:
+    assert read_documents(str(write("plain.txt.gz", b"egy")), "hu")["text"][:] == ["egy"]
+    for end, compress in COMPRESS.items():
+        path = write(f"packed{end}/own.txt", compress(b"egy"))
+        assert read_documents(str(path), "hu")["text"][:] == ["egy"]
+
+
+def test_a_domain_that_is_no_text_is_no_domain(write: Write) -> None:
+    path = write(
+        "own.jsonl", b'{"text": "egy", "domain": null}\n{"text": "ket", "domain": ["a"]}\n'
+    )
+    assert set(read_documents(str(path), "hu")["domain"]) == {"text"}
+
+
 def test_a_field_of_another_name_is_taken_where_it_is_named(write: Write) -> None:
     path = str(write("own.jsonl", b'{"title": "x", "body": "y", "id": "a"}\n'))
     assert read_documents(path, "hu", CorpusRecipe(text_field="body"))["text"][:] == ["y"]
@@ -257,6 +299,21 @@ def test_names_patterns_and_hidden_files(write: Write, tmp_path: Path) -> None:
     assert [row["file"] for row in about if row["rule"] == "not read"] == [
         str(tmp_path / "picture.png")
     ]
+
+
+def test_patterns_pass_over_hidden_files_and_links_are_followed(
+    write: Write, tmp_path: Path
+) -> None:
+    write("korpusz [2024]/deep/a.txt", b"a")
+    write("korpusz [2024]/.ipynb_checkpoints/a-checkpoint.txt", b"old")
+    write("korpusz [2024]/._a.txt", b"old")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "there").symlink_to(tmp_path / "korpusz [2024]")
+    (tmp_path / "linked" / "again").symlink_to(tmp_path / "linked")
+    for source in ("korpusz [2024]/**/*.txt", "korpusz [2024]/*", "k*/**", "linked"):
+        assert read_documents(str(tmp_path / source), "hu")["text"][:] == ["a"], source
+    with pytest.raises(CorpusError, match="does not exist"):
+        read_documents(str(tmp_path / ("szöveg" * 100)), "hu")
 
 
 def test_lines_that_cannot_be_read_are_named_or_left_out(write: Write) -> None:

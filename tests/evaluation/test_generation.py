@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from helpers.tiny import CHAT_TEMPLATES, for_chat, gpt2, llama, saved
@@ -35,6 +35,13 @@ def bundles(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> dict[str, Bas
         "base": saved(llama(len(chat)), chat, tmp_path / "base"),
         "adapted": saved(ending(len(chat)), chat, tmp_path / "adapted"),
     }
+
+
+def test_no_more_is_written_than_the_context_holds(tokenizer: PreTrainedTokenizerFast) -> None:
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}
+    ends = {"bos_token_id": 0, "eos_token_id": 0}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes, **ends)).eval()
+    assert 0 < reply(model, tokenizer, "A house", 100, min_new_tokens=31).tokens < 32
 
 
 @pytest.mark.parametrize("chat", [False, True])

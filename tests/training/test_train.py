@@ -199,10 +199,10 @@ def test_a_kernel_that_is_missing_is_one_sentence(
         ModelError, match="separates documents only in micro-batches of one sequence"
     ):
         train(start, change, mixture, recipe, tmp_path)
-    with pytest.raises(ModelError, match="flash_attention_2 is not available: set it to sdpa"):
-        train(
-            start, change, mixture, recipe.model_copy(update={"micro_batch_tokens": 32}), tmp_path
-        )
+    for attention in ("flash_attention_2", "flex_attention"):  # flex only runs forward on a CPU
+        few = recipe.model_copy(update={"micro_batch_tokens": 32, "attention": attention})
+        with pytest.raises(ModelError, match=f"{attention} is not available: set it to sdpa"):
+            train(start, change, mixture, few, tmp_path)
 
 
 @pytest.mark.parametrize("rank", [0, 2])

@@ -1,7 +1,9 @@
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback
@@ -119,6 +121,22 @@ def test_checkpoints_of_another_run_are_not_taken_for_ones_own(
         start, change, mixture, RECIPE.model_copy(update={"micro_batch_tokens": 64}), tmp_path
     )
     assert len(same.steps) == 10
+
+
+def test_text_that_differs_after_the_first_sequence_is_another_run(
+    start: PreTrainedModel, mixture: Mixture
+) -> None:
+    def digest(mixture: Mixture) -> str:
+        return trainer.run_digest(start, mixture, RECIPE, ())
+
+    stream = mixture.streams["hu"]
+    shard = np.array(stream.shards[0])
+    assert digest(mixture) == digest(dataclasses.replace(mixture))
+    shard[-1] += 1
+    other = dataclasses.replace(stream, shards=[shard, *stream.shards[1:]])
+    for changed in (other, dataclasses.replace(stream, seed=5)):
+        streams = mixture.streams | {"hu": changed}
+        assert digest(dataclasses.replace(mixture, streams=streams)) != digest(mixture)
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_weights_are_spoilt(
