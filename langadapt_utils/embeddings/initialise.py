@@ -5,7 +5,6 @@ Axes: V tokens of the old vocabulary, N new tokens, D dimensions of an embedding
 
 import copy
 import dataclasses
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,15 +18,13 @@ from ..errors import ModelError
 from ..models import check_rows, declare_untied, is_tied, token_layers
 from ..vocabulary.change import VocabularyChange
 from . import methods
-from .methods import Method, NewEmbeddings, Request, Rule
+from .methods import NewEmbeddings, Request, Rule
 
-METHODS: dict[str, Method] = {
-    "random": (methods.random_normal, methods.random_normal),
-    "mean": (methods.mean, methods.mean),
-    "subword_mean": (methods.subword_mean, methods.subword_mean),
-    "length_weighted": (methods.length_weighted, methods.length_weighted),
-    "first_piece": (methods.first_piece, methods.first_piece),
-    "mean_in_first_out": (methods.subword_mean, methods.first_piece),
+METHODS: dict[str, Rule] = {
+    "random": methods.random_normal,
+    "mean": methods.mean,
+    "subword_mean": methods.subword_mean,
+    "length_weighted": methods.length_weighted,
 }
 NOISE = 1e-2  # added to an embedding that equals another one, as a fraction of its length
 BLOCK = 1_024  # embeddings that are processed together
@@ -102,23 +99,19 @@ def new_embeddings(
     """
     if method not in METHODS:
         raise ModelError(f"embedding method '{method}' is unknown: use one of {', '.join(METHODS)}")
-    of_input, of_head = METHODS[method]
     matrix, head = model.get_input_embeddings().weight, model.get_output_embeddings()
     highest = max(*change.new_to_old.values(), *change.removed)
     check_rows(change.tokenizer, {*change.new_to_old, *change.removed}, len(matrix))
     two = head is not None and (untie or not is_tied(model))
-    if of_input is not of_head and not two:
-        problem = f"method '{method}' has a rule for the LM head, but the weights are tied"
-        warnings.warn(f"{problem}, so that of the input is used: set untie=True", stacklevel=2)
     request = Request(change, seed)
 
-    def made(make: Rule, weight: torch.Tensor) -> NewEmbeddings:
+    def made(weight: torch.Tensor) -> NewEmbeddings:
         # Rows beyond the tokenizer are padding, which was never trained.
         known_VD = weight.detach()[: highest + 1].float().cpu()
-        return _told_apart(make(known_VD, request), weight.detach(), request)
+        return _told_apart(METHODS[method](known_VD, request), weight.detach(), request)
 
-    read = made(of_input, matrix)
-    return InitialEmbeddings(method, change, read, made(of_head, head.weight) if two else None)
+    output = made(head.weight) if two else None
+    return InitialEmbeddings(method, change, made(matrix), output)
 
 
 def initialise_embeddings(

@@ -64,7 +64,6 @@ class NewEmbeddings:
 
 
 Rule = Callable[[torch.Tensor, Request], NewEmbeddings]
-Method = tuple[Rule, Rule]  # for input embeddings, and for an LM head that has its own
 
 
 def random_normal(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
@@ -103,17 +102,6 @@ def length_weighted(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
     new, old = request.pieces
     note = "mean of its pieces, weighted by their characters"
     return _averaged(old_VD, request, new, old, _lengths(request)[old], note=note)
-
-
-def first_piece(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """Return the embedding of the first base token.
-
-    Source: the LM head of EEVE, Kim et al. 2024, arXiv 2402.14714: before, the model predicted this
-    base token at the same place.
-    """
-    new, old = request.pieces
-    first = np.flatnonzero(np.diff(new, prepend=-1))
-    return _averaged(old_VD, request, new[first], old[first], note="its first piece")
 
 
 def characters(raw: bytes) -> float:
