@@ -81,9 +81,9 @@ def _tokens_for_half(table: Any) -> int:
     return int(table.new_tokens[table.saved >= table.saved.max() / 2].iloc[0])
 
 
-def _bits(documents: Any, language: str) -> Any:
+def _bits(scores: Any, language: str) -> Any:
     """Return the bits of each document (row) under each model (column)."""
-    mine = documents[documents.language == language]
+    mine = scores.documents[scores.documents.language == language]
     return mine.pivot(index="id", columns="model", values="bits")
 
 
@@ -97,11 +97,8 @@ VALUES: dict[str, tuple[Callable[..., Any], float]] = {
     "3.2": (lambda old: old.mean(dim=0).norm().item(), 0.001),
     "4.1": (lambda mixture: mixture.order.count("en") * mixture.length, 0),
     "4.2": (lambda steps: max(steps, key=lambda step: step["learning_rate"])["step"], 0),
-    "5.1": (lambda scores, code: _bits(scores.documents, code)["base"].sum(), 0.001),
-    "5.2": (
-        lambda scores, code: _bits(scores.documents, code).eval("adapted < base").mean(),
-        0.001,
-    ),
+    "5.1": (lambda scores, code: _bits(scores, code)["base"].sum(), 0.001),
+    "5.2": (lambda scores, code: _bits(scores, code).eval("adapted < base").mean(), 0.001),
 }
 
 

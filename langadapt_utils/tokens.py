@@ -23,9 +23,7 @@ from .errors import CorpusError
 
 SPACE = "▁"  # how SentencePiece writes a space
 NEVER = b"\xff"  # occurs in no UTF-8 text
-BYTE_TOKEN = re.compile(
-    "<0x[0-9A-F]{2}>"
-)  # how SentencePiece writes a byte of an unknown character
+BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")  # a byte of an unknown character in SentencePiece
 # How GPT-2 writes each byte: printable Latin-1 characters stand for themselves, the other bytes are
 # numbered from U+0100 on.
 LETTERS: dict[int, str] = bytes_to_unicode()

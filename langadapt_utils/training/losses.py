@@ -15,9 +15,8 @@ from .. import hardware
 from ..sources import brief
 
 IGNORED = -100  # target without a loss, torch's default
-LEAKED = (
-    0.02  # influence between documents that is only rounding, as a fraction of the unmasked one
-)
+# Influence between documents that is only rounding, as a fraction of the unmasked one.
+LEAKED = 0.02
 SAME = 0.01  # largest difference of equal logits, as a fraction of the largest logit
 
 
