@@ -62,7 +62,7 @@ def direction(code: str) -> str:
 
 
 def script_counts(text: str) -> Counter[str]:
-    """Count the letters of a text by script, without letters that several scripts share.
+    """Count the letters of a text by the code of their script, without those of several scripts.
 
     Example:
         >>> script_counts("ház, บ้าน 12").most_common()
@@ -73,16 +73,6 @@ def script_counts(text: str) -> Counter[str]:
         if character.isalpha() and (own := script(character)) not in OF_SEVERAL_SCRIPTS:
             counts[own] += count
     return counts
-
-
-def scripts_of(text: str) -> set[str]:
-    """Return the Unicode codes of the scripts in a text.
-
-    Example:
-        >>> sorted(scripts_of("ház, บ้าน 12"))
-        ['Latn', 'Thai']
-    """
-    return set(script_counts(text))
 
 
 def has_words(text: str) -> bool:

@@ -19,7 +19,7 @@ from ..corpus.corpus import Corpus
 from ..corpus.documents import at_most_of_each_source
 from ..corpus.items import ITEM_KINDS, PATTERNS, item_options, load_items, pattern_items
 from ..intervals import RESAMPLES
-from ..languages import NO_LANGUAGE, language_name, scripts_of
+from ..languages import NO_LANGUAGE, language_name, script_counts
 from ..models import Base, load_base
 from ..processes import across_processes
 from ..recipe import EvaluationRecipe
@@ -252,8 +252,8 @@ def text_quality(text: str, *, like: str) -> dict[str, float]:
         `right_script`: letters in a script of `like`; `repeated`: 8-character runs that occurred
         before; `undecodable`: characters that stand for invalid bytes.
     """
-    scripts, letters = scripts_of(like), [letter for letter in text if letter.isalpha()]
-    right = sum(scripts_of(letter) <= scripts for letter in letters)
+    scripts, letters = script_counts(like), [letter for letter in text if letter.isalpha()]
+    right = sum(script_counts(letter).keys() <= scripts.keys() for letter in letters)
     runs = [text[begin : begin + 8] for begin in range(len(text) - 7)]
     return {
         "right_script": right / len(letters) if letters else 0.0,

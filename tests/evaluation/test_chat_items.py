@@ -16,7 +16,7 @@ from langadapt_utils.evaluation.evaluate import score_chat
 from langadapt_utils.evaluation.generation import Reply
 from langadapt_utils.evaluation.likelihood import token_bits
 from langadapt_utils.evaluation.scores import CONTROL, Scores
-from langadapt_utils.languages import scripts_of
+from langadapt_utils.languages import script_counts
 from langadapt_utils.recipe import EvaluationRecipe
 
 LANGUAGES = ("en", "hu", "th")
@@ -39,7 +39,7 @@ def test_the_instructions_are_whole_and_all_texts_differ(language: str) -> None:
         texts = [item["prompt"], item["response"], item["wrong"], *item["other"].values()]
         assert len(set(texts)) == 5 and all(text == text.strip() for text in texts)
         assert all(6 <= len(text) <= 80 for text in texts)
-        assert all(own in scripts_of(text) for text in texts[:3])
+        assert all(own in script_counts(text) for text in texts[:3])
         assert item["other"] == {code: answers[code][place]["response"] for code in others}
 
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from helpers.tiny import sentencepiece_bpe, unigram
 from helpers.vocabularies import FAMILIES, TEXT, decode, encode, english, failed, token_total
 from langadapt_utils.corpus.corpus import Corpus
-from langadapt_utils.languages import scripts_of
+from langadapt_utils.languages import script_counts
 from langadapt_utils.models import load_tokenizer
 from langadapt_utils.tokens import surface_bytes
 from langadapt_utils.vocabulary.change import VocabularyChange
@@ -92,7 +92,9 @@ def test_every_family_saves_tokens_and_survives_saving(
     tmp_path: Path,
 ) -> None:
     language = (
-        "th" if any(set(scripts_of(grown.text(new))) == {"Thai"} for new in grown.added) else "hu"
+        "th"
+        if any(set(script_counts(grown.text(new))) == {"Thai"} for new in grown.added)
+        else "hu"
     )
     heldout = list(corpora[language].heldout[language]["text"])
     unknown = [family.unk_token_id] if family.unk_token_id is not None else []
