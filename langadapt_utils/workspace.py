@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from html import escape
 from pathlib import Path
 from typing import Any, Self
 
@@ -79,7 +78,7 @@ class Workspace:
             raise RecipeError(f"{folder} is not a run folder (no recipe.yaml): name another")
         return cls(folder, Recipe.read(folder / "recipe.yaml"))
 
-    def _repr_html_(self) -> str:
+    def _repr_markdown_(self) -> str:
         machine, recipe = hardware.describe(), self.recipe
         rows = {
             "run folder": self.folder,
@@ -87,9 +86,7 @@ class Workspace:
             "machine": f"{machine['device']}, {machine['cores']} cores, {machine['precision']}",
             "complete": ", ".join(filter(self.is_complete, STAGES)) or "nothing yet",
         }
-        row = '<tr><th style="text-align:left">{}</th><td style="text-align:left">{}</td></tr>'
-        cells = [row.format(name, escape(str(value))) for name, value in rows.items()]
-        return f"<table>{''.join(cells)}</table>"
+        return "\n".join(f"* {name}: `{value}`" for name, value in rows.items())
 
     def stage(self, name: str) -> Path:
         """Return the folder of a finished stage.

@@ -177,7 +177,7 @@ def parameters(tmp_path: Path, **changed: object) -> dict[str, object]:
 def test_a_notebook_opens_the_run_of_its_parameters(tmp_path: Path) -> None:
     run = open_run("01_fertility", parameters(tmp_path, overrides={"vocabulary.tokens": 9}))
     assert run.recipe.vocabulary.tokens == 9 and run.folder == tmp_path / "run"
-    assert str(run.folder) in run._repr_html_()
+    assert str(run.folder) in run._repr_markdown_()
 
 
 @pytest.mark.parametrize(
