@@ -21,6 +21,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from .errors import CorpusError
 
+Ids = npt.NDArray[np.int64]
 SPACE = "▁"  # how SentencePiece writes a space
 NEVER = b"\xff"  # occurs in no UTF-8 text
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")  # a byte of an unknown character in SentencePiece
@@ -185,7 +186,7 @@ def vocabulary_bytes(tokenizer: PreTrainedTokenizerFast) -> dict[int, bytes]:
     return merged | {i: token.content.encode() for i, token in added.items() if not token.special}
 
 
-def byte_lengths(tokenizer: PreTrainedTokenizerFast) -> npt.NDArray[np.int64]:
+def byte_lengths(tokenizer: PreTrainedTokenizerFast) -> Ids:
     """Return the bytes per id of a tokenizer, of shape (highest id + 1,); 0 for special tokens."""
     lengths = np.zeros(max(tokenizer.get_vocab().values()) + 1, dtype=np.int64)
     for index, raw in vocabulary_bytes(tokenizer).items():

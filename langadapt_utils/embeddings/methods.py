@@ -12,14 +12,11 @@ from functools import cached_property
 from itertools import chain
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from ..tokens import is_byte_level, surface_bytes, vocabulary_bytes
+from ..intervals import Numbers
+from ..tokens import Ids, is_byte_level, surface_bytes, vocabulary_bytes
 from ..vocabulary.change import VocabularyChange
-
-Ids = npt.NDArray[np.int64]
-Weights = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ def characters(raw: bytes) -> float:
     return count
 
 
-def _lengths(request: Request) -> Weights:
+def _lengths(request: Request) -> Numbers:
     """Return the number of characters of each base token, by its old id."""
     change, byte_level = request.change, is_byte_level(request.change.tokenizer)
     lengths = np.zeros(max(*change.new_to_old.values(), *change.removed) + 1)
@@ -140,7 +137,7 @@ def _averaged(
     request: Request,
     new: Ids,
     old: Ids,
-    weights: Weights | None = None,
+    weights: Numbers | None = None,
     *,
     note: str,
 ) -> NewEmbeddings:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
@@ -19,7 +18,7 @@ from .. import hardware
 from ..errors import CorpusError, ModelError
 from ..intervals import Interval, Numbers, ratio
 from ..models import Base, longest_context
-from ..tokens import byte_lengths, document_start, encode_texts, is_byte_level, token_spans
+from ..tokens import Ids, byte_lengths, document_start, encode_texts, is_byte_level, token_spans
 
 # Tokens and logits per forward pass, unless a single piece has more.
 BATCH_TOKENS, LOGITS = 2_048, 100_000_000
@@ -40,7 +39,7 @@ class _Read:
     """A tokenized text: ids, the first byte of each, and the number of bytes without a token."""
 
     ids: list[int]
-    starts: npt.NDArray[np.int64]
+    starts: Ids
     lost: int
 
 
@@ -111,7 +110,7 @@ def _fitting(read: Sequence[_Read], longest: int, window_bytes: int) -> int:
     return window_bytes
 
 
-def _densest(starts: npt.NDArray[np.int64], window_bytes: int) -> int:
+def _densest(starts: Ids, window_bytes: int) -> int:
     """Return the maximum number of tokens that begin within a window.
 
     Example:

@@ -21,11 +21,10 @@ from ..chat import CHAT, chat_tokens, messages_of
 from ..corpus.corpus import Corpus
 from ..errors import CorpusError
 from ..files import cache_folder, trim_cache
+from ..intervals import Numbers
 from ..recipe import MixtureRecipe
-from ..tokens import byte_lengths, chunks, document_end, document_start, token_ids
+from ..tokens import Ids, byte_lengths, chunks, document_end, document_start, token_ids
 
-Ids = npt.NDArray[np.int64]
-Shares = npt.NDArray[np.float64]
 Encode = Callable[[Tokenizer, list[str]], list[list[int]]]
 
 SHARD_CHARACTERS = 8_000_000  # of documents that are encoded into one file
@@ -227,7 +226,7 @@ def mix(
     return Mixture(streams, order, length, byte_lengths(tokenizer), recipe.separate_documents)
 
 
-def english_shares(sequences: int, recipe: MixtureRecipe) -> Shares:
+def english_shares(sequences: int, recipe: MixtureRecipe) -> Numbers:
     """Return the fraction of English at each sequence of a run.
 
     Sources: `constant`, Csaki et al., arXiv 2311.05741; `early`, Elhady et al., arXiv 2506.00288.
@@ -250,7 +249,7 @@ def english_shares(sequences: int, recipe: MixtureRecipe) -> Shares:
     return np.full(sequences, share)
 
 
-def interleave(shares: Mapping[str, Shares]) -> list[str]:
+def interleave(shares: Mapping[str, Numbers]) -> list[str]:
     """Return the stream of each sequence: always the stream furthest below its target fraction.
 
     Args:

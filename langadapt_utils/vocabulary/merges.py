@@ -13,12 +13,9 @@ from dataclasses import dataclass
 from itertools import chain, islice, repeat
 
 import numpy as np
-import numpy.typing as npt
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from ..tokens import chunks
-
-Numbers = npt.NDArray[np.int64]
+from ..tokens import Ids, chunks
 
 CHUNK = 32_000_000  # characters of text that are counted together
 MOST = 40_000_000  # characters of distinct words in memory
@@ -223,7 +220,7 @@ def times_applied(counts: Mapping[str, int], merges: Iterable[tuple[str, str]]) 
     return applied
 
 
-def _encoded(model: Tokenizer, words: Iterable[str]) -> Iterator[tuple[list[str], Numbers]]:
+def _encoded(model: Tokenizer, words: Iterable[str]) -> Iterator[tuple[list[str], Ids]]:
     """Yield batches of words with their concatenated ids, separated by the separator's id.
 
     Words are passed as one long string, which needs no object per word: `["ab", "c"]` becomes
@@ -282,7 +279,7 @@ def _learnable(text: str) -> list[str]:
     return [run[i : i + LONGEST] for run in runs for i in range(0, len(run), LONGEST)]
 
 
-def _symbols(ranks: Numbers) -> str:
+def _symbols(ranks: Ids) -> str:
     """Return the characters for the most frequent token, the second, and so on.
 
     Example:
