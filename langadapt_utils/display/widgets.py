@@ -5,7 +5,7 @@ on a static page. A live control hides it.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
@@ -66,20 +66,6 @@ def new_slider(name: str, options: Sequence[Any], value: Any) -> Widget:
     """Return a slider over options that is as wide as a cell."""
     shape = {"description": name, "layout": {"width": "90%"}}
     return widgets.SelectionSlider(options=options, value=value, **shape)
-
-
-def choose_page(name: str, pages: Mapping[str, str]) -> Interactive:
-    """Return a slider that shows one of several HTML pages, named by its title.
-
-    Example:
-        >>> slider, answer = choose_page("number", {"one": "1", "two": "2"}).controls.children
-        >>> slider.value = "two"
-        >>> answer.value.endswith("2")
-        True
-    """
-    slider = new_slider(name, list(pages), next(iter(pages)))
-    static = listed(evenly_spread(list(pages.values())))
-    return Interactive([slider], lambda: pages[slider.value], static)
 
 
 def evenly_spread(options: Sequence[Any]) -> list[Any]:

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from ..display.figures import TARGET, beside, finish, new_axes
 from ..display.html import render, shown_spaces
-from ..display.widgets import Interactive, choose_page
+from ..display.widgets import Interactive, evenly_spread, listed, new_slider
 from ..vocabulary.change import VocabularyChange
 from ..vocabulary.views import NEIGHBOURS
 
@@ -58,7 +58,9 @@ def neighbours_widget(table: pd.DataFrame) -> Interactive:
     for token, rows in table.groupby("token", sort=False):
         shown = {"token": token, "rows": list(rows.itertuples())}
         pages[shown_spaces(str(token))] = str(render("embeddings/neighbours.html.j2", **shown))
-    return choose_page("new token", pages)
+    slider = new_slider("new token", list(pages), next(iter(pages)))
+    static = listed(evenly_spread(list(pages.values())))
+    return Interactive([slider], lambda: pages[slider.value], static)
 
 
 def plot_norms(embeddings: Mapping[str, torch.Tensor], *, ax: Axes | None = None) -> Axes:
