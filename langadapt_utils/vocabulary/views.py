@@ -30,6 +30,7 @@ OPENED = 700  # total tokens up to which each can be opened
 COMPARED = 64  # different tokens per text whose neighbours are shown
 NEIGHBOURS = 5
 PAGE = 1_800  # characters of a page
+PRICE = 0.5  # per million tokens, until the reader sets another
 YOURS = "your own"
 
 
@@ -184,11 +185,7 @@ def plot_sizes(sizes: VocabularySizes, *, ax: Axes | None = None) -> Axes:
 
 
 def token_explorer(
-    facts: Mapping[str, TokenFacts],
-    samples: Mapping[str, str],
-    *,
-    parallel: bool = True,
-    price: float = 0.5,
+    facts: Mapping[str, TokenFacts], samples: Mapping[str, str], *, parallel: bool = True
 ) -> Interactive:
     """Return controls to type or choose a text and see its tokens; a token opens at a click.
 
@@ -196,13 +193,12 @@ def token_explorer(
         facts: by name of the tokenizer.
         samples: one text per language, by code.
         parallel: whether the samples are translations of the English one, for parity.
-        price: initial price per million tokens.
     """
     names = [(language_name(code), code) for code in samples]
     first, wide = next(iter(samples)), widgets.Layout(width="95%", height="5em")
     chosen = widgets.Dropdown(options=[*names, (YOURS, YOURS)], value=first, description="text")
     typed = widgets.Textarea(samples[first], description="type here", layout=wide)
-    cost = widgets.BoundedFloatText(price, min=0, max=1e6, step=0.1, description="per million")
+    cost = widgets.BoundedFloatText(PRICE, min=0, max=1e6, step=0.1, description="per million")
 
     def page(text: str, code: str, price: float) -> str:
         english = samples.get("en", "") if parallel and code not in ("", "en") else ""
@@ -218,7 +214,7 @@ def token_explorer(
     # A chosen sample is copied into the text box; a changed text is the reader's own.
     widgets.dlink((chosen, "value"), (typed, "value"), lambda code: samples.get(code, typed.value))
     widgets.dlink((typed, "value"), (chosen, "value"), choice_for)
-    static = "".join(page(text, code, price) for code, text in samples.items())
+    static = "".join(page(text, code, PRICE) for code, text in samples.items())
     return Interactive([chosen, typed, cost], answer, static)
 
 
