@@ -50,7 +50,7 @@ def main() -> None:
         recipe = Recipe.profile("cpu", language=language)
         base, corpus = load_base(recipe.base), load_corpus(recipe.corpus, language)
         change = extend_vocabulary(base.tokenizer, corpus.train[language]["text"], tokens=1_000)
-        before = TokenFacts(base.tokenizer, embeddings=base.model.get_input_embeddings().weight)
+        before = TokenFacts(base.tokenizer)
         after = TokenFacts(change.tokenizer, change)
         texts, parallel = corpus.measuring_texts()
         sizes = measure_sizes(base, change, texts, language=language, parallel=parallel)

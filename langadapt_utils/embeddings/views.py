@@ -13,7 +13,8 @@ from ..display.figures import TARGET, beside, finish, new_axes
 from ..display.html import render, shown_spaces
 from ..display.widgets import Interactive, evenly_spread, listed, new_slider
 from ..vocabulary.change import VocabularyChange
-from ..vocabulary.views import NEIGHBOURS
+
+NEIGHBOURS = 5  # per token
 
 
 def neighbour_table(

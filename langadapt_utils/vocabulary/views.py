@@ -12,7 +12,6 @@ from itertools import cycle, pairwise
 from typing import Any
 
 import ipywidgets as widgets
-import torch
 from matplotlib.axes import Axes
 from transformers import PreTrainedTokenizerFast
 
@@ -27,8 +26,6 @@ from .tokenizer_json import Spec
 
 LONGEST = 6_000  # characters that are shown
 OPENED = 700  # total tokens up to which each can be opened
-COMPARED = 64  # different tokens per text whose neighbours are shown
-NEIGHBOURS = 5
 PAGE = 1_800  # characters of a page
 PRICE = 0.5  # per million tokens, until the reader sets another
 YOURS = "your own"
@@ -41,12 +38,10 @@ class TokenFacts:
     Attributes:
         tokenizer: of the tokens.
         change: of an adapted tokenizer; it gives the new tokens.
-        embeddings: by token id, of shape (tokens, dimensions); used to find neighbours.
     """
 
     tokenizer: PreTrainedTokenizerFast
     change: VocabularyChange | None = None
-    embeddings: torch.Tensor | None = None
 
     @cached_property
     def merges(self) -> dict[str, tuple[str, str, int]]:
@@ -55,25 +50,8 @@ class TokenFacts:
         # Of several merges to one token the first is applied.
         return {left + right: (left, right, rank) for rank, (left, right) in reversed(ranked)}
 
-    @cached_property
-    def directions(self) -> torch.Tensor | None:
-        """Embeddings of length one, without padding."""
-        if self.embeddings is None:
-            return None
-        tokens = max(self.tokenizer.get_vocab().values()) + 1
-        return torch.nn.functional.normalize(self.embeddings[:tokens].detach().float(), dim=1)
-
-    def neighbours(self, ids: Sequence[int]) -> dict[int, list[int]]:
-        """Return the ids with the nearest embeddings, for the first 64 different tokens."""
-        some = list(dict.fromkeys(ids))[:COMPARED]
-        if self.directions is None or not some:
-            return {}
-        near = (self.directions[some] @ self.directions.T).topk(NEIGHBOURS + 1, dim=1).indices
-        found = zip(some, near.tolist(), strict=True)
-        return {index: [other for other in others if other != index] for index, others in found}
-
-    def of(self, index: int, near: Sequence[int] = ()) -> dict[str, str]:
-        """Return the facts about a token, given its id and the ids of its neighbours."""
+    def of(self, index: int) -> dict[str, str]:
+        """Return the facts about a token, given its id."""
         surface = str(self.tokenizer.convert_ids_to_tokens(index))
         facts = {"id": f"{index:,}"}
         if self.change is not None and index in self.change.added:
@@ -81,13 +59,9 @@ class TokenFacts:
             facts = {"id": f"{index:,}, new", "was": " + ".join(map(shown_spaces, pieces))}
         if surface in self.merges:
             *sides, rank = self.merges[surface]
-            facts["merge"] = f"{' + '.join(map(self._shown, sides))} (number {rank:,})"
-        if near:
-            facts["neighbours"] = ", ".join(map(self._shown, near[:NEIGHBOURS]))
+            parts = (shown_spaces(readable(self.tokenizer, side)) for side in sides)
+            facts["merge"] = f"{' + '.join(parts)} (number {rank:,})"
         return facts
-
-    def _shown(self, token: int | str) -> str:
-        return shown_spaces(readable(self.tokenizer, token))
 
 
 def explore_html(
@@ -149,13 +123,12 @@ def _tokens(
     fact: TokenFacts, spans: Sequence[Span], raw: bytes, opened: bool
 ) -> list[dict[str, Any]]:
     """Return the tokens for the template: text, colour, and facts if they can be opened."""
-    near, shown = fact.neighbours([span.id for span in spans] if opened else ()), []
+    shown = []
     for span, colour in zip(spans, cycle(TOKEN_COLOURS)):
         piece = raw[span.start : span.end]
         token = {"id": span.id, "text": visible_piece(piece), "colour": colour, "facts": None}
         if opened:
-            known = fact.of(span.id, near.get(span.id, ()))
-            token["facts"] = {"bytes": piece.hex(" ").upper(), **known}
+            token["facts"] = {"bytes": piece.hex(" ").upper(), **fact.of(span.id)}
         shown.append(token)
     return shown
 
