@@ -102,7 +102,7 @@ def row_of(
         "parity_after": round(counts[1][0] / counts[1][1], 3),
         "english_kept": round(change.effects["en"].kept, 4),
         "round_trips_lost": lost,
-        "repaired": change.repaired,
+        "repaired": bool(change.pattern_repair),
         "failed_checks": [check.claim for check in change.audit if not check.passed],
         "seconds": round(time.perf_counter() - began, 1),
     }

@@ -151,7 +151,7 @@ def audit_vocabulary(
         checks.append(little_growth(change, language, effect))
         if effect.protected is not None:
             checks.append(protection_kept(change, language, effect))
-    if change.repaired:
+    if change.pattern_repair:
         checks += [marks_kept(audited), other_text_cut_as_before(audited)]
     return tuple(checks)
 

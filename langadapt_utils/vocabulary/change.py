@@ -109,11 +109,6 @@ class VocabularyChange:
         """Highest id of the adapted tokenizer plus one."""
         return max(*self.new_to_old, *self.added) + 1
 
-    @property
-    def repaired(self) -> bool:
-        """Whether the word pattern was changed."""
-        return bool(self.pattern_repair)
-
     def removed_table(self) -> pd.DataFrame:
         """Return the removed tokens: old id, text, uses in the reference text, new spelling."""
         text, model = partial(readable, self.tokenizer), self.tokenizer.backend_tokenizer.model

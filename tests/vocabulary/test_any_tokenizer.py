@@ -93,7 +93,7 @@ def test_marks_are_found_wherever_they_stand(first: int, stream: bool) -> None:
     given: object = iter(texts) if stream else texts
     assert isinstance(given, Iterator) == stream
     change = extend_vocabulary(with_pattern("llama3"), given, tokens=5)  # type: ignore[arg-type]
-    assert change.repaired and all(check.passed for check in change.audit)
+    assert change.pattern_repair and all(check.passed for check in change.audit)
 
 
 def test_joiners_ride_with_the_marks_before_them() -> None:

@@ -220,7 +220,7 @@ def test_checks_of_other_languages_find_growth_and_broken_protection(
 def test_one_defect_of_a_repaired_pattern_fails_one_check() -> None:
     thai, gpt2 = ["ศึกษาภาษาที่นี่"], with_pattern("gpt2")
     change = extend_vocabulary(gpt2, thai * 5, tokens=3)
-    assert change.repaired and failing(change, gpt2, thai) == set()
+    assert change.pattern_repair and failing(change, gpt2, thai) == set()
     pattern = Spec.of(gpt2).data["pre_tokenizer"]
     defects = {
         "the repaired word pattern keeps letters and marks together": lambda data: data.update(
@@ -241,7 +241,7 @@ def test_a_split_that_is_left_stops_nothing_where_it_is_rare(words: int, passed:
     texts = ["ศึกษาภาษาที่นี่ " * words + "a🏽"]
     change = extend_vocabulary(with_pattern("gpt2"), texts, tokens=3)
     check = next(c for c in change.audit if "letters and marks together" in c.claim)
-    assert change.repaired and check.detail.startswith("1 of ") and check.passed == passed
+    assert change.pattern_repair and check.detail.startswith("1 of ") and check.passed == passed
 
 
 def lint(tokenizer: PreTrainedTokenizerFast) -> dict[str, bool]:

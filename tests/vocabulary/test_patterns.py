@@ -38,11 +38,11 @@ def test_repair_keeps_clusters_whole(pattern: str, script: str) -> None:
     tokenizer, text = with_pattern(pattern), SCRIPTS[script]
     assert find_cuts(cutter(tokenizer), [text])[0]
     change = extend_vocabulary(tokenizer, [text] * 5, tokens=3)
-    assert change.repaired and not find_cuts(cutter(change.tokenizer), [text])[0]
+    assert change.pattern_repair and not find_cuts(cutter(change.tokenizer), [text])[0]
     claims = {check.claim: check.passed for check in change.audit if "repaired" in check.claim}
     assert len(claims) == 2 and all(claims.values())
     plain = extend_vocabulary(tokenizer, [text] * 5, tokens=3, repair_script=False)
-    assert not plain.repaired and find_cuts(cutter(plain.tokenizer), [text])[0]
+    assert not plain.pattern_repair and find_cuts(cutter(plain.tokenizer), [text])[0]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -98,7 +98,7 @@ def test_a_prefix_space_survives_repair() -> None:
     tokenizer = train_tokenizer(["some English text, don't mind"], size=270)
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     change = extend_vocabulary(tokenizer, [SCRIPTS["thai"]] * 5, tokens=3)
-    assert not find_cuts(cutter(change.tokenizer), [SCRIPTS["thai"]])[0] and change.repaired
+    assert not find_cuts(cutter(change.tokenizer), [SCRIPTS["thai"]])[0] and change.pattern_repair
     for text in ("some text", " some text", "", "  x", "a\nb"):
         assert (
             tokenizer.backend_tokenizer.encode(text).ids
@@ -149,7 +149,7 @@ def test_words_with_something_inside_stay_whole_and_english_as_it_is(
     tokenizer, text = with_pattern(pattern), WITHIN[language]
     english = ["I don't think it's O’Neill's \"book\", we'd say 'so'. Rock'n'roll at 5'6\" (isn’t)"]
     change = extend_vocabulary(tokenizer, [text] * 9, tokens=3, others={"en": english})
-    assert change.repaired and all(check.passed for check in change.audit)
+    assert change.pattern_repair and all(check.passed for check in change.audit)
     found = "".join(pieces(cutter(change.tokenizer), text))
     assert found == text
     words = {word for word in text.replace(",", " ").split() if not word.isalpha()}
