@@ -75,13 +75,12 @@ class Comparison:
         target, english = (table[table.language == code] for code in (self.target, "en"))
         stages = [(steps, _ranked(rows)) for steps, rows in target.groupby("steps")]
         last, seeds = stages[-1][0], self.table[self.table.variant != BASE].seed.nunique()
-        early = [steps for steps, _ in stages[:-1]]
         values = {
             "target": language_name(self.target),
             "reference": self.reference,
             "stages": stages,
             "english": list(english.itertuples()),
-            "turned": [(steps, *pair) for steps in early for pair in self.reversals(steps, last)],
+            "turned": [(at, *pair) for at, _ in stages[:-1] for pair in self.reversals(at, last)],
             "last": last,
             "one_seed": last and seeds == 1,
         }
