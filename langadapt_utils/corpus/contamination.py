@@ -55,7 +55,10 @@ def find_contamination(
     for texts in chunks(map(normalised, trained), AT_ONCE):
         joined = "\0".join(texts)  # no n-gram of a test crosses a seam
         seen_whole.update(name for name, text in short.items() if text in joined)
-        found |= np.isin(known, hashes_of_runs(joined, gram)) if len(known) else False
+        runs = hashes_of_runs(joined, gram) if len(known) else known
+        # The texts are long and `known` is sorted: np.isin would build a set of all runs first.
+        places = np.searchsorted(known, runs)
+        found[places[known.take(places, mode="clip") == runs]] = True
     fractions = {
         name: float(found[np.searchsorted(known, own)].mean()) if len(own) else np.nan
         for name, own in hashes.items()

@@ -22,6 +22,7 @@ from .items import ITEM_KINDS, item_texts
 from .readers import MESSAGES, Row
 
 HELD_OUT = 2_000  # maximum number of held-out documents per domain; the rest is for training
+BATCH = 1_000  # documents that are read at once
 MEASURED = 1_000  # texts per language for fertility, if they are not parallel
 
 
@@ -50,15 +51,16 @@ class Corpus:
 
     def summary(self) -> pd.DataFrame:
         """Count documents and megabytes per language, source and split."""
-        rows = [
-            {"language": language, "split": split, "source": source, "bytes": len(text.encode())}
-            for split, part in (("train", self.train), ("held out", self.heldout))
-            for language, documents in part.items()
-            for source, text in zip(documents["source"], documents["text"], strict=True)
-        ]
-        grouped = pd.DataFrame(rows).groupby(["language", "source", "split"], sort=False)["bytes"]
-        table = grouped.agg(documents="count", megabytes="sum").reset_index()
-        return table.assign(megabytes=table.megabytes / 1e6)
+        counts, sizes = Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
+        for split, part in (("train", self.train), ("held out", self.heldout)):
+            for language, documents in part.items():
+                for batch in documents.iter(BATCH):
+                    for source, text in zip(batch["source"], batch["text"], strict=True):
+                        counts[language, source, split] += 1
+                        sizes[language, source, split] += len(text.encode())
+        rows = [(*key, count, sizes[key] / 1e6) for key, count in counts.items()]
+        columns = ["language", "source", "split", "documents", "megabytes"]
+        return pd.DataFrame(rows, columns=columns)
 
     def measuring_texts(self) -> tuple[dict[str, list[str]], bool]:
         """Return held-out text of English and the target language, and whether it is parallel."""
@@ -90,8 +92,9 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
         documents, repeats[code] = without_repeats([part for part, _ in parts])
         split = split_documents(documents, recipe.heldout_share, seed, follow)
         train[code], heldout[code] = split
-        sides = {name: side for side, part in enumerate(split) for name in part["id"]}
-        follow = {english: sides.get(target, -1) for english, target in tied.items()}
+        if tied:
+            sides = {name: side for side, part in enumerate(split) for name in part["id"][:]}
+            follow = {english: sides.get(target, -1) for english, target in tied.items()}
         tables += [{"language": code, **row} for _, about in parts for row in about]
         if recipe.contamination == "drop":
             heldout[code] = _without_contamination(train[code], heldout[code], code)
@@ -155,9 +158,9 @@ def translations(
     """
     tied: dict[str, str] = {}
     for documents, about in target:
-        ids = set(documents["id"])
+        ids = set(documents["id"][:])
         for others, about_others in english:
-            names = [name for name in others["id"] if name not in tied]
+            names = [name for name in others["id"][:] if name not in tied]
             sizes, of_others = (
                 {row["place"]: row["documents"] + row["empty"] for row in a if row["documents"]}
                 for a in (about, about_others)
@@ -207,7 +210,8 @@ def split_documents(
         follow: side of each translation, by id: 0 training, 1 held out, -1 neither.
     """
     groups: dict[tuple[str, str], set[str]] = defaultdict(set)
-    keys, ids = list(zip(documents["source"], documents["domain"], strict=True)), documents["id"]
+    rows = documents.select_columns(["source", "domain", "id"])[:]
+    keys, ids = list(zip(rows["source"], rows["domain"], strict=True)), rows["id"]
     sizes = Counter(keys)
     for (source, domain), name in zip(keys, ids, strict=True):
         large = share * sizes[source, domain] >= 1

@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, Features, Value, concatenate_datasets, load_dataset
 from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
@@ -199,7 +200,6 @@ def without_repeats(parts: Sequence[Dataset]) -> tuple[Dataset, dict[str, int]]:
         found = [sorted(places) for places in find_repeats(documents["text"])]
         write_atomically(path, lambda beside: beside.write_text(json.dumps(found)))
     equal, near = read_json(path)
-    dropped = {*equal, *near}
-    kept = [index for index in range(len(documents)) if index not in dropped]
     counts = {"repeats": len(equal), "near_repeats": len(near)}
-    return (documents.select(kept) if dropped else documents), counts
+    kept = np.delete(np.arange(len(documents)), [*equal, *near])
+    return (documents.select(kept) if equal or near else documents), counts

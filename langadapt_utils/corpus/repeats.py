@@ -30,19 +30,18 @@ def find_repeats(texts: Iterable[str]) -> tuple[dict[int, int], dict[int, int]]:
         Two dictionaries, for equal and for nearly equal documents: index of a document to the index
         of the first document like it.
     """
-    first: dict[bytes, int] = {}
-    equal: dict[int, int] = {}
-    places, signatures = [], []
+    digests, places, signatures = bytearray(), list[int](), bytearray()
     for place, text in enumerate(texts):
         plain = normalised(text)
-        digest = hashlib.blake2b(plain.encode("utf-8", "replace"), digest_size=16).digest()
-        if (earlier := first.setdefault(digest, place)) != place:
-            equal[place] = earlier
-        elif len(plain) >= LONG:
+        digests += hashlib.blake2b(plain.encode("utf-8", "replace"), digest_size=8).digest()
+        if len(plain) >= LONG:
             places.append(place)
-            signatures.append(_signature(plain))
-    near = _alike(np.array(signatures)) if signatures else {}
-    return equal, {places[later]: places[earlier] for later, earlier in near.items()}
+            signatures += _signature(plain).tobytes()
+    hashes = np.frombuffer(digests, dtype=np.uint64)
+    _, first, text_of = np.unique(hashes, return_index=True, return_inverse=True)
+    equal = {place: int(like) for place, like in enumerate(first[text_of]) if like < place}
+    alike = _alike(np.frombuffer(signatures, dtype=np.uint32).reshape(-1, PERMUTATIONS)).items()
+    return equal, {places[a]: places[b] for a, b in alike if places[a] not in equal}
 
 
 def _signature(text: str) -> npt.NDArray[np.uint32]:

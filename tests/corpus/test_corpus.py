@@ -1,10 +1,13 @@
 import json
+import tracemalloc
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -75,6 +78,39 @@ def test_a_split_loses_no_document_and_mixes_none(
     large = {domain: total for domain, total in Counter(domains).items() if share * total >= 1}
     assert all(held[domain] >= share * total - 1e-9 for domain, total in large.items())
     assert len(heldout) >= share * len(domains) - 1e-9 and len(train) > 0
+
+
+def test_a_split_reads_many_documents_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read per document took most of the time of loading a gigabyte."""
+    reads, read = [], datasets.Dataset.__getitem__
+
+    def counted(documents: datasets.Dataset, key: Any) -> Any:
+        reads.append(key)
+        return read(documents, key)
+
+    monkeypatch.setattr(datasets.Dataset, "__getitem__", counted)
+    train, heldout = split_documents(many_documents(500), 0.2, 0)
+    assert (len(train), len(heldout), len(reads)) == (400, 100, 0)
+
+
+def test_documents_are_counted_in_little_memory() -> None:
+    """A gigabyte of sentences has ten million documents: 200 bytes each are 2 GB."""
+    documents = many_documents(20_000)
+    kept = documents.select(range(0, 20_000, 2))  # as without repeats
+    split_documents(kept, 0.2, 0)  # what is loaded once
+    corpus = Corpus("hu", {"hu": kept}, {}, *[pd.DataFrame(), pd.DataFrame(), {}, dict, dict])
+    for work in (lambda: split_documents(kept, 0.2, 0), corpus.summary):
+        tracemalloc.start()
+        work()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak / len(kept) < 200
+
+
+def many_documents(count: int) -> datasets.Dataset:
+    ids = [f"document {number}" for number in range(count)]
+    same = {"source": ["folder/of/a/file.txt"] * count, "domain": ["text"] * count}
+    return datasets.Dataset.from_dict({"id": ids, **same, "text": ids})
 
 
 def test_domains_of_one_document_are_pooled() -> None:

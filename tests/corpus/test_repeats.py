@@ -1,4 +1,5 @@
 import random
+import tracemalloc
 import unicodedata
 
 import pytest
@@ -41,3 +42,12 @@ def test_texts_that_share_half_are_kept() -> None:
 def test_short_texts_are_repeats_only_letter_by_letter() -> None:
     texts = [f"A vonat {n} órakor indul a városból, és késik." for n in range(50)]
     assert find_repeats([*texts, texts[3]]) == ({50: 3}, {})
+
+
+def test_documents_are_compared_in_little_memory() -> None:
+    texts = [story(seed % 50, 100) + f" {seed}" for seed in range(2_000)]
+    tracemalloc.start()
+    find_repeats(texts)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak / len(texts) < 600  # 256 bytes of a signature, and one band of all
