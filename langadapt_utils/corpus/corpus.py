@@ -3,12 +3,15 @@
 import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 
 from ..chat import messages_of
@@ -22,6 +25,7 @@ from .items import ITEM_KINDS, item_texts
 from .readers import MESSAGES, Row
 
 HELD_OUT = 2_000  # maximum number of held-out documents per domain; the rest is for training
+KINDS, FREE = ["source", "domain"], 2  # of documents; a document whose side is not yet chosen
 BATCH = 1_000  # documents that are read at once
 MEASURED = 1_000  # texts per language for fertility, if they are not parallel
 
@@ -158,7 +162,6 @@ def translations(
     """
     tied: dict[str, str] = {}
     for documents, about in target:
-        ids = set(documents["id"][:])
         for others, about_others in english:
             names = [name for name in others["id"][:] if name not in tied]
             sizes, of_others = (
@@ -166,14 +169,13 @@ def translations(
                 for a in (about, about_others)
             )
             places = {name: name.rpartition("-") for name in names}  # no file is that of an own id
-            tied |= {
-                name: name
-                for name, (place, _, _) in places.items()
-                if name in ids and sizes.get(place) == of_others.get(place)
-            }
+            for name in _ids_among(documents, names):
+                if sizes.get(place := places[name][0]) == of_others.get(place):
+                    tied[name] = name
             if [*sizes.values()] == [*of_others.values()] and tied.keys().isdisjoint(names):
                 partners = dict(zip(of_others, sizes, strict=True))
                 found = {n: f"{partners.get(place)}-{nth}" for n, (place, _, nth) in places.items()}
+                ids = _ids_among(documents, found.values())
                 tied |= {name: other for name, other in found.items() if other in ids}
                 if found:  # this text has its translation
                     break
@@ -209,25 +211,41 @@ def split_documents(
         seed: of the choice.
         follow: side of each translation, by id: 0 training, 1 held out, -1 neither.
     """
-    groups: dict[tuple[str, str], set[str]] = defaultdict(set)
-    rows = documents.select_columns(["source", "domain", "id"])[:]
-    keys, ids = list(zip(rows["source"], rows["domain"], strict=True)), rows["id"]
-    sizes = Counter(keys)
-    for (source, domain), name in zip(keys, ids, strict=True):
-        large = share * sizes[source, domain] >= 1
-        groups[source, domain if large else ""].add(name)
-    sides = dict(follow or {})
-    for (source, domain), names in sorted(groups.items()):
-        order = sorted(names - sides.keys())
+    names = _column(documents, "id").combine_chunks().dictionary_encode()
+    numbers, names = names.indices.to_numpy(), names.dictionary  # equal ids have one number
+    sides = np.full(len(names), FREE)
+    if follow:
+        followed = pc.index_in(names, pa.array(list(follow), pa.string())).fill_null(len(follow))
+        sides = np.array([*follow.values(), FREE])[followed.to_numpy()]
+    kinds = pd.DataFrame({k: _column(documents, k).dictionary_encode().to_pandas() for k in KINDS})
+    large = share * kinds.groupby(KINDS, observed=True).source.transform("size") >= 1
+    kinds["domain"] = kinds.domain.astype(object).where(large, "")
+    for (source, domain), places in sorted(kinds.groupby(KINDS, observed=True).indices.items()):
+        free = np.unique(numbers[places])
+        free = free[sides[free] == FREE]
+        order = free[pc.sort_indices(names.take(free))].tolist()
         group = Path(source).name, domain  # independent of the folder of the file
         random.Random(f"{seed} {group}").shuffle(order)
         held = min(HELD_OUT, math.ceil(share * len(order)))
-        sides |= {name: int(place < held) for place, name in enumerate(order)}
-    rest, heldout = ([i for i, name in enumerate(ids) if sides[name] == side] for side in (0, 1))
-    if not rest:
+        sides[order[:held]], sides[order[held:]] = 1, 0
+    rest, heldout = (np.flatnonzero(sides[numbers] == side) for side in (0, 1))
+    if not len(rest):
         problem = f"{len(documents)} documents are too few to hold out {share:.0%} for evaluation"
         raise CorpusError(f"{problem}: give more (in a .txt file, blank lines separate documents)")
     return documents.select(rest), documents.select(heldout)
+
+
+def _column(documents: Dataset, name: str) -> pa.ChunkedArray:
+    """Return a column as an Arrow array, which takes less memory than a Python object per row."""
+    batches = documents.select_columns(name).with_format("arrow").iter(BATCH)
+    parts = [batch[name].combine_chunks().cast(pa.string()) for batch in batches]
+    return pa.chunked_array(parts, pa.string())
+
+
+def _ids_among(documents: Dataset, names: Iterable[str]) -> set[str]:
+    """Return the ids of documents that are among some names."""
+    ids = _column(documents, "id")
+    return set(ids.filter(pc.is_in(ids, value_set=pa.array(names, pa.string()))).to_pylist())
 
 
 def _without_contamination(train: Dataset, heldout: Dataset, language: str) -> Dataset:
