@@ -1,8 +1,10 @@
 """The report of a run, one self-contained HTML file, and the model card."""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from ..errors import WorkspaceError
 from ..evaluation.scores import CONTROL, Finding, Scores
 from ..evaluation.views import plot_changes
 from ..fertility import FertilityReport, plot_fertility
-from ..files import read_json, write_atomically
+from ..files import read_json, read_jsonl, write_atomically
 from ..intervals import plain, relative_change, restored
 from ..languages import language_name
 from ..models import BASE_CARD
@@ -29,6 +31,10 @@ from ..workspace import CARD, REPORT, STAGES, Workspace
 
 PROOFS = "proofs.json"  # results of comparing the GGUF files beside it with PyTorch
 LICENCE = ("license", "license_name", "license_link")  # in the hub's metadata
+# Words in the log that mark a part of a stage, and the name of that part in the report.
+SPENT = {"seed": "short runs", "control: step": "control", "training": "training"}
+SPENT |= {name: name for name in ("documents", "items", "chat", "samples")}
+PAUSE = 600  # seconds between two records, above which the run was not at work
 NARROW = 5  # inches, so that figures can be read on a phone
 
 
@@ -147,7 +153,7 @@ def _content(run: Workspace, scores: Scores) -> dict[str, Any]:
         "table": lambda data, title, n=2: table_html(_named(data), caption=title, digits=n),
         "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
         "hardware": manifests["04_training"]["hardware"],
-        "minutes": {name: about["seconds"] / 60 for name, about in manifests.items()},
+        "spent": _time_spent(run, manifests),
     }
 
 
@@ -162,6 +168,20 @@ def _headline(scores: Scores) -> list[Finding]:
         source = f"/bits_per_byte/{changes.map(lambda change: change.value).idxmax()}"
         said.append([finding for finding in findings if finding.source == source][which])
     return said
+
+
+def _time_spent(run: Workspace, manifests: Mapping[str, Any]) -> list[tuple[str, str, float]]:
+    """Return stage, part of the stage (as marked in the log), and its minutes."""
+    spent = Counter[tuple[str, str]]()
+    for record, after in pairwise(read_jsonl(run.folder / "log.jsonl")):
+        seconds, said = after["time"] - record["time"], record.get("doing", "training")
+        part = next((name for words, name in SPENT.items() if words in said), "")
+        if part and record["stage"] == after["stage"] and seconds < PAUSE:
+            spent[record["stage"], part] += seconds
+    for name, about in manifests.items():
+        told = sum(seconds for (stage, _), seconds in spent.items() if stage == name)
+        spent[name, "the rest" if told else ""] = about["seconds"] - told
+    return [(*key, spent[key] / 60) for key in sorted(spent, key=lambda key: key[0])]
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
