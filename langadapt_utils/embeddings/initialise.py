@@ -24,7 +24,6 @@ METHODS: dict[str, Rule] = {
     "random": methods.random_normal,
     "mean": methods.mean,
     "subword_mean": methods.subword_mean,
-    "length_weighted": methods.length_weighted,
 }
 NOISE = 1e-2  # added to an embedding that equals another one, as a fraction of its length
 BLOCK = 1_024  # embeddings that are processed together

@@ -14,8 +14,7 @@ from itertools import chain
 import numpy as np
 import torch
 
-from ..intervals import Numbers
-from ..tokens import Ids, is_byte_level, surface_bytes, vocabulary_bytes
+from ..tokens import Ids
 from ..vocabulary.change import VocabularyChange
 
 
@@ -91,60 +90,17 @@ def subword_mean(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
     return _averaged(old_VD, request, *request.pieces, note="mean of its pieces")
 
 
-def length_weighted(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
-    """Return the mean of the embeddings of the base tokens, weighted by their characters.
-
-    Source: the LM head of "Beyond Initialization Loss", arXiv 2608.03494.
-    """
-    new, old = request.pieces
-    note = "mean of its pieces, weighted by their characters"
-    return _averaged(old_VD, request, new, old, _lengths(request)[old], note=note)
-
-
-def characters(raw: bytes) -> float:
-    """Return the number of characters in a byte string; a partial one counts as a fraction.
-
-    One byte of a 3-byte Thai letter is 1/3, and so is a byte inside a character begun elsewhere.
-
-    Example:
-        >>> characters("ház".encode()), characters("ก".encode()[:1])
-        (3.0, 0.3333333333333333)
-    """
-    count, left, part = 0.0, 0, 1 / 3
-    for byte in raw:
-        if not 0x80 <= byte < 0xC0:
-            left = 1 if byte < 0x80 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            part = 1 / left
-        count += part if left else 1 / 3
-        left = max(0, left - 1)
-    return count
-
-
-def _lengths(request: Request) -> Numbers:
-    """Return the number of characters of each base token, by its old id."""
-    change, byte_level = request.change, is_byte_level(request.change.tokenizer)
-    lengths = np.zeros(max(*change.new_to_old.values(), *change.removed) + 1)
-    raw = vocabulary_bytes(change.tokenizer)  # special tokens have no entry
-    for new, old in change.new_to_old.items():
-        lengths[old] = characters(raw.get(new, b""))
-    for old, surface in change.removed.items():
-        lengths[old] = characters(surface_bytes(surface, byte_level=byte_level))
-    return np.maximum(lengths, 1 / 3)  # a special token may spell what the base does not know
-
-
 def _averaged(
     old_VD: torch.Tensor,
     request: Request,
     new: Ids,
     old: Ids,
-    weights: Numbers | None = None,
     *,
     note: str,
 ) -> NewEmbeddings:
-    """Return weighted means of old embeddings: one sparse product."""
+    """Return means of old embeddings: one sparse product."""
     shape = len(request.change.added), len(old_VD)
-    weights = np.ones(len(new)) if weights is None else weights
-    shares = torch.from_numpy(weights / np.bincount(new, weights, shape[0])[new]).float()
+    shares = torch.from_numpy(1 / np.bincount(new, minlength=shape[0])[new]).float()
     places = torch.from_numpy(np.stack([new, old]))
     weights_NV = torch.sparse_coo_tensor(places, shares, shape, check_invariants=False).coalesce()
     return NewEmbeddings(torch.sparse.mm(weights_NV, old_VD), weights_NV, note)

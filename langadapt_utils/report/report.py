@@ -31,9 +31,6 @@ from ..workspace import CARD, REPORT, STAGES, Workspace
 
 PROOFS = "proofs.json"  # results of comparing the GGUF files beside it with PyTorch
 LICENCE = ("license", "license_name", "license_link")  # in the hub's metadata
-# Words in the log that mark a part of a stage, and the name of that part in the report.
-SPENT = {"seed": "short runs", "control: step": "control", "training": "training"}
-SPENT |= {name: name for name in ("documents", "items", "chat", "samples")}
 PAUSE = 600  # seconds between two records, above which the run was not at work
 NARROW = 5  # inches, so that figures can be read on a phone
 
@@ -171,17 +168,13 @@ def _headline(scores: Scores) -> list[Finding]:
 
 
 def _time_spent(run: Workspace, manifests: Mapping[str, Any]) -> list[tuple[str, str, float]]:
-    """Return stage, part of the stage (as marked in the log), and its minutes."""
-    spent = Counter[tuple[str, str]]()
+    """Return stages and their parts, as named in the log, with their minutes."""
+    spent = Counter({(name, ""): about["seconds"] for name, about in manifests.items()})
     for record, after in pairwise(read_jsonl(run.folder / "log.jsonl")):
-        seconds, said = after["time"] - record["time"], record.get("doing", "training")
-        part = next((name for words, name in SPENT.items() if words in said), "")
-        if part and record["stage"] == after["stage"] and seconds < PAUSE:
-            spent[record["stage"], part] += seconds
-    for name, about in manifests.items():
-        told = sum(seconds for (stage, _), seconds in spent.items() if stage == name)
-        spent[name, "the rest" if told else ""] = about["seconds"] - told
-    return [(*key, spent[key] / 60) for key in sorted(spent, key=lambda key: key[0])]
+        seconds, doing = after["time"] - record["time"], record.get("doing", "training")
+        if record["stage"] == after["stage"] and seconds < PAUSE:
+            spent[record["stage"], re.split("[:,]", doing)[0]] += seconds
+    return [(*key, seconds / 60) for key, seconds in sorted(spent.items())]
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:

@@ -20,7 +20,6 @@ import regex
 from transformers import PreTrainedTokenizerFast
 
 from ..errors import VocabularyError
-from ..files import Spooled
 from ..recipe import GiveUp
 from ..tokens import spread
 from .audit import audit_vocabulary
@@ -53,7 +52,7 @@ def extend_vocabulary(
 
     Args:
         tokenizer: a fast tokenizer: byte-level BPE, SentencePiece BPE, or Unigram.
-        texts: training text of the target language. An iterator is copied to a temporary file.
+        texts: training text of the target language. Those of an iterator are kept in memory.
         tokens: number of tokens to add.
         mode: `extend` appends tokens. `replace` gives each new token the id of the least useful
             base token that no remaining merge needs; characters and special tokens stay.
@@ -217,8 +216,8 @@ def _check_request(
 
 
 def _readable_again(texts: Iterable[str]) -> Iterable[str]:
-    """Return texts that can be read more than once; an iterator is copied to a file."""
-    return Spooled(_unicode(texts)) if isinstance(texts, Iterator) else texts
+    """Return texts that can be read more than once; those of an iterator are kept in memory."""
+    return list(_unicode(texts)) if isinstance(texts, Iterator) else texts
 
 
 def _unicode(texts: Iterable[str]) -> Iterator[str]:

@@ -93,7 +93,9 @@ def test_scores_and_report_hold_the_same_findings(run: Workspace) -> None:
     assert set(scores.documents.source) == {"builtin", "wikipedia"}
     report = (run.folder / "report.html").read_text(encoding="utf-8")
     spent = report.split('<table class="spent">')[1].split("</table>")[0]
-    assert all(f"<td>{part}</td>" in spent for part in ("short runs", "training", "documents"))
+    assert all(
+        f"<td>{part}</td>" in spent for part in ("0% English", "training", "base", "adapted")
+    )
     content = json.loads((run.folder / "scores.json").read_text(encoding="utf-8"))
     jsonschema.validate(content, json.loads(SCHEMA.read_text(encoding="utf-8")))
     said = sourced(report)
