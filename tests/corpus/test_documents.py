@@ -108,12 +108,12 @@ def test_a_folder_is_read_whole(write: Write, tmp_path: Path) -> None:
         ),
         (
             "mixed.jsonl",
-            b'{"text": "egy"}\n{"body": "ket"}\n',
+            b'{"text": "egy"}\n{"body": "sok"}\n',
             "line 2 has no value in column 'text'",
         ),
         ("names.json", json.dumps({str(n): "egy" for n in range(999)}).encode(), "…"),
-        ("quote.tsv", b'id\ttext\n1\tegy\n2\t"ket\n3\tten\n', "the row in line 3 is not CSV"),
-        ("commas.csv", b"text\negy, ket\n", "line 2 has more cells than the header"),
+        ("quote.tsv", b'id\ttext\n1\tegy\n2\t"sok\n3\tten\n', "the row in line 3 is not CSV"),
+        ("commas.csv", b"text\negy, sok\n", "line 2 has more cells than the header"),
         ("no.parquet", b"PAR2", "give a complete file"),
         ("no.arrow", b"ARROW2", "give a complete file"),
         ("notes.docx", b"PK", "has no readable text"),
@@ -247,7 +247,7 @@ def test_content_tells_the_compression_where_the_name_is_wrong(write: Write) -> 
 
 def test_a_domain_that_is_no_text_is_no_domain(write: Write) -> None:
     path = write(
-        "own.jsonl", b'{"text": "egy", "domain": null}\n{"text": "ket", "domain": ["a"]}\n'
+        "own.jsonl", b'{"text": "egy", "domain": null}\n{"text": "sok", "domain": ["a"]}\n'
     )
     assert set(read_documents(str(path), "hu")["domain"]) == {"text"}
 

@@ -243,11 +243,11 @@ PREFIX_SPACE = {"type": "ByteLevel"} | BYTES
 @pytest.mark.parametrize("kind", PREFIXED)
 def test_lines_keep_their_ids_under_a_space_before_the_text(kind: str, end: str) -> None:
     """A line inside a text has no such space before it: its first letter is a token of its own."""
-    words = [f"C{vowel}{last}" for vowel in "aeiou" for last in "bdfm"]
+    words = [f"C{vowel}{last}" for vowel in "aeiou" for last in "bdpm"]
     base = PREFIXED[kind]([" ".join(words)] * 50, 285)
     assert "C" in base.tokenize(f"Cab{end}Cab")[2:]
     english = [f"Cob.{end}Cam.{end}Cam."] * 20
-    target = [end.join(["bob.", "Cab.", "Cad.", "Caf."])] * 90
+    target = [end.join(["bob.", "Cab.", "Cad.", "Cap."])] * 90
     change = extend_vocabulary(base, target, tokens=3, others={"en": english}, protect={"en": 1.0})
     assert change.effects["en"].kept == 1.0
     assert token_ids(base, english) == token_ids(change.tokenizer, english)
