@@ -147,7 +147,7 @@ def test_what_cannot_be_written_is_refused_by_name(
         "'gpt2' models cannot be written as GGUF, only llama": saved(
             gpt2(len(tokenizer)), tokenizer, tmp_path / "gpt2"
         ),
-        "rotary positions of type 'yarn'": saved(
+        "RoPE of type 'yarn'": saved(
             random_model("llama", len(tokenizer), rope_parameters=yarn), tokenizer, tmp_path / "y"
         ),
     }
