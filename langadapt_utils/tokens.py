@@ -258,16 +258,20 @@ def document_start(tokenizer: PreTrainedTokenizerFast) -> int:
         CorpusError: the tokenizer has none of these tokens.
     """
     for token in ("<|endoftext|>", tokenizer.bos_token, tokenizer.eos_token):
-        if token is not None and token in tokenizer.get_vocab():
-            return int(tokenizer.convert_tokens_to_ids(token))
+        if (index := _id_of(tokenizer, token)) is not None:
+            return index
     problem = f"the tokenizer {tokenizer.name_or_path} has no BOS or EOS token to begin documents"
     raise CorpusError(f"{problem}: name one as bos_token in its tokenizer_config.json")
 
 
 def document_end(tokenizer: PreTrainedTokenizerFast) -> int | None:
     """Return the id that ends a document in training: the EOS token, or None if there is none."""
-    token = tokenizer.eos_token
-    return int(tokenizer.convert_tokens_to_ids(token)) if token in tokenizer.get_vocab() else None
+    return _id_of(tokenizer, tokenizer.eos_token)
+
+
+def _id_of(tokenizer: PreTrainedTokenizerFast, token: str | None) -> int | None:
+    # The library looks up one token; `get_vocab` would copy the whole vocabulary.
+    return None if token is None else tokenizer.backend_tokenizer.token_to_id(token)
 
 
 def document_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:

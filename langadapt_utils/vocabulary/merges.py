@@ -243,8 +243,8 @@ def _renamed(
     A base that spells "the" as `th` and `e` gives `{'!"': 9}` and `{'!': 'th', '"': 'e'}`.
     """
     encoded = [(batch, ids.astype(np.uint32)) for batch, ids in _encoded(base, words)]
-    tokens = {index: token for token, index in base.get_vocab().items()}
-    separator = base.get_vocab()[SEPARATOR]
+    vocab = base.get_vocab()
+    tokens, separator = {index: token for token, index in vocab.items()}, vocab[SEPARATOR]
     uses = np.zeros(max(tokens) + 1, dtype=np.int64)
     for _, ids in encoded:
         uses += np.bincount(ids, minlength=len(uses))

@@ -165,9 +165,9 @@ class Spec:
         )
         return [bytes_as_text(raw) for raw, count in texts.items() if count > 1]
 
-    def digits(self, surface: str) -> tuple[int, ...]:
-        """Return the largest numbers of English and of other digits in a row in a token."""
-        text = self.raw(surface).decode("utf-8", "ignore")
+    def digits(self, *surfaces: str) -> tuple[int, ...]:
+        """Return the largest numbers of English and of other digits in a row in some tokens."""
+        text = b"\n".join(map(self.raw, surfaces)).decode("utf-8", "ignore")
         runs = (regex.findall(f"{digit}+", text) for digit in DIGITS)
         return tuple(max(map(len, found), default=0) for found in runs)
 
@@ -177,8 +177,7 @@ class Spec:
 
         Other digits may be joined where English digits are.
         """
-        found = [self.digits(token) for token in self.vocab if token not in self.special]
-        english, other = map(max, zip(*found, strict=True))
+        english, other = self.digits(*(self.vocab.keys() - self.special))
         return english, max(english, other, 1)
 
     @property
