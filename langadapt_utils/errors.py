@@ -1,4 +1,4 @@
-"""One family of errors. Each message says what was wrong, with which value, and what to do."""
+"""One family of errors. Each message names the problem, the value and the remedy."""
 
 
 class LangadaptError(Exception):

@@ -131,8 +131,7 @@ def stage_seconds(
     """
     few, many = recipe.evaluation.comparison_documents, recipe.evaluation.documents
     methods, sweeps = len(recipe.embeddings.compare), len(recipe.mixture.sweep)
-    batch = max(recipe.mixture.sequence_length, recipe.training.batch_tokens // 2)
-    probed = methods * recipe.embeddings.probe_steps * batch
+    probed = methods * recipe.embeddings.probe_steps * recipe.probe_batch_tokens
     trained = recipe.trained_tokens + sweeps * recipe.mixture.sweep_tokens
     read = {
         "03_embeddings": 2 * few * (2 * methods + 1),

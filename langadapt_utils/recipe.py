@@ -277,6 +277,11 @@ class Recipe(_Section):
         return round(self.training.budget_tokens * (1 + again))
 
     @property
+    def probe_batch_tokens(self) -> int:
+        """Tokens per training step when methods are compared: half a batch, or one sequence."""
+        return max(self.mixture.sequence_length, self.training.batch_tokens // 2)
+
+    @property
     def name(self) -> str:
         """A short name: language and profile, and a hash if options differ from the profile."""
         plain = Recipe.profile(self.profile_name, language=self.language)

@@ -162,6 +162,7 @@ def translations(
     """
     tied: dict[str, str] = {}
     for documents, about in target:
+        ids = _column(documents, "id")
         for others, about_others in english:
             names = [name for name in others["id"][:] if name not in tied]
             sizes, of_others = (
@@ -169,14 +170,14 @@ def translations(
                 for a in (about, about_others)
             )
             places = {name: name.rpartition("-") for name in names}  # no file is that of an own id
-            for name in _ids_among(documents, names):
+            for name in _among(ids, names):
                 if sizes.get(place := places[name][0]) == of_others.get(place):
                     tied[name] = name
             if [*sizes.values()] == [*of_others.values()] and tied.keys().isdisjoint(names):
                 partners = dict(zip(of_others, sizes, strict=True))
                 found = {n: f"{partners.get(place)}-{nth}" for n, (place, _, nth) in places.items()}
-                ids = _ids_among(documents, found.values())
-                tied |= {name: other for name, other in found.items() if other in ids}
+                there = _among(ids, found.values())
+                tied |= {name: other for name, other in found.items() if other in there}
                 if found:  # this text has its translation
                     break
     return tied
@@ -242,9 +243,8 @@ def _column(documents: Dataset, name: str) -> pa.ChunkedArray:
     return pa.chunked_array(parts, pa.string())
 
 
-def _ids_among(documents: Dataset, names: Iterable[str]) -> set[str]:
-    """Return the ids of documents that are among some names."""
-    ids = _column(documents, "id")
+def _among(ids: pa.ChunkedArray, names: Iterable[str]) -> set[str]:
+    """Return the ids that are among some names."""
     return set(ids.filter(pc.is_in(ids, value_set=pa.array(names, pa.string()))).to_pylist())
 
 

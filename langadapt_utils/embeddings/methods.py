@@ -87,20 +87,8 @@ def subword_mean(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
 
     Source: fast vocabulary transfer, Gee et al. 2022, arXiv 2402.09977.
     """
-    return _averaged(old_VD, request, *request.pieces, note="mean of its pieces")
-
-
-def _averaged(
-    old_VD: torch.Tensor,
-    request: Request,
-    new: Ids,
-    old: Ids,
-    *,
-    note: str,
-) -> NewEmbeddings:
-    """Return means of old embeddings: one sparse product."""
-    shape = len(request.change.added), len(old_VD)
+    shape, (new, old) = (len(request.change.added), len(old_VD)), request.pieces
     shares = torch.from_numpy(1 / np.bincount(new, minlength=shape[0])[new]).float()
     places = torch.from_numpy(np.stack([new, old]))
     weights_NV = torch.sparse_coo_tensor(places, shares, shape, check_invariants=False).coalesce()
-    return NewEmbeddings(torch.sparse.mm(weights_NV, old_VD), weights_NV, note)
+    return NewEmbeddings(torch.sparse.mm(weights_NV, old_VD), weights_NV, "mean of its pieces")

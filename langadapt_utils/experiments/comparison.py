@@ -179,7 +179,7 @@ def compare_methods(
         steps: numbers of training steps. Each is a run with its own schedule; 0: before training.
         seeds: of random embeddings and of the order of the text, the same for all methods.
         documents: held-out documents per language.
-        batch_tokens: tokens per training step; half of the recipe's by default.
+        batch_tokens: tokens per training step; `Recipe.probe_batch_tokens` by default.
         report: called with a line of progress.
 
     Raises:
@@ -187,7 +187,7 @@ def compare_methods(
     """
     methods = methods or recipe.embeddings.compare
     ways = methods if isinstance(methods, Mapping) else {name: {"method": name} for name in methods}
-    batch = batch_tokens or max(recipe.mixture.sequence_length, recipe.training.batch_tokens // 2)
+    batch = batch_tokens or recipe.probe_batch_tokens
     most = min(batch, recipe.training.micro_batch_tokens)
     sizes = {"batch_tokens": batch, "micro_batch_tokens": most, "interpolation": 1.0}
     training = recipe.training.model_copy(update=sizes)

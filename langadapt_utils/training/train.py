@@ -144,15 +144,15 @@ def _set_attention(model: PreTrainedModel, asked: str) -> str:
 
 def _made_faster(model: PreTrainedModel, recipe: TrainingRecipe, arguments: Any) -> dict[str, Any]:
     """Apply all speedups to a model and to torch; return the settings."""
-    on_gpu, on_cpu = (hardware.device().type == kind for kind in ("cuda", "cpu"))
-    fused = on_gpu and recipe.fused_loss and can_fuse_loss(model)
+    kind = hardware.device().type
+    fused = kind == "cuda" and recipe.fused_loss and can_fuse_loss(model)
     hardware.keep_freed_memory()
     hardware.use_all_cores()
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     # In this order: the trial of `compile_layers` takes the logits that `fuse_loss` avoids.
-    pays = recipe.compile_layers and (on_gpu or (on_cpu and arguments.max_steps >= LONG))
-    compiled = pays and compile_layers(model)
+    pays = kind == "cuda" or (kind == "cpu" and arguments.max_steps >= LONG)
+    compiled = recipe.compile_layers and pays and compile_layers(model)
     if fused:
         fuse_loss(model)
     settings: dict[str, Any] = {"precision": "bfloat16" if arguments.bf16 else "float32"}
