@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "bfloat16"]
 
+# Tensors in large pages: the first step on a CPU waits for fewer pages (`benchmarks/training.py`).
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
 
 def device() -> "torch.device":
     """Return the first GPU (CUDA or Apple), or the CPU if there is none.

@@ -43,14 +43,10 @@ def language_losses(
     bare = getattr(model, "module", model)  # without what wraps it for several processes
     if getattr(bare, "langadapt_fused", False):
         return list(model(**inputs, targets_BT=targets_BT, sizes=sizes))
-    pairs = _by_part(model(**inputs).logits, targets_BT, sizes)
-    return [cross_entropy(x.float(), targets, reduction="sum") for x, targets in pairs]
-
-
-def _by_part(values: torch.Tensor, targets_BT: torch.Tensor, sizes: list[int]) -> list[Any]:
-    """Return values (B, T, ·) and targets of each part of a micro-batch, flattened over tokens."""
-    parts = zip(torch.split(values, sizes), torch.split(targets_BT, sizes), strict=True)
-    return [(part.flatten(0, 1), targets.flatten()) for part, targets in parts]
+    logits = model(**inputs).logits.flatten(0, 1).float()
+    # All parts at once: to split the logits would copy their gradients.
+    losses_BT = cross_entropy(logits, targets_BT.flatten(), reduction="none").view_as(ids_BT)
+    return [part.sum() for part in torch.split(losses_BT, sizes)]
 
 
 def shifted_targets(ids_BT: torch.Tensor, learned_BT: torch.Tensor | None = None) -> torch.Tensor:
@@ -148,7 +144,8 @@ def fuse_loss(model: PreTrainedModel) -> None:
         hidden_BTD = self.get_decoder()(**inputs).last_hidden_state
         weight = self.get_output_embeddings().weight.to(hidden_BTD.dtype)
         nothing = hidden_BTD.sum() * 0  # the loss of no sequences
-        pairs = _by_part(hidden_BTD, targets_BT, sizes)
+        parts = zip(torch.split(hidden_BTD, sizes), torch.split(targets_BT, sizes), strict=True)
+        pairs = [(hidden.flatten(0, 1), targets.flatten()) for hidden, targets in parts]
         return [fused(weight, *pair) if len(pair[0]) else nothing for pair in pairs]
 
     model.forward = MethodType(forward, model)
