@@ -25,9 +25,7 @@ from .tokens import document_start, unknown_token
 
 OWN_ROPE = ("rope_theta", "partial_rotary_factor")  # separate options before transformers 5
 SCALED = ("linear", "dynamic", "yarn", "longrope", "llama3")  # kinds that older versions support
-EAGER_TOKENS = 512  # of a sequence up to which eager attention is faster on a CPU
 LIMITS = ("max_position_embeddings", "max_target_positions", "max_seq_len")  # of the context
-EAGER_TOKENS = 512  # of the longest sequences that eager attention reads faster on a CPU
 SAME = 1e-3  # largest difference of equal logits, as a fraction of the largest logit
 QUANTISED = ("quantization_config", "compression_config", "quantization")  # the last one: MLX
 BASE_CARD = "BASE_MODEL_CARD.md"  # name of the copy of the base's model card
@@ -290,23 +288,6 @@ def longest_context(model: PreTrainedModel | Base, *, silent: int = 1_024) -> in
     """Return the context length of a model in tokens, or `silent` if its configuration has none."""
     config = model.config.get_text_config()
     return next((int(limit) for name in LIMITS if (limit := getattr(config, name, None))), silent)
-
-
-@contextmanager
-def quick_attention(model: PreTrainedModel, tokens: int) -> Iterator[None]:
-    """Inside the block, read sequences of at most so many tokens with the fastest attention.
-
-    On a CPU, eager attention is faster than SDPA for short sequences (`benchmarks/evaluation.py`).
-    """
-    usual = model.config._attn_implementation
-    faster = usual == "sdpa" and tokens <= EAGER_TOKENS and model.device.type == "cpu"
-    if faster:
-        model.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        if faster:
-            model.set_attn_implementation(usual)
 
 
 def written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> torch.Tensor:

@@ -144,12 +144,6 @@ def parse_source(source: str) -> tuple[str, str]:
     return (BUILT_IN if source == BUILT_IN else "path"), source
 
 
-def packaged() -> list[str]:
-    """Return the packages with a model or a text, in the spelling of a recipe."""
-    pieces = {piece for wheel in WHEELS.values() for piece in wheel.parts}
-    return [f"pip:{requirement}" for requirement in WHEELS if requirement not in pieces]
-
-
 def packaged_model(base: str) -> Wheel | None:
     """Return the package of a base model, or None if it comes from elsewhere."""
     return WHEELS.get(parse_source(base)[1])
@@ -158,7 +152,9 @@ def packaged_model(base: str) -> Wheel | None:
 def known_wheel(requirement: str) -> Wheel:
     """Return the known wheel of a requirement; raise a `SourceError` if there is none."""
     if requirement not in WHEELS:
-        remedy = f"use one of {', '.join(packaged())}, hub:ORG/NAME or a local path"
+        parts = {part for wheel in WHEELS.values() for part in wheel.parts}
+        known = ", ".join(f"pip:{name}" for name in WHEELS if name not in parts)
+        remedy = f"use one of {known}, hub:ORG/NAME or a local path"
         raise SourceError(f"'pip:{requirement}' is not a package with a known checksum: {remedy}")
     return WHEELS[requirement]
 

@@ -259,7 +259,7 @@ def _told_apart(made: NewEmbeddings, old: torch.Tensor, request: Request) -> New
             raise ModelError(f"the new embedding of {name!r} is {fault}: {remedy}")
     kept = torch.tensor([index for index in request.change.new_to_old if index < len(old)])
     noisy = _repeated(old, kept, vectors_ND.to(old.dtype))
-    generator = request.generator()
+    generator = torch.Generator().manual_seed(request.seed)
     for block in torch.split(torch.tensor(noisy, dtype=torch.long), BLOCK):
         noise = normalize(torch.randn(len(block), vectors_ND.shape[1], generator=generator), dim=1)
         vectors_ND[block] += NOISE * noise * vectors_ND[block].norm(dim=1, keepdim=True)

@@ -37,10 +37,6 @@ class Request:
         places = np.repeat(np.arange(len(pieces)), [len(ids) for ids in pieces])
         return places, np.fromiter(chain.from_iterable(pieces), dtype=np.int64)
 
-    def generator(self) -> torch.Generator:
-        """Return a new generator of random numbers."""
-        return torch.Generator().manual_seed(self.seed)
-
 
 @dataclass(frozen=True)
 class NewEmbeddings:
@@ -68,7 +64,7 @@ def random_normal(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
     Source: the new embeddings of Csaki et al., arXiv 2311.05741, are random.
     """
     shape = len(request.change.added), old_VD.shape[1]
-    drawn_ND = torch.randn(shape, generator=request.generator())
+    drawn_ND = torch.randn(shape, generator=torch.Generator().manual_seed(request.seed))
     vectors_ND = drawn_ND * old_VD.std() + old_VD.mean()
     return NewEmbeddings(vectors_ND, None, "drawn: normal, as all old entries")
 

@@ -17,12 +17,15 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from .. import hardware
 from ..errors import CorpusError, ModelError
 from ..intervals import Interval, Numbers, ratio
-from ..models import Base, longest_context, quick_attention
+from ..models import Base, longest_context
 from ..tokens import Ids, byte_lengths, document_start, encode_texts, is_byte_level, token_spans
 
 # Tokens and logits per forward pass, unless a single piece has more.
 BATCH_TOKENS, LOGITS = 2_048, 100_000_000
 AT_ONCE = 512  # tokens whose logits are converted to float32 together
+# Tokens of a sequence up to which eager attention is faster than SDPA on a CPU
+# (`benchmarks/evaluation.py`).
+EAGER_TOKENS = 512
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,8 @@ def _bits(model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str]
     hardware.keep_freed_memory()
     precision = hardware.native_precision()
     can_skip = "logits_to_keep" in inspect.signature(model.forward).parameters
-    totals = np.zeros(len(names))
+    totals, attention = np.zeros(len(names)), model.config._attn_implementation
+    switching = attention == "sdpa" and model.device.type == "cpu"
     # One autocast for all batches converts the weights once.
     with torch.no_grad(), hardware.autocast(precision, model.device.type):
         for batch in _batches_by_length(pieces, model.get_output_embeddings().weight.shape[0]):
@@ -203,14 +207,17 @@ def _bits(model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str]
             # are not made.
             begin = min(piece.first for piece in batch) - 1 if can_skip else 0
             options = {"logits_to_keep": width - begin} if can_skip else {}
-            with quick_attention(model, width):
-                logits_BTV = model(input_ids=ids_BT, use_cache=False, **options).logits
+            if switching:
+                model.set_attn_implementation("eager" if width <= EAGER_TOKENS else attention)
+            logits_BTV = model(input_ids=ids_BT, use_cache=False, **options).logits
             for row, piece in enumerate(batch):
                 targets = ids_BT[row, piece.first : len(piece.ids)]
                 logits = logits_BTV[row, piece.first - 1 - begin : len(piece.ids) - 1 - begin]
                 parts = zip(*(torch.split(x, AT_ONCE) for x in (logits, targets)), strict=True)
                 nats = [cross_entropy(x.float(), y, reduction="sum").item() for x, y in parts]
                 totals[piece.unit] += sum(nats) / math.log(2)
+    if switching:
+        model.set_attn_implementation(attention)
     if not np.isfinite(totals).all():
         name = names[int(np.flatnonzero(~np.isfinite(totals))[0])]
         problem = f"{model.name_or_path} gives {name} a likelihood that is not finite"

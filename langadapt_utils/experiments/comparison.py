@@ -8,7 +8,7 @@ the same documents.
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import chain, combinations, product
 from pathlib import Path
 from typing import Any, Self
@@ -73,7 +73,8 @@ class Comparison:
         """Return the results of the tests as sentences."""
         table = self.summary().query("variant not in (@BASE, @BEFORE)")
         target, english = (table[table.language == code] for code in (self.target, "en"))
-        stages = [(steps, _ranked(rows)) for steps, rows in target.groupby("steps")]
+        ranked = partial(sorted, key=lambda row: row.bits_per_byte.value)
+        stages = [(steps, ranked(rows.itertuples())) for steps, rows in target.groupby("steps")]
         last, seeds = stages[-1][0], self.table[self.table.variant != BASE].seed.nunique()
         values = {
             "target": language_name(self.target),
@@ -137,11 +138,6 @@ def when(steps: int) -> str:
         ('before training', 'after 1 step', 'after 50 steps')
     """
     return f"after {steps} step{'' if steps == 1 else 's'}" if steps else "before training"
-
-
-def _ranked(rows: pd.DataFrame) -> list[Any]:
-    """Return the rows of a summary, the lowest bits per byte first."""
-    return sorted(rows.itertuples(), key=lambda row: row.bits_per_byte.value)
 
 
 def _bits_by_variant(table: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from ..models import load_tokenizer, save_tokenizer
 from ..sources import brief
 from ..tokens import spread, token_ids
 from .change import Check, Effect, VocabularyChange
-from .patterns import INNER, RARE, cuts_inside, find_cuts
+from .patterns import INNER, RARE, cuts_inside, find_cuts, splits_characters
 from .tokenizer_json import Spec, one_of
 
 SHOWN = 5  # examples of a finding
@@ -269,13 +269,15 @@ def marks_kept(audited: Audited) -> Check:
 def other_text_cut_as_before(audited: Audited) -> Check:
     """Check that the repaired pattern splits other text as before.
 
-    This is text without marks, joiners and apostrophes; in other languages, also with apostrophes.
+    This is text without marks, joiners, apostrophes and characters that the base splits; in other
+    languages, also with apostrophes.
     """
     tokenizers = audited.base, audited.change.tokenizer
-    old, new = (t.backend_tokenizer.pre_tokenizer.pre_tokenize_str for t in tokenizers)
+    before, after = (t.backend_tokenizer.pre_tokenizer for t in tokenizers)
     plain = [text for text in audited.texts if not WITH_INNER.search(text)] + [*audited.others]
     unmarked = (text for text in plain if not regex.search(r"[\p{M}\p{Join_Control}]", text))
-    bad = [text for text in unmarked if old(text) != new(text)]
+    whole = (text for text in unmarked if not splits_characters(before, [text]))
+    bad = [text for text in whole if before.pre_tokenize_str(text) != after.pre_tokenize_str(text)]
     return _none("the repaired word pattern splits all other text as before", bad, "differ")
 
 

@@ -85,7 +85,7 @@ def extend_vocabulary(
         remedy = "lower vocabulary.tokens or vocabulary.protect_english"
         raise VocabularyError(f"{problem}: {remedy}, or give more text with corpus.target")
     change = growth.build(candidates, allowed, mode, give_up)
-    pattern = repair.joined + repair.inside if repair else ""
+    pattern = repair.joined + repair.inside or r"\p{L}" if repair else ""
     change = dataclasses.replace(change, pattern_repair=pattern)
     return dataclasses.replace(change, audit=audit_vocabulary(tokenizer, change, head, reference))
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import regex
@@ -51,7 +51,7 @@ class Repair:
 
     Attributes:
         pre_tokenizer: the repaired one, as in `tokenizer.json`.
-        joined: characters that now stay with letters, in the syntax of the pattern.
+        joined: characters that now stay with letters, in the syntax of the pattern; may be empty.
         inside: pattern of the signs that now stay between two letters; may be empty.
     """
 
@@ -71,6 +71,16 @@ def cuts_inside(pre_tokenizer: Any, text: str, pattern: Any) -> Iterator[tuple[s
     starts = _starts(pre_tokenizer, text)
     for match in regex.finditer(pattern, text):
         yield match[0], starts.intersection(range(match.start() + 1, match.end()))
+
+
+def splits_characters(pre_tokenizer: Any, texts: Iterable[str]) -> bool:
+    """Return whether a pre-tokenizer splits inside a character of the texts.
+
+    Falcon's converts text to bytes and then splits at digits, but some bytes are spelled by digits.
+    """
+    pieces = (pre_tokenizer.pre_tokenize_str(text) for text in texts)
+    borders = (pair for spans in pieces for pair in pairwise(span for _, span in spans))
+    return any(end > start for (_, end), (start, _) in borders)
 
 
 def _starts(pre_tokenizer: Any, text: str) -> set[int]:
@@ -111,23 +121,26 @@ def propose_repair(
         others: texts in which signs between two letters must be split as before.
 
     Returns:
-        None if the pattern splits fewer than 1 in 1,000 letter clusters, or cannot be parsed.
+        None if the pattern splits no character and fewer than 1 in 1,000 letter clusters, or cannot
+        be parsed.
     """
     texts = spread(texts, length=SAMPLED)
-    before = tokenizer.backend_tokenizer.pre_tokenizer
+    if (before := tokenizer.backend_tokenizer.pre_tokenizer) is None:
+        return None
+    spec = whole = as_data(before)
+    bytes_last = sorted(spelled_out(spec), key=lambda part: bool(part["type"] == "ByteLevel"))
+    if bytes_last != spelled_out(spec) and splits_characters(before, texts):
+        whole = {"type": "Sequence", "pretokenizers": bytes_last}
     marked = any(regex.search(rf"[{MARKS}{JOINERS}]", text) for text in texts)
     cuts, clusters = find_cuts(before, texts) if marked else (Cuts(), 0)
     inside, letters = find_inside(before, texts, others)
     if cuts.total() < RARE * clusters or not cuts:
         cuts = Cuts()
-        if not inside:
-            return None
-    spec, joined, left = as_data(before), "", cuts
-    repaired = spec
+    repaired, joined, left = whole, "", cuts
     while more := [part for part in (MARKS, JOINERS) if part not in joined and _cut(part, left)]:
         joined += "".join(more)
         join = partial(join_to_letters, joined=joined, cuts=list(cuts))
-        repaired = repair_pre_tokenizer(spec, join)
+        repaired = repair_pre_tokenizer(whole, join)
         # Joiners may now be split from the marks before them, which was no split before.
         left, _ = find_cuts(without_model({"pre_tokenizer": repaired}).pre_tokenizer, texts)
     repaired = repair_pre_tokenizer(repaired, partial(join_inside, inside=inside, letters=letters))

@@ -10,7 +10,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from helpers.tiny import train_tokenizer
-from helpers.vocabularies import PATTERNS, with_pattern
+from helpers.vocabularies import PATTERNS, failed, with_pattern
 from langadapt_utils.vocabulary.extend import extend_vocabulary
 from langadapt_utils.vocabulary.patterns import find_cuts, join_to_letters, propose_repair
 
@@ -177,3 +177,21 @@ def test_marks_and_what_stands_inside_are_repaired_together() -> None:
 def test_quotation_marks_of_text_without_spaces_are_no_part_of_words(text: str) -> None:
     repair = propose_repair(with_pattern("llama3"), [text] * 9)
     assert repair is None or not repair.inside
+
+
+@pytest.mark.parametrize("text", [*SCRIPTS.values(), "őrült búvár üt ½ 1234"])
+def test_digits_after_bytes_split_no_character(text: str) -> None:
+    """Falcon splits bytes at what looks like digits, such as the last byte of `ü`."""
+    tokenizer = train_tokenizer(["some English text, 1234 don't mind Zürich"] * 3, size=300)
+    digits = pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated")
+    parts = [pre_tokenizers.Punctuation("contiguous"), pre_tokenizers.ByteLevel(False)]
+    parts += [pre_tokenizers.Digits(individual_digits=False), digits]
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(parts)
+    english = ["In Zürich, 12345 people (½ of them) don't mind a café."]
+    change = extend_vocabulary(tokenizer, [text] * 5, tokens=3, others={"en": english * 9})
+    assert change.pattern_repair and not failed(change)
+    assert "".join(pieces(cutter(change.tokenizer), text)) == text
+    assert pieces(cutter(change.tokenizer), "a 12345") == ["a", " ", "123", "45"]
+    plain = pre_tokenizers.Sequence(parts[:2])
+    tokenizer.backend_tokenizer.pre_tokenizer = plain
+    assert propose_repair(tokenizer, ["őrült búvár üt ½ 1234"]) is None
