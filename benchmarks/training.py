@@ -8,8 +8,8 @@ r"""Speed of training, setting by setting, against `transformers.Trainer` with i
 
 Each measurement is a process of its own, as some settings cannot be taken back; processes take
 turns and medians are compared. Tokens per second are the median over training steps after the first
-few. Utilisation is 6 operations per parameter and token over the peak: that of the GPU's data sheet
-(`--teraflops`), or of a large matrix product here, now.
+few; the seconds of those stand beside it. Utilisation is 6 operations per parameter and token over
+the peak: that of the GPU's data sheet (`--teraflops`), or of a large matrix product here, now.
 
 `settings` takes the base model with 8,000 made-up embeddings more and random tokens in documents of
 300. `scaling` takes models of several sizes and shows seconds by number of tokens, and the time of
@@ -44,6 +44,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -71,17 +72,19 @@ PLAIN = {
     "compile_layers": False,
     "fused_loss": False,
     "keep": False,
+    "pages": False,
     "separate": False,
 }
 STEPS = [
     ("langadapt, all off", {}),
     ("+ memory kept", {"keep": True}),
+    ("+ large pages", {"pages": True}),
     ("+ bfloat16", {"precision": "bfloat16"}),
     ("+ layers compiled", {"compile_layers": True}),
     ("+ fused loss", {"fused_loss": True}),
     ("+ documents separate", {"separate": True}),
 ]
-ONLY_ON_GPU, ONLY_ON_CPU = {"+ fused loss"}, {"+ memory kept"}
+ONLY_ON_GPU, ONLY_ON_CPU = {"+ fused loss"}, {"+ memory kept", "+ large pages"}
 SKIPPED = 3  # training steps that do not count
 
 
@@ -150,7 +153,9 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         else hardware.measured_flops(hardware.native_precision())
     )
     utilisation = 6 * model.num_parameters() * speed / best
-    return {"tokens_per_second": speed, "peak_gigabytes": peak / 1e9, "utilisation": utilisation}
+    first = sum(arguments.batch / one for one in speeds[:SKIPPED])
+    found = {"tokens_per_second": speed, "utilisation": utilisation, "first_seconds": first}
+    return found | {"peak_gigabytes": peak / 1e9}
 
 
 class ByLabels(torch.utils.data.Dataset):  # type: ignore[type-arg]
@@ -207,7 +212,9 @@ def compare(arguments: argparse.Namespace) -> None:
     for _ in range(arguments.rounds):
         for way in names:
             command = [sys.executable, __file__, "one", "--way", way, *sizes]
-            done = subprocess.run(command, capture_output=True, text=True)
+            pages = ways().get(way, PLAIN).get("pages", False)
+            variables = os.environ | {"THP_MEM_ALLOC_ENABLE": str(int(pages))}
+            done = subprocess.run(command, capture_output=True, text=True, env=variables)
             if done.returncode:
                 sys.exit(f"{way}: {done.stderr[-3000:]}")
             results[way].append(json.loads(done.stdout.splitlines()[-1]))
@@ -218,7 +225,8 @@ def compare(arguments: argparse.Namespace) -> None:
         f"sequences of {arguments.length}, "
     )
     print(f"micro-batches of {arguments.micro_batch:,} tokens, batches of {arguments.batch:,}\n")
-    print("| way | tokens/s | times the default | utilisation | peak GB |\n|---|---|---|---|---|")
+    print("| way | tokens/s | times the default | utilisation | first steps, s | peak GB |")
+    print("|---|---|---|---|---|---|")
     medians = {
         way: {key: statistics.median(one[key] for one in found) for key in found[0]}
         for way, found in results.items()
@@ -226,7 +234,8 @@ def compare(arguments: argparse.Namespace) -> None:
     for way, one in medians.items():
         times = one["tokens_per_second"] / medians[DEFAULT]["tokens_per_second"]
         speed, used, peak = one["tokens_per_second"], one["utilisation"], one["peak_gigabytes"]
-        print(f"| {way} | {speed:,.0f} | {times:.2f} | {used:.0%} | {peak:.1f} |")
+        began = one["first_seconds"]
+        print(f"| {way} | {speed:,.0f} | {times:.2f} | {used:.0%} | {began:.1f} | {peak:.1f} |")
 
 
 SIZES = ((256, 6), (448, 10), (768, 12))  # width and layers
