@@ -45,6 +45,27 @@ def test_bits_are_those_computed_directly(
     assert document_bits(model, tokenizer, texts) == pytest.approx(expected, rel=1e-4)
 
 
+def test_bits_do_not_depend_on_the_attention(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, used = ["Egy szöveg, " * times for times in (1, 3, 9, 27)], set()
+
+    def forward(*args: object, **options: object) -> object:
+        used.add(model.config._attn_implementation)
+        return type(model).forward(model, *args, **options)
+
+    monkeypatch.setattr(model, "forward", forward)
+    model.set_attn_implementation("sdpa")
+    found = []
+    for tokens in (0, 20, 10_000):
+        monkeypatch.setattr(likelihood, "EAGER_TOKENS", tokens)
+        found.append(document_bits(model, tokenizer, texts).tolist())
+        assert model.config._attn_implementation == "sdpa"
+    assert used == {"eager", "sdpa"}
+    for bits in found[1:]:
+        assert bits == pytest.approx(found[0], rel=1e-5)
+
+
 def test_bits_do_not_depend_on_the_batch(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
