@@ -1,5 +1,6 @@
 """Base models and tokenizers: loaded from a folder, converted from GGUF."""
 
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -240,6 +241,10 @@ def load_model(folder: Path) -> PreTrainedModel:
     if lost := sorted(found["missing_keys"] | other_shape):  # these are random numbers now
         problem = f"{folder} lacks {lost[0]} in the shape of its config.json ({len(lost)} in all)"
         raise ModelError(f"{problem}: give a complete copy of the model")
+    known, left = model.state_dict(), sorted(found["unexpected_keys"])
+    if unread := [name for name in left if re.sub(r"\.\d+\.", ".0.", name, count=1) in known]:
+        problem = f"{folder} has {unread[0]}, but its config.json has fewer layers"
+        raise ModelError(f"{problem}: give the config.json of this model")
     if not is_tied(model.eval()):  # whatever the configuration says
         declare_untied(model)
     rows, named = model.get_input_embeddings().weight.shape[0], model.config.get_text_config()

@@ -252,6 +252,7 @@ def test_weights_that_are_cut_off_are_named_before_they_are_loaded(tiny_folder: 
     ("change", "named"),
     [
         ({"num_hidden_layers": 3}, "lacks model.layers.2"),
+        ({"num_hidden_layers": 1}, "has model.layers.1.*fewer layers"),
         ({"tie_word_embeddings": False}, "lacks lm_head.weight"),
         ({"intermediate_size": 8}, "lacks model.layers.0.mlp"),
     ],

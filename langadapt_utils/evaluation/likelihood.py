@@ -192,12 +192,11 @@ def _windows(
 def _bits(model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str]) -> Numbers:
     """Return the bits of the scored tokens of pieces, summed by unit; units have names."""
     hardware.keep_freed_memory()
-    precision = hardware.native_precision()
     can_skip = "logits_to_keep" in inspect.signature(model.forward).parameters
     totals, attention = np.zeros(len(names)), model.config._attn_implementation
     switching = attention == "sdpa" and model.device.type == "cpu"
     # One autocast for all batches converts the weights once.
-    with torch.no_grad(), hardware.autocast(precision, model.device.type):
+    with torch.no_grad(), hardware.autocast(hardware.native_precision(), model.device.type):
         for batch in _batches_by_length(pieces, model.get_output_embeddings().weight.shape[0]):
             width = max(len(piece.ids) for piece in batch)
             # Padding on the right is invisible to a causal model, so that no mask is needed.

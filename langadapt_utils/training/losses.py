@@ -142,11 +142,10 @@ def fuse_loss(model: PreTrainedModel) -> None:
 
     def forward(self: Any, targets_BT: Any, sizes: Any, **inputs: Any) -> list[Any]:
         hidden_BTD = self.get_decoder()(**inputs).last_hidden_state
-        weight = self.get_output_embeddings().weight.to(hidden_BTD.dtype)
+        head = self.get_output_embeddings().weight.to(hidden_BTD.dtype)
         nothing = hidden_BTD.sum() * 0  # the loss of no sequences
         parts = zip(torch.split(hidden_BTD, sizes), torch.split(targets_BT, sizes), strict=True)
-        pairs = [(hidden.flatten(0, 1), targets.flatten()) for hidden, targets in parts]
-        return [fused(weight, *pair) if len(pair[0]) else nothing for pair in pairs]
+        return [fused(head, x.flatten(0, 1), y.flatten()) if len(x) else nothing for x, y in parts]
 
     model.forward = MethodType(forward, model)
     model.langadapt_fused = True

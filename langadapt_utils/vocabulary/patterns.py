@@ -134,8 +134,7 @@ def propose_repair(
     marked = any(regex.search(rf"[{MARKS}{JOINERS}]", text) for text in texts)
     cuts, clusters = find_cuts(before, texts) if marked else (Cuts(), 0)
     inside, letters = find_inside(before, texts, others)
-    if cuts.total() < RARE * clusters or not cuts:
-        cuts = Cuts()
+    cuts = cuts if cuts.total() >= RARE * clusters else Cuts()
     repaired, joined, left = whole, "", cuts
     while more := [part for part in (MARKS, JOINERS) if part not in joined and _cut(part, left)]:
         joined += "".join(more)
