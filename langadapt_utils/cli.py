@@ -69,9 +69,9 @@ def run(
     if run.is_complete(STAGES[-1]):
         from .evaluation.scores import Scores
 
-        typer.echo("")
-        for finding in Scores.load(run.folder / "scores.json").findings():
-            typer.echo(f"  {finding}")
+        findings = Scores.load(run.folder / "scores.json").findings()
+        told = [f"  {finding}" for finding in findings if finding.verdict != "cannot tell"]
+        typer.echo("\n" + "\n".join(told))
         typer.echo(f"\nmodel:  {run.folder / 'model'}\nreport: {run.folder / 'report.html'}")
 
 

@@ -11,9 +11,11 @@ import nbformat
 import papermill
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
 
 from helpers.site import Site, build
 from helpers.traces import sourced, untraceable
+from langadapt_utils.cli import app
 from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.languages import NO_LANGUAGE
 from langadapt_utils.runner import run_notebooks
@@ -72,6 +74,16 @@ def test_the_adapted_model_is_a_stock_one_that_generates(run: Workspace) -> None
             tokenizer.decode(output[0]).startswith(prompt)
             and output.shape[1] > inputs["input_ids"].shape[1]
         )
+
+
+def test_the_command_prints_the_significant_findings(run: Workspace) -> None:
+    printed = CliRunner().invoke(app, ["run", "--run", str(run.folder)]).output.splitlines()
+    for finding in Scores.load(run.folder / "scores.json").findings():
+        assert (f"  {finding}" in printed) == (finding.verdict != "cannot tell"), finding
+    assert printed[-2:] == [
+        f"model:  {run.folder / 'model'}",
+        f"report: {run.folder / 'report.html'}",
+    ]
 
 
 def test_scores_and_report_hold_the_same_findings(run: Workspace) -> None:
