@@ -18,15 +18,20 @@ each further token.
 Measured on 2 cores of AMD EPYC, torch 2.13, sequences of 256, micro-batches and batches of 1,024
 tokens (one round):
 
-| way | tokens/s | times the default | utilisation | peak GB |
-|---|---|---|---|---|
-| transformers.Trainer, defaults | 119 | 1.00 | 11% | 5.4 |
-| langadapt, all off | 153 | 1.29 | 15% | 5.9 |
-| + memory kept | 180 | 1.52 | 17% | 6.5 |
-| + bfloat16 | 430 | 3.63 | 40% | 6.0 |
-| + documents separate | 391 | 3.30 | 37% | 6.3 |
+| way | tokens/s | times the default | utilisation | first steps, s | peak GB |
+|---|---|---|---|---|---|
+| transformers.Trainer, defaults | 202 | 1.00 | 17% | 29.7 | 5.0 |
+| langadapt, all off | 184 | 0.91 | 15% | 30.5 | 6.2 |
+| + memory kept | 210 | 1.04 | 19% | 18.1 | 6.6 |
+| + large pages | 217 | 1.08 | 20% | 17.9 | 5.7 |
+| + bfloat16 | 640 | 3.18 | 57% | 8.2 | 5.7 |
+| + layers compiled | 701 | 3.47 | 57% | 19.1 | 5.2 |
+| + documents separate | 706 | 3.50 | 58% | 14.5 | 5.2 |
 
-The Trainer's defaults are float32 here. On a GPU nothing was measured yet.
+The Trainer's defaults are float32 here. Two more rounds of 12 steps: 53 and 51 % with bfloat16, 62
+and 62 % with all settings. The peak is measured in each process and differs by 8 %. The kernels of
+compiled layers were in torch's cache in these rounds (first steps 7 s). On a GPU nothing was
+measured yet.
 
 `scaling --rounds 2` on the same machine. Costs grow with tokens as a line does: the steps of one
 run take the same time from the second to the last (0.33 to 0.41 s at 18 M), and what differs
