@@ -63,6 +63,5 @@ def across_processes(work: Callable[[list[Any]], list[Any]], rows: list[Any]) ->
         return work(rows)
     count = torch.distributed.get_world_size()
     results: list[list[Any]] = [[]] * count
-    share = rows[torch.distributed.get_rank() :: count]
-    torch.distributed.all_gather_object(results, work(share))
+    torch.distributed.all_gather_object(results, work(rows[torch.distributed.get_rank() :: count]))
     return [results[place % count][place // count] for place in range(len(rows))]

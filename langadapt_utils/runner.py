@@ -136,6 +136,7 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
     """Execute one notebook and keep the executed copy, as `….failed.ipynb` after an error."""
     import papermill
     from nbclient.exceptions import DeadKernelError
+    from nbformat.sign import NotebookNotary
     from papermill.exceptions import PapermillExecutionError
 
     notebook = project_folder() / "notebooks" / NOTEBOOKS[name]
@@ -153,7 +154,7 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
     follower = threading.Thread(target=_follow, args=(log, start, progress, over), daemon=True)
     follower.start()
     try:
-        papermill.execute_notebook(notebook, beside, _parameters(run), **options)
+        done = papermill.execute_notebook(notebook, beside, _parameters(run), **options)
     except DeadKernelError as error:
         problem = f"the kernel of {notebook.name} died, probably for lack of memory"
         raise StageFailed(f"{problem}: lower training.micro_batch_tokens") from error
@@ -165,6 +166,7 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
         over.set()
         follower.join()
     beside.replace(executed)
+    NotebookNotary().sign(done)  # JupyterLab shows diagrams and styles of trusted notebooks only
     failed.unlink(missing_ok=True)
     return time.monotonic() - began
 

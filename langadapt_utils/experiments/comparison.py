@@ -8,7 +8,7 @@ the same documents.
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from itertools import chain, combinations, product
 from pathlib import Path
 from typing import Any, Self
@@ -73,8 +73,7 @@ class Comparison:
         """Return the results of the tests as sentences."""
         table = self.summary().query("variant not in (@BASE, @BEFORE)")
         target, english = (table[table.language == code] for code in (self.target, "en"))
-        ranked = partial(sorted, key=lambda row: row.bits_per_byte.value)
-        stages = [(steps, ranked(rows.itertuples())) for steps, rows in target.groupby("steps")]
+        stages = [(steps, list(rows.itertuples())) for steps, rows in target.groupby("steps")]
         last, seeds = stages[-1][0], self.table[self.table.variant != BASE].seed.nunique()
         values = {
             "target": language_name(self.target),

@@ -10,6 +10,7 @@ import jsonschema
 import nbformat
 import papermill
 import pytest
+from nbformat.sign import NotebookNotary
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
@@ -49,6 +50,7 @@ def test_the_run_folder_is_as_the_design_says(run: Workspace) -> None:
 def test_no_cell_failed_or_warned_and_exercises_wait(run: Workspace) -> None:
     for name in NOTEBOOKS.values():
         notebook = nbformat.read(run.folder / "notebooks" / name, as_version=4)
+        assert NotebookNotary().check_signature(notebook), "JupyterLab would hide diagrams"
         outputs = [
             output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
         ]
