@@ -69,9 +69,8 @@ def run(
     if run.is_complete(STAGES[-1]):
         from .evaluation.scores import Scores
 
-        findings = Scores.load(run.folder / "scores.json").findings()
-        told = [f"  {finding}" for finding in findings if finding.verdict != "cannot tell"]
-        typer.echo("\n" + "\n".join(told))
+        found = Scores.load(run.folder / "scores.json").findings()
+        typer.echo("\n" + "\n".join(f"  {one}" for one in found if one.verdict != "cannot tell"))
         typer.echo(f"\nmodel:  {run.folder / 'model'}\nreport: {run.folder / 'report.html'}")
 
 

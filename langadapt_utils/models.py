@@ -243,8 +243,7 @@ def load_model(folder: Path) -> PreTrainedModel:
         raise ModelError(f"{problem}: give a complete copy of the model")
     known, left = model.state_dict(), sorted(found["unexpected_keys"])
     if unread := [name for name in left if re.sub(r"\.\d+\.", ".0.", name, count=1) in known]:
-        problem = f"{folder} has {unread[0]}, but its config.json has fewer layers"
-        raise ModelError(f"{problem}: give the config.json of this model")
+        raise ModelError(f"{folder} has {unread[0]}, but config.json has fewer layers: correct it")
     if not is_tied(model.eval()):  # whatever the configuration says
         declare_untied(model)
     rows, named = model.get_input_embeddings().weight.shape[0], model.config.get_text_config()

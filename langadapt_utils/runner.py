@@ -26,6 +26,7 @@ from .workspace import NOTEBOOKS, STAGES, Workspace, anchored, default_folder
 DISK_BYTES = 6 * 4
 # The parameters of each notebook, with their types.
 PARAMETERS = dict(profile=str, language=str, run_dir=str, overrides=dict, build_missing=bool)
+CONTROL = "application/vnd.jupyter.widget-view+json"  # the type of a control among outputs
 Report = Callable[[str], None]
 Progress = Callable[[dict[str, Any]], None]
 
@@ -134,9 +135,9 @@ def expected_time(recipe: Recipe, stages: Sequence[str]) -> str:
 
 def _execute(run: Workspace, name: str, progress: Progress) -> float:
     """Execute one notebook and keep the executed copy, as `….failed.ipynb` after an error."""
+    import nbformat.sign
     import papermill
     from nbclient.exceptions import DeadKernelError
-    from nbformat.sign import NotebookNotary
     from papermill.exceptions import PapermillExecutionError
 
     notebook = project_folder() / "notebooks" / NOTEBOOKS[name]
@@ -165,8 +166,12 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
     finally:
         over.set()
         follower.join()
+    for cell in done.cells:
+        if "outputs" in cell:  # a control without a kernel is an error; its static copy stays
+            cell.outputs = [one for one in cell.outputs if CONTROL not in one.get("data", ())]
+    nbformat.write(done, beside)
     beside.replace(executed)
-    NotebookNotary().sign(done)  # JupyterLab shows diagrams and styles of trusted notebooks only
+    nbformat.sign.NotebookNotary().sign(done)  # else JupyterLab hides diagrams and styles
     failed.unlink(missing_ok=True)
     return time.monotonic() - began
 

@@ -99,18 +99,13 @@ class Comparison:
                 found.append((first, second) if before > 0 else (second, first))
         return found
 
-    @property
-    def _values(self) -> pd.DataFrame:
-        """Bits per byte, of shape (variants, languages)."""
-        sums = self.table.groupby(["variant", "language"], sort=False)[["bits", "bytes"]].sum()
-        return (sums.bits / sums.bytes).unstack()
-
     def front(self) -> list[str]:
         """Return the Pareto front: variants that no other beats in both languages.
 
         The best variant in the target language comes first.
         """
-        values = self._values.sort_values(self.target, kind="stable")
+        sums = self.table.groupby(["variant", "language"], sort=False)[["bits", "bytes"]].sum()
+        values = (sums.bits / sums.bytes).unstack().sort_values(self.target, kind="stable")
         one, other = values.to_numpy()[:, None], values.to_numpy()
         beats = (one <= other).all(axis=-1) & (one < other).any(axis=-1)
         return list(values.index[~beats.any(axis=0)])

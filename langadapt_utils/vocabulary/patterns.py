@@ -125,9 +125,8 @@ def propose_repair(
         be parsed.
     """
     texts = spread(texts, length=SAMPLED)
-    if (before := tokenizer.backend_tokenizer.pre_tokenizer) is None:
-        return None
-    spec = whole = as_data(before)
+    before = tokenizer.backend_tokenizer.pre_tokenizer
+    spec = whole = as_data(before) if before else {"type": "Sequence", "pretokenizers": []}
     bytes_last = sorted(spelled_out(spec), key=lambda part: bool(part["type"] == "ByteLevel"))
     if bytes_last != spelled_out(spec) and splits_characters(before, texts):
         whole = {"type": "Sequence", "pretokenizers": bytes_last}

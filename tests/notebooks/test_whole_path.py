@@ -55,6 +55,7 @@ def test_no_cell_failed_or_warned_and_exercises_wait(run: Workspace) -> None:
             output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
         ]
         assert not [output for output in outputs if output.output_type == "error"]
+        assert "widget-view" not in str(outputs), "without a kernel, a control is an error"
         assert not [output.text for output in outputs if output.get("name") == "stderr"], name
         printed = "".join(output.text for output in outputs if output.get("name") == "stdout")
         tried, right = printed.count("not tried yet"), len(re.findall(r"✓ \d\.\d: right", printed))
