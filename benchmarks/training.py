@@ -217,7 +217,7 @@ def compare(arguments: argparse.Namespace) -> None:
     for _ in range(arguments.rounds):
         for way in names:
             command = [sys.executable, __file__, "one", "--way", way, *sizes]
-            pages = ways().get(way, PLAIN).get("pages", False)
+            pages = ways().get(way, PLAIN)["pages"]
             variables = os.environ | {"THP_MEM_ALLOC_ENABLE": str(int(pages))}
             done = subprocess.run(command, capture_output=True, text=True, env=variables)
             if done.returncode:

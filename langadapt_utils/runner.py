@@ -26,7 +26,7 @@ from .workspace import NOTEBOOKS, STAGES, Workspace, anchored, default_folder
 DISK_BYTES = 6 * 4
 # The parameters of each notebook, with their types.
 PARAMETERS = dict(profile=str, language=str, run_dir=str, overrides=dict, build_missing=bool)
-CONTROL = "application/vnd.jupyter.widget-view+json"  # the type of a control among outputs
+WIDGET = "application/vnd.jupyter.widget-view+json"  # the type of a control among outputs
 Report = Callable[[str], None]
 Progress = Callable[[dict[str, Any]], None]
 
@@ -168,7 +168,7 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
         follower.join()
     for cell in done.cells:
         if "outputs" in cell:  # a control without a kernel is an error; its static copy stays
-            cell.outputs = [one for one in cell.outputs if CONTROL not in one.get("data", ())]
+            cell.outputs = [one for one in cell.outputs if WIDGET not in one.get("data", ())]
     nbformat.write(done, beside)
     beside.replace(executed)
     nbformat.sign.NotebookNotary().sign(done)  # else JupyterLab hides diagrams and styles

@@ -192,29 +192,29 @@ def _windows(
 def _bits(model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str]) -> Numbers:
     """Return the bits of the scored tokens of pieces, summed by unit; units have names."""
     hardware.keep_freed_memory()
+    precision = hardware.native_precision()
     can_skip = "logits_to_keep" in inspect.signature(model.forward).parameters
     totals, attention = np.zeros(len(names)), model.config._attn_implementation
     switching = attention == "sdpa" and model.device.type == "cpu"
-    # One autocast for all batches converts the weights once.
-    with torch.no_grad(), hardware.autocast(hardware.native_precision(), model.device.type):
-        for batch in _batches_by_length(pieces, model.get_output_embeddings().weight.shape[0]):
-            width = max(len(piece.ids) for piece in batch)
-            # Padding on the right is invisible to a causal model, so that no mask is needed.
-            padded = [piece.ids + [0] * (width - len(piece.ids)) for piece in batch]
-            ids_BT = torch.tensor(padded, device=model.device)
-            # Where only the ends are scored, as in evaluation items, the logits of the beginnings
-            # are not made.
-            begin = min(piece.first for piece in batch) - 1 if can_skip else 0
-            options = {"logits_to_keep": width - begin} if can_skip else {}
-            if switching:
-                model.set_attn_implementation("eager" if width <= EAGER_TOKENS else attention)
+    for batch in _batches_by_length(pieces, model.get_output_embeddings().weight.shape[0]):
+        width = max(len(piece.ids) for piece in batch)
+        # Padding on the right is invisible to a causal model, so that no mask is needed.
+        padded = [piece.ids + [0] * (width - len(piece.ids)) for piece in batch]
+        ids_BT = torch.tensor(padded, device=model.device)
+        # Where only the ends are scored, as in evaluation items, the logits of the beginnings are
+        # not made.
+        begin = min(piece.first for piece in batch) - 1 if can_skip else 0
+        options = {"logits_to_keep": width - begin} if can_skip else {}
+        if switching:
+            model.set_attn_implementation("eager" if width <= EAGER_TOKENS else attention)
+        with torch.no_grad(), hardware.autocast(precision, model.device.type):
             logits_BTV = model(input_ids=ids_BT, use_cache=False, **options).logits
-            for row, piece in enumerate(batch):
-                targets = ids_BT[row, piece.first : len(piece.ids)]
-                logits = logits_BTV[row, piece.first - 1 - begin : len(piece.ids) - 1 - begin]
-                parts = zip(*(torch.split(x, AT_ONCE) for x in (logits, targets)), strict=True)
-                nats = [cross_entropy(x.float(), y, reduction="sum").item() for x, y in parts]
-                totals[piece.unit] += sum(nats) / math.log(2)
+        for row, piece in enumerate(batch):
+            targets = ids_BT[row, piece.first : len(piece.ids)]
+            logits = logits_BTV[row, piece.first - 1 - begin : len(piece.ids) - 1 - begin]
+            parts = zip(torch.split(logits, AT_ONCE), torch.split(targets, AT_ONCE), strict=True)
+            nats = [cross_entropy(x.float(), y, reduction="sum").item() for x, y in parts]
+            totals[piece.unit] += sum(nats) / math.log(2)
     if switching:
         model.set_attn_implementation(attention)
     if not np.isfinite(totals).all():

@@ -127,7 +127,7 @@ def propose_repair(
     texts = spread(texts, length=SAMPLED)
     before = tokenizer.backend_tokenizer.pre_tokenizer
     spec = whole = as_data(before) if before else {"type": "Sequence", "pretokenizers": []}
-    bytes_last = sorted(spelled_out(spec), key=lambda part: bool(part["type"] == "ByteLevel"))
+    bytes_last = sorted(spelled_out(spec), key=lambda part: part["type"] == "ByteLevel")
     if bytes_last != spelled_out(spec) and splits_characters(before, texts):
         whole = {"type": "Sequence", "pretokenizers": bytes_last}
     marked = any(regex.search(rf"[{MARKS}{JOINERS}]", text) for text in texts)
