@@ -205,7 +205,7 @@ def mixture(text: Path) -> int:
     options = recipe.mixture.model_copy(update={"english_share": 0.0})
     corpus, tokenizer = load_corpus(recipe.corpus, "hu"), load_tokenizer(text.parent / "tiny")
     packed = mix(corpus, tokenizer, options, budget_tokens=text.stat().st_size)
-    if packed.streams["hu"].documents > len(packed.streams["hu"].order):
+    if packed.streams["hu"].documents > len(packed.streams["hu"].visits):
         raise SystemExit("not all of the text was packed")
     return sum(int(packed[index]["bytes"]) for index in range(1_000))
 

@@ -89,7 +89,7 @@ def talk(
     from .evaluation.generation import reply, sampled
     from .evaluation.scores import CONTROL
 
-    run = Workspace.existing(run_dir)
+    run = Workspace.existing(run_dir, frozen=True)
     models = run_models(run)
     models.pop(CONTROL, None)
     options = sampled(temperature, top_p) | {"chat": chat, "seed": seed}
@@ -123,7 +123,7 @@ def report(run_dir: Annotated[Path, typer.Option("--run", help="Run folder.")]) 
     """Write report.html of a finished run again."""
     from .report.report import write_report
 
-    typer.echo(f"report: {write_report(Workspace.existing(run_dir))}")
+    typer.echo(f"report: {write_report(Workspace.existing(run_dir, frozen=True))}")
 
 
 @app.command()
@@ -135,7 +135,7 @@ def export(
     """Write the adapted model for llama.cpp and Ollama, and verify it in llama.cpp."""
     from .export.export import export_gguf
 
-    typer.echo("\n".join(export_gguf(Workspace.existing(run_dir), kind=type)))
+    typer.echo("\n".join(export_gguf(Workspace.existing(run_dir, frozen=True), kind=type)))
 
 
 @app.command()

@@ -101,15 +101,12 @@ def _count(
     words, characters = [len(each) for each in spans], [len(text) for text in texts]
     touching = chain(*map(tokens_touching, spans, (encoding.offsets for encoding in encodings)))
     units = words if known else characters
-    return {
-        "tokens": sum(tokens),
-        "words": sum(words) if known else np.nan,
-        "characters": sum(characters),
-        "bytes": sum(len(text.encode()) for text in texts),
-        "continued": sum(count > 1 for count in touching) if known else np.nan,
-        "segmenter": SEGMENTER if known else "none",
-        "interval": ratio(*np.array([tokens, units], dtype=float)),
-    }
+    counts = {"tokens": sum(tokens), "words": sum(words), "characters": sum(characters)}
+    counts |= {"bytes": sum(len(text.encode()) for text in texts)}
+    counts |= {"continued": sum(count > 1 for count in touching)}
+    unknown = {} if known else {"words": np.nan, "continued": np.nan}
+    about = {"segmenter": SEGMENTER if known else "none"}
+    return counts | unknown | about | {"interval": ratio(*np.array([tokens, units], dtype=float))}
 
 
 def tokens_touching(words: Spans, tokens: Spans) -> list[int]:

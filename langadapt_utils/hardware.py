@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import joblib
+
 from .errors import LangadaptError
 
 if TYPE_CHECKING:
@@ -90,14 +92,10 @@ def describe() -> dict[str, Any]:
     import torch
     import transformers
 
-    return {
-        "device": torch.cuda.get_device_name() if device().type == "cuda" else processor_name(),
-        "cores": usable_cores(),
-        "precision": native_precision(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
+    name = torch.cuda.get_device_name() if device().type == "cuda" else processor_name()
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    about = {"device": name, "cores": joblib.cpu_count(), "precision": native_precision()}
+    return about | {"python": platform.python_version()} | versions
 
 
 def processor_name() -> str:
@@ -108,23 +106,12 @@ def processor_name() -> str:
     return named[1] if named else platform.processor() or platform.machine()
 
 
-def usable_cores() -> int:
-    """Count the cores that this process may use, by its affinity and its container's quota."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
-
-
 def use_all_cores() -> None:
     """Let torch use as many threads as there are usable cores, unless OMP_NUM_THREADS is set."""
     import torch
 
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(usable_cores())
+        torch.set_num_threads(joblib.cpu_count())
 
 
 @cache

@@ -21,7 +21,7 @@ from .languages import language_name
 from .models import check_model, fetch_model, load_tokenizer, quiet_transformers, token_layers
 from .recipe import Recipe
 from .training.optimizer import learning_rate
-from .vocabulary.enough import Allowance, token_numbers
+from .vocabulary.enough import RARELY, token_numbers
 
 NUMBERS = (10, 20, 50, 100, 200, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000)  # of new tokens
 OFTEN = 0.9  # fraction of the new tokens that training must show often enough
@@ -147,10 +147,11 @@ def stage_seconds(
         measured = a_token * read.get(stage, 0) * tokens_per_document
         return measured + training_operations(shape, recipe, machine, learned.get(stage, 0))
 
-    def speed(stage: str) -> float:  # only training is shared out over several GPUs
-        return machine.speed * (max(1, machine.gpus) if stage == "04_training" else 1)
-
-    return {stage: alone[stage] + operations(stage) / speed(stage) for stage in alone}
+    # Only training is shared out over several GPUs.
+    speed = dict.fromkeys(alone, machine.speed) | {
+        "04_training": machine.speed * max(1, machine.gpus)
+    }
+    return {stage: alone[stage] + operations(stage) / speed[stage] for stage in alone}
 
 
 @dataclass(frozen=True)
@@ -189,8 +190,7 @@ class Plan:
     def __str__(self) -> str:
         code, sizes = self.recipe.language, self.sizes
         row = sizes[sizes.new_tokens == self.recipe.vocabulary.tokens].iloc[0]
-        text = Allowance(code, row.bytes, row.passes, int(row.new_tokens), row.seen)
-        about = {"plan": self, "name": language_name(code), "text": text, "row": row}
+        about = {"plan": self, "name": language_name(code), "row": row, "rarely": RARELY}
         about |= {"room": ROOM, "reads_well": READS_WELL, "often": OFTEN}
         return str(render("planning.txt.j2", **about))
 

@@ -39,15 +39,19 @@ class Workspace:
     Args:
         folder: created if missing.
         recipe: of the run.
+        frozen: whether only results are read. Finished stages then count as complete also if text,
+            base or version are others by now.
 
     Raises:
         WorkspaceError: the folder has a run with another recipe, or other files.
         CorpusError: the language has no built-in text, or a text file does not exist.
     """
 
-    def __init__(self, folder: Path | str, recipe: Recipe) -> None:
-        self.folder, self.recipe = Path(folder), recipe
+    def __init__(self, folder: Path | str, recipe: Recipe, *, frozen: bool = False) -> None:
+        self.folder, self.recipe, self.frozen = Path(folder), recipe, frozen
         self._opened = time.time()
+        if frozen:
+            return
         if BUILT_IN in recipe.corpus.target:
             require_built_in(recipe.language)
         fingerprint(recipe.corpus)  # raises an error for a missing text before anything is written
@@ -68,7 +72,7 @@ class Workspace:
         write_atomically(path, recipe.write)
 
     @classmethod
-    def existing(cls, folder: Path) -> Self:
+    def existing(cls, folder: Path, *, frozen: bool = False) -> Self:
         """Open a run folder with its own recipe.
 
         Raises:
@@ -76,7 +80,7 @@ class Workspace:
         """
         if not (folder / "recipe.yaml").is_file():
             raise RecipeError(f"{folder} is not a run folder (no recipe.yaml): name another")
-        return cls(folder, Recipe.read(folder / "recipe.yaml"))
+        return cls(folder, Recipe.read(folder / "recipe.yaml"), frozen=frozen)
 
     def _repr_markdown_(self) -> str:
         machine, recipe = hardware.describe(), self.recipe
@@ -112,7 +116,7 @@ class Workspace:
         # The report and the card can be written again.
         sizes = {self.folder / path: files[path] for path in files if path not in (REPORT, CARD)}
         whole = all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())
-        return whole and manifest["key"] == self.key(name)
+        return whole and (self.frozen or manifest["key"] == self.key(name))
 
     def manifest(self, name: str) -> dict[str, Any]:
         """Return the manifest of a finished stage: time, hardware, files."""
@@ -155,15 +159,11 @@ class Workspace:
             _replace(source, self.folder / source.name)
         shutil.rmtree(published, ignore_errors=True)
         (partial / MARK).unlink()
-        manifest = {
-            "stage": name,
-            "key": key,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.time() - self._opened, 1),  # since the notebook began
-            "hardware": hardware.describe(),
-            "files": _sizes(partial, Path(name)),
-            "published": sizes,
-        }
+        finished = datetime.now(UTC).isoformat(timespec="seconds")
+        spent = round(time.time() - self._opened, 1)  # since the notebook began
+        manifest: dict[str, Any] = {"stage": name, "key": key, "seconds": spent}
+        manifest |= {"finished": finished, "hardware": hardware.describe()}
+        manifest |= {"files": _sizes(partial, Path(name)), "published": sizes}
         write_json(partial / MANIFEST, manifest)
         _replace(partial, self.folder / name)
 

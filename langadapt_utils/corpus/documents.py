@@ -9,25 +9,27 @@ import json
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, Features, Value, concatenate_datasets, load_dataset
-from datasets.arrow_writer import ArrowWriter
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset, concatenate_datasets, load_dataset
 from filelock import FileLock
 
 from .. import sources
 from ..errors import CorpusError
-from ..files import cache_folder, read_json, trim_cache, write_atomically
+from ..files import cache_folder, read_json, trim_cache, write_atomically, write_json
 from ..languages import code_with_script
 from ..recipe import BUILT_IN, CorpusRecipe, NormalForm
-from .readers import Reading, Row
+from .readers import Part, Reading, Row
 from .repeats import find_repeats
 
 OPTIONS = {"text_field", "skip_bad", "normal_form", "max_megabytes"}  # that affect the result
-FORM = Features({column: Value("string") for column in ("id", "source", "domain", "text")})
+FORM = pa.schema([(column, pa.string()) for column in ("id", "source", "domain", "text")])
+AT_ONCE = 1_000  # rows that are written together
 VERSION = 3  # of cached files; files of another version are not used
 
 
@@ -57,16 +59,16 @@ def read_source(source: str, language: str, recipe: CorpusRecipe) -> tuple[Datas
     if kind == "hub":
         name = hub_name(name, language, recipe.max_megabytes)
         readings, versions = [Reading(name, name, recipe)], [name]
-        rows = [_hub_rows(readings[0], source)]
+        parts = [_hub_rows(readings[0], source)]
     else:
         files, others = sources.text_files(name)
         folder = Path(name).expanduser()
         base = folder if folder.is_dir() else os.path.commonpath([file.parent for file in files])
         readings = [Reading(str(file), str(file.relative_to(base)), recipe) for file in files]
         versions = [f"{file} {sources.version_of(file)}" for file in files]
-        rows = [reading.rows() for reading in readings]
+        parts = [reading.parts() for reading in readings]
     limit = recipe.max_megabytes / len(readings)
-    every = zip(readings, rows, strict=True)
+    every = zip(readings, parts, strict=True)
     documents = chain.from_iterable(_documents(*each, source, limit) for each in every)
     key = [recipe.model_dump_json(include=OPTIONS), source, *versions]
     stored, about = _stored(key, documents, readings)
@@ -116,7 +118,7 @@ def hub_name(name: str, language: str, max_megabytes: float) -> str:
     return sources.HUB_NAMES[name].format(language=code_with_script(language))
 
 
-def _hub_rows(reading: Reading, source: str) -> Iterator[Row]:
+def _hub_rows(reading: Reading, source: str) -> Iterator[Part]:
     """Stream the rows of a data set of the hub; only rows that are read are downloaded."""
     data_set, _, revision = reading.file.partition("@")
     repository, _, config = data_set.partition(":")
@@ -131,23 +133,60 @@ def _hub_rows(reading: Reading, source: str) -> Iterator[Row]:
 
 
 def _documents(
-    reading: Reading, rows: Iterable[Row], source: str, megabytes: float
-) -> Iterator[Row]:
+    reading: Reading, parts: Iterable[Part], source: str, megabytes: float
+) -> Iterator[Part]:
     """Yield documents with the four columns, up to a number of megabytes (0: all); count them."""
-    for number, row in enumerate(rows):
-        text, size = _in_form(row["text"], reading.recipe.normal_form)
-        reading.normalised += text is not row["text"]
-        if not text or text.isspace():
-            reading.empty += 1
-            continue
-        reading.documents += 1
-        reading.megabytes += size / 1e6
-        own, domain = row.get("id"), row.get("domain")
-        name = str(own) if isinstance(own, str | int) else f"{reading.place}-{number}"
-        domain = str(domain) if isinstance(domain, str | int) else "text"
-        yield {"id": name, "source": source, "domain": domain, "text": text}
+    for part in parts:
+        if isinstance(part, dict):
+            yield from _document(part, reading, source)
+        elif (block := _block(part, reading, source, megabytes)) is not None:
+            yield block
+        else:
+            yield from _documents(reading, part.to_pylist(), source, megabytes)
         if megabytes and reading.megabytes >= megabytes:
             break
+
+
+def _document(row: Row, reading: Reading, source: str) -> Iterator[Row]:
+    """Yield a row with the four columns, if it has text."""
+    text, size = _in_form(row["text"], reading.recipe.normal_form)
+    reading.normalised += text != row["text"]
+    if not text or text.isspace():
+        reading.empty += 1
+        return
+    own, domain = row.get("id"), row.get("domain")
+    name = str(own) if isinstance(own, str | int) else f"{reading.place}-{reading.read}"
+    domain = str(domain) if isinstance(domain, str | int) else "text"
+    reading.documents += 1
+    reading.megabytes += size / 1e6
+    yield {"id": name, "source": source, "domain": domain, "text": text}
+
+
+def _block(
+    block: pa.RecordBatch, reading: Reading, source: str, megabytes: float
+) -> pa.RecordBatch | None:
+    """Return a block with the four columns; None if a text has to be changed or left out."""
+    texts, first = block["text"], reading.read
+    size = reading.megabytes + pc.sum(pc.binary_length(texts)).as_py() / 1e6
+    empty = pc.any(pc.or_(pc.equal(texts, ""), pc.utf8_is_space(texts))).as_py()
+    if empty or 0 < megabytes <= size or not _all_in_form(texts, reading.recipe.normal_form):
+        return None
+    names = pa.array([f"{reading.place}-{first + n}" for n in range(len(block))])
+    reading.documents, reading.megabytes = reading.documents + len(block), size
+    ids, domains = (block[name].cast(pa.string()) for name in ("id", "domain"))
+    columns = pc.coalesce(ids, names), pa.repeat(source, len(block)), pc.fill_null(domains, "text")
+    return pa.record_batch([*columns, texts], schema=FORM)
+
+
+def _all_in_form(texts: pa.StringArray, form: NormalForm) -> bool:
+    """Return whether all texts are in a normal form of Unicode."""
+    raw = texts.buffers()[2]
+    bytes_N = np.frombuffer(raw, dtype=np.uint8)
+    high = np.flatnonzero(bytes_N >= 0xCC)
+    if form == "NFC" and (bytes_N[high] == 0xE2).all() and (bytes_N[high + 1] == 0x80).all():
+        # Below U+0300 all text is in NFC, also with quotes and dashes (U+2002 to U+203F).
+        return bool((bytes_N[high + 2] > 0x81).all())
+    return form == "as it is" or unicodedata.is_normalized(form, str(raw, "utf-8"))
 
 
 def _in_form(text: str, form: NormalForm) -> tuple[str, int]:
@@ -155,37 +194,38 @@ def _in_form(text: str, form: NormalForm) -> tuple[str, int]:
 
     Half of a surrogate pair becomes U+FFFD.
     """
+    if form != "as it is":
+        text = unicodedata.normalize(form, text)
     try:
-        size = len(text.encode())
+        return text, len(text.encode())
     except UnicodeEncodeError:
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return _in_form(text, form)
-    if form == "as it is" or unicodedata.is_normalized(form, text):
-        return text, size
-    return _in_form(unicodedata.normalize(form, text), form)
+        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return _in_form(whole, form)
 
 
 def _stored(
-    key: Sequence[str], rows: Iterable[Row], readings: Sequence[Reading]
+    key: Sequence[str], parts: Iterable[Part], readings: Sequence[Reading]
 ) -> tuple[Dataset, list[Row]]:
-    """Return rows from the cache; missing rows are written first."""
+    """Return documents from the cache; missing ones are written first."""
     digest = hashlib.sha256("\0".join([*key, str(VERSION)]).encode()).hexdigest()[:32]
     path = cache_folder() / "texts" / f"{digest}.arrow"
     about = path.with_suffix(".json")  # which is written last
     with FileLock(path.with_suffix(".lock")):
         if not (path.exists() and about.exists()):
             trim_cache("texts")
-            write_atomically(path, lambda beside: _write(rows, beside))
-            content = json.dumps([reading.about() for reading in readings])
-            write_atomically(about, lambda beside: beside.write_text(content, encoding="utf-8"))
+            write_atomically(path, lambda beside: _write(parts, beside))
+            counts = [reading.about() for reading in readings]
+            write_atomically(about, lambda beside: write_json(beside, counts))
     return Dataset.from_file(str(path)), read_json(about)
 
 
-def _write(rows: Iterable[Row], path: Path) -> None:
-    with ArrowWriter(path=str(path), features=FORM) as writer:
-        for row in rows:
-            writer.write(row)
-        writer.finalize()
+def _write(parts: Iterable[Part], path: Path) -> None:
+    with pa.ipc.new_stream(str(path), FORM) as writer:
+        for are_rows, group in groupby(parts, lambda part: isinstance(part, dict)):
+            while are_rows and (rows := list(islice(group, AT_ONCE))):
+                writer.write(pa.RecordBatch.from_pylist(rows, FORM))
+            for block in group:
+                writer.write(block)
 
 
 def without_repeats(parts: Sequence[Dataset]) -> tuple[Dataset, dict[str, int]]:

@@ -8,13 +8,15 @@ import json
 import lzma
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial, partialmethod
 from itertools import chain, dropwhile, groupby
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import pyarrow as pa
+import pyarrow.json
 import pyarrow.parquet
 import regex
 
@@ -25,14 +27,15 @@ from ..sources import brief, text_kind
 from ..tokens import chunks
 
 Row = dict[str, Any]
+Part: TypeAlias = Row | pa.RecordBatch  # a row, or a block of rows
+BLOCK = 8_000_000  # bytes of JSON lines that are parsed together
 HEAD = 10_000_000  # characters of a .txt file in which the separator of documents is looked for
 NUMBERED = regex.compile(r"\d+\t")  # how the Leipzig corpora begin a line
 LETTER = regex.compile(r"\p{L}")
 NOT_UTF8 = "is not UTF-8: convert the file, for example with `iconv`"
 MESSAGES = "messages"  # the column of conversations
 DELIMITERS = ",;\t|"  # of CSV; the header shows which
-REPORTED = "file", "place", "rule", "documents", "megabytes", "empty", "left_out", "normalised"
-NO_TEXT = {"id", "domain"}  # columns that are not the text
+NAMES = "id", "domain"  # columns that are not the text
 # The first bytes of a compressed file, which tell more than its name.
 COMPRESSED: dict[bytes, Callable[[Path], Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -69,6 +72,12 @@ class Reading:
     left_out: int = 0
     normalised: int = 0
     _first_problem: str = ""
+    _columns: pa.Schema | None = None  # of blocks, the text last
+
+    @property
+    def read(self) -> int:
+        """Number of documents so far, also of empty ones."""
+        return self.documents + self.empty
 
     def about(self) -> Row:
         """Return rule and counts of a file that was read.
@@ -76,17 +85,17 @@ class Reading:
         Raises:
             CorpusError: the file has no text, or too many lines are unreadable.
         """
-        rows, allowed = self.left_out + self.documents + self.empty, self.recipe.skip_bad
+        rows, allowed = self.left_out + self.read, self.recipe.skip_bad
         if self.left_out > allowed * rows:
             limit = f"more than corpus.skip_bad={allowed:g} allows (first: {self._first_problem})"
             problem = f"{self.left_out} of {rows} rows of {self.file} cannot be read, {limit}"
             raise CorpusError(f"{problem}: correct them, or raise corpus.skip_bad")
         if not self.documents:
             raise CorpusError(f"{self.file} has only empty documents: give a file with text")
-        return {name: getattr(self, name) for name in REPORTED}
+        return {n: v for n, v in vars(self).items() if n != "recipe" and not n.startswith("_")}
 
-    def rows(self) -> Iterator[Row]:
-        """Yield one row per document, with its text in the column `text`.
+    def parts(self) -> Iterator[Part]:
+        """Yield one row per document with its text in the column `text`, or blocks of rows.
 
         Raises:
             CorpusError: the file cannot be read; the message names the line if the file has lines.
@@ -102,46 +111,53 @@ class Reading:
                 f"cannot read {path} ({brief(error)}): give a complete file"
             ) from error
 
-    def with_text(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Find the column of the text in the first row and rename it to `text`."""
+    def with_text(self, parts: Iterable[Part]) -> Iterator[Part]:
+        """Find the column of the text in the first row and rename it to `text`.
+
+        Blocks, which may come after it, have the columns `id`, `domain` and `text`.
+        """
         if self.recipe.text_field == MESSAGES:
-            return (yield from self._conversations(rows))
-        rows = iter(rows)
-        if (first := next(rows, None)) is None:
+            return (yield from self._conversations(parts))
+        parts = iter(parts)
+        if (first := next(parts, None)) is None:
             return
         name = self.recipe.text_field or text_column(first, self.file)
         if name not in first:
             raise _no_column(name, first, self.file)
         self.rule = self.rule or f"a document per row, column {name}"
-        for number, row in enumerate(chain([first], rows), start=1):
-            text = row.get(name, ...)
-            if text is None or isinstance(text, str):
-                yield row | {"text": text or ""}
+        kinds = [(own, pa.int64() if type(first.get(own)) is int else pa.string()) for own in NAMES]
+        self._columns = None if name in NAMES else pa.schema([*kinds, (name, pa.string())])
+        for part in chain([first], parts):
+            if isinstance(part, pa.RecordBatch):
+                yield part
+            elif isinstance(text := part.get(name, ...), str | None):
+                yield part | {"text": text or ""}
             else:
                 kind = "no value" if text is ... else f"a value of type {type(text).__name__}"
-                self._leave_out(number, f"has {kind} in column '{name}', not text: correct it")
+                self._leave_out(f"has {kind} in column '{name}', not text: correct it")
 
     def _conversations(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Yield rows of chat data with the conversation in the column `text`."""
         self.rule = "a conversation per row"
-        for number, row in enumerate(rows, start=1):
+        for row in rows:
             try:
                 yield row | {"text": conversation(row)}
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 wanted = "give messages with role and content, or prompt and response"
-                self._leave_out(number, f"is no conversation with an answer: {wanted}", error)
+                self._leave_out(f"is no conversation with an answer: {wanted}", error=error)
 
-    def _lines(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
+    def _lines(self, file: Iterable[bytes], first: int = 1) -> Iterator[tuple[int, str]]:
         """Yield line numbers and lines; lines that are not UTF-8 are skipped or raise an error."""
-        for number, raw in enumerate(file, start=1):
+        for number, raw in enumerate(file, start=first):
             try:
                 yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                self._leave_out(number, NOT_UTF8, error)
+                self._leave_out(NOT_UTF8, number, error)
 
-    def _leave_out(self, number: int, problem: str, error: Exception | None = None) -> None:
+    def _leave_out(self, problem: str, line: int = 0, error: Exception | None = None) -> None:
         """Count an unreadable line; raise an error if no line may be skipped."""
         self.left_out += 1
+        number = line or self.left_out + self.read
         self._first_problem = self._first_problem or f"line {number}, which {problem}"
         if not self.recipe.skip_bad:
             remedy = "set corpus.skip_bad to the fraction of lines that may be skipped"
@@ -167,13 +183,33 @@ class Reading:
         self.rule = "one document"
         yield {"text": "".join(line for _, line in self._lines(file))}
 
-    def _jsonl(self, file: BinaryIO) -> Iterator[Row]:
-        for number, line in self._lines(file):
+    def _jsonl(self, file: BinaryIO) -> Iterator[Part]:
+        yield from self._json_rows([file.readline()], 1)
+        number, lines = 2, ahead(iter(partial(file.readlines, BLOCK), []))
+        for group, table in ahead((group, self._parsed(group)) for group in lines):
+            yield from self._json_rows(group, number) if table is None else table.to_batches()
+            number += len(group)
+
+    def _parsed(self, lines: list[bytes]) -> pa.Table | None:
+        """Parse lines with a JSON object each; None if Python has to look at each line."""
+        if not (self._columns and all(line.startswith(b"{") for line in lines)):
+            return None
+        options = pyarrow.json.ParseOptions(self._columns, unexpected_field_behavior="ignore")
+        try:
+            table = pyarrow.json.read_json(pa.BufferReader(b"".join(lines)), parse_options=options)
+            table.validate(full=True)  # of UTF-8
+        except pa.ArrowInvalid:
+            return None
+        whole = len(table) == len(lines) and not table[-1].null_count
+        return table.rename_columns([*NAMES, "text"]) if whole else None
+
+    def _json_rows(self, lines: list[bytes], first: int) -> Iterator[Row]:
+        for number, line in self._lines(lines, first):
             if not line.isspace():
                 try:
                     row = {**json.loads(line)}
                 except (ValueError, TypeError, RecursionError) as error:
-                    self._leave_out(number, f"is no JSON object ({error}): correct it", error)
+                    self._leave_out(f"is no JSON object ({error}): correct it", number, error)
                 else:
                     yield row
 
@@ -182,7 +218,7 @@ class Reading:
         try:
             content = json.loads(raw)
         except UnicodeDecodeError as error:
-            self._leave_out(1, NOT_UTF8, error)
+            self._leave_out(NOT_UTF8, 1, error)
             return
         except (ValueError, RecursionError):  # lines of JSON under another name, as is common
             yield from self._jsonl(io.BytesIO(raw))
@@ -203,7 +239,7 @@ class Reading:
         try:
             for row in rows:
                 if None in row:
-                    self._leave_out(place, "has more cells than the header: quote its texts")
+                    self._leave_out("has more cells than the header: quote its texts", place)
                 else:
                     yield row
                 place = rows.line_num + 1
@@ -229,6 +265,16 @@ class Reading:
             yield from batch.to_pylist()
 
 
+def ahead(items: Iterable[Any]) -> Iterator[Any]:
+    """Yield items; a thread makes the next one meanwhile."""
+    items, end = iter(items), object()
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
+            yield item
+
+
 def opened(path: Path) -> BinaryIO:
     """Open a file for reading, decompressed."""
     with path.open("rb") as file:
@@ -249,7 +295,7 @@ def text_column(row: Row, where: object) -> str:
     """
     if "text" in row:
         return "text"
-    texts = {name: v for name, v in row.items() if name not in NO_TEXT and isinstance(v, str)}
+    texts = {name: v for name, v in row.items() if name not in NAMES and isinstance(v, str)}
     found = [name for name, text in texts.items() if LETTER.search(text)]
     if len(found) != 1:
         raise _no_column("text", row, where)

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
-from datasketch import MinHash
 
 from .contamination import hashes_of_runs, normalised
 
@@ -45,6 +44,8 @@ def find_repeats(texts: Iterable[str]) -> tuple[dict[int, int], dict[int, int]]:
 
 
 def _signature(text: str) -> npt.NDArray[np.uint32]:
+    from datasketch import MinHash  # takes a third of a second
+
     runs = np.unique(hashes_of_runs(text, RUN))
     sampled = runs[runs % SAMPLE == 0] >> np.uint64(32)
     minhash = MinHash(PERMUTATIONS, hashfunc=int)

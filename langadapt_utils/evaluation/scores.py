@@ -146,15 +146,11 @@ class Scores:
 
     def save(self, path: Path) -> None:
         """Write documents, items and all tables as JSON, in the form of `scores.schema.json`."""
-        content = {
-            "schema": SCHEMA,
-            "findings": [vars(finding) for finding in self.findings()],
-            "bits_per_byte": self.bits_per_byte(),
-            "domains": self.bits_per_byte(by=("language", "domain")),
-            "accuracy": self.accuracy(),
-            "backward_transfer": self.backward_transfer(),
-            "comparisons": self.comparisons(),
-        }
+        findings = [vars(finding) for finding in self.findings()]
+        content = {"schema": SCHEMA, "findings": findings, "bits_per_byte": self.bits_per_byte()}
+        content |= {"domains": self.bits_per_byte(by=("language", "domain"))}
+        content |= {"accuracy": self.accuracy(), "comparisons": self.comparisons()}
+        content |= {"backward_transfer": self.backward_transfer()}
         write_json(path, plain(content | vars(self)), allow_nan=False)
 
     @classmethod
@@ -168,6 +164,5 @@ class Scores:
 def _pooled(documents: pd.DataFrame) -> pd.DataFrame:
     """Return documents with one name for all domains beyond the largest of their language."""
     domains = documents.groupby("language")["domain"]
-    rank = {"method": "first", "ascending": False}
-    ranks = domains.transform(lambda own: own.map(own.value_counts().rank(**rank)))
-    return documents.assign(domain=documents["domain"].where(ranks <= MOST, OTHERS))
+    large = domains.transform(lambda own: own.isin(own.value_counts().index[:MOST]))
+    return documents.assign(domain=documents["domain"].where(large, OTHERS))

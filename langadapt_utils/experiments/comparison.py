@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import chain, combinations, product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +22,7 @@ from ..embeddings.initialise import initialise_embeddings
 from ..evaluation.likelihood import document_bits, shared_window
 from ..files import data_folder, read_json, write_json
 from ..hardware import device
-from ..intervals import Interval, plain, ratio, relative_change, sign
+from ..intervals import plain, ratio, relative_change, sign
 from ..languages import language_name
 from ..models import Base
 from ..recipe import EvaluationRecipe, Recipe
@@ -59,12 +59,13 @@ class Comparison:
         """
         rows = []
         for (language, steps), group in self.table.groupby(["language", "steps"], sort=False):
-            bits = _bits_by_variant(group)
+            # Averaged over seeds, of shape (variants, documents).
+            bits = group.pivot_table("bits", index="variant", columns="document", sort=False)
             sizes = group.groupby("document")["bytes"].first().loc[bits.columns].to_numpy(float)
             for variant, values in zip(bits.index, bits.to_numpy(), strict=True):
                 score, change = ratio(values, sizes), None
                 if variant not in (self.reference, BASE) and self.reference in bits.index:
-                    change = _change(bits, self.reference, variant)
+                    change = relative_change(bits.loc[self.reference].to_numpy(), values)
                 rows.append([variant, steps, language, score, change])
         columns = ["variant", "steps", "language", "bits_per_byte", "change"]
         return pd.DataFrame(rows, columns=columns)
@@ -80,24 +81,10 @@ class Comparison:
             "reference": self.reference,
             "stages": stages,
             "english": list(english.itertuples()),
-            "turned": [(at, *pair) for at, _ in stages[:-1] for pair in self.reversals(at, last)],
-            "last": last,
             "one_seed": last and seeds == 1,
         }
         text = str(render("experiments/findings.txt.j2", **values, when=when, sign=sign))
         return text.split("\n")
-
-    def reversals(self, early: int, late: int) -> list[tuple[str, str]]:
-        """Return pairs whose first variant is better early and worse late, both significantly."""
-        of_target = self.table[self.table.language == self.target]
-        stages = [_bits_by_variant(of_target[of_target.steps == steps]) for steps in (early, late)]
-        variants = [v for v in stages[0].index if v != BASE and v in stages[1].index]
-        found = []
-        for first, second in combinations(variants, 2):
-            before, after = (sign(_change(bits, first, second)) for bits in stages)
-            if before * after < 0:
-                found.append((first, second) if before > 0 else (second, first))
-        return found
 
     def front(self) -> list[str]:
         """Return the Pareto front: variants that no other beats in both languages.
@@ -132,16 +119,6 @@ def when(steps: int) -> str:
         ('before training', 'after 1 step', 'after 50 steps')
     """
     return f"after {steps} step{'' if steps == 1 else 's'}" if steps else "before training"
-
-
-def _bits_by_variant(table: pd.DataFrame) -> pd.DataFrame:
-    """Average the bits of each document over seeds: of shape (variants, documents)."""
-    return table.pivot_table(index="variant", columns="document", values="bits", sort=False)
-
-
-def _change(bits: pd.DataFrame, reference: str, variant: str) -> Interval:
-    both = (bits.loc[name].to_numpy() for name in (reference, variant))
-    return relative_change(*both)
 
 
 def compare_methods(

@@ -6,7 +6,7 @@ Axes: T tokens of a sequence, N tokens in general, S streams.
 import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from ..chat import CHAT, chat_tokens, messages_of
 from ..corpus.corpus import Corpus
 from ..errors import CorpusError
-from ..files import cache_folder, trim_cache
+from ..files import cache_folder, trim_cache, write_atomically
 from ..intervals import Numbers
 from ..recipe import MixtureRecipe
 from ..tokens import Ids, byte_lengths, chunks, document_end, document_start, token_ids
@@ -39,23 +39,20 @@ class Stream:
 
     Attributes:
         language: of the documents; `chat` for conversations.
-        shards: token ids of the documents in the order of the first pass, mapped from files; `~id`
-            marks a token without a loss.
+        shards: token ids of the documents, mapped from files; `~id` marks a token without a loss.
         begins: start of each document in the concatenated shards; the last entry is their end.
-        order: index of each document in the data set.
+        visits: indices of the documents in all passes, in order; after the last pass comes the
+            first one again.
         length: T.
-        seed: of the orders.
         documents: number of documents in the data set; only those that the run needs are encoded.
     """
 
     language: str
     shards: Sequence[npt.NDArray[np.int32]]
     begins: Ids
-    order: Ids
+    visits: Ids
     length: int
-    seed: int
     documents: int
-    _passes: dict[int, tuple[Ids, Ids]] = field(default_factory=dict, repr=False)
 
     @property
     def tokens(self) -> int:
@@ -64,60 +61,34 @@ class Stream:
 
     def passes(self, sequences: int) -> float:
         """Return the number of passes over the documents in a number of sequences."""
-        return sequences * self.length / self.tokens * len(self.order) / self.documents
+        return sequences * self.length / self.tokens * (len(self.begins) - 1) / self.documents
+
+    @cached_property
+    def _starts(self) -> Ids:
+        """Start of each visit in the stream; the last entry is the end of the last pass."""
+        return np.concatenate([[0], np.cumsum(np.diff(self.begins)[self.visits])])
 
     def sequence(self, index: int) -> tuple[Ids, Ids]:
         """Return a sequence and the positions of its tokens in their documents, both (T,).
 
-        The documents of all passes form one stream; `divmod` gives the pass and the place in it.
         Positions of a document that began in the previous sequence restart at zero.
 
         Example:
             Documents [7, 1, 2] and [7, 5] in sequences of four; the second pass begins with [7, 5]:
 
-            >>> ids, begins, order = np.array([7, 1, 2, 7, 5]), np.array([0, 3, 5]), np.arange(2)
-            >>> stream = Stream("hu", [ids], begins, order, length=4, seed=1, documents=2)
+            >>> ids, begins, visits = np.array([7, 1, 2, 7, 5]), np.array([0, 3, 5]), [0, 1, 1, 0]
+            >>> stream = Stream("hu", [ids], begins, np.array(visits), length=4, documents=2)
             >>> [stream.sequence(index)[0].tolist() for index in range(2)]
             [[7, 1, 2, 7], [5, 7, 5, 7]]
             >>> stream.sequence(1)[1].tolist()
             [0, 0, 1, 0]
         """
         steps_T = np.arange(self.length)
-        turns_T, starts_T = np.divmod(index * self.length + steps_T, self.tokens)
-        places_T, positions_T = np.empty_like(steps_T), np.empty_like(steps_T)
-        for turn in np.unique(turns_T):
-            now = turns_T == turn
-            places_T[now], positions_T[now] = self._locate(int(turn), starts_T[now])
-        return self._read(places_T), np.minimum(positions_T, steps_T)
-
-    def _locate(self, turn: int, starts_N: Ids) -> tuple[Ids, Ids]:
-        """Return the places of tokens of a pass in the shards, and their positions in documents.
-
-        Example:
-            The first pass has the order of the shards:
-
-            >>> order = np.arange(2)
-            >>> stream = Stream("hu", [np.arange(5)], np.array([0, 3, 5]), order, 4, 1, 2)
-            >>> [values.tolist() for values in stream._locate(0, np.array([2, 3, 4]))]
-            [[2, 3, 4], [2, 0, 1]]
-        """
-        documents, starts = self._pass(turn)
-        nth_N = np.searchsorted(starts, starts_N, side="right") - 1  # document of the pass
-        positions_N = starts_N - starts[nth_N]
-        return self.begins[documents[nth_N]] + positions_N, positions_N
-
-    def _pass(self, turn: int) -> tuple[Ids, Ids]:
-        """Return the documents of a pass in order and the start of each; two passes are cached."""
-        if turn not in self._passes:
-            documents = np.arange(len(self.order))
-            if turn:
-                shuffled = _shuffled(len(self.order), self.seed, turn)
-                documents = np.argsort(self.order)[shuffled]
-            lengths = np.diff(self.begins)[documents]
-            while len(self._passes) > 1:
-                del self._passes[next(iter(self._passes))]
-            self._passes[turn] = documents, np.cumsum(lengths) - lengths
-        return self._passes[turn]
+        places_T = (index * self.length + steps_T) % self._starts[-1]
+        nth_T = np.searchsorted(self._starts, places_T, side="right") - 1
+        positions_T = places_T - self._starts[nth_T]
+        ids_T = self._read(self.begins[self.visits[nth_T]] + positions_T)
+        return ids_T, np.minimum(positions_T, steps_T)
 
     def _read(self, places_N: Ids) -> Ids:
         """Return the token ids at places in the concatenated shards."""
@@ -299,7 +270,10 @@ def pack(
             break
     shards, lengths = zip(*parts, strict=True)
     begins = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    return Stream(language, shards, begins, order[: len(begins) - 1], length, seed, len(order))
+    ranks = np.argsort(order[: len(begins) - 1])  # of the encoded documents, in the data set
+    later = [_shuffled(len(ranks), seed, turn) for turn in range(1, -(-tokens // begins[-1]))]
+    visits = np.concatenate([np.arange(len(ranks)), *(ranks[turn] for turn in later)])
+    return Stream(language, shards, begins, visits, length, len(order))
 
 
 def _marked_documents(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
@@ -326,22 +300,15 @@ def _encoded(
     stem = cache_folder() / "tokens" / digest.hexdigest()[:32]
     ids_path, lengths_path = (Path(f"{stem}.{kind}.npy") for kind in ("ids", "lengths"))
     if not (ids_path.exists() and lengths_path.exists()):
-        stem.parent.mkdir(parents=True, exist_ok=True)
         trim_cache("tokens")
         parts = []
         for begin in range(0, len(texts), ENCODED_AT_ONCE):
             batch = encode(tokenizer, texts[begin : begin + ENCODED_AT_ONCE])
             parts += [np.asarray(ids, dtype=np.int32) for ids in batch]
-        _save(lengths_path, np.asarray([len(part) for part in parts]))
-        _save(ids_path, np.concatenate(parts))
+        lengths, whole = np.asarray([len(part) for part in parts]), np.concatenate(parts)
+        write_atomically(lengths_path, lambda beside: np.save(beside, lengths))
+        write_atomically(ids_path, lambda beside: np.save(beside, whole))
     return np.load(ids_path, mmap_mode="r"), np.load(lengths_path)
-
-
-def _save(path: Path, array: npt.NDArray[Any]) -> None:
-    """Write an array to a file with a unique name, then rename it."""
-    beside = path.with_name(f".{path.name}.{random.getrandbits(32):08x}.npy")
-    np.save(beside, array)
-    beside.replace(path)
 
 
 def _shuffled(documents: int, seed: int, turn: int) -> Ids:

@@ -311,8 +311,8 @@ def run_digest(
     parts = recipe.model_dump_json(exclude=FREE_OPTIONS), _fingerprint(model), others
     digest = hashlib.sha256(repr((*parts, mixture.order, mixture.separate_documents)).encode())
     for stream in mixture.streams.values():
-        digest.update(repr((stream.language, stream.length, stream.seed)).encode())
-        for array in (stream.begins, stream.order, *stream.shards):
+        digest.update(repr((stream.language, stream.length)).encode())
+        for array in (stream.begins, stream.visits, *stream.shards):
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 

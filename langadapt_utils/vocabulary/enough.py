@@ -1,7 +1,6 @@
 """How much text is enough: how many new tokens a text can teach, estimated before a run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 from transformers import PreTrainedTokenizerFast
@@ -20,31 +19,8 @@ RARELY = 20  # a token with fewer uses in training is hardly learned
 SAMPLE = 20_000_000  # bytes of text that are read
 
 
-@dataclass(frozen=True)
-class Allowance:
-    """How many new tokens a training text can teach under a recipe.
-
-    Attributes:
-        language: code of the target language.
-        size: bytes of the training text.
-        passes: number of times that the budget repeats the text.
-        tokens: new tokens of the recipe, or of the text if it has fewer.
-        seen: fraction of the new tokens that training shows at least 20 times.
-    """
-
-    language: str
-    size: int
-    passes: float
-    tokens: int
-    seen: float
-
-    def __str__(self) -> str:
-        about = {"text": self, "name": language_name(self.language), "often": RARELY}
-        return str(render("vocabulary/allowance.txt.j2", **about))
-
-
-def text_allowance(tokenizer: PreTrainedTokenizerFast, corpus: Corpus, recipe: Recipe) -> Allowance:
-    """Estimate how well the training text of a run teaches the new tokens of the recipe.
+def text_allowance(tokenizer: PreTrainedTokenizerFast, corpus: Corpus, recipe: Recipe) -> str:
+    """Say how well the training text of a run teaches the new tokens of the recipe.
 
     Args:
         tokenizer: of the base.
@@ -55,7 +31,8 @@ def text_allowance(tokenizer: PreTrainedTokenizerFast, corpus: Corpus, recipe: R
         VocabularyError: no pair of tokens occurs twice in the text.
     """
     row = token_numbers(tokenizer, corpus, recipe, [recipe.vocabulary.tokens]).iloc[0]
-    return Allowance(corpus.language, row.bytes, row.passes, int(row.new_tokens), row.seen)
+    about = {"row": row, "name": language_name(corpus.language), "rarely": RARELY}
+    return str(render("vocabulary/allowance.txt.j2", **about))
 
 
 def token_numbers(

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from helpers.tiny import CHAT_TEMPLATES, for_chat, gpt2, llama, saved
 from langadapt_utils.cli import app
-from langadapt_utils.errors import LangadaptError
+from langadapt_utils.errors import CorpusError, LangadaptError
 from langadapt_utils.evaluation.generation import reply, sampled
 from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.evaluation.views import talk_widget
@@ -120,6 +120,23 @@ def test_try_asks_for_prompts_until_there_is_none(run: Path) -> None:
     command = ["try", str(run), "--tokens", "3", "--temperature", "0"]
     done = CliRunner().invoke(app, command, input="Egy\nKettő\n\n")
     assert done.exit_code == 0 and done.output.count("base: ") == 2
+
+
+def test_a_trained_run_is_tried_when_its_text_is_gone(
+    tmp_path: Path, bundles: dict[str, Base]
+) -> None:
+    text = tmp_path / "own.txt"
+    text.write_text("Egy régi híd.\n", encoding="utf-8")
+    overrides = {"base": str(bundles["base"].folder), "corpus.target": str(text)}
+    run = Workspace(tmp_path / "own", Recipe.profile("smoke", overrides=overrides))
+    with run.writing("04_training") as folder:
+        adapted = bundles["adapted"]
+        saved(adapted.model, adapted.tokenizer, folder / "publish" / "model")
+    text.unlink()
+    done = CliRunner().invoke(app, ["try", str(run.folder), "Egy", "--tokens", "3"])
+    assert done.exit_code == 0 and "adapted: " in done.output
+    with pytest.raises(CorpusError, match="does not exist"):  # it cannot go on without its text
+        Workspace.existing(run.folder)
 
 
 def test_try_needs_a_trained_run(tmp_path: Path) -> None:

@@ -47,17 +47,12 @@ REVERSED = {
 }
 
 
-def test_where_rankings_disagree_the_findings_say_so() -> None:
+def test_the_findings_rank_each_stage() -> None:
     said = comparison(REVERSED)
-    assert sorted(said.reversals(0, 50)) == [
-        ("focus", "calibrated"),
-        ("subword_mean", "calibrated"),
-    ]
     text = " ".join(said.findings())
     assert "Hungarian after 50 steps: calibrated is lowest (2.3" in text
     assert "significantly better than subword_mean: none" in said.findings()[0]
     assert "significantly better than subword_mean: calibrated." in said.findings()[1]
-    assert "subword_mean beats calibrated before training, but loses to it after 50" in text
 
 
 def test_what_is_equal_is_not_ranked() -> None:
@@ -65,7 +60,7 @@ def test_what_is_equal_is_not_ranked() -> None:
         {(method, steps): 2.0 for method in ("subword_mean", "mean") for steps in (0, 50)}
     )
     *ranked, caution = equal.findings()
-    assert equal.reversals(0, 50) == [] and all("none" in sentence for sentence in ranked)
+    assert all("none" in sentence for sentence in ranked)
     assert caution.startswith("One seed")
 
 

@@ -1,12 +1,12 @@
-from dataclasses import replace
-
+import pandas as pd
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils.corpus.corpus import Corpus
+from langadapt_utils.display.html import render
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.vocabulary import enough
-from langadapt_utils.vocabulary.enough import Allowance, text_allowance, token_numbers
+from langadapt_utils.vocabulary.enough import RARELY, text_allowance, token_numbers
 
 
 def recipe(**options: object) -> Recipe:
@@ -18,22 +18,27 @@ def test_more_budget_reads_more_often_and_shows_more_tokens(
     tokenizer: PreTrainedTokenizerFast, corpora: dict[str, Corpus]
 ) -> None:
     few, many = (
-        text_allowance(
-            tokenizer,
-            corpora["hu"],
-            recipe(training__budget_tokens=budget, vocabulary__tokens=300),
-        )
+        token_numbers(tokenizer, corpora["hu"], recipe(training__budget_tokens=budget), [300]).iloc[
+            0
+        ]
         for budget in (20_000, 200_000)
     )
     assert many.passes == pytest.approx(10 * few.passes) and many.seen > few.seen
-    assert 0 < few.seen < 1 and few.tokens == 300 and few.size > 100_000
+    assert 0 < few.seen < 1 and few.new_tokens == 300 and few.bytes > 100_000
+    said = text_allowance(
+        tokenizer, corpora["hu"], recipe(training__budget_tokens=20_000, vocabulary__tokens=300)
+    )
+    assert f"reads it {few.passes:.1f} times, and {few.seen:.0%} of 300 new tokens" in said
 
 
 def test_the_sentence_follows_the_size() -> None:
-    small = Allowance("hu", 40_000, 12.0, 1_000, 0.09)
-    assert str(small).startswith("40 kB of Hungarian: expect spelling and frequent words")
-    assert "reads it 12.0 times, and 9% of 1,000 new tokens are seen at least 20" in str(small)
-    assert "some knowledge" in str(replace(small, size=300_000_000))
+    row = pd.Series({"bytes": 40_000, "passes": 12.0, "new_tokens": 1_000, "seen": 0.09})
+    about = {"name": "Hungarian", "rarely": RARELY}
+    small = render("vocabulary/allowance.txt.j2", row=row, **about)
+    assert small.startswith("40 kB of Hungarian: expect spelling and frequent words")
+    assert "reads it 12.0 times, and 9% of 1,000 new tokens are seen at least 20" in small
+    row["bytes"] = 300_000_000
+    assert "some knowledge" in render("vocabulary/allowance.txt.j2", row=row, **about)
 
 
 def test_each_number_of_tokens_is_told_apart(
