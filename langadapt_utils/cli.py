@@ -146,10 +146,10 @@ def compare(
     from rich.table import Table
 
     from .intervals import percent
-    from .report.report import compare_runs
+    from .report.report import compare_runs, named
 
     table = Table("run", "language", "text", "before", "after", "change", "against the first")
-    for row in compare_runs(runs).itertuples():
+    for row in named(compare_runs(runs)).itertuples():
         changes = ("" if change is None else percent(change) for change in row[6:8])
         scores = f"{row.before.value:.3f}", f"{row.after.value:.3f}"
         table.add_row(row.run, row.language, row.source, *scores, *changes)

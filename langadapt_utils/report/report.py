@@ -147,7 +147,7 @@ def _content(run: Workspace, scores: Scores) -> dict[str, Any]:
         "unit": unit,
         "figures": {source: show(ax) for source, ax in figures.items()},
         "more": {name: restored(records) for name, records in scores.more.items()},
-        "table": lambda data, title, n=2: table_html(_named(data), caption=title, digits=n),
+        "table": lambda data, title, n=2: table_html(named(data), caption=title, digits=n),
         "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
         "hardware": manifests["04_training"]["hardware"],
         "spent": _time_spent(run, manifests),
@@ -177,7 +177,7 @@ def _time_spent(run: Workspace, manifests: Mapping[str, Any]) -> list[tuple[str,
     return [(*key, seconds / 60) for key, seconds in sorted(spent.items())]
 
 
-def _named(table: pd.DataFrame) -> pd.DataFrame:
+def named(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table with names in place of codes, without empty columns."""
     names = {"language": language_name, "source": source_name, "kind": kind_name}
     columns = {column: table[column].map(names[column]) for column in names if column in table}
