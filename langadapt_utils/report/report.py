@@ -140,10 +140,9 @@ def _content(run: Workspace, scores: Scores) -> dict[str, Any]:
         "/more/training": plot_training(steps, scores.target, ax=axes()),
         "/more/fertility": plot_fertility(fertility, f"tokens_per_{unit}", ax=axes()),
     }
-    return {
-        "run": run,
-        "scores": scores,
-        "headline": _headline(scores),
+    base = _base_terms(run.recipe, None).get("base_model", run.recipe.base)
+    about = {"run": run, "base": base, "scores": scores, "headline": _headline(scores)}
+    return about | {
         "unit": unit,
         "figures": {source: show(ax) for source, ax in figures.items()},
         "more": {name: restored(records) for name, records in scores.more.items()},
