@@ -180,7 +180,9 @@ def _block(
 
 def _all_in_form(texts: pa.StringArray, form: NormalForm) -> bool:
     """Return whether all texts are in a normal form of Unicode."""
-    raw = texts.buffers()[2]
+    _, offsets, raw = texts.buffers()
+    places = np.frombuffer(offsets, dtype=np.int32)[texts.offset :][: len(texts) + 1].tolist()
+    raw = raw[places[0] : places[-1]]
     bytes_N = np.frombuffer(raw, dtype=np.uint8)
     high = np.flatnonzero(bytes_N >= 0xCC)
     if form == "NFC" and (bytes_N[high] == 0xE2).all() and (bytes_N[high + 1] == 0x80).all():

@@ -141,14 +141,13 @@ def _content(run: Workspace, scores: Scores) -> dict[str, Any]:
         "/more/fertility": plot_fertility(fertility, f"tokens_per_{unit}", ax=axes()),
     }
     base = _base_terms(run.recipe, None).get("base_model", run.recipe.base)
-    about = {"run": run, "base": base, "scores": scores, "headline": _headline(scores)}
+    about = {"run": run, "base": base, "scores": scores, "unit": unit}
+    about |= {"headline": _headline(scores), "hardware": manifests["04_training"]["hardware"]}
     return about | {
-        "unit": unit,
         "figures": {source: show(ax) for source, ax in figures.items()},
         "more": {name: restored(records) for name, records in scores.more.items()},
         "table": lambda data, title, n=2: table_html(named(data), caption=title, digits=n),
         "recipe": (run.folder / "recipe.yaml").read_text(encoding="utf-8"),
-        "hardware": manifests["04_training"]["hardware"],
         "spent": _time_spent(run, manifests),
     }
 
