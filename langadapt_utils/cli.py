@@ -123,7 +123,7 @@ def report(run_dir: Annotated[Path, typer.Option("--run", help="Run folder.")]) 
     """Write report.html of a finished run again."""
     from .report.report import write_report
 
-    typer.echo(f"report: {write_report(Workspace.existing(run_dir, frozen=True))}")
+    typer.echo(f"report: {write_report(Workspace.existing(run_dir))}")
 
 
 @app.command()

@@ -100,13 +100,12 @@ def _count(
     tokens = [len(encoding.ids) for encoding in encodings]
     words, characters = [len(each) for each in spans], [len(text) for text in texts]
     touching = chain(*map(tokens_touching, spans, (encoding.offsets for encoding in encodings)))
-    units = words if known else characters
     counts = {"tokens": sum(tokens), "words": sum(words), "characters": sum(characters)}
-    counts |= {"bytes": sum(len(text.encode()) for text in texts)}
-    counts |= {"continued": sum(count > 1 for count in touching)}
-    unknown = {} if known else {"words": np.nan, "continued": np.nan}
-    about = {"segmenter": SEGMENTER if known else "none"}
-    return counts | unknown | about | {"interval": ratio(*np.array([tokens, units], dtype=float))}
+    size, continued = sum(len(text.encode()) for text in texts), sum(n > 1 for n in touching)
+    counts |= {"bytes": size, "continued": continued}
+    interval = ratio(*np.array([tokens, words if known else characters], dtype=float))
+    unknown = {} if known else {"words": np.nan, "continued": np.nan, "segmenter": "none"}
+    return counts | {"segmenter": SEGMENTER, "interval": interval} | unknown
 
 
 def tokens_touching(words: Spans, tokens: Spans) -> list[int]:

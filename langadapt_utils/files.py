@@ -108,9 +108,9 @@ def read_jsonl(path: Path) -> Iterable[dict[str, Any]]:
 def write_atomically(path: Path, write: Any) -> None:
     """Call `write` with a path beside `path`, then rename the file, so that `path` is always whole.
 
-    A missing folder is created. Several processes may write the same file at once.
+    A missing folder is created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{os.getpid()}-{path.name}")
+    beside = path.with_name(f".partial-{path.name}")
     write(beside)
     beside.replace(path)

@@ -186,12 +186,15 @@ class Reading:
     def _jsonl(self, file: BinaryIO) -> Iterator[Part]:
         yield from self._json_rows([file.readline()], 1)
         number, lines = 2, ahead(iter(partial(file.readlines, BLOCK), []))
-        for group, table in ahead((group, self._parsed(group)) for group in lines):
-            yield from self._json_rows(group, number) if table is None else table.to_batches()
+        for group, blocks in ahead((group, self._parsed(group)) for group in lines):
+            yield from self._json_rows(group, number) if blocks is None else filter(len, blocks)
             number += len(group)
 
-    def _parsed(self, lines: list[bytes]) -> pa.Table | None:
-        """Parse lines with a JSON object each; None if Python has to look at each line."""
+    def _parsed(self, lines: list[bytes]) -> list[pa.RecordBatch] | None:
+        """Parse lines with a JSON object each; None if Python has to look at each line.
+
+        Before a line of more than 1 MB, pyarrow gives an empty block.
+        """
         if not (self._columns and all(line.startswith(b"{") for line in lines)):
             return None
         options = pyarrow.json.ParseOptions(self._columns, unexpected_field_behavior="ignore")
@@ -201,7 +204,7 @@ class Reading:
         except pa.ArrowInvalid:
             return None
         whole = len(table) == len(lines) and not table[-1].null_count
-        return table.rename_columns([*NAMES, "text"]) if whole else None
+        return table.rename_columns([*NAMES, "text"]).to_batches() if whole else None
 
     def _json_rows(self, lines: list[bytes], first: int) -> Iterator[Row]:
         for number, line in self._lines(lines, first):

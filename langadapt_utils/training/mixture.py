@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from datasets import Dataset
+from filelock import FileLock
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from ..chat import CHAT, chat_tokens, messages_of
@@ -299,15 +300,15 @@ def _encoded(
         digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
     stem = cache_folder() / "tokens" / digest.hexdigest()[:32]
     ids_path, lengths_path = (Path(f"{stem}.{kind}.npy") for kind in ("ids", "lengths"))
-    if not (ids_path.exists() and lengths_path.exists()):
-        trim_cache("tokens")
-        parts = []
-        for begin in range(0, len(texts), ENCODED_AT_ONCE):
-            batch = encode(tokenizer, texts[begin : begin + ENCODED_AT_ONCE])
-            parts += [np.asarray(ids, dtype=np.int32) for ids in batch]
-        lengths, whole = np.asarray([len(part) for part in parts]), np.concatenate(parts)
-        write_atomically(lengths_path, lambda beside: np.save(beside, lengths))
-        write_atomically(ids_path, lambda beside: np.save(beside, whole))
+    with FileLock(f"{stem}.lock"):  # which makes the folder
+        if not (ids_path.exists() and lengths_path.exists()):
+            trim_cache("tokens")
+            parts = []
+            for begin in range(0, len(texts), ENCODED_AT_ONCE):
+                batch = encode(tokenizer, texts[begin : begin + ENCODED_AT_ONCE])
+                parts += [np.asarray(ids, dtype=np.int32) for ids in batch]
+            write_atomically(lengths_path, lambda path: np.save(path, [len(p) for p in parts]))
+            write_atomically(ids_path, lambda path: np.save(path, np.concatenate(parts)))
     return np.load(ids_path, mmap_mode="r"), np.load(lengths_path)
 
 

@@ -7,8 +7,6 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import datasets
 import pyarrow as pa
@@ -17,7 +15,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langadapt_utils.corpus import documents, readers
+from langadapt_utils.corpus import documents
 from langadapt_utils.corpus.documents import read_source
 from langadapt_utils.errors import CorpusError
 from langadapt_utils.recipe import BUILT_IN, CorpusRecipe
@@ -399,52 +397,3 @@ def test_whatever_json_can_hold_is_read(texts: list[str]) -> None:
         else:
             with pytest.raises(CorpusError, match="has only empty documents"):
                 read_documents(str(path), "hu")
-
-
-LABELS = st.one_of(st.none(), st.text(), st.integers(-(2**70), 2**70), st.booleans(), st.floats())
-ROWS = st.fixed_dictionaries(
-    {"text": st.one_of(st.text(), st.sampled_from(["a\u0301", "árvíz " * 30, " \n", "\u2126"]))},
-    optional={"id": LABELS, "domain": LABELS, "more": st.one_of(LABELS, st.lists(LABELS))},
-)
-
-
-@given(
-    st.lists(ROWS, min_size=1, max_size=20), st.sampled_from(["\n", "\r\n", "\n \n"]), st.booleans()
-)
-@settings(deadline=None, max_examples=200)
-def test_lines_are_the_same_read_together_or_one_by_one(
-    rows: list[dict[str, Any]], between: str, ascii_only: bool
-) -> None:
-    """Whole blocks of lines are parsed at once where nothing has to be changed."""
-    wanted = [
-        (label(row, "id", f"own.jsonl-{place}"), label(row, "domain", "text"), text)
-        for place, row in enumerate(rows)
-        if (text := unicodedata.normalize("NFC", row["text"])).strip()
-    ]
-    lines = between.join(json.dumps(row, ensure_ascii=ascii_only) for row in rows)
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(readers, "BLOCK", 300):
-        path = Path(folder, "own.jsonl")
-        path.write_text(lines, encoding="utf-8", newline="")
-        if wanted:
-            read, (about,) = read_source(str(path), "hu", CorpusRecipe())
-            assert [(row["id"], row["domain"], row["text"]) for row in read] == wanted
-            assert about["documents"] + about["empty"] == len(rows)
-            changed = sum(unicodedata.normalize("NFC", r["text"]) != r["text"] for r in rows)
-            assert about["normalised"] == changed
-
-
-def label(row: dict[str, Any], name: str, otherwise: str) -> str:
-    value = row.get(name)
-    return str(value) if isinstance(value, str | int) else otherwise
-
-
-def test_a_bad_line_is_named_wherever_it_stands(write: Write) -> None:
-    good = [json.dumps({"text": f"szöveg {n}", "id": n}) for n in range(2_000)]
-    for place, bad in ((2, "null"), (700, '{"text": "a"}{"text": "b"}'), (1_999, '{"id": 1}')):
-        lines = [*good[: place - 1], bad, *good[place:]]
-        path = str(write(f"{place}.jsonl", "\n".join(lines).encode()))
-        with mock.patch.object(readers, "BLOCK", 5_000):
-            with pytest.raises(CorpusError, match=f"line {place} "):
-                read_documents(path, "hu")
-            rest = read_documents(path, "hu", CorpusRecipe(skip_bad=0.01))
-        assert rest["text"][:] == [f"szöveg {n}" for n in range(2_000) if n != place - 1]
