@@ -111,6 +111,6 @@ def write_atomically(path: Path, write: Any) -> None:
     A missing folder is created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".partial-{path.name}")
+    beside = path.with_name(f".partial-{path.name}")  # with its suffix, which `np.save` needs
     write(beside)
     beside.replace(path)

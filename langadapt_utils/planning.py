@@ -147,11 +147,10 @@ def stage_seconds(
         measured = a_token * read.get(stage, 0) * tokens_per_document
         return measured + training_operations(shape, recipe, machine, learned.get(stage, 0))
 
-    # Only training is shared out over several GPUs.
-    speed = dict.fromkeys(alone, machine.speed) | {
-        "04_training": machine.speed * max(1, machine.gpus)
-    }
-    return {stage: alone[stage] + operations(stage) / speed[stage] for stage in alone}
+    def speed(stage: str) -> float:  # only training is shared out over several GPUs
+        return machine.speed * (max(1, machine.gpus) if stage == "04_training" else 1)
+
+    return {stage: alone[stage] + operations(stage) / speed(stage) for stage in alone}
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,7 @@ class Reading:
 
     def _json_rows(self, lines: list[bytes], first: int) -> Iterator[Row]:
         for number, line in self._lines(lines, first):
-            if not line.isspace():
+            if line.strip():  # a packed file may be empty
                 try:
                     row = {**json.loads(line)}
                 except (ValueError, TypeError, RecursionError) as error:

@@ -80,6 +80,7 @@ def test_a_folder_is_read_whole(write: Write, tmp_path: Path) -> None:
     [
         ("empty.txt", b"", "is empty"),
         ("blank.txt", b" \n\n \n", "has only empty documents"),
+        ("blank.jsonl.gz", gzip.compress(b"", mtime=0), "has only empty documents"),
         ("latin2.txt", "árvíztűrő tükörfúrógép".encode("latin2"), "is not UTF-8"),
         ("latin2.jsonl", '{"text": "tűrő"}'.encode("latin2"), "is not UTF-8"),
         (
