@@ -87,16 +87,14 @@ def talk(
     """Let the base and the adapted model continue a text or answer it, one after the other."""
     from .evaluation.evaluate import run_models
     from .evaluation.generation import reply, sampled
-    from .evaluation.scores import CONTROL
 
-    run = Workspace.existing(run_dir, frozen=True)
-    models = run_models(run)
-    models.pop(CONTROL, None)
+    models = run_models(Workspace.existing(run_dir, frozen=True))
     options = sampled(temperature, top_p) | {"chat": chat, "seed": seed}
     asks = iter(partial(typer.prompt, "\nprompt (none to end)", "", show_default=False), "")
     for asked in [prompt] if prompt else asks:
-        for name, bundle in models.items():
+        for name in ("base", "adapted"):
             typer.echo(f"\n{name}: ", nl=False)
+            bundle = models[name]
             about = bundle.model.to(device()), bundle.tokenizer, asked, tokens
             typer.echo(f"\n({reply(*about, show=partial(typer.echo, nl=False), **options)})")
 

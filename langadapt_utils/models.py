@@ -294,21 +294,6 @@ def longest_context(model: PreTrainedModel | Base, *, silent: int = 1_024) -> in
     return next((int(limit) for name in LIMITS if (limit := getattr(config, name, None))), silent)
 
 
-def written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> torch.Tensor:
-    """Return ids followed by the ids that a model generates.
-
-    If `generate` fails, as with the cache of some architectures, the model writes the most likely
-    tokens one by one without a cache, which is slower.
-    """
-    try:
-        ids_BT = model.generate(ids_BT, attention_mask=torch.ones_like(ids_BT), **options)
-    except (ValueError, IndexError, AttributeError, TypeError, RuntimeError, StopIteration):
-        for _ in range(options["max_new_tokens"]):
-            logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
-            ids_BT = torch.cat([ids_BT, logits_BTV[:, -1:].argmax(dim=-1)], dim=1)
-    return ids_BT
-
-
 def parameter_count(folder: Path) -> int:
     """Count the parameters of a saved model, from the headers of its safetensors files."""
     return _parameters_by_type(folder).total()
@@ -360,11 +345,10 @@ def dequantise(gguf: Path, folder: Path) -> None:
     loader also drops the digit splitting of SmolLM2's tokenizer.
     """
     with quiet_transformers():
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            str(gguf.parent), gguf_file=gguf.name
-        )
-        options = {"gguf_file": gguf.name, "dtype": torch.float32}
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(str(gguf.parent), **options)
+        place, file = str(gguf.parent), {"gguf_file": gguf.name}
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **file)
+        options = file | {"dtype": torch.float32}
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(place, **options)
         del model.config.quantization_config
         model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, None
         if "smollm2" in gguf.name.lower():

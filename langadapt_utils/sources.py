@@ -31,6 +31,9 @@ class Wheel:
 WHEELS = {name: Wheel(**wheel) for name, wheel in package_yaml("wheels.yaml").items()}
 READABLE = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
+# Files of a folder that describe its texts or, as `datasets` writes them, its data set.
+ABOUT = {f"{name}.{kind}" for name in ("readme", "license") for kind in ("md", "txt")}
+ABOUT |= {f"{name}.json" for name in ("dataset_info", "dataset_infos", "dataset_dict", "state")}
 TERMS = ("README.md", "LICENSE*", "NOTICE*", "USE_POLICY*")  # copied beside a changed model
 HUB_NAMES = {  # short names of data sets
     "fineweb2": "HuggingFaceFW/fineweb-2:{language}",
@@ -215,7 +218,7 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
     Args:
         source: a file, a folder, or a pattern such as `texts/*.jsonl`. An existing path comes
             before a pattern, also if it has brackets. Hidden files and folders that the source does
-            not name are skipped.
+            not name are skipped. Files that describe a data set (`ABOUT`) count as other files.
 
     Raises:
         CorpusError: nothing exists there, or no file can be read.
@@ -230,11 +233,11 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
     files = sorted(filter(Path.is_file, once.values()))
     if not found:
         raise CorpusError(f"corpus '{source}' does not exist: give a file, folder or hub:ORG/NAME")
-    read = [file for file in files if text_kind(file)]
-    if not read:
+    known = (file for file in files if file == path or file.name.lower() not in ABOUT)
+    if not (read := list(filter(text_kind, known))):
         kinds = f"{', '.join(READABLE)} files, plain or compressed ({', '.join(COMPRESSIONS)})"
         raise CorpusError(f"corpus '{source}' has no readable text: give {kinds}")
-    return read, [file for file in files if not text_kind(file)]
+    return read, sorted({*files} - {*read})
 
 
 def _below(folder: Path, pattern: str = "**") -> list[Path]:

@@ -24,7 +24,7 @@ from ..errors import CorpusError
 from ..files import cache_folder, read_json, trim_cache, write_atomically, write_json
 from ..languages import code_with_script
 from ..recipe import BUILT_IN, CorpusRecipe, NormalForm
-from .readers import Part, Reading, Row
+from .readers import NAMES, Part, Reading, Row
 from .repeats import find_repeats
 
 OPTIONS = {"text_field", "skip_bad", "normal_form", "max_megabytes"}  # that affect the result
@@ -154,12 +154,11 @@ def _document(row: Row, reading: Reading, source: str) -> Iterator[Row]:
     if not text or text.isspace():
         reading.empty += 1
         return
-    own, domain = row.get("id"), row.get("domain")
-    name = str(own) if isinstance(own, str | int) else f"{reading.place}-{reading.read}"
-    domain = str(domain) if isinstance(domain, str | int) else "text"
+    usual = {"id": f"{reading.place}-{reading.read}", "domain": "text", "source": source}
+    own = {name: str(row[name]) for name in NAMES if isinstance(row.get(name), str | int)}
     reading.documents += 1
     reading.megabytes += size / 1e6
-    yield {"id": name, "source": source, "domain": domain, "text": text}
+    yield usual | {n: _in_form(v, "as it is")[0] for n, v in own.items()} | {"text": text}
 
 
 def _block(

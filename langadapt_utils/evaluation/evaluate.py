@@ -106,18 +106,18 @@ def score_chat(model: PreTrainedModel, tokenizer: Tokenizer, items: Table, targe
         probability of at least 10 %. `chat_turn`, for every tenth item: the generated answer ends
         within 40 tokens and opens no turn for another role.
     """
-    pairs = []
+    pairs, rows = [], []
     for item in items:
         foreign = item["other"].get(target) or next(iter(item["other"].values()))
-        answers = item["response"], item["wrong"], foreign
-        parts = [answer_tokens(tokenizer, item["prompt"], answer) for answer in answers]
-        before, right, end = parts[0]
-        pairs += [(part[0], part[1]) for part in parts] + [([*before, *right], end)]
-    bits_I4, rows = token_bits(model, pairs).reshape(-1, 4).tolist(), []
-    for place, (item, bits) in enumerate(zip(items, bits_I4, strict=True)):
+        for answer in (item["response"], item["wrong"], foreign):
+            before, ids, ending = answer_tokens(tokenizer, item["prompt"], answer)
+            pairs.append((before, ids + ending))
+    bits = [(sum(ids), end) for *ids, end in token_bits(model, pairs)]
+    for place, item in enumerate(items):
+        (right, end), (wrong, _), (other, _) = bits[3 * place : 3 * place + 3]
         sizes = [len(item[part].encode()) for part in ("response", "wrong")]
-        done = {"chat_answer": bits[0] / sizes[0] < bits[1] / sizes[1]}
-        done |= {"chat_language": bits[0] < bits[2], "chat_end": bits[3] <= ENDS}
+        done = {"chat_answer": right / sizes[0] < wrong / sizes[1]}
+        done |= {"chat_language": right < other, "chat_end": end <= ENDS}
         if place % WRITTEN == 0:
             answer = reply(model, tokenizer, item["prompt"], ANSWER, chat=True, do_sample=False)
             done["chat_turn"] = answer.ended and not ROLE.search(answer.text)
@@ -141,8 +141,8 @@ def evaluate(
     return the same scores.
 
     Args:
-        models: by name, the base first and the adapted model last. A model named `control` is
-            evaluated on English only.
+        models: by name, the base first and the adapted model last. A model named `control` reads
+            English documents only.
         corpus: its `heldout` part is used, and the beginnings of some documents of `others`.
         recipe: numbers of documents and items.
         resamples: of the bootstrap.
@@ -152,37 +152,42 @@ def evaluate(
     Raises:
         ModelError: the likelihood of a document or item is not finite.
     """
-    heldout, most = corpus.heldout.items(), recipe.documents
-    read = {code: at_most_of_each_source(part, most) for code, part in heldout}
-    for code, part in corpus.others.items():
-        rows = at_most_of_each_source(part, recipe.other_documents)
-        read[code] = [row | {"text": row["text"][:BEGINNING]} for row in rows]
-    asked = _items(list(corpus.heldout), recipe.items)
-    texts = [row["text"] for rows in read.values() for row in rows]
-    pairs = ((base, base.tokenizer) for base in models.values())
-    window = shared_window(pairs, texts, recipe.window_bytes)
+    read, window = documents_to_read(models, corpus, recipe)
+    spoken = list(corpus.heldout)
+    asked = _items(spoken, recipe.items)
     tables: list[Table] = [[], [], []]
     for name, base in models.items():
         for other in models.values():  # one at a time
             if other is not base:
                 other.release()
-        only_english = name == CONTROL
         model = base.model.to(hardware.device())
         measure = _Measure(name, model, base.tokenizer, report)
-        for code in ["en"] if only_english else read:
-            work = partial(measure.documents, code, window)
-            tables[0] += across_processes(work, read[code])
-        spoken = ["en"] if only_english else list(corpus.heldout)
+        whole = name != CONTROL
+        for code in read if whole else ["en"]:
+            tables[0] += across_processes(partial(measure.documents, code, window), read[code])
+        tests = [partial(measure.items, *test) for test in asked]
         chat = partial(measure.chat, corpus.language, recipe.items)
-        tests = [partial(measure.items, *test) for test in ([] if only_english else asked)]
         tests += [partial(chat, code) for code in spoken]
-        samples = [] if only_english else spoken
-        written = [partial(measure.samples, c, read[c][:SAMPLES], new_tokens) for c in samples]
-        for table, works in ((tables[1], tests), (tables[2], written)):
+        written = [partial(measure.samples, c, read[c][:SAMPLES], new_tokens) for c in spoken]
+        for table, works in ((tables[1], tests), (tables[2], written)) if whole else ():
             table += chain(*across_processes(lambda part: [work() for work in part], works))
         model.to("cpu")
     documents, answers = pd.DataFrame(tables[0]), pd.DataFrame(tables[1])
     return Scores(list(models), corpus.language, documents, answers, tables[2], resamples)
+
+
+def documents_to_read(
+    models: Mapping[str, Base], corpus: Corpus, recipe: EvaluationRecipe
+) -> tuple[dict[str, Table], int]:
+    """Return the documents that models are evaluated on, by language, and the bytes per window."""
+    heldout, most = corpus.heldout.items(), recipe.documents
+    read = {code: at_most_of_each_source(part, most) for code, part in heldout}
+    for code, part in corpus.others.items():
+        rows = at_most_of_each_source(part, recipe.other_documents)
+        read[code] = [row | {"text": row["text"][:BEGINNING]} for row in rows]
+    texts = [row["text"] for rows in read.values() for row in rows]
+    pairs = ((base, base.tokenizer) for base in models.values())
+    return read, shared_window(pairs, texts, recipe.window_bytes)
 
 
 def _items(languages: Sequence[str], most: int) -> list[tuple[str, str, Table]]:
@@ -217,12 +222,10 @@ class _Measure:
     def items(self, language: str, kind: str, items: Table) -> Table:
         self.report(f"{self.name}: {language_name(language)} {kind} items")
         right = score_items(self.model, self.tokenizer, kind, items, language)
-        about = {"model": self.name, "language": language, "kind": kind}
         chance = 1 / len(item_options(kind, items, 0, language))
-        return [
-            about | {"id": item["id"], "correct": correct, "chance": chance}
-            for item, correct in zip(items, right, strict=True)
-        ]
+        about = {"model": self.name, "language": language, "kind": kind, "chance": chance}
+        ids = (item["id"] for item in items)
+        return [about | {"id": i, "correct": c} for i, c in zip(ids, right, strict=True)]
 
     def chat(self, target: str, most: int, language: str) -> Table:
         items = load_items("chat", language)[:most] if can_chat(self.tokenizer) else []

@@ -4,8 +4,10 @@ Axes: T tokens, V rows that both models have.
 """
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -67,7 +69,6 @@ def _place(name: str) -> tuple[int, str]:
 
 
 REQUESTS, PROMPT = 5, 400  # texts that models continue, and characters of each
-ROUNDS = 2  # per measurement; the faster one is used
 
 
 def measure_gains(
@@ -76,7 +77,7 @@ def measure_gains(
     """Measure characters per token and per second of models, with intervals over texts.
 
     The speed is that of greedy generation with a cache after the first 400 characters of each of
-    five texts. Models take turns; the faster of two rounds is used.
+    five texts: the median of the times from one token to the next. Models take turns.
 
     Args:
         models: by name, the base first.
@@ -90,12 +91,11 @@ def measure_gains(
     characters = np.array([len(text) for text in texts], dtype=float)
     seconds: dict[str, list[float]] = {name: [] for name in models}
     for text, (name, bundle) in product(texts[:REQUESTS], models.items()):
-        asked = bundle, text[:PROMPT], new_tokens
-        seconds[name].append(min(_generation_seconds(*asked) for _ in range(ROUNDS)))
+        seconds[name].append(_seconds_per_token(bundle, text[:PROMPT], new_tokens))
     rows = []
     for name, bundle in models.items():
         tokens = np.array([len(ids) for ids in token_ids(bundle.tokenizer, texts)], dtype=float)
-        each, per_token = ratio(characters, tokens), np.array(seconds[name]) / new_tokens
+        each, per_token = ratio(characters, tokens), np.array(seconds[name])
         # Characters of each text over the seconds that generating all of its tokens would take.
         speed = ratio(characters[:REQUESTS], tokens[:REQUESTS] * per_token)
         context = round(longest_context(bundle.model) * each.value)
@@ -104,11 +104,12 @@ def measure_gains(
     return pd.DataFrame(rows, columns=[*columns, "characters_per_second"])
 
 
-def _generation_seconds(bundle: Base, prompt: str, new_tokens: int) -> float:
-    """Return the seconds to generate tokens, without the time to read the prompt."""
-    asked = bundle.model.to(hardware.device()), bundle.tokenizer, prompt
-    first = reply(*asked, 1, min_new_tokens=1, do_sample=False).seconds
+def _seconds_per_token(bundle: Base, prompt: str, new_tokens: int) -> float:
+    """Return the median time from one generated token to the next, without reading the prompt."""
+    came: list[float] = []
+    clock = SimpleNamespace(put=lambda ids: came.append(time.perf_counter()), end=lambda: None)
     size = 1 + new_tokens
-    whole = reply(*asked, size, min_new_tokens=size, do_sample=False).seconds
+    asked = bundle.model.to(hardware.device()), bundle.tokenizer, prompt, size
+    reply(*asked, min_new_tokens=size, do_sample=False, streamer=clock)
     bundle.model.to("cpu")
-    return max(whole - first, 1e-9)
+    return float(np.median(np.diff(came[1:])))  # the first is the prompt

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from .. import hardware
 from ..chat import answer_tokens
-from ..models import longest_context, written
+from ..models import longest_context
 from ..tokens import document_end, document_ids, document_start
 
 
@@ -86,6 +86,26 @@ def reply(
     began, precision = time.perf_counter(), hardware.native_precision()
     with torch.random.fork_rng(), torch.no_grad(), hardware.autocast(precision, model.device.type):
         torch.manual_seed(seed)
-        new = written(model, ids_BT, **options)[0, ids_BT.shape[1] :].tolist()
+        new = _written(model, ids_BT, **options)[0, ids_BT.shape[1] :].tolist()
     seconds, text = time.perf_counter() - began, tokenizer.decode(new, skip_special_tokens=True)
     return Reply(text, len(new), seconds, new[-1] in ends)
+
+
+def _written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> torch.Tensor:
+    """Return ids followed by the ids that a model generates.
+
+    If `generate` fails, as with the cache of some architectures, the model writes the most likely
+    tokens one by one without a cache, which is slower.
+    """
+    try:
+        ids_BT = model.generate(ids_BT, attention_mask=torch.ones_like(ids_BT), **options)
+    except (ValueError, IndexError, AttributeError, TypeError, RuntimeError, StopIteration):
+        streamer = options.get("streamer")  # it has the prompt by now
+        for _ in range(options["max_new_tokens"]):
+            logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
+            ids_BT = torch.cat([ids_BT, logits_BTV[:, -1:].argmax(dim=-1)], dim=1)
+            if streamer:
+                streamer.put(ids_BT[0, -1:])
+        if streamer:
+            streamer.end()
+    return ids_BT

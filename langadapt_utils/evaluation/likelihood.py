@@ -159,10 +159,12 @@ def continuation_bits(
     return bits + [8.0 * (text.lost - context.lost) for text, context in pairs]
 
 
-def token_bits(model: PreTrainedModel, pairs: Sequence[tuple[list[int], list[int]]]) -> Numbers:
-    """Return the bits of the second list of ids after the first, for each pair."""
+def token_bits(
+    model: PreTrainedModel, pairs: Sequence[tuple[list[int], list[int]]]
+) -> list[list[float]]:
+    """Return the bits of each token of the second list of ids after the first, for each pair."""
     pieces = [_Piece(n, [*before, *ids], len(before)) for n, (before, ids) in enumerate(pairs)]
-    return _bits(model, pieces, [f"answer {unit}" for unit in range(len(pairs))])
+    return _bits_of_tokens(model, pieces, [f"answer {unit}" for unit in range(len(pairs))])
 
 
 def _windows(
@@ -191,10 +193,18 @@ def _windows(
 
 def _bits(model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str]) -> Numbers:
     """Return the bits of the scored tokens of pieces, summed by unit; units have names."""
+    return np.array([math.fsum(bits) for bits in _bits_of_tokens(model, pieces, names)])
+
+
+def _bits_of_tokens(
+    model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str]
+) -> list[list[float]]:
+    """Return the bits of the scored tokens of each unit, piece after piece from the shortest."""
     hardware.keep_freed_memory()
     precision = hardware.native_precision()
     can_skip = "logits_to_keep" in inspect.signature(model.forward).parameters
-    totals, attention = np.zeros(len(names)), model.config._attn_implementation
+    units: list[list[float]] = [[] for _ in names]
+    attention = model.config._attn_implementation
     switching = attention == "sdpa" and model.device.type == "cpu"
     for batch in _batches_by_length(pieces, model.get_output_embeddings().weight.shape[0]):
         width = max(len(piece.ids) for piece in batch)
@@ -213,15 +223,15 @@ def _bits(model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str]
             targets = ids_BT[row, piece.first : len(piece.ids)]
             logits = logits_BTV[row, piece.first - 1 - begin : len(piece.ids) - 1 - begin]
             parts = zip(torch.split(logits, AT_ONCE), torch.split(targets, AT_ONCE), strict=True)
-            nats = [cross_entropy(x.float(), y, reduction="sum").item() for x, y in parts]
-            totals[piece.unit] += sum(nats) / math.log(2)
+            nats = [cross_entropy(x.float(), y, reduction="none") for x, y in parts]
+            units[piece.unit] += (torch.cat(nats) / math.log(2)).tolist()
     if switching:
         model.set_attn_implementation(attention)
-    if not np.isfinite(totals).all():
-        name = names[int(np.flatnonzero(~np.isfinite(totals))[0])]
-        problem = f"{model.name_or_path} gives {name} a likelihood that is not finite"
-        raise ModelError(f"{problem}: train with a lower training.learning_rate, or in float32")
-    return totals
+    for name, bits in zip(names, units, strict=True):
+        if not all(map(math.isfinite, bits)):
+            problem = f"{model.name_or_path} gives {name} a likelihood that is not finite"
+            raise ModelError(f"{problem}: train with a lower training.learning_rate, or in float32")
+    return units
 
 
 def _batches_by_length(pieces: Sequence[_Piece], vocabulary: int) -> Iterator[list[_Piece]]:

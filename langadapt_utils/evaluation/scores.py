@@ -130,11 +130,9 @@ class Scores:
         """
         bits = self.bits_per_byte()
         changes = [*bits.change, *self.accuracy().change, *filter(None, bits.against_control)]
-        return {
-            "count": len(changes),
-            "beyond_doubt": sum(sign(change) != 0 for change in changes),
-            "by_chance": len(changes) * (1 - CONFIDENCE),
-        }
+        significant = sum(sign(change) != 0 for change in changes)
+        expected = len(changes) * (1 - CONFIDENCE)
+        return {"count": len(changes), "beyond_doubt": significant, "by_chance": expected}
 
     def findings(self) -> list[Finding]:
         """Return the results of the tests: gain on the target language, loss on English."""

@@ -6,9 +6,9 @@ the same documents.
 """
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import chain, product
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +19,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ..corpus.corpus import Corpus
 from ..display.html import render
 from ..embeddings.initialise import initialise_embeddings
+from ..evaluation.evaluate import documents_to_read
 from ..evaluation.likelihood import document_bits, shared_window
+from ..evaluation.scores import Scores
 from ..files import data_folder, read_json, write_json
 from ..hardware import device
 from ..intervals import plain, ratio, relative_change, sign
@@ -35,6 +37,7 @@ Loaded = tuple[PreTrainedModel, PreTrainedTokenizerFast]  # a model and its toke
 BASE, BEFORE, SUBWORD_MEAN = "base model", "before", "subword_mean"
 COLUMNS = ["variant", "steps", "seed", "language", "document", "bits", "bytes"]
 Texts = Mapping[str, Sequence[str]]
+Measure = Callable[[Sequence[str]], Iterable[float]]  # the bits of texts
 
 
 @dataclass(frozen=True)
@@ -76,14 +79,10 @@ class Comparison:
         target, english = (table[table.language == code] for code in (self.target, "en"))
         stages = [(steps, list(rows.itertuples())) for steps, rows in target.groupby("steps")]
         last, seeds = stages[-1][0], self.table[self.table.variant != BASE].seed.nunique()
-        values = {
-            "target": language_name(self.target),
-            "reference": self.reference,
-            "stages": stages,
-            "english": list(english.itertuples()),
-            "one_seed": last and seeds == 1,
-        }
-        text = str(render("experiments/findings.txt.j2", **values, when=when, sign=sign))
+        about: dict[str, Any] = {"target": language_name(self.target), "stages": stages}
+        about |= {"reference": self.reference, "english": list(english.itertuples())}
+        about |= {"one_seed": last and seeds == 1, "when": when, "sign": sign}
+        text = str(render("experiments/findings.txt.j2", **about))
         return text.split("\n")
 
     def front(self) -> list[str]:
@@ -227,31 +226,42 @@ def sweep(
 
 def interpolation_sweep(
     start: PreTrainedModel,
-    end: PreTrainedModel,
-    change: VocabularyChange,
-    before: Loaded,
+    models: Mapping[str, Base],
+    scores: Scores,
     corpus: Corpus,
     recipe: EvaluationRecipe,
 ) -> Comparison:
     """Evaluate models interpolated between the start and the adapted model.
 
+    The base, which all points are compared with, and the adapted model have been evaluated: their
+    bits are those of `scores`.
+
     Args:
         start: the base model with new embeddings, before training.
-        end: the adapted model.
-        change: of the vocabulary.
-        before: the base model and its tokenizer, which all points are compared with.
+        models: the evaluated ones by name, as for `evaluate`.
+        scores: of these models.
         corpus: its `heldout` part is used.
         recipe: points of the interpolation, documents, windows.
 
     Source: WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903.
     """
-    texts = heldout_texts(corpus, recipe.comparison_documents)
-    both = before, (end, change.tokenizer)
-    window = shared_window(both, [*chain(*texts.values())], recipe.window_bytes)
-    rows = document_rows(before, texts, window, BEFORE, 0, 0)
+    texts = heldout_texts(corpus, min(recipe.comparison_documents, recipe.documents))
+    read, window = documents_to_read(models, corpus, recipe)
+    order = [row["text"] for part in read.values() for row in part]
+    end, measured = models[scores.models[-1]], scores.documents.groupby("model")["bits"]
+
+    def known(name: str) -> Measure:
+        bits = dict(zip(order, measured.get_group(name), strict=True))
+        return lambda lines: [bits[text] for text in lines]
+
+    rows = _rows(texts, known(scores.models[0]), BEFORE, 0, 0)
     for share in recipe.interpolation_points:
-        point = end if share == 1 else interpolate(start, end, share), change.tokenizer
-        rows += document_rows(point, texts, window, f"{share:.0%} of the way", 0, 0)
+        labels = f"{share:.0%} of the way", 0, 0
+        if share == 1:
+            rows += _rows(texts, known(scores.models[-1]), *labels)
+        else:
+            point = interpolate(start, end.model, share), end.tokenizer
+            rows += document_rows(point, texts, window, *labels)
     return Comparison(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
 
 
@@ -278,12 +288,17 @@ def document_rows(loaded: Loaded, texts: Texts, window_bytes: int, *labels: Any)
     """Return one row per text: the labels, language, document, bits, bytes."""
     model, tokenizer = loaded
     model.to(device())
+    measure = partial(document_bits, model, tokenizer, window_bytes=window_bytes)
+    rows = _rows(texts, measure, *labels)
+    model.to("cpu")
+    return rows
+
+
+def _rows(texts: Texts, measure: Measure, *labels: Any) -> list[list[Any]]:
     rows = []
     for code, lines in texts.items():
-        bits = document_bits(model, tokenizer, lines, window_bytes=window_bytes)
-        for index, (value, text) in enumerate(zip(bits, lines, strict=True)):
+        for index, (value, text) in enumerate(zip(measure(lines), lines, strict=True)):
             rows.append([*labels, code, index, float(value), len(text.encode())])
-    model.to("cpu")
     return rows
 
 

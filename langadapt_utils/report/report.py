@@ -82,12 +82,9 @@ def stage_tables(run: Workspace) -> dict[str, list[dict[str, Any]]]:
     change = VocabularyChange.load(run.stage("02_vocabulary"))
     fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
     steps = read_json(run.stage("04_training") / "steps.json")
-    return {
-        "fertility": plain(fertility.table),
-        "vocabulary": [change.savings()],
-        "audit": change.audit_table().to_dict("records"),
-        "training": loss_ends(steps, run.recipe.language),
-    }
+    tables = {"fertility": plain(fertility.table), "vocabulary": [change.savings()]}
+    tables["audit"] = change.audit_table().to_dict("records")
+    return tables | {"training": loss_ends(steps, run.recipe.language)}
 
 
 def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
@@ -201,25 +198,20 @@ def model_card(
     """
     table = list(scores.bits_per_byte().itertuples()) if scores else []
     texts = [f"{language_name(row.language)}, {source_name(row.source)}" for row in table]
-    about = _base_terms(recipe, folder)
-    card = render(
-        "report/card.md.j2",
-        metadata=_metadata(recipe, table, texts, about),
-        recipe=recipe,
-        licence=about.get("license_name") or about.get("license"),
-        change=change,
-        rows=list(zip(texts, table, strict=True)),
-        findings=scores.findings() if scores else [],
-        tokenizer_class="AutoTokenizer" if stock else "PreTrainedTokenizerFast",
-        proofs=proofs_of(folder) if folder else {},
-        prompt=scores.samples[0]["prompt"] if scores and scores.samples else "…",
-    )
-    return f"{card}\n"
+    terms = _base_terms(recipe, folder)
+    about = {"recipe": recipe, "change": change, "base": terms.get("base_model", recipe.base)}
+    about |= {"rows": list(zip(texts, table, strict=True)), "proofs": proofs_of(folder)}
+    about |= {"licence": terms.get("license_name") or terms.get("license")}
+    about |= {"findings": scores.findings() if scores else []}
+    about |= {"prompt": scores.samples[0]["prompt"] if scores and scores.samples else "…"}
+    about |= {"tokenizer_class": "AutoTokenizer" if stock else "PreTrainedTokenizerFast"}
+    about |= {"metadata": _metadata(recipe, table, texts, terms)}
+    return f"{render('report/card.md.j2', **about)}\n"
 
 
-def proofs_of(folder: Path) -> dict[str, list[str]]:
+def proofs_of(folder: Path | None) -> dict[str, list[str]]:
     """Return the results of comparing GGUF files with PyTorch, by file in the folder of a model."""
-    return dict(read_json(folder / PROOFS)) if (folder / PROOFS).is_file() else {}
+    return dict(read_json(folder / PROOFS)) if folder and (folder / PROOFS).is_file() else {}
 
 
 def _base_terms(recipe: Recipe, folder: Path | None) -> dict[str, Any]:
@@ -244,8 +236,9 @@ def _metadata(recipe: Recipe, table: list[Any], texts: list[str], about: dict[st
         results.append(EvalResult(**measured, **named))
     sources = map(parse_source, [*recipe.corpus.target, *recipe.corpus.english])
     hub = [HUB_NAMES.get(name, name) for kind, name in sources if kind == "hub"]
+    base = about.get("base_model", recipe.base)
     about |= {"library_name": "transformers", "pipeline_tag": task, "tags": ["langadapt"]}
-    about["model_name"] = f"{language_name(recipe.language)} adaptation of {recipe.base}"
+    about["model_name"] = f"{language_name(recipe.language)} adaptation of {base}"
     about["datasets"] = [re.split("[:@]", name)[0] for name in hub] or None
     about["metrics"] = ["bits_per_byte"] if results else None
     data = ModelCardData(language=[recipe.language, "en"], eval_results=results or None, **about)

@@ -81,20 +81,18 @@ def measure_sizes(
     added = numbers * (change.mode == "extend")
     rows = config.vocab_size + added
     work = (body + rows * config.hidden_size) / (body + config.vocab_size * config.hidden_size)
-    table = pd.DataFrame(
-        {
-            "new_tokens": numbers,
-            "tokens": target,
-            "tokens_per_character": target / sum(map(len, texts[language])),
-            "parity": target / tokens["en"] if parallel and "en" in counts else np.nan,
-            "saved": 1 - target / target[0],
-            "megabytes": added * config.hidden_size * matrices * BYTES_PER_PARAMETER / 1e6,
-            "compute_per_token": work,
-            "speed": target[0] / target / work,
-        }
-    )
+    columns = {
+        "new_tokens": numbers,
+        "tokens": target,
+        "tokens_per_character": target / sum(map(len, texts[language])),
+        "parity": target / tokens["en"] if parallel and "en" in counts else np.nan,
+        "saved": 1 - target / target[0],
+        "megabytes": added * config.hidden_size * matrices * BYTES_PER_PARAMETER / 1e6,
+        "compute_per_token": work,
+        "speed": target[0] / target / work,
+    }
     bend = int(numbers[knee(numbers, target)])
-    return VocabularySizes(table, bend, language, len(texts[language]))
+    return VocabularySizes(pd.DataFrame(columns), bend, language, len(texts[language]))
 
 
 def tokens_by_number(

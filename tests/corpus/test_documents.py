@@ -302,6 +302,28 @@ def test_names_patterns_and_hidden_files(write: Write, tmp_path: Path) -> None:
     ]
 
 
+def test_what_describes_a_data_set_is_not_its_text(write: Write, tmp_path: Path) -> None:
+    """The folders that `datasets` saves, and a repository with its card."""
+    own = datasets.Dataset.from_list([{"text": f"szöveg {n}"} for n in range(4)])
+    datasets.DatasetDict({"train": own}).save_to_disk(tmp_path / "saved")
+    card = write("saved/README.md", b"# About the texts")
+    write("saved/LICENSE.txt", b"CC0")
+    read, about = read_source(str(tmp_path / "saved"), "hu", CorpusRecipe())
+    assert read["text"][:] == own["text"][:]
+    named = {Path(row["file"]).name for row in about if row["rule"] == "not read"}
+    assert named >= {"README.md", "LICENSE.txt", "dataset_info.json", "state.json"}
+    assert read_documents(str(card), "hu")["text"][:] == ["# About the texts"]
+
+
+@pytest.mark.parametrize("column", ["id", "domain", "text"])
+def test_half_a_surrogate_pair_becomes_the_replacement_character(column: str, write: Write) -> None:
+    rows = [{"id": f"a{n}", "domain": "b", "text": f"szöveg {n}"} for n in range(4)]
+    rows[2][column] = "ő\ud800"
+    path = write("own.jsonl", b"\n".join(json.dumps(row).encode() for row in rows))
+    expected = [row[column].replace("\ud800", "\ufffd") for row in rows]
+    assert read_documents(str(path), "hu")[column][:] == expected
+
+
 def test_patterns_pass_over_hidden_files_and_links_are_followed(
     write: Write, tmp_path: Path
 ) -> None:

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
@@ -82,7 +81,9 @@ def test_answers_are_judged_by_likelihood_and_turns_by_what_is_written(
     chat: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(evaluate, "token_bits", lambda model, pairs: np.array(bits))
+    right_bits, wrong_bits, other_bits, end = bits
+    tokens = [[right_bits - 1, 1.0, end], [wrong_bits, 7.0], [other_bits, 7.0]]
+    monkeypatch.setattr(evaluate, "token_bits", lambda model, pairs: tokens)
     monkeypatch.setattr(evaluate, "reply", lambda *_, **__: Reply(text, 3, 1.0, ended))
     rows = score_chat(llama(len(chat)), chat, [ITEM], "en")
     assert {row["kind"]: row["correct"] for row in rows} == dict(
@@ -114,7 +115,8 @@ def test_bits_of_an_answer_are_those_of_its_tokens_after_the_prompt(
     whole, alone, last = token_bits(
         model, [(before, answer + end), (before, answer), (before + answer, end)]
     )
-    assert whole == pytest.approx(alone + last, rel=1e-3) and alone > last > 0
+    assert len(whole) == len(answer) + 1 and min(whole) > 0
+    assert whole == pytest.approx(alone + last, rel=1e-2)
 
 
 def test_chat_is_scored_where_the_base_can_chat(
@@ -132,7 +134,7 @@ def test_chat_is_scored_where_the_base_can_chat(
     kinds = found.items[found.items.kind.isin(CHAT_NAMES)]
     counts = kinds.groupby(["model", "language"]).size().to_dict()
     everywhere = {(name, code): 7 for name in ("base", "adapted") for code in ("en", "hu")}
-    assert counts == everywhere | {(CONTROL, "en"): 7}
+    assert counts == everywhere  # the control reads documents only
     table = found.accuracy()
     assert set(CHAT_NAMES) <= set(table[table.language == "hu"].kind)
     assert any("Hungarian, chat: end of turn:" in str(finding) for finding in found.findings())

@@ -1,5 +1,6 @@
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from langadapt_utils import hardware
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.corpus.items import OPTIONS, PATTERNS, pattern_items
 from langadapt_utils.embeddings.initialise import initialise_embeddings
-from langadapt_utils.evaluation import forgetting
+from langadapt_utils.evaluation import forgetting, generation
 from langadapt_utils.evaluation.evaluate import score_items
 from langadapt_utils.evaluation.forgetting import measure_gains, weight_drift
 from langadapt_utils.models import Base, load_base
@@ -94,20 +95,31 @@ def test_gains_are_counted_in_characters(
         initialise_embeddings(base.model, change), change.tokenizer, tmp_path / "adapted"
     )
     texts = list(corpora["hu"].heldout["hu"]["text"][:8])
-    times = iter([2.0, 1.0, 4.0, 5.0, 3.0, 3.0, 1.0, 9.0, 9.0, 2.0] * 2)  # two for each request
-    monkeypatch.setattr(forgetting, "_generation_seconds", lambda *asked: next(times))
+    took = {"base": [1.0, 3.0, 2.0, 4.0, 1.0], "adapted": [4.0, 1.0, 1.0, 3.0, 2.0]}
+    turns = iter(seconds for pair in zip(*took.values(), strict=True) for seconds in pair)
+
+    def written(model: object, ids: torch.Tensor, **options: Any) -> torch.Tensor:
+        """Ten seconds for the prompt; of the four tokens after the first, one is slow."""
+        each = next(turns)
+        for wait in (0.0, 10.0, each, each, 60.0, each):
+            clock[0] += wait
+            options["streamer"].put(ids[:, -1])
+        return torch.cat([ids, ids[:, :1].expand(1, 5)], dim=1)
+
+    clock = [0.0]
+    monkeypatch.setattr(forgetting.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(generation, "_written", written)
     table = measure_gains({"base": base, "adapted": adapted}, texts, new_tokens=4).set_index(
         "model"
     )
-    took = {"base": [1.0, 3.0, 2.0, 4.0, 1.0], "adapted": [4.0, 1.0, 1.0, 3.0, 2.0]}
     for name, bundle in (("base", base), ("adapted", adapted)):
         tokens = [len(ids) for ids in bundle.tokenizer(texts)["input_ids"]]
         each, row = sum(map(len, texts)) / sum(tokens), table.loc[name]
         assert row.characters_per_token.value == pytest.approx(each)
         assert row.characters_per_token.low < each < row.characters_per_token.high
         assert row.context_in_characters == round(128 * each)
-        assert row.tokens_per_second == pytest.approx(4 * 5 / sum(took[name]))
-        whole = sum(n * seconds / 4 for n, seconds in zip(tokens[:5], took[name], strict=True))
+        assert row.tokens_per_second == pytest.approx(5 / sum(took[name]))
+        whole = sum(n * seconds for n, seconds in zip(tokens[:5], took[name], strict=True))
         speed = row.characters_per_second
         assert speed.value == pytest.approx(sum(map(len, texts[:5])) / whole)
         assert speed.low < speed.value < speed.high and speed.units == 5

@@ -57,6 +57,21 @@ def test_what_is_shown_is_what_was_written(
     assert f"{shown.tokens} tokens, " in str(shown)
 
 
+def test_a_model_that_cannot_use_a_cache_shows_what_it_writes_too(
+    bundles: dict[str, Base], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, pieces = bundles["base"], list[str]()
+    parts = base.model, base.tokenizer, "Egy régi híd", 6
+    expected = reply(*parts, do_sample=False).text
+
+    def without_cache(*_: object) -> None:
+        raise ValueError("this model has no cache")
+
+    monkeypatch.setattr(type(base.model), "_prepare_cache_for_generation", without_cache)
+    shown = reply(*parts, show=pieces.append, do_sample=False)
+    assert "".join(pieces) == shown.text == expected
+
+
 def test_draws_follow_their_seed(bundles: dict[str, Base]) -> None:
     base = bundles["base"]
     options = sampled(1.0) | {"top_p": 1.0}

@@ -8,9 +8,10 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from helpers.tiny import llama
+from helpers.tiny import llama, saved
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
+from langadapt_utils.evaluation.evaluate import evaluate
 from langadapt_utils.evaluation.likelihood import document_bits
 from langadapt_utils.experiments.comparison import (
     BEFORE,
@@ -23,6 +24,7 @@ from langadapt_utils.experiments.comparison import (
 )
 from langadapt_utils.experiments.views import plot_sweep
 from langadapt_utils.recipe import EvaluationRecipe, Recipe
+from langadapt_utils.training.train import interpolate
 from langadapt_utils.vocabulary.change import VocabularyChange
 
 RECIPE = Recipe.profile(
@@ -130,24 +132,40 @@ def test_the_front_has_what_nothing_beats_in_both() -> None:
     assert Comparison("hu", table(rows)).front() == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("documents", [2, 7])
 def test_interpolation_goes_from_the_start_to_the_adapted_model(
-    corpora: dict[str, Corpus], change: VocabularyChange, tokenizer: PreTrainedTokenizerFast
+    documents: int,
+    corpora: dict[str, Corpus],
+    change: VocabularyChange,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
 ) -> None:
-    base = llama(len(tokenizer))
-    start = initialise_embeddings(base, change)
+    """The base and the adapted model have the bits that evaluation measured."""
+    base = saved(llama(len(tokenizer)), tokenizer, tmp_path / "base")
+    start = initialise_embeddings(base.model, change)
     end = copy.deepcopy(start)
     with torch.no_grad():
         for parameter in end.parameters():
             parameter.mul_(1.5)
-    recipe = EvaluationRecipe(interpolation_points=[0.0, 0.5, 1.0], comparison_documents=3)
-    turned = interpolation_sweep(start, end, change, (base, tokenizer), corpora["hu"], recipe)
-    texts = corpora["hu"].heldout["hu"].shuffle(seed=0)["text"][:3]
-    table = turned.table[turned.table.language == "hu"]
-    for variant, model in (("0% of the way", start), ("100% of the way", end)):
-        expected = document_bits(model, change.tokenizer, texts)
-        assert table[table.variant == variant].bits.tolist() == pytest.approx(
-            expected.tolist(), rel=1e-3
-        )
+    adapted = saved(end, change.tokenizer, tmp_path / "adapted")
+    models, corpus = {"base": base, "control": adapted, "adapted": adapted}, corpora["hu"]
+    sizes = {"documents": documents, "other_documents": 1, "items": 1, "comparison_documents": 3}
+    recipe = EvaluationRecipe(interpolation_points=[0.0, 0.5, 1.0], **sizes)
+    scores = evaluate(models, corpus, recipe, resamples=100, new_tokens=1)
+    turned = interpolation_sweep(start, models, scores, corpus, recipe)
+    middle = interpolate(start, adapted.model, 0.5)
+    expected = {BEFORE: (base.model, tokenizer), "0% of the way": (start, change.tokenizer)}
+    expected |= {"50% of the way": (middle, change.tokenizer)}
+    expected |= {"100% of the way": (adapted.model, change.tokenizer)}
+    assert list(turned.table.variant.unique()) == list(expected)
+    for code in ("hu", "en"):
+        texts = corpus.heldout[code].shuffle(seed=0)["text"][: min(3, documents)]
+        for variant, loaded in expected.items():
+            own = turned.table[turned.table.variant == variant]
+            found = own[own.language == code]
+            bits = document_bits(*loaded, texts)
+            assert found.bits.tolist() == pytest.approx(bits.tolist(), rel=1e-3)
+            assert found.bytes.tolist() == [len(text.encode()) for text in texts]
 
 
 def test_a_sweep_is_drawn_and_recorded(

@@ -245,8 +245,9 @@ def test_the_metadata_name_base_licence_data_and_metrics(
     assert head["base_model"] == "ORG/MODEL" and head["metrics"] == ["bits_per_byte"]
     assert head["datasets"] == ["ORG/TEXT", "HuggingFaceFW/fineweb-2"]
     assert [head[name] for name in ("license", "license_name")] == ["other", "own"]
-    packaged = metadata(model_card(Recipe.profile("cpu"), change))
-    assert packaged["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    card, name = model_card(Recipe.profile("cpu"), change), "HuggingFaceTB/SmolLM2-135M-Instruct"
+    packaged = metadata(card)
+    assert packaged["base_model"] == name and f"# Hungarian adaptation of {name}\n" in card
     assert packaged["license"] == "apache-2.0" and "metrics" not in packaged
 
 
