@@ -30,6 +30,7 @@ def scores_schema() -> dict[str, Any]:
         "models": Annotated[list[str], Field(min_length=2)],
         "target": str,
         "resamples": count,
+        "window_bytes": count,
         "findings": list[Finding],
         "bits_per_byte": rows("Bits", ("language", "source"), bits),
         "domains": rows("Domain", ("language", "domain"), bits),

@@ -106,9 +106,9 @@ def _is_tokens_per_byte(answer: Any, word: str, tokenizer: Any) -> bool:
     return _equal(answer, len(tokenizer.tokenize(word)) / len(word.encode()), 0.001)
 
 
-# Ids before and after the merges of exercise 2.3, and the pairs that become 4.
-_MERGED = {(1, 2, 3, 1, 2): [4, 3, 4], (1, 1, 1): [4, 1], (3, 2, 1): [3, 2, 1], (): []}
-_PAIRS = (1, 2), (1, 1), (1, 2), (1, 2)
+# Ids before and after the merges of exercise 2.3, and each pair with its new id.
+_MERGED = {(1, 2, 3, 1, 2): [4, 3, 4], (1, 1, 1): [5, 1], (3, 2, 1): [3, 2, 1], (): []}
+_PAIRS = ((1, 2), 4), ((1, 1), 5), ((1, 2), 4), ((1, 2), 4)
 
 
 def _is_merged(answer: Any, ids: list[int], *_: Any) -> bool:
@@ -147,7 +147,7 @@ _SHARES = (0.25, 8), (0.5, 9), (0.7, 7), (0.0, 4)  # fractions of English, and n
 # What judges an answer, and the arguments of each call of the reader's function.
 FUNCTIONS: dict[str, tuple[Callable[..., bool], Sequence[tuple[Any, ...]]]] = {
     "1.3": (_is_tokens_per_byte, [("language",), ("nyelv",), ("szépség",), ("ภาษา",)]),
-    "2.3": (_is_merged, [(list(ids), pair, 4) for ids, pair in zip(_MERGED, _PAIRS, strict=True)]),
+    "2.3": (_is_merged, [(list(ids), *pair) for ids, pair in zip(_MERGED, _PAIRS, strict=True)]),
     "3.3": (_is_average, [(_TABLE, torch.tensor(w)) for w in ([1.0, 1.0], [3.0, 1.0], [0.0, 2.0])]),
     "4.3": (_is_interleaved, [(*_LISTS, *asked) for asked in _SHARES]),
     "5.3": (_is_interval, [(*_documents(number), 10_000) for number in (150, 300)]),

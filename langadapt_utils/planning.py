@@ -129,14 +129,14 @@ def stage_seconds(
         machine: that runs it.
         tokens_per_document: mean length of the held-out documents.
     """
-    few, many = recipe.evaluation.comparison_documents, recipe.evaluation.documents
+    few, many = recipe.evaluation.compared, recipe.evaluation.documents
     methods, sweeps = len(recipe.embeddings.compare), len(recipe.mixture.sweep)
     probed = methods * recipe.embeddings.probe_steps * recipe.probe_batch_tokens
     trained = recipe.trained_tokens + sweeps * recipe.mixture.sweep_tokens
     read = {
         "03_embeddings": 2 * few * (2 * methods + 1),
         "04_training": 2 * few * (sweeps + 1),
-        "05_evaluation": 6 * many + 2 * few * len(recipe.evaluation.interpolation_points),
+        "05_evaluation": 6 * many + 2 * few * (len(recipe.evaluation.interpolation_points) - 1),
     }
     learned = {"03_embeddings": probed, "04_training": trained}
     alone = {"01_fertility": 12.0, "02_vocabulary": 35.0, "03_embeddings": 20.0}
@@ -147,10 +147,8 @@ def stage_seconds(
         measured = a_token * read.get(stage, 0) * tokens_per_document
         return measured + training_operations(shape, recipe, machine, learned.get(stage, 0))
 
-    def speed(stage: str) -> float:  # only training is shared out over several GPUs
-        return machine.speed * (max(1, machine.gpus) if stage == "04_training" else 1)
-
-    return {stage: alone[stage] + operations(stage) / speed(stage) for stage in alone}
+    shared = {"04_training": max(1, machine.gpus)}  # what several GPUs share
+    return {s: alone[s] + operations(s) / machine.speed / shared.get(s, 1) for s in alone}
 
 
 @dataclass(frozen=True)

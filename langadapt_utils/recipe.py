@@ -177,10 +177,15 @@ class EvaluationRecipe(_Section):
     # UTF-8 bytes per window in which a long document is read; fewer if the context is too short.
     window_bytes: Annotated[int, Field(ge=64)] = 4_096
     # Held-out documents per language in comparisons of methods, fractions of English and
-    # interpolated weights.
+    # interpolated weights; at most `documents`.
     comparison_documents: Count = 8
     # Weights that notebook 5 evaluates, between the starting weights (0) and the adapted model (1).
     interpolation_points: Shares = [0.0, 0.25, 0.5, 0.75, 1.0]
+
+    @property
+    def compared(self) -> int:
+        """Held-out documents per language in comparisons; all of them are evaluated, too."""
+        return min(self.comparison_documents, self.documents)
 
 
 # Options of training that change only speed or memory: a stopped run may resume with other values.

@@ -218,7 +218,7 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
     Args:
         source: a file, a folder, or a pattern such as `texts/*.jsonl`. An existing path comes
             before a pattern, also if it has brackets. Hidden files and folders that the source does
-            not name are skipped. Files that describe a data set (`ABOUT`) count as other files.
+            not name are skipped. Files that describe other texts (`ABOUT`) are not read with them.
 
     Raises:
         CorpusError: nothing exists there, or no file can be read.
@@ -233,8 +233,9 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
     files = sorted(filter(Path.is_file, once.values()))
     if not found:
         raise CorpusError(f"corpus '{source}' does not exist: give a file, folder or hub:ORG/NAME")
-    known = (file for file in files if file == path or file.name.lower() not in ABOUT)
-    if not (read := list(filter(text_kind, known))):
+    texts = list(filter(text_kind, files))
+    read = [file for file in texts if file.name == path.name or file.name.lower() not in ABOUT]
+    if not (read := read or texts):
         kinds = f"{', '.join(READABLE)} files, plain or compressed ({', '.join(COMPRESSIONS)})"
         raise CorpusError(f"corpus '{source}' has no readable text: give {kinds}")
     return read, sorted({*files} - {*read})

@@ -259,7 +259,7 @@ def test_a_wrong_function_is_shown_with_its_input(capsys: pytest.CaptureFixture[
     la.check_exercise("2.3", lambda ids, pair, new: ids[9])
     la.check_exercise("2.3", 7)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "✗ 2.3: for ([1, 1, 1], (1, 1), 4) the function returns [4, 3, 4]"
+    assert lines[0] == "✗ 2.3: for ([1, 1, 1], (1, 1), 5) the function returns [4, 3, 4]"
     first = "✗ 2.3: for ([1, 2, 3, 1, 2], (1, 2), 4) the function raises "
     assert lines[1] == f"{first}IndexError('list index out of range')"
     assert lines[2].startswith(f"{first}TypeError(")

@@ -296,9 +296,7 @@ def check_contamination(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFra
     if len(copies := tests[tests.share > CONTAMINATED]):
         worst = copies.loc[copies.share.idxmax()]
         where = f"'{worst.id}' of the {worst.measured_on} ({worst.language})"
-        share = (
-            f"{worst.share:.0%} of its {GRAM}-character n-grams; {len(copies)} such texts in all"
-        )
+        share = f"{worst.share:.0%} of its {GRAM}-character n-grams; {len(copies)} such texts"
         problem = f"test contamination: {where} also occurs in the training text ({share})"
         remedy = "set corpus.contamination=drop to exclude such documents from the evaluation"
         raise CorpusError(f"{problem}: remove the copies, or {remedy}")

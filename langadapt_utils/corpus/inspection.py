@@ -49,9 +49,8 @@ def is_odd(character: str) -> bool:
         >>> [is_odd(character) for character in ("a", "\\n", "\\x00", "\\ufffd")]
         [False, False, True, True]
     """
-    return character == "\ufffd" or (
-        character not in "\t\n\r" and unicodedata.category(character) in ODD
-    )
+    strange = unicodedata.category(character) in ODD and character not in "\t\n\r"
+    return strange or character == "\ufffd"
 
 
 def share_in_script(text: str, language: str) -> float:

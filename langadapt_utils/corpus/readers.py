@@ -32,6 +32,7 @@ BLOCK = 8_000_000  # bytes of JSON lines that are parsed together
 HEAD = 10_000_000  # characters of a .txt file in which the separator of documents is looked for
 NUMBERED = regex.compile(r"\d+\t")  # how the Leipzig corpora begin a line
 LETTER = regex.compile(r"\p{L}")
+SENTENCE = regex.compile(r"\p{Sentence_Terminal}\W*$|.{50}")  # what no column is called
 NOT_UTF8 = "is not UTF-8: convert the file, for example with `iconv`"
 MESSAGES = "messages"  # the column of conversations
 DELIMITERS = ",;\t|"  # of CSV; the header shows which
@@ -294,14 +295,16 @@ def text_column(row: Row, where: object) -> str:
     """Return the column of the text: `text`, or the only column with letters.
 
     Raises:
-        CorpusError: no column or several columns have letters.
+        CorpusError: no column or several columns have letters, or the header is a sentence.
     """
     if "text" in row:
         return "text"
-    texts = {name: v for name, v in row.items() if name not in NAMES and isinstance(v, str)}
-    found = [name for name, text in texts.items() if LETTER.search(text)]
+    texts = (name for name in row if name not in NAMES and isinstance(row[name], str))
+    found = [name for name in texts if LETTER.search(row[name])]
     if len(found) != 1:
         raise _no_column("text", row, where)
+    if SENTENCE.search(found[0]):
+        raise CorpusError(f"{where} begins with {found[0][:60]!r}: add a header line before it")
     return found[0]
 
 

@@ -233,9 +233,8 @@ def _copy(model: PreTrainedModel, *, share_matrices: bool) -> PreTrainedModel:
     tables = [] if share_matrices else token_layers(model)
     filled = {id(weight) for layer in tables for weight in layer.parameters()}
     weights = (weight for weight in model.parameters() if id(weight) not in filled)
-    return copy.deepcopy(
-        model, {id(w): torch.nn.Parameter(w.detach(), w.requires_grad) for w in weights}
-    )
+    shared = {id(w): torch.nn.Parameter(w.detach(), w.requires_grad) for w in weights}
+    return copy.deepcopy(model, shared)
 
 
 def _untie(model: PreTrainedModel) -> None:

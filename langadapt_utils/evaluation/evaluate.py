@@ -152,9 +152,11 @@ def evaluate(
     Raises:
         ModelError: the likelihood of a document or item is not finite.
     """
-    read, window = documents_to_read(models, corpus, recipe)
+    read = documents_to_read(corpus, recipe)
+    texts = [row["text"] for rows in read.values() for row in rows]
+    pairs = ((base, base.tokenizer) for base in models.values())
+    window = shared_window(pairs, texts, recipe.window_bytes)
     spoken = list(corpus.heldout)
-    asked = _items(spoken, recipe.items)
     tables: list[Table] = [[], [], []]
     for name, base in models.items():
         for other in models.values():  # one at a time
@@ -165,29 +167,23 @@ def evaluate(
         whole = name != CONTROL
         for code in read if whole else ["en"]:
             tables[0] += across_processes(partial(measure.documents, code, window), read[code])
-        tests = [partial(measure.items, *test) for test in asked]
-        chat = partial(measure.chat, corpus.language, recipe.items)
-        tests += [partial(chat, code) for code in spoken]
+        tests = [partial(measure.items, *test) for test in _items(spoken, recipe.items)]
+        tests += [partial(measure.chat, corpus.language, recipe.items, code) for code in spoken]
         written = [partial(measure.samples, c, read[c][:SAMPLES], new_tokens) for c in spoken]
         for table, works in ((tables[1], tests), (tables[2], written)) if whole else ():
             table += chain(*across_processes(lambda part: [work() for work in part], works))
         model.to("cpu")
     documents, answers = pd.DataFrame(tables[0]), pd.DataFrame(tables[1])
-    return Scores(list(models), corpus.language, documents, answers, tables[2], resamples)
+    return Scores(list(models), corpus.language, documents, answers, tables[2], resamples, window)
 
 
-def documents_to_read(
-    models: Mapping[str, Base], corpus: Corpus, recipe: EvaluationRecipe
-) -> tuple[dict[str, Table], int]:
-    """Return the documents that models are evaluated on, by language, and the bytes per window."""
-    heldout, most = corpus.heldout.items(), recipe.documents
-    read = {code: at_most_of_each_source(part, most) for code, part in heldout}
+def documents_to_read(corpus: Corpus, recipe: EvaluationRecipe) -> dict[str, Table]:
+    """Return the documents that models are evaluated on, by language."""
+    read = {c: at_most_of_each_source(p, recipe.documents) for c, p in corpus.heldout.items()}
     for code, part in corpus.others.items():
         rows = at_most_of_each_source(part, recipe.other_documents)
         read[code] = [row | {"text": row["text"][:BEGINNING]} for row in rows]
-    texts = [row["text"] for rows in read.values() for row in rows]
-    pairs = ((base, base.tokenizer) for base in models.values())
-    return read, shared_window(pairs, texts, recipe.window_bytes)
+    return read
 
 
 def _items(languages: Sequence[str], most: int) -> list[tuple[str, str, Table]]:

@@ -79,6 +79,7 @@ def reply(
     new_tokens = min(new_tokens, longest_context(model) - 1)
     room = longest_context(model) - new_tokens
     options |= {"max_new_tokens": new_tokens, "eos_token_id": ends, "pad_token_id": ends[0]}
+    options["num_beams"] = 1  # whatever the base says
     if show:
         options["streamer"] = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         options["streamer"].on_finalized_text = lambda text, stream_end=False: show(text)
@@ -100,12 +101,14 @@ def _written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> to
     try:
         ids_BT = model.generate(ids_BT, attention_mask=torch.ones_like(ids_BT), **options)
     except (ValueError, IndexError, AttributeError, TypeError, RuntimeError, StopIteration):
-        streamer = options.get("streamer")  # it has the prompt by now
+        if streamer := options.get("streamer"):
+            streamer.end()  # wherever `generate` failed
+            streamer.put(ids_BT[0].cpu())
         for _ in range(options["max_new_tokens"]):
             logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
             ids_BT = torch.cat([ids_BT, logits_BTV[:, -1:].argmax(dim=-1)], dim=1)
             if streamer:
-                streamer.put(ids_BT[0, -1:])
+                streamer.put(ids_BT[0, -1:].cpu())
         if streamer:
             streamer.end()
     return ids_BT

@@ -26,6 +26,7 @@ AT_ONCE = 512  # tokens whose logits are converted to float32 together
 # Tokens of a sequence up to which eager attention is faster than SDPA on a CPU
 # (`benchmarks/evaluation.py`).
 EAGER_TOKENS = 512
+Pairs = Sequence[tuple[list[int], list[int]]]
 
 
 @dataclass(frozen=True)
@@ -159,12 +160,11 @@ def continuation_bits(
     return bits + [8.0 * (text.lost - context.lost) for text, context in pairs]
 
 
-def token_bits(
-    model: PreTrainedModel, pairs: Sequence[tuple[list[int], list[int]]]
-) -> list[list[float]]:
+def token_bits(model: PreTrainedModel, pairs: Pairs) -> list[list[float]]:
     """Return the bits of each token of the second list of ids after the first, for each pair."""
     pieces = [_Piece(n, [*before, *ids], len(before)) for n, (before, ids) in enumerate(pairs)]
-    return _bits_of_tokens(model, pieces, [f"answer {unit}" for unit in range(len(pairs))])
+    bits = _bits_of_tokens(model, pieces, [f"answer {unit}" for unit in range(len(pairs))])
+    return [each.tolist() for each in bits]
 
 
 def _windows(
@@ -193,17 +193,17 @@ def _windows(
 
 def _bits(model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str]) -> Numbers:
     """Return the bits of the scored tokens of pieces, summed by unit; units have names."""
-    return np.array([math.fsum(bits) for bits in _bits_of_tokens(model, pieces, names)])
+    return np.array([bits.sum() for bits in _bits_of_tokens(model, pieces, names)])
 
 
 def _bits_of_tokens(
     model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str]
-) -> list[list[float]]:
+) -> list[Numbers]:
     """Return the bits of the scored tokens of each unit, piece after piece from the shortest."""
     hardware.keep_freed_memory()
     precision = hardware.native_precision()
     can_skip = "logits_to_keep" in inspect.signature(model.forward).parameters
-    units: list[list[float]] = [[] for _ in names]
+    scored: list[list[Numbers]] = [[] for _ in names]
     attention = model.config._attn_implementation
     switching = attention == "sdpa" and model.device.type == "cpu"
     for batch in _batches_by_length(pieces, model.get_output_embeddings().weight.shape[0]):
@@ -224,11 +224,12 @@ def _bits_of_tokens(
             logits = logits_BTV[row, piece.first - 1 - begin : len(piece.ids) - 1 - begin]
             parts = zip(torch.split(logits, AT_ONCE), torch.split(targets, AT_ONCE), strict=True)
             nats = [cross_entropy(x.float(), y, reduction="none") for x, y in parts]
-            units[piece.unit] += (torch.cat(nats) / math.log(2)).tolist()
+            scored[piece.unit].append(torch.cat(nats).cpu().double().numpy() / math.log(2))
     if switching:
         model.set_attn_implementation(attention)
+    units = list(map(np.concatenate, scored))
     for name, bits in zip(names, units, strict=True):
-        if not all(map(math.isfinite, bits)):
+        if not np.isfinite(bits).all():
             problem = f"{model.name_or_path} gives {name} a likelihood that is not finite"
             raise ModelError(f"{problem}: train with a lower training.learning_rate, or in float32")
     return units

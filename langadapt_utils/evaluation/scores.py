@@ -58,6 +58,7 @@ class Scores:
             `chance`.
         samples: `model`, `language`, `prompt`, `text`, and the measures of `text_quality`.
         resamples: of every bootstrap.
+        window_bytes: UTF-8 bytes of the windows in which documents were read.
         more: other tables by name, as records, such as `drift`, `gains`, `interpolation`.
     """
 
@@ -67,6 +68,7 @@ class Scores:
     items: pd.DataFrame
     samples: list[dict[str, Any]]
     resamples: int
+    window_bytes: int = 4_096
     more: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def bits_per_byte(self, by: Sequence[str] = ("language", "source")) -> pd.DataFrame:
@@ -156,7 +158,7 @@ class Scores:
         """Read what `save` wrote."""
         content = read_json(path)
         tables = {name: pd.DataFrame(content[name]) for name in ("documents", "items")}
-        return cls(**{own.name: content[own.name] for own in fields(cls)} | tables)
+        return cls(**{f.name: content[f.name] for f in fields(cls) if f.name in content} | tables)
 
 
 def _pooled(documents: pd.DataFrame) -> pd.DataFrame:

@@ -245,23 +245,22 @@ def interpolation_sweep(
 
     Source: WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903.
     """
-    texts = heldout_texts(corpus, min(recipe.comparison_documents, recipe.documents))
-    read, window = documents_to_read(models, corpus, recipe)
-    order = [row["text"] for part in read.values() for row in part]
+    texts = heldout_texts(corpus, recipe.compared)
+    order = [row["text"] for part in documents_to_read(corpus, recipe).values() for row in part]
     end, measured = models[scores.models[-1]], scores.documents.groupby("model")["bits"]
 
-    def known(name: str) -> Measure:
-        bits = dict(zip(order, measured.get_group(name), strict=True))
-        return lambda lines: [bits[text] for text in lines]
+    def rows_of(model: str, *labels: Any) -> list[list[Any]]:
+        bits = dict(zip(order, measured.get_group(model), strict=True))
+        return _rows(texts, lambda lines: [bits[text] for text in lines], *labels)
 
-    rows = _rows(texts, known(scores.models[0]), BEFORE, 0, 0)
+    rows = rows_of(scores.models[0], BEFORE, 0, 0)
     for share in recipe.interpolation_points:
         labels = f"{share:.0%} of the way", 0, 0
         if share == 1:
-            rows += _rows(texts, known(scores.models[-1]), *labels)
+            rows += rows_of(scores.models[-1], *labels)
         else:
             point = interpolate(start, end.model, share), end.tokenizer
-            rows += document_rows(point, texts, window, *labels)
+            rows += document_rows(point, texts, scores.window_bytes, *labels)
     return Comparison(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
 
 

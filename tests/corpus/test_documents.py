@@ -107,6 +107,8 @@ def test_a_folder_is_read_whole(write: Write, tmp_path: Path) -> None:
             b'{"doc": {"text": "egy"}, "n": 1}\n',
             "corpus.text_field to one of doc, n",
         ),
+        ("bare.tsv", "1\tElső mondat.\n2\tMásik.\n".encode(), "begins with 'Első mondat.': add a"),
+        ("bare.csv", f"{'ก' * 50}\n{'ข' * 50}\n".encode(), "add a header line before it"),
         (
             "mixed.jsonl",
             b'{"text": "egy"}\n{"body": "sok"}\n',
@@ -310,9 +312,10 @@ def test_what_describes_a_data_set_is_not_its_text(write: Write, tmp_path: Path)
     write("saved/LICENSE.txt", b"CC0")
     read, about = read_source(str(tmp_path / "saved"), "hu", CorpusRecipe())
     assert read["text"][:] == own["text"][:]
-    named = {Path(row["file"]).name for row in about if row["rule"] == "not read"}
-    assert named >= {"README.md", "LICENSE.txt", "dataset_info.json", "state.json"}
-    assert read_documents(str(card), "hu")["text"][:] == ["# About the texts"]
+    other = {Path(row["file"]).name for row in about if row["rule"] == "not read"}
+    assert other >= {"README.md", "LICENSE.txt", "dataset_info.json", "state.json"}
+    for named in (card, tmp_path / "s*" / "README.md", write("alone/README.md", b"a").parent):
+        assert len(read_documents(str(named), "hu")) == 1
 
 
 @pytest.mark.parametrize("column", ["id", "domain", "text"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,19 +58,33 @@ def test_what_is_shown_is_what_was_written(
     assert f"{shown.tokens} tokens, " in str(shown)
 
 
+@pytest.mark.parametrize(
+    ("where", "works"),
+    [
+        ("_validate_model_kwargs", 0),  # before `generate` shows the prompt
+        ("_prepare_cache_for_generation", 0),
+        ("_update_model_kwargs_for_generation", 1),  # after the first token
+    ],
+)
 def test_a_model_that_cannot_use_a_cache_shows_what_it_writes_too(
-    bundles: dict[str, Base], monkeypatch: pytest.MonkeyPatch
+    where: str, works: int, bundles: dict[str, Base], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base, pieces = bundles["base"], list[str]()
     parts = base.model, base.tokenizer, "Egy régi híd", 6
-    expected = reply(*parts, do_sample=False).text
+    expected, usual = reply(*parts, do_sample=False).text, getattr(type(base.model), where)
+    called: list[None] = []
 
-    def without_cache(*_: object) -> None:
-        raise ValueError("this model has no cache")
+    def without_cache(*given: Any, **options: Any) -> Any:
+        called.append(None)
+        if len(called) > works:
+            raise ValueError("this model has no cache")
+        return usual(*given, **options)
 
-    monkeypatch.setattr(type(base.model), "_prepare_cache_for_generation", without_cache)
+    monkeypatch.setattr(type(base.model), where, without_cache)
     shown = reply(*parts, show=pieces.append, do_sample=False)
-    assert "".join(pieces) == shown.text == expected
+    assert shown.text == expected and len(called) == works + 1
+    begun = base.tokenizer.decode(base.tokenizer(expected)["input_ids"][:works])
+    assert "".join(pieces) == begun + expected  # what was shown before stays
 
 
 def test_draws_follow_their_seed(bundles: dict[str, Base]) -> None:
