@@ -94,8 +94,7 @@ def talk(
     for asked in [prompt] if prompt else asks:
         for name in ("base", "adapted"):
             typer.echo(f"\n{name}: ", nl=False)
-            bundle = models[name]
-            about = bundle.model.to(device()), bundle.tokenizer, asked, tokens
+            about = models[name].model.to(device()), models[name].tokenizer, asked, tokens
             typer.echo(f"\n({reply(*about, show=partial(typer.echo, nl=False), **options)})")
 
 

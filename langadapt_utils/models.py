@@ -29,7 +29,6 @@ SCALED = ("linear", "dynamic", "yarn", "longrope", "llama3")  # kinds that older
 LIMITS = ("max_position_embeddings", "max_target_positions", "max_seq_len")  # of the context
 SAME = 1e-3  # largest difference of equal logits, as a fraction of the largest logit
 QUANTISED = ("quantization_config", "compression_config", "quantization")  # the last one: MLX
-LOW = ("F8_E4M3", "F8_E5M2", "I8")  # types of quantised weights
 BASE_CARD = "BASE_MODEL_CARD.md"  # name of the copy of the base's model card
 CONVERSION_BYTES = 10**9  # the GGUF file and the float32 weights, with room to spare
 
@@ -122,7 +121,7 @@ def check_model(folder: Path, *, weights: bool = True) -> None:
     """
     config = _read_object(folder / "config.json")
     kind, parts = config.get("model_type"), (config, config.get("text_config") or {})
-    own = (part[name] for part in parts for name in QUANTISED if part.get(name))
+    own = next((part[name] for part in parts for name in QUANTISED if part.get(name)), None)
     found = f"the model in {folder} has type '{kind}'"
     if kind not in transformers.CONFIG_MAPPING:
         problem = "which `transformers` lacks (langadapt never runs code that comes with a model)"
@@ -134,8 +133,9 @@ def check_model(folder: Path, *, weights: bool = True) -> None:
         problem = "whose language model `transformers` cannot load again by itself"
         raise ModelError(f"{found}, {problem}: choose a text-only model")
     # Without an entry in the configuration, the weights themselves tell.
-    low = ({"quant_method": d} for d in LOW if weights and d in _parameters_by_type(folder))
-    if quantised := next(own, None) or next(low, None):
+    types = _parameters_by_type(folder) if weights and not own else {}
+    low = [kind for kind in types if kind.startswith(("F8", "I8"))]
+    if quantised := own or (low and {"quant_method": low[0]}):
         method = quantised.get("quant_method") or f"{quantised.get('bits', 'unknown')} bits"
         problem = f"the weights in {folder} are quantised ({method}) and cannot be trained"
         raise ModelError(f"{problem}: give the model before quantisation")

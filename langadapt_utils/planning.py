@@ -185,11 +185,10 @@ class Plan:
         return stage_seconds(self.shape, self.recipe, self.machine, self.tokens_per_document)
 
     def __str__(self) -> str:
-        code, sizes = self.recipe.language, self.sizes
+        name, sizes = language_name(self.recipe.language), self.sizes
         row = sizes[sizes.new_tokens == self.recipe.vocabulary.tokens].iloc[0]
-        about = {"plan": self, "name": language_name(code), "row": row, "rarely": RARELY}
-        about |= {"room": ROOM, "reads_well": READS_WELL, "often": OFTEN}
-        return str(render("planning.txt.j2", **about))
+        bounds = {"room": ROOM, "reads_well": READS_WELL, "often": OFTEN, "rarely": RARELY}
+        return str(render("planning.txt.j2", plan=self, name=name, row=row, **bounds))
 
 
 def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:

@@ -235,7 +235,7 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
         raise CorpusError(f"corpus '{source}' does not exist: give a file, folder or hub:ORG/NAME")
     texts = list(filter(text_kind, files))
     read = [file for file in texts if file.name == path.name or file.name.lower() not in ABOUT]
-    if not (read := read or texts):
+    if not (read := read or texts * (len(files) == 1)):
         kinds = f"{', '.join(READABLE)} files, plain or compressed ({', '.join(COMPRESSIONS)})"
         raise CorpusError(f"corpus '{source}' has no readable text: give {kinds}")
     return read, sorted({*files} - {*read})

@@ -59,10 +59,8 @@ def find_contamination(
         # The texts are long and `known` is sorted: np.isin would build a set of all runs first.
         places = np.searchsorted(known, runs)
         found[places[known.take(places, mode="clip") == runs]] = True
-    fractions = {
-        name: float(found[np.searchsorted(known, own)].mean()) if len(own) else np.nan
-        for name, own in hashes.items()
-    }
+    parts = {name: found[np.searchsorted(known, own)] for name, own in hashes.items()}
+    fractions = {n: float(part.mean()) if len(part) else np.nan for n, part in parts.items()}
     fractions |= {name: float(name in seen_whole) for name in short}
     return pd.Series(fractions, dtype=float).sort_values(ascending=False, kind="stable")
 

@@ -32,7 +32,7 @@ BLOCK = 8_000_000  # bytes of JSON lines that are parsed together
 HEAD = 10_000_000  # characters of a .txt file in which the separator of documents is looked for
 NUMBERED = regex.compile(r"\d+\t")  # how the Leipzig corpora begin a line
 LETTER = regex.compile(r"\p{L}")
-SENTENCE = regex.compile(r"\p{Sentence_Terminal}\W*$|.{50}")  # what no column is called
+SENTENCE = regex.compile(r"\s.*\p{Sentence_Terminal}\W*$|.{50}")  # what few columns are called
 NOT_UTF8 = "is not UTF-8: convert the file, for example with `iconv`"
 MESSAGES = "messages"  # the column of conversations
 DELIMITERS = ",;\t|"  # of CSV; the header shows which
@@ -238,6 +238,10 @@ class Reading:
         lines = dropwhile(str.isspace, (line for _, line in self._lines(file)))
         header = next(lines, "")
         mark = max(usual + DELIMITERS, key=header.count)  # the usual one before others
+        cells = [] if self.recipe.text_field else header.split(mark)
+        if "text" not in cells and any(map(SENTENCE.search, cells)):
+            remedy = "add a header line before it, or name its column in corpus.text_field"
+            raise CorpusError(f"{self.file} begins with {header[:60]!r}: {remedy}")
         rows = csv.DictReader(chain([header], lines), delimiter=mark, strict=True)
         place = 2
         try:
@@ -295,7 +299,7 @@ def text_column(row: Row, where: object) -> str:
     """Return the column of the text: `text`, or the only column with letters.
 
     Raises:
-        CorpusError: no column or several columns have letters, or the header is a sentence.
+        CorpusError: no column or several columns have letters.
     """
     if "text" in row:
         return "text"
@@ -303,8 +307,6 @@ def text_column(row: Row, where: object) -> str:
     found = [name for name in texts if LETTER.search(row[name])]
     if len(found) != 1:
         raise _no_column("text", row, where)
-    if SENTENCE.search(found[0]):
-        raise CorpusError(f"{where} begins with {found[0][:60]!r}: add a header line before it")
     return found[0]
 
 

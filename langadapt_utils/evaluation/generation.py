@@ -79,7 +79,7 @@ def reply(
     new_tokens = min(new_tokens, longest_context(model) - 1)
     room = longest_context(model) - new_tokens
     options |= {"max_new_tokens": new_tokens, "eos_token_id": ends, "pad_token_id": ends[0]}
-    options["num_beams"] = 1  # whatever the base says
+    options = {"num_beams": 1, "num_return_sequences": 1} | options  # whatever the base says
     if show:
         options["streamer"] = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         options["streamer"].on_finalized_text = lambda text, stream_end=False: show(text)
@@ -109,6 +109,8 @@ def _written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> to
             ids_BT = torch.cat([ids_BT, logits_BTV[:, -1:].argmax(dim=-1)], dim=1)
             if streamer:
                 streamer.put(ids_BT[0, -1:].cpu())
+            if ids_BT[0, -1] in options["eos_token_id"] and "min_new_tokens" not in options:
+                break
         if streamer:
             streamer.end()
     return ids_BT

@@ -139,9 +139,9 @@ class Scores:
     def findings(self) -> list[Finding]:
         """Return the results of the tests: gain on the target language, loss on English."""
         texts, items = self.bits_per_byte().itertuples(), self.accuracy().itertuples()
-        about: dict[str, Any] = {"texts": texts, "items": items, "kind_name": kind_name}
-        about |= {"transfer": self.backward_transfer(), "comparisons": self.comparisons()}
-        lines = render("evaluation/findings.txt.j2", **about, fewest=FEWEST).splitlines()
+        about: dict[str, Any] = {"texts": texts, "items": items, "comparisons": self.comparisons()}
+        about |= {"transfer": self.backward_transfer(), "kind_name": kind_name, "fewest": FEWEST}
+        lines = render("evaluation/findings.txt.j2", **about).splitlines()
         return [Finding(*line.split("\t")) for line in lines if line]
 
     def save(self, path: Path) -> None:

@@ -241,7 +241,7 @@ def interpolation_sweep(
         models: the evaluated ones by name, as for `evaluate`.
         scores: of these models.
         corpus: its `heldout` part is used.
-        recipe: points of the interpolation, documents, windows.
+        recipe: points of the interpolation, documents.
 
     Source: WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903.
     """

@@ -107,7 +107,8 @@ def test_a_folder_is_read_whole(write: Write, tmp_path: Path) -> None:
             b'{"doc": {"text": "egy"}, "n": 1}\n',
             "corpus.text_field to one of doc, n",
         ),
-        ("bare.tsv", "1\tElső mondat.\n2\tMásik.\n".encode(), "begins with 'Első mondat.': add a"),
+        ("bare.tsv", "1\tElső mondat.\n2\tMásik.\n".encode(), "add a header line before it, or"),
+        ("comma.csv", "Igen, jó.\nMásik.\n".encode(), r"begins with 'Igen, jó.\n': add a header"),
         ("bare.csv", f"{'ก' * 50}\n{'ข' * 50}\n".encode(), "add a header line before it"),
         (
             "mixed.jsonl",

@@ -87,6 +87,31 @@ def test_a_model_that_cannot_use_a_cache_shows_what_it_writes_too(
     assert "".join(pieces) == begun + expected  # what was shown before stays
 
 
+def test_a_model_without_a_cache_stops_at_the_end_too(
+    bundles: dict[str, Base], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = bundles["adapted"].model, bundles["adapted"].tokenizer
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise ValueError("this model has no cache")
+
+    monkeypatch.setattr(type(model), "_prepare_cache_for_generation", fails)
+    done = reply(model, tokenizer, "Egy régi híd", 50, do_sample=False)
+    assert (done.text, done.tokens, done.ended) == ("", 1, True)
+    longer = reply(model, tokenizer, "Egy régi híd", 5, do_sample=False, min_new_tokens=5)
+    assert longer.tokens == 5  # as for the speed
+
+
+def test_a_base_that_searches_beams_writes_one_text(bundles: dict[str, Base]) -> None:
+    model, tokenizer = bundles["base"].model, bundles["base"].tokenizer
+    parts = model, tokenizer, "Egy régi híd", 12
+    expected = reply(*parts, do_sample=False)
+    model.generation_config.update(num_beams=3, num_return_sequences=2)
+    pieces: list[str] = []
+    assert reply(*parts, show=pieces.append, do_sample=False).text == expected.text
+    assert "".join(pieces) == expected.text
+
+
 def test_draws_follow_their_seed(bundles: dict[str, Base]) -> None:
     base = bundles["base"]
     options = sampled(1.0) | {"top_p": 1.0}
