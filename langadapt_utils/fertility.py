@@ -115,8 +115,8 @@ def tokens_touching(words: Spans, tokens: Spans) -> list[int]:
         >>> tokens_touching([(0, 4), (5, 9)], [(0, 2), (2, 4), (4, 9)])
         [2, 1]
     """
-    pairs = (np.array(spans, dtype=np.int64).reshape(-1, 2) for spans in (words, tokens))
-    (starts, ends), (token_starts, token_ends) = (each.T for each in pairs)
+    columns = [np.array(spans, dtype=np.int64).reshape(-1, 2).T for spans in (words, tokens)]
+    (starts, ends), (token_starts, token_ends) = columns
     before = np.searchsorted(token_ends, starts, side="right")
     touching: list[int] = (np.searchsorted(token_starts, ends) - before).tolist()
     return touching

@@ -121,7 +121,7 @@ def check_model(folder: Path, *, weights: bool = True) -> None:
     """
     config = _read_object(folder / "config.json")
     kind, parts = config.get("model_type"), (config, config.get("text_config") or {})
-    own = next((part[name] for part in parts for name in QUANTISED if part.get(name)), None)
+    entry: Any = next((part[name] for part in parts for name in QUANTISED if part.get(name)), {})
     found = f"the model in {folder} has type '{kind}'"
     if kind not in transformers.CONFIG_MAPPING:
         problem = "which `transformers` lacks (langadapt never runs code that comes with a model)"
@@ -132,11 +132,11 @@ def check_model(folder: Path, *, weights: bool = True) -> None:
     if model_class.config_class.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         problem = "whose language model `transformers` cannot load again by itself"
         raise ModelError(f"{found}, {problem}: choose a text-only model")
-    # Without an entry in the configuration, the weights themselves tell.
-    types = _parameters_by_type(folder) if weights and not own else {}
-    low = [kind for kind in types if kind.startswith(("F8", "I8"))]
-    if quantised := own or (low and {"quant_method": low[0]}):
-        method = quantised.get("quant_method") or f"{quantised.get('bits', 'unknown')} bits"
+    # Some configurations lack the entry.
+    types = _parameters_by_type(folder) if weights and not entry else {}
+    low = next((name for name in types if name.startswith(("F8", "I8"))), "")
+    if low or entry:
+        method = low or entry.get("quant_method") or f"{entry.get('bits', 'unknown')} bits"
         problem = f"the weights in {folder} are quantised ({method}) and cannot be trained"
         raise ModelError(f"{problem}: give the model before quantisation")
 

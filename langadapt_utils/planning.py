@@ -147,7 +147,7 @@ def stage_seconds(
         measured = a_token * read.get(stage, 0) * tokens_per_document
         return measured + training_operations(shape, recipe, machine, learned.get(stage, 0))
 
-    shared = {"04_training": max(1, machine.gpus)}  # what several GPUs share
+    shared = {"04_training": max(1, machine.gpus)}  # GPUs share only training
     return {s: alone[s] + operations(s) / machine.speed / shared.get(s, 1) for s in alone}
 
 

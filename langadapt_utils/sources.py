@@ -31,7 +31,7 @@ class Wheel:
 WHEELS = {name: Wheel(**wheel) for name, wheel in package_yaml("wheels.yaml").items()}
 READABLE = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
-# Files of a folder that describe its texts or, as `datasets` writes them, its data set.
+# Names of files that describe the texts of a folder; `datasets` writes the JSON files.
 ABOUT = {f"{name}.{kind}" for name in ("readme", "license") for kind in ("md", "txt")}
 ABOUT |= {f"{name}.json" for name in ("dataset_info", "dataset_infos", "dataset_dict", "state")}
 TERMS = ("README.md", "LICENSE*", "NOTICE*", "USE_POLICY*")  # copied beside a changed model
@@ -218,7 +218,8 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
     Args:
         source: a file, a folder, or a pattern such as `texts/*.jsonl`. An existing path comes
             before a pattern, also if it has brackets. Hidden files and folders that the source does
-            not name are skipped. Files that describe other texts (`ABOUT`) are not read with them.
+            not name are skipped. A file that describes texts (`ABOUT`) is read only if the source
+            names it, or if it is the only file.
 
     Raises:
         CorpusError: nothing exists there, or no file can be read.
@@ -233,9 +234,9 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
     files = sorted(filter(Path.is_file, once.values()))
     if not found:
         raise CorpusError(f"corpus '{source}' does not exist: give a file, folder or hub:ORG/NAME")
-    texts = list(filter(text_kind, files))
-    read = [file for file in texts if file.name == path.name or file.name.lower() not in ABOUT]
-    if not (read := read or texts * (len(files) == 1)):
+    aside = ABOUT - {path.name.lower()} if len(files) > 1 else set()
+    read = [file for file in files if text_kind(file) and file.name.lower() not in aside]
+    if not read:
         kinds = f"{', '.join(READABLE)} files, plain or compressed ({', '.join(COMPRESSIONS)})"
         raise CorpusError(f"corpus '{source}' has no readable text: give {kinds}")
     return read, sorted({*files} - {*read})

@@ -237,9 +237,10 @@ def without_repeats(parts: Sequence[Dataset]) -> tuple[Dataset, dict[str, int]]:
     """
     documents = concatenate_datasets(list(parts)) if len(parts) > 1 else parts[0]
     path = cache_folder() / "texts" / f"{documents._fingerprint}-{VERSION}.repeats.json"
-    if not path.exists():
-        found = [sorted(places) for places in find_repeats(documents["text"])]
-        write_atomically(path, lambda beside: beside.write_text(json.dumps(found)))
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            found = [sorted(places) for places in find_repeats(documents["text"])]
+            write_atomically(path, lambda beside: beside.write_text(json.dumps(found)))
     equal, near = read_json(path)
     counts = {"repeats": len(equal), "near_repeats": len(near)}
     kept = np.delete(np.arange(len(documents)), [*equal, *near])

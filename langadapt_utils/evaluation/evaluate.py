@@ -154,9 +154,8 @@ def evaluate(
     """
     read = documents_to_read(corpus, recipe)
     texts = [row["text"] for rows in read.values() for row in rows]
-    pairs = ((base, base.tokenizer) for base in models.values())
-    window = shared_window(pairs, texts, recipe.window_bytes)
-    spoken = list(corpus.heldout)
+    window = shared_window([(b, b.tokenizer) for b in models.values()], texts, recipe.window_bytes)
+    spoken, asked = corpus.heldout, _items(list(corpus.heldout), recipe.items)
     tables: list[Table] = [[], [], []]
     for name, base in models.items():
         for other in models.values():  # one at a time
@@ -167,7 +166,7 @@ def evaluate(
         whole = name != CONTROL
         for code in read if whole else ["en"]:
             tables[0] += across_processes(partial(measure.documents, code, window), read[code])
-        tests = [partial(measure.items, *test) for test in _items(spoken, recipe.items)]
+        tests = [partial(measure.items, *test) for test in asked]
         tests += [partial(measure.chat, corpus.language, recipe.items, code) for code in spoken]
         written = [partial(measure.samples, c, read[c][:SAMPLES], new_tokens) for c in spoken]
         for table, works in ((tables[1], tests), (tables[2], written)) if whole else ():

@@ -79,7 +79,7 @@ def reply(
     new_tokens = min(new_tokens, longest_context(model) - 1)
     room = longest_context(model) - new_tokens
     options |= {"max_new_tokens": new_tokens, "eos_token_id": ends, "pad_token_id": ends[0]}
-    options = {"num_beams": 1, "num_return_sequences": 1} | options  # whatever the base says
+    options = {"num_beams": 1, "num_return_sequences": 1} | options  # also if the base has more
     if show:
         options["streamer"] = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         options["streamer"].on_finalized_text = lambda text, stream_end=False: show(text)
@@ -102,7 +102,7 @@ def _written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> to
         ids_BT = model.generate(ids_BT, attention_mask=torch.ones_like(ids_BT), **options)
     except (ValueError, IndexError, AttributeError, TypeError, RuntimeError, StopIteration):
         if streamer := options.get("streamer"):
-            streamer.end()  # wherever `generate` failed
+            streamer.end()  # so that it begins again, wherever `generate` failed
             streamer.put(ids_BT[0].cpu())
         for _ in range(options["max_new_tokens"]):
             logits_BTV = model(input_ids=ids_BT, use_cache=False).logits

@@ -26,7 +26,7 @@ AT_ONCE = 512  # tokens whose logits are converted to float32 together
 # Tokens of a sequence up to which eager attention is faster than SDPA on a CPU
 # (`benchmarks/evaluation.py`).
 EAGER_TOKENS = 512
-Pairs = Sequence[tuple[list[int], list[int]]]
+Pairs = Sequence[tuple[list[int], list[int]]]  # ids before the scored ids, and the scored ids
 
 
 @dataclass(frozen=True)

@@ -233,8 +233,8 @@ def interpolation_sweep(
 ) -> Comparison:
     """Evaluate models interpolated between the start and the adapted model.
 
-    The base, which all points are compared with, and the adapted model have been evaluated: their
-    bits are those of `scores`.
+    All points are compared with the base. `scores` has the bits of the base and of the adapted
+    model, so neither reads the documents again.
 
     Args:
         start: the base model with new embeddings, before training.

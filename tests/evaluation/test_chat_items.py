@@ -117,6 +117,8 @@ def test_bits_of_an_answer_are_those_of_its_tokens_after_the_prompt(
     )
     assert len(whole) == len(answer) + 1 and min(whole) > 0
     assert whole == pytest.approx(alone + last, rel=1e-2)
+    assert sum(whole) == pytest.approx(sum(alone) + sum(last), rel=1e-3)
+    assert sum(alone) > sum(last) > 0
 
 
 def test_chat_is_scored_where_the_base_can_chat(

@@ -84,7 +84,8 @@ def test_a_model_that_cannot_use_a_cache_shows_what_it_writes_too(
     shown = reply(*parts, show=pieces.append, do_sample=False)
     assert shown.text == expected and len(called) == works + 1
     begun = base.tokenizer.decode(base.tokenizer(expected)["input_ids"][:works])
-    assert "".join(pieces) == begun + expected  # what was shown before stays
+    # A token that was shown before `generate` failed is shown again.
+    assert "".join(pieces) == begun + expected
 
 
 def test_a_model_without_a_cache_stops_at_the_end_too(
