@@ -72,7 +72,7 @@ from .experiments.comparison import sweep as sweep
 from .experiments.views import plot_sweep as plot_sweep
 
 # Notebook 5: what improved, and what was forgotten
-from .corpus.items import pattern_items as pattern_items
+from .corpus.items import load_items as load_items
 from .tokens import document_start as document_start
 from .evaluation.likelihood import bits_per_byte as bits_per_byte
 from .evaluation.evaluate import evaluate as evaluate

@@ -20,7 +20,7 @@ from .display.figures import GREY, TARGET, beside, finish, new_axes
 from .display.html import table_html
 from .display.widgets import Interactive
 from .languages import script_counts
-from .models import fetch_tokenizer
+from .models import fetch_model, load_tokenizer
 from .tokens import token_ids
 
 FEWEST = 200  # names that differ from English; a language with fewer is not shown
@@ -149,7 +149,7 @@ def atlas_widget(tokenizers: Mapping[str, PreTrainedTokenizerFast], language: st
 
     def answer() -> str:
         if (source := other.value.strip()) and source not in atlases:
-            atlases[source] = language_atlas(fetch_tokenizer(source))
+            atlases[source] = language_atlas(load_tokenizer(fetch_model(source, weights=False)))
         return cost_html(atlases, codes.get(finder.value, finder.value))
 
     return Interactive([finder, other], answer, cost_html(atlases, language))

@@ -51,13 +51,13 @@ def run(
     if recipe and (language or profile):
         problem = f"--recipe {recipe} has its own language and profile"
         raise RecipeError(f"{problem}: leave out --language and --profile, or leave out --recipe")
-    named = recipe or language or profile or parameter
-    if run_dir and not named and (run_dir / "recipe.yaml").is_file():
+    if run_dir and not (recipe or language or profile) and (run_dir / "recipe.yaml").is_file():
         recipe = run_dir / "recipe.yaml"
     if recipe:
         asked = Recipe.read(recipe).with_options(dict(map(parse_override, parameter)))
     else:
         asked = _recipe(language, profile, parameter)
+    asked = anchored(asked, Path.cwd())
     folder = run_dir or default_folder(asked)
     try:
         with _Display() as display:
@@ -110,7 +110,8 @@ def plan(
     """Print the memory and time that a run needs, and write its recipe. No weights are loaded."""
     from .planning import plan
 
-    planned = plan(_recipe(language, profile, parameter), gpu=gpu, gpus=gpus)
+    asked = anchored(_recipe(language, profile, parameter), Path.cwd())
+    planned = plan(asked, gpu=gpu, gpus=gpus)
     write_atomically(write, planned.recipe.write)
     typer.echo(f"{planned}\n\nrecipe: {write}; run it with: langadapt run --recipe {write}")
 
@@ -169,15 +170,14 @@ def entry() -> None:
     """Run the command line. An error that the user can fix is one sentence and exit code 1."""
     try:
         app()
-    except LangadaptError as error:
+    except (LangadaptError, OSError) as error:  # an OSError names the file
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(1) from None
 
 
 def _recipe(language: str | None, profile: str | None, parameters: list[str]) -> Recipe:
     overrides = dict(map(parse_override, parameters))
-    asked = Recipe.profile(profile or "cpu", language=language or "hu", overrides=overrides)
-    return anchored(asked, Path.cwd())
+    return Recipe.profile(profile or "cpu", language=language or "hu", overrides=overrides)
 
 
 def _stage(name: str) -> str:

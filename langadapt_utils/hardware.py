@@ -130,7 +130,7 @@ def measured_flops(precision: Precision, seconds: float = 1.5) -> float:
 # benchmarks/plan.py on a CPU in bfloat16.
 EFFICIENCY = {("cpu", "bfloat16"): 0.7, ("cpu", "float32"): 0.75}
 EFFICIENCY |= {("cuda", "bfloat16"): 0.15, ("cuda", "float32"): 0.4}
-EFFICIENCY |= {("mps", "float32"): 0.4}  # not measured
+EFFICIENCY |= {("mps", "bfloat16"): 0.4, ("mps", "float32"): 0.4}  # not measured
 
 
 # Memory in GB, and 10^12 operations per second in bfloat16, from the data sheets.
@@ -175,7 +175,7 @@ def machine_named(gpu: str, gpus: int) -> Machine:
     Raises:
         LangadaptError: the GPU is unknown.
     """
-    if not gpu:
+    if not gpu and gpus == 1:
         return this_machine()
     if gpu.lower() not in GPUS:
         raise LangadaptError(f"GPU '{gpu}' is unknown: use one of {', '.join(GPUS)}")

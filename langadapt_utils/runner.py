@@ -21,8 +21,8 @@ from .planning import Shape, stage_seconds
 from .recipe import Recipe, wrong_value
 from .workspace import NOTEBOOKS, STAGES, Workspace, anchored, default_folder
 
-# Disk space of a run, in bytes per parameter: three models (before and after training, control run)
-# and a checkpoint of weights and two moments. With less, training writes no checkpoints.
+# Disk space of the training stage, in bytes per parameter: three models (before and after training,
+# control run) and a checkpoint of weights and two moments.
 DISK_BYTES = 6 * 4
 # The parameters of each notebook, with their types.
 PARAMETERS = dict(profile=str, language=str, run_dir=str, overrides=dict, build_missing=bool)
@@ -101,7 +101,8 @@ def _run_missing(run: Workspace, stages: Sequence[str], report: Report, progress
 
         report(f"base model: {run.recipe.base}")  # the first download takes a moment
         parameters = parameter_count(fetch_model(run.recipe.base, run.recipe.accept_terms))
-        require_space(run.folder, DISK_BYTES * parameters, "for a run", "choose another with --run")
+        needed = DISK_BYTES * parameters if "04_training" in missing else 0
+        require_space(run.folder, needed, "for a run", "choose another with --run")
         report(expected_time(run.recipe, missing))
     for name in stages:
         if name in missing:
@@ -187,7 +188,9 @@ def _parameters(run: Workspace) -> dict[str, Any]:
 
 def _follow(path: Path, position: int, progress: Progress, over: threading.Event) -> None:
     """Read the complete new lines of a growing file, twice per second."""
-    while not over.wait(0.5):
+    last = False
+    while not last:
+        last = over.wait(0.5)
         if path.exists():
             with path.open("rb") as file:
                 file.seek(position)

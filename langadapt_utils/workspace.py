@@ -54,7 +54,8 @@ class Workspace:
             return
         if BUILT_IN in recipe.corpus.target:
             require_built_in(recipe.language)
-        fingerprint(recipe.corpus)  # raises an error for a missing text before anything is written
+        # Raises an error for a missing text before anything is written.
+        self._inputs = self._versions()
         path = self.folder / "recipe.yaml"
         if path.exists():
             before = Recipe.read(path)
@@ -122,13 +123,20 @@ class Workspace:
         """Return the manifest of a finished stage: time, hardware, files."""
         return dict(read_json(self.stage(name) / MANIFEST))
 
-    def key(self, name: str) -> str:
-        """Return a hash of everything that the result of a stage depends on."""
+    def key(self, name: str, inputs: str = "") -> str:
+        """Return a hash of everything that the result of a stage depends on.
+
+        Args:
+            name: of the stage.
+            inputs: versions of text and base; by default as they are now.
+        """
         from . import __version__
 
-        text, base = fingerprint(self.recipe.corpus), base_fingerprint(self.recipe.base)
-        inputs = [name, __version__, self.recipe.digest, text, base]
-        return hashlib.sha256("\n".join(inputs).encode()).hexdigest()
+        parts = [name, __version__, self.recipe.digest, inputs or self._versions()]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def _versions(self) -> str:
+        return "\n".join([fingerprint(self.recipe.corpus), base_fingerprint(self.recipe.base)])
 
     def partial(self, name: str) -> Path:
         """Return the folder that a stage writes until it is complete."""
@@ -140,7 +148,7 @@ class Workspace:
         Files of an interrupted stage with the same inputs are kept, so that it can resume. Older
         files are deleted.
         """
-        partial, key = self.partial(name), self.key(name)
+        partial, key = self.partial(name), self.key(name, self._inputs)
         mark = partial / MARK
         if not (mark.exists() and mark.read_text() == key):
             shutil.rmtree(partial, ignore_errors=True)
@@ -151,7 +159,8 @@ class Workspace:
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """Yield a folder for the results of a stage; it becomes final if the block succeeds."""
-        partial, key = self.begun(name), self.key(name)
+        # Text and base may change on disk meanwhile; the result is that of the old ones.
+        partial, key = self.begun(name), self.key(name, self._inputs)
         published = partial / PUBLISHED
         yield partial
         sizes = _sizes(published, Path())  # none where the folder does not exist

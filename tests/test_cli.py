@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -33,7 +34,7 @@ def langadapt(*arguments: str) -> Result:
         (["run", "--language", "Hungarian"], "language cannot be 'Hungarian'"),
         (["run", "--profile", "cpuu"], "profile 'cpuu' is unknown: did you mean cpu?"),
         (["run", "-p", "mixture.english_shar=0.1"], "did you mean mixture.english_share?"),
-        (["run", "-p", "mixture.english_share=1.5"], "mixture.english_share cannot be 1.5"),
+        (["run", "-p", "mixture.english_share=1.5"], "mixture.english_share cannot be '1.5'"),
         (["run", "-p", "embeddings.method=magic"], "embeddings.method cannot be 'magic'"),
         (["run", "-p", "mixture.english_share"], "lacks '=': write name=value"),
         (["run", "07"], "stage '07' is unknown"),
@@ -54,6 +55,43 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     message = str(done.exception)
     assert sentence in message and len(message.strip().splitlines()) == 1
     assert not [path for path in folder.rglob("*") if path.name != "recipe.yaml"]
+
+
+def test_a_run_goes_on_with_its_own_recipe_and_other_options_of_speed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Recipe] = []
+
+    def fake(recipe: Recipe, folder: Path, **options: Any) -> Workspace:
+        asked.append(recipe)
+        return Workspace(folder, recipe)
+
+    monkeypatch.setattr("langadapt_utils.runner.run_notebooks", fake)
+    first = Recipe.profile("smoke", language="th")
+    Workspace(tmp_path / "run", first).begun(STAGES[0])
+    run = ["run", "--run", str(tmp_path / "run")]
+    assert langadapt(*run, "-p", "training.micro_batch_tokens=256").exit_code == 0
+    assert asked == [first.with_options({"training.micro_batch_tokens": 256})]
+    refused = langadapt(*run, "-p", "vocabulary.tokens=7")
+    assert "vocabulary.tokens is 120 there, not 7" in str(refused.exception)
+
+
+def test_paths_in_a_recipe_file_are_relative_to_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plan.yaml").write_text("language: hu\nprofile_name: smoke\n")
+    arguments = ["run", "--recipe", "plan.yaml", "-p", "corpus.target=no.txt", "--run", "run"]
+    assert f"{tmp_path / 'no.txt'}" in str(langadapt(*arguments).exception)
+
+
+def test_a_place_that_cannot_be_written_is_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    command = [sys.executable, "-c", "from langadapt_utils.cli import entry; entry()", "run"]
+    command += ["--profile", "smoke", "--run", str(tmp_path / "file" / "run")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: ") and str(tmp_path / "file") in done.stderr
 
 
 def test_the_help_shows_defaults() -> None:

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from langadapt_utils.embeddings.initialise import METHODS
 from langadapt_utils.errors import RecipeError
 from langadapt_utils.recipe import PROFILES, MethodName, Recipe, parse_override
+from langadapt_utils.training.mixture import english_shares
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -94,6 +96,9 @@ def test_an_english_share_is_between_0_and_1(share: float) -> None:
         ("training.learning_rate=1e-4", 1e-4),
         ("training.learning_rate=auto", "auto"),
         ("training.budget_tokens=1e6", 1_000_000),
+        ("training.budget_tokens=2.5E6", 2_500_000),
+        ("vocabulary.tokens=0500", 500),
+        ("embeddings.untie=yes", True),
     ],
 )
 def test_numbers_may_be_written_as_people_write_them(text: str, value: float | str) -> None:
@@ -106,11 +111,21 @@ def test_numbers_may_be_written_as_people_write_them(text: str, value: float | s
     )
 
 
+BROKEN = [
+    "mixture.english_share={a",
+    "mixture.english_share=true",
+    "training.checkpoint_minutes=1:30",
+    "vocabulary.tokens=0.5",
+    "embeddings.untie=perhaps",
+]
+
+
 def test_text_is_taken_as_it_stands_and_broken_values_are_refused() -> None:
     assert parse_override("base=123") == ("base", "123")
     assert parse_override("corpus.target={a") == ("corpus.target", "{a")
-    with pytest.raises(RecipeError, match=r"mixture\.english_share cannot be"):
-        parse_override("mixture.english_share={a")
+    for name, value in map(parse_override, BROKEN):
+        with pytest.raises(RecipeError, match=f"{name} cannot be '{value}'"):
+            Recipe.profile("cpu", overrides={name: value})
 
 
 def test_an_override_without_a_value_is_refused() -> None:
@@ -134,12 +149,48 @@ def test_every_method_that_a_recipe_may_name_exists() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["[1, 2]", "a: [", "profile_name: cpu\nlanguage: hu\nsurprise: 1"]
+    ("content", "sentence"),
+    [
+        ("[1, 2]", "is not a recipe in YAML"),
+        ("a: [", "is not a recipe in YAML"),
+        ("", "is not a recipe in YAML"),
+        ("language: hu\nsurprise: 1", "option 'surprise' is unknown"),
+        ("language: hu\nvocabulary: {token: 1}", "did you mean vocabulary.tokens?"),
+        ("language: hu\nprofile_name: gpuu", "profile 'gpuu' is unknown: did you mean gpu?"),
+        ("vocabulary.tokens: 5", "has no language: add it"),
+        ("language: jpn", "language cannot be 'jpn': it should be ja, the usual code"),
+    ],
 )
-def test_a_broken_recipe_file_is_refused(content: str, tmp_path: Path) -> None:
+def test_a_broken_recipe_file_is_refused(content: str, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(content)
-    with pytest.raises(RecipeError):
+    with pytest.raises(RecipeError, match=re.escape(sentence)) as error:
         Recipe.read(tmp_path / "recipe.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_a_short_recipe_file_has_the_other_options_of_its_profile(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "profile_name: gpu\nlanguage: no\ntraining.batch_tokens: 2048\n"
+        "training: {budget_tokens: 9999}\nvocabulary: {tokens: 70}"
+    )
+    values = {"training.batch_tokens": 2048, "training.budget_tokens": 9999}
+    whole = Recipe.profile("gpu", language="no", overrides=values | {"vocabulary.tokens": 70})
+    assert Recipe.read(path) == whole
+
+
+@pytest.mark.parametrize("english", [0.0, 0.5, 1.0])
+def test_english_and_conversations_leave_room_for_the_language(english: float) -> None:
+    values = {"mixture.english_share": english, "mixture.chat_share": 1 - english}
+    assert Recipe.profile("cpu", overrides=values).mixture.chat_share == 1 - english
+    with pytest.raises(RecipeError, match="chat_share cannot be"):
+        Recipe.profile("cpu", overrides=values | {"mixture.chat_share": 1.01 - english})
+
+
+def test_the_schedule_early_has_english_in_a_tenth_of_the_run() -> None:
+    values = {"mixture.english_share": 0.5, "mixture.schedule": "early"}
+    recipe = Recipe.profile("cpu", overrides=values)
+    assert english_shares(1_000, recipe.mixture).mean() == recipe.mixture.mean_english == 0.05
 
 
 def test_the_vocabulary_options_become_arguments() -> None:
@@ -161,3 +212,6 @@ def test_a_recipe_fits_a_screen_and_begins_with_what_matters(tmp_path: Path) -> 
 def test_a_name_with_a_comma_stands_in_quotes() -> None:
     values = dict([parse_override('corpus.target="a [1,2].txt",b.txt')])
     assert Recipe.profile("cpu", overrides=values).corpus.target == ["a [1,2].txt", "b.txt"]
+    values = {"corpus.target": 'a.txt, "b, c.txt", d.txt'}
+    names = Recipe.profile("cpu", overrides=values).corpus.target
+    assert names == ["a.txt", "b, c.txt", "d.txt"]

@@ -75,8 +75,20 @@ def test_what_other_inputs_left_behind_is_not_gone_on_with(
         (folder / "checkpoint").write_text("half-way")
         raise KeyboardInterrupt
     monkeypatch.setattr(workspace, "fingerprint", lambda recipe: "other text")
-    with run.writing(STAGES[3]) as folder:
+    with Workspace(run.folder, run.recipe).writing(STAGES[3]) as folder:
         assert not (folder / "checkpoint").exists()
+
+
+def test_a_result_belongs_to_the_text_that_the_stage_began_with(
+    run: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as meanwhile, run.writing(STAGES[0]) as folder:
+        meanwhile.setattr(workspace, "fingerprint", lambda recipe: "other text")
+        with run.writing(STAGES[1]):  # another stage, which begins after the change
+            pass
+        (folder / "result.txt").write_text("of the old text")
+        assert not run.is_complete(STAGES[1])
+    assert run.is_complete(STAGES[0]) and run.is_complete(STAGES[1])
 
 
 @pytest.mark.parametrize("damage", ["delete", "shorten", "other text", "broken manifest"])

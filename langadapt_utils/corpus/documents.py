@@ -30,7 +30,7 @@ from .repeats import find_repeats
 OPTIONS = {"text_field", "skip_bad", "normal_form", "max_megabytes"}  # that affect the result
 FORM = pa.schema([(column, pa.string()) for column in ("id", "source", "domain", "text")])
 AT_ONCE = 1_000  # rows that are written together
-VERSION = 4  # of cached files; files of another version are not used
+VERSION = 5  # of cached files; files of another version are not used
 
 
 def read_source(source: str, language: str, recipe: CorpusRecipe) -> tuple[Dataset, list[Row]]:
@@ -53,24 +53,24 @@ def read_source(source: str, language: str, recipe: CorpusRecipe) -> tuple[Datas
     if kind in (BUILT_IN, "pip"):
         documents = built_in_documents(language) if kind == BUILT_IN else _encyclopedia(source)
         size = sum(len(text.encode()) for text in documents["text"])
-        known = Reading(source, source, recipe, "as it comes", len(documents), size / 1e6)
+        known = Reading(source, source, recipe, language, "as it comes", len(documents), size / 1e6)
         return documents, [known.about()]
     others: list[Path] = []
     if kind == "hub":
         name = hub_name(name, language, recipe.max_megabytes)
-        readings, versions = [Reading(name, name, recipe)], [name]
+        readings, versions = [Reading(name, name, recipe, language)], [name]
         parts = [_hub_rows(readings[0], source)]
     else:
         files, others = sources.text_files(name)
         folder = Path(name).expanduser()
         base = folder if folder.is_dir() else os.path.commonpath([file.parent for file in files])
-        readings = [Reading(str(file), str(file.relative_to(base)), recipe) for file in files]
+        readings = [Reading(str(f), str(f.relative_to(base)), recipe, language) for f in files]
         versions = [f"{file} {sources.version_of(file)}" for file in files]
         parts = [reading.parts() for reading in readings]
     limit = recipe.max_megabytes / len(readings)
     every = zip(readings, parts, strict=True)
     documents = chain.from_iterable(_documents(*each, source, limit) for each in every)
-    key = [recipe.model_dump_json(include=OPTIONS), source, *versions]
+    key = [recipe.model_dump_json(include=OPTIONS), language, source, *versions]
     stored, about = _stored(key, documents, readings)
     nothing = dict.fromkeys(about[0], 0)
     return stored, about + [nothing | {"file": str(f), "rule": "not read"} for f in others]
@@ -79,8 +79,8 @@ def read_source(source: str, language: str, recipe: CorpusRecipe) -> tuple[Datas
 def at_most_of_each_source(documents: Dataset, limit: int) -> list[dict[str, Any]]:
     """Return at most `limit` documents per source, in an order independent of the domain."""
     rows = documents.shuffle(seed=0) if len(documents) > limit else documents
-    taken = rows.to_pandas().groupby("source", sort=False).head(limit)
-    return list(taken.to_dict("records"))
+    sources = rows.select_columns("source").to_pandas()
+    return list(rows.select(sources.groupby("source").head(limit).index))
 
 
 def built_in_documents(language: str) -> Dataset:
@@ -155,7 +155,7 @@ def _document(row: Row, reading: Reading, source: str) -> Iterator[Row]:
         reading.empty += 1
         return
     usual = {"id": f"{reading.place}-{reading.read}", "domain": "text", "source": source}
-    own = {name: str(row[name]) for name in NAMES if isinstance(row.get(name), str | int)}
+    own = {n: str(row[n]) for n in NAMES if isinstance(row.get(n), str | int) and row[n] != ""}
     reading.documents += 1
     reading.megabytes += size / 1e6
     yield usual | {n: _in_form(v, "as it is")[0] for n, v in own.items()} | {"text": text}
@@ -167,12 +167,13 @@ def _block(
     """Return a block with the four columns; None if a text has to be changed or left out."""
     texts, first = block["text"], reading.read
     size = reading.megabytes + pc.sum(pc.binary_length(texts)).as_py() / 1e6
-    empty = pc.any(pc.or_(pc.equal(texts, ""), pc.utf8_is_space(texts))).as_py()
+    ids, domains = (block[name].cast(pa.string()) for name in ("id", "domain"))
+    blank = any(pc.index(column, "").as_py() >= 0 for column in (texts, ids, domains))
+    empty = blank or pc.any(pc.utf8_is_space(texts)).as_py()
     if empty or 0 < megabytes <= size or not _all_in_form(texts, reading.recipe.normal_form):
         return None
     names = pa.array([f"{reading.place}-{first + n}" for n in range(len(block))])
     reading.documents, reading.megabytes = reading.documents + len(block), size
-    ids, domains = (block[name].cast(pa.string()) for name in ("id", "domain"))
     columns = pc.coalesce(ids, names), pa.repeat(source, len(block)), pc.fill_null(domains, "text")
     return pa.record_batch([*columns, texts], schema=FORM)
 

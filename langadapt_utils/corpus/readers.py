@@ -7,11 +7,12 @@ import io
 import json
 import lzma
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial, partialmethod
-from itertools import chain, dropwhile, groupby
+from itertools import chain, dropwhile, groupby, islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -32,9 +33,12 @@ BLOCK = 8_000_000  # bytes of JSON lines that are parsed together
 HEAD = 10_000_000  # characters of a .txt file in which the separator of documents is looked for
 NUMBERED = regex.compile(r"\d+\t")  # how the Leipzig corpora begin a line
 LETTER = regex.compile(r"\p{L}")
-SENTENCE = regex.compile(r"\s.*\p{Sentence_Terminal}\W*$|.{50}")  # how few columns are named
+# How few columns are named: a sentence, a number, long text.
+SENTENCE = regex.compile(r"(?V1)\s.*\p{STerm}\W*$|[\p{STerm}--[!-~]]$|^\d+$|.{50}")
+DAMAGED = pa.ArrowException, OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeError
 NOT_UTF8 = "is not UTF-8: convert the file, for example with `iconv`"
 MESSAGES = "messages"  # the column of conversations
+JUDGED = 1_000  # lines after the header that tell whether a file quotes its cells
 DELIMITERS = ",;\t|"  # of CSV; the header shows which
 NAMES = "id", "domain"  # columns that are not the text
 # The first bytes of a compressed file, which tell more than its name.
@@ -43,6 +47,7 @@ COMPRESSED: dict[bytes, Callable[[Path], Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
     b"\x28\xb5\x2f\xfd": partial(pa.input_stream, compression="zstd"),
+    b"\x50\x2a\x4d\x18": partial(pa.input_stream, compression="zstd"),  # as pzstd begins
 }
 
 
@@ -55,6 +60,7 @@ class Reading:
         place: the part of the path that begins the ids of documents without an own id.
         recipe: gives the column of the text (empty: found in the first row) and the fraction of
             lines that may be unreadable.
+        language: code of the text, by which columns of translations are named.
         rule: how documents were found.
         documents: number of documents with text.
         megabytes: of their text.
@@ -66,6 +72,7 @@ class Reading:
     file: str
     place: str
     recipe: CorpusRecipe
+    language: str = ""
     rule: str = ""
     documents: int = 0
     megabytes: float = 0.0
@@ -107,7 +114,7 @@ class Reading:
         try:
             with opened(path) as file:
                 yield from self.with_text(getattr(self, f"_{text_kind(path)[1:]}")(file))
-        except (pa.ArrowException, OSError, EOFError, lzma.LZMAError) as error:
+        except DAMAGED as error:
             raise CorpusError(
                 f"cannot read {path} ({brief(error)}): give a complete file"
             ) from error
@@ -119,10 +126,12 @@ class Reading:
         """
         if self.recipe.text_field == MESSAGES:
             return (yield from self._conversations(parts))
-        parts = iter(parts)
+        parts = map(self._of_language, parts)
         if (first := next(parts, None)) is None:
             return
-        name = self.recipe.text_field or text_column(first, self.file)
+        name = self.recipe.text_field
+        if not name or (name not in first and "text" in first):
+            name = text_column(first, self.language, self.file)
         if name not in first:
             raise _no_column(name, first, self.file)
         self.rule = self.rule or f"a document per row, column {name}"
@@ -136,6 +145,13 @@ class Reading:
             else:
                 kind = "no value" if text is ... else f"a value of type {type(text).__name__}"
                 self._leave_out(f"has {kind} in column '{name}', not text: correct it")
+
+    def _of_language(self, part: Part) -> Part:
+        """Return a row with the text of the language in place of columns with translations."""
+        if isinstance(part, pa.RecordBatch):
+            return part
+        nested = [n for n, own in part.items() if isinstance(own, dict) and self.language in own]
+        return part | {name: part[name][self.language] for name in nested}
 
     def _conversations(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Yield rows of chat data with the conversation in the column `text`."""
@@ -151,7 +167,7 @@ class Reading:
         """Yield line numbers and lines; lines that are not UTF-8 are skipped or raise an error."""
         for number, raw in enumerate(file, start=first):
             try:
-                yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                yield number, raw.decode("utf-8-sig")  # joined files have marks within
             except UnicodeDecodeError as error:
                 self._leave_out(NOT_UTF8, number, error)
 
@@ -227,7 +243,9 @@ class Reading:
         except (ValueError, RecursionError):  # lines of JSON under another name, as is common
             yield from self._jsonl(io.BytesIO(raw))
             return
-        if isinstance(content, dict):
+        if isinstance(content, dict) and (self.recipe.text_field or "text") in content:
+            content = [content]  # one document, whatever lists it has beside its text
+        elif isinstance(content, dict):
             lists = [part for part in content.values() if isinstance(part, list)]
             content = lists[0] if len(lists) == 1 else [content]
         for row in content if isinstance(content, list) else [content]:
@@ -238,11 +256,14 @@ class Reading:
         lines = dropwhile(str.isspace, (line for _, line in self._lines(file)))
         header = next(lines, "")
         mark = max(usual + DELIMITERS, key=header.count)  # the usual one before others
-        cells = [] if self.recipe.text_field else header.split(mark)
-        if "text" not in cells and any(map(SENTENCE.search, cells)):
+        cells, head = header.split(mark), list(islice(lines, JUDGED))
+        named = self.recipe.text_field or "text" in cells
+        if not named and any(map(SENTENCE.search, cells)):
             remedy = "add a header line before it, or name its column in corpus.text_field"
             raise CorpusError(f"{self.file} begins with {header[:60]!r}: {remedy}")
-        rows = csv.DictReader(chain([header], lines), delimiter=mark, strict=True)
+        quoting: Any = csv.QUOTE_NONE if _bare(head, mark, len(cells)) else csv.QUOTE_MINIMAL
+        every = chain([header], head, lines)
+        rows = csv.DictReader(every, delimiter=mark, strict=True, quoting=quoting)
         place = 2
         try:
             for row in rows:
@@ -273,6 +294,16 @@ class Reading:
             yield from batch.to_pylist()
 
 
+def _bare(lines: list[str], mark: str, columns: int) -> bool:
+    """Return whether quotation marks are mere characters, as often in tab-separated text.
+
+    They are if each line has all columns and a cell opens a quotation that it does not close.
+    """
+    rows = [line.strip("\r\n").split(mark) for line in lines if line.strip()]
+    opened = (cell[:1] == '"' and not cell.endswith('"', 1) for row in rows for cell in row)
+    return mark == "\t" and all(len(row) == columns for row in rows) and any(opened)
+
+
 def ahead(items: Iterable[Any]) -> Iterator[Any]:
     """Yield items; a thread makes the next one meanwhile."""
     items, end = iter(items), object()
@@ -295,16 +326,19 @@ def opened(path: Path) -> BinaryIO:
     return io.BufferedReader(unpack(path))
 
 
-def text_column(row: Row, where: object) -> str:
-    """Return the column of the text: `text`, or the only column with letters.
+def text_column(row: Row, language: str, where: object) -> str:
+    """Return the column of the text: `text`, the code of its language, or the only with letters.
+
+    A column that is empty in this row may have letters in others.
 
     Raises:
         CorpusError: no column or several columns have letters.
     """
-    if "text" in row:
-        return "text"
-    texts = (name for name in row if name not in NAMES and isinstance(row[name], str))
-    found = [name for name in texts if LETTER.search(row[name])]
+    for name in "text", language:
+        if name in row and name not in NAMES:
+            return name
+    texts = {n: own for n, own in row.items() if n not in NAMES and isinstance(own, str | None)}
+    found = [name for name, own in texts.items() if not own or LETTER.search(own)]
     if len(found) != 1:
         raise _no_column("text", row, where)
     return found[0]

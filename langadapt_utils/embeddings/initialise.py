@@ -18,7 +18,7 @@ from ..errors import ModelError
 from ..models import check_rows, declare_untied, is_tied, token_layers
 from ..vocabulary.change import VocabularyChange
 from . import methods
-from .methods import NewEmbeddings, Request, Rule
+from .methods import NewEmbeddings, Rule
 
 METHODS: dict[str, Rule] = {
     "random": methods.random_normal,
@@ -102,12 +102,11 @@ def new_embeddings(
     highest = max(*change.new_to_old.values(), *change.removed)
     check_rows(change.tokenizer, {*change.new_to_old, *change.removed}, len(matrix))
     two = head is not None and (untie or not is_tied(model))
-    request = Request(change, seed)
 
     def made(weight: torch.Tensor) -> NewEmbeddings:
         # Rows beyond the tokenizer are padding, which was never trained.
         known_VD = weight.detach()[: highest + 1].float().cpu()
-        return _told_apart(METHODS[method](known_VD, request), weight.detach(), request)
+        return _told_apart(METHODS[method](known_VD, change, seed), weight.detach(), change, seed)
 
     output = made(head.weight) if two else None
     return InitialEmbeddings(method, change, made(matrix), output)
@@ -153,7 +152,7 @@ def initialise_embeddings(
         result._init_weights = lambda module: None  # new rows are filled below
         result.resize_token_embeddings(size, mean_resizing=False)
         del result._init_weights
-    biases = [methods.subword_mean(b_V1.float().cpu(), Request(change)) for b_V1 in before[2:]]
+    biases = [methods.subword_mean(b_V1.float().cpu(), change) for b_V1 in before[2:]]
     made = [embeddings.input, embeddings.output, *biases]
     for new, old_VD, filled in zip(_matrices(result), before, made, strict=False):
         if filled is not None:  # not the LM head's where weights are tied
@@ -190,12 +189,12 @@ def _fill_other_tables(
     """Write tables into a resized model. The row of a new token is the mean of the rows of its base
     tokens; for tables of indices, the row of its first base token.
     """
-    request, size = Request(change), len(model.get_input_embeddings().weight)
+    size = len(model.get_input_embeddings().weight)
     for path, old in tables.items():
         place, _, name = path.rpartition(".")
         module, new = model.get_submodule(place), old.new_zeros(size, *old.shape[1:])
         if old.is_floating_point():
-            _fill(new, old, methods.subword_mean(old.float().cpu(), request), change)
+            _fill(new, old, methods.subword_mean(old.float().cpu(), change), change)
             module.num_embeddings = size
         else:
             firsts = [change.base_pieces[token][0] for token in change.added]
@@ -243,22 +242,24 @@ def _untie(model: PreTrainedModel) -> None:
     declare_untied(model)
 
 
-def _told_apart(made: NewEmbeddings, old: torch.Tensor, request: Request) -> NewEmbeddings:
+def _told_apart(
+    made: NewEmbeddings, old: torch.Tensor, change: VocabularyChange, seed: int
+) -> NewEmbeddings:
     """Return embeddings that are finite, not zero, and all different in the model's precision.
 
     Equal embeddings get a little noise. They occur for tokens with the same base tokens in another
     order, and for methods that give many tokens one embedding.
     """
     vectors_ND, remedy = made.vectors_ND.contiguous(), "choose another embeddings.method"
-    added = [request.change.text(new) for new in request.change.added]
+    added = [change.text(new) for new in change.added]
     not_finite_N = ~vectors_ND.isfinite().all(dim=1)
     for fault, bad_N in {"not finite": not_finite_N, "zero": (vectors_ND == 0).all(dim=1)}.items():
         if bad_N.any():
             name = added[int(bad_N.nonzero()[0])]
             raise ModelError(f"the new embedding of {name!r} is {fault}: {remedy}")
-    kept = torch.tensor([index for index in request.change.new_to_old if index < len(old)])
+    kept = torch.tensor([index for index in change.new_to_old if index < len(old)])
     noisy = _repeated(old, kept, vectors_ND.to(old.dtype))
-    generator = torch.Generator().manual_seed(request.seed)
+    generator = torch.Generator().manual_seed(seed)
     for block in torch.split(torch.tensor(noisy, dtype=torch.long), BLOCK):
         noise = normalize(torch.randn(len(block), vectors_ND.shape[1], generator=generator), dim=1)
         vectors_ND[block] += NOISE * noise * vectors_ND[block].norm(dim=1, keepdim=True)

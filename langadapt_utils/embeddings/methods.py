@@ -8,34 +8,12 @@ Axes: V tokens of the old vocabulary, N new tokens, D dimensions of an embedding
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 
 import numpy as np
 import torch
 
-from ..tokens import Ids
 from ..vocabulary.change import VocabularyChange
-
-
-@dataclass(frozen=True)
-class Request:
-    """The input of a method.
-
-    Attributes:
-        change: of the vocabulary.
-        seed: for random methods.
-    """
-
-    change: VocabularyChange
-    seed: int = 0
-
-    @cached_property
-    def pieces(self) -> tuple[Ids, Ids]:
-        """Pairs of a new token (its index) and a base token (its id) that spells part of it."""
-        pieces = [self.change.base_pieces[new] for new in self.change.added]
-        places = np.repeat(np.arange(len(pieces)), [len(ids) for ids in pieces])
-        return places, np.fromiter(chain.from_iterable(pieces), dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -55,35 +33,38 @@ class NewEmbeddings:
     noisy: frozenset[int] = frozenset()
 
 
-Rule = Callable[[torch.Tensor, Request], NewEmbeddings]
+# From old embeddings, a change of the vocabulary, and a seed.
+Rule = Callable[[torch.Tensor, VocabularyChange, int], NewEmbeddings]
 
 
-def random_normal(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
+def random_normal(old_VD: torch.Tensor, change: VocabularyChange, seed: int = 0) -> NewEmbeddings:
     """Draw normal numbers with the mean and standard deviation of all old entries.
 
     Source: the new embeddings of Csaki et al., arXiv 2311.05741, are random.
     """
-    shape = len(request.change.added), old_VD.shape[1]
-    drawn_ND = torch.randn(shape, generator=torch.Generator().manual_seed(request.seed))
+    shape = len(change.added), old_VD.shape[1]
+    drawn_ND = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     vectors_ND = drawn_ND * old_VD.std() + old_VD.mean()
     return NewEmbeddings(vectors_ND, None, "drawn: normal, as all old entries")
 
 
-def mean(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
+def mean(old_VD: torch.Tensor, change: VocabularyChange, seed: int = 0) -> NewEmbeddings:
     """Give every new token the mean of all old embeddings.
 
     Source: Hewitt 2021, "Initializing new word embeddings for pretrained language models".
     """
-    vectors_ND = old_VD.mean(dim=0).expand(len(request.change.added), -1)
+    vectors_ND = old_VD.mean(dim=0).expand(len(change.added), -1)
     return NewEmbeddings(vectors_ND, None, f"mean of all {len(old_VD):,} embeddings")
 
 
-def subword_mean(old_VD: torch.Tensor, request: Request) -> NewEmbeddings:
+def subword_mean(old_VD: torch.Tensor, change: VocabularyChange, seed: int = 0) -> NewEmbeddings:
     """Return the mean of the embeddings of the base tokens that spell the new token.
 
     Source: fast vocabulary transfer, Gee et al. 2022, arXiv 2402.09977.
     """
-    shape, (new, old) = (len(request.change.added), len(old_VD)), request.pieces
+    shape, pieces = (len(change.added), len(old_VD)), [change.base_pieces[n] for n in change.added]
+    new = np.repeat(np.arange(len(pieces)), [len(ids) for ids in pieces])
+    old = np.fromiter(chain.from_iterable(pieces), dtype=np.int64)
     shares = torch.from_numpy(1 / np.bincount(new, minlength=shape[0])[new]).float()
     places = torch.from_numpy(np.stack([new, old]))
     weights_NV = torch.sparse_coo_tensor(places, shares, shape, check_invariants=False).coalesce()

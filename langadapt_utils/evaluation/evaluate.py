@@ -17,7 +17,7 @@ from .. import hardware
 from ..chat import answer_tokens, can_chat
 from ..corpus.corpus import Corpus
 from ..corpus.documents import at_most_of_each_source
-from ..corpus.items import ITEM_KINDS, PATTERNS, item_options, load_items, pattern_items
+from ..corpus.items import ITEM_KINDS, PATTERNS, item_options, load_items
 from ..intervals import RESAMPLES
 from ..languages import NO_LANGUAGE, language_name, script_counts
 from ..models import Base, load_base
@@ -65,7 +65,7 @@ def score_items(
     if kind in ("choice", "cloze"):
         bits = bits / np.array([len(text.encode()) for text in continuations])
     bits = bits.reshape(-1, len(options[0]))
-    tied = bits <= bits.min(axis=1, keepdims=True) * (1 + ROUNDING)
+    tied = np.isclose(bits, bits.min(axis=1, keepdims=True), rtol=ROUNDING, atol=0)
     # Of items in which k options are tied, every k-th counts as right if one of them is.
     turn = np.arange(len(bits)) % tied.sum(axis=1) == 0
     return [bool(right) for right in tied[np.arange(len(bits)), answers] & turn]
@@ -177,11 +177,15 @@ def evaluate(
 
 
 def documents_to_read(corpus: Corpus, recipe: EvaluationRecipe) -> dict[str, Table]:
-    """Return the documents that models are evaluated on, by language."""
+    """Return the documents that models are evaluated on, by language. Equal ids get a number."""
     read = {c: at_most_of_each_source(p, recipe.documents) for c, p in corpus.heldout.items()}
     for code, part in corpus.others.items():
         rows = at_most_of_each_source(part, recipe.other_documents)
         read[code] = [row | {"text": row["text"][:BEGINNING]} for row in rows]
+    for rows in read.values():
+        again = pd.DataFrame(rows).groupby("id").cumcount()
+        for row, times in zip(rows, again, strict=True):
+            row["id"] += f" ({times + 1})" if times else ""
     return read
 
 
@@ -189,7 +193,7 @@ def _items(languages: Sequence[str], most: int) -> list[tuple[str, str, Table]]:
     """Return language, kind and items of each test."""
     asked = [(code, k, load_items(k, code)[:most]) for code in languages for k in ITEM_KINDS]
     each = math.ceil(most / len(PATTERNS))
-    asked += [(NO_LANGUAGE, kind, pattern_items(kind, each)) for kind in PATTERNS]
+    asked += [(NO_LANGUAGE, k, load_items(k, NO_LANGUAGE)[:each]) for k in PATTERNS]
     return [(code, kind, items) for code, kind, items in asked if items]
 
 

@@ -92,25 +92,15 @@ def reply(
     return Reply(text, len(new), seconds, new[-1] in ends)
 
 
-def _written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> torch.Tensor:
+def _written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> Any:
     """Return ids followed by the ids that a model generates.
 
-    If `generate` fails, as with the cache of some architectures, the model writes the most likely
-    tokens one by one without a cache, which is slower.
+    If `generate` fails, as with the cache of some architectures, it runs again without a cache.
     """
+    options |= {"attention_mask": torch.ones_like(ids_BT)}
     try:
-        ids_BT = model.generate(ids_BT, attention_mask=torch.ones_like(ids_BT), **options)
+        return model.generate(ids_BT, **options)
     except (ValueError, IndexError, AttributeError, TypeError, RuntimeError, StopIteration):
         if streamer := options.get("streamer"):
             streamer.end()  # so that it begins again, wherever `generate` failed
-            streamer.put(ids_BT[0].cpu())
-        for _ in range(options["max_new_tokens"]):
-            logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
-            ids_BT = torch.cat([ids_BT, logits_BTV[:, -1:].argmax(dim=-1)], dim=1)
-            if streamer:
-                streamer.put(ids_BT[0, -1:].cpu())
-            if ids_BT[0, -1] in options["eos_token_id"] and "min_new_tokens" not in options:
-                break
-        if streamer:
-            streamer.end()
-    return ids_BT
+        return model.generate(ids_BT, use_cache=False, **options)

@@ -206,25 +206,24 @@ def _bits_of_tokens(
     scored: list[list[Numbers]] = [[] for _ in names]
     attention = model.config._attn_implementation
     switching = attention == "sdpa" and model.device.type == "cpu"
-    for batch in _batches_by_length(pieces, model.get_output_embeddings().weight.shape[0]):
-        width = max(len(piece.ids) for piece in batch)
-        # Padding on the right is invisible to a causal model, so that no mask is needed.
-        padded = [piece.ids + [0] * (width - len(piece.ids)) for piece in batch]
-        ids_BT = torch.tensor(padded, device=model.device)
-        # Where only the ends are scored, as in evaluation items, the logits of the beginnings are
-        # not made.
-        begin = min(piece.first for piece in batch) - 1 if can_skip else 0
-        options = {"logits_to_keep": width - begin} if can_skip else {}
-        if switching:
-            model.set_attn_implementation("eager" if width <= EAGER_TOKENS else attention)
-        with torch.no_grad(), hardware.autocast(precision, model.device.type):
+    # Within one context, float32 weights are cast to bfloat16 once, not once per batch.
+    with torch.no_grad(), hardware.autocast(precision, model.device.type):
+        for batch in _batches_by_length(pieces, model.get_output_embeddings().weight.shape[0]):
+            width = max(len(piece.ids) for piece in batch)
+            # Padding on the right is invisible to a causal model, so that no mask is needed.
+            padded = [piece.ids + [0] * (width - len(piece.ids)) for piece in batch]
+            ids_BT = torch.tensor(padded, device=model.device)
+            # Where only the ends are scored, as in evaluation items, the logits of the beginnings
+            # are not made.
+            begin = min(piece.first for piece in batch) - 1 if can_skip else 0
+            options = {"logits_to_keep": width - begin} if can_skip else {}
+            if switching:
+                model.set_attn_implementation("eager" if width <= EAGER_TOKENS else attention)
             logits_BTV = model(input_ids=ids_BT, use_cache=False, **options).logits
-        for row, piece in enumerate(batch):
-            targets = ids_BT[row, piece.first : len(piece.ids)]
-            logits = logits_BTV[row, piece.first - 1 - begin : len(piece.ids) - 1 - begin]
-            parts = zip(torch.split(logits, AT_ONCE), torch.split(targets, AT_ONCE), strict=True)
-            nats = [cross_entropy(x.float(), y, reduction="none") for x, y in parts]
-            scored[piece.unit].append(torch.cat(nats).cpu().double().numpy() / math.log(2))
+            for row, piece in enumerate(batch):
+                targets = ids_BT[row, piece.first : len(piece.ids)]
+                logits = logits_BTV[row, piece.first - 1 - begin : len(piece.ids) - 1 - begin]
+                scored[piece.unit].append(_spent(logits, targets))
     if switching:
         model.set_attn_implementation(attention)
     units = list(map(np.concatenate, scored))
@@ -233,6 +232,13 @@ def _bits_of_tokens(
             problem = f"{model.name_or_path} gives {name} a likelihood that is not finite"
             raise ModelError(f"{problem}: train with a lower training.learning_rate, or in float32")
     return units
+
+
+def _spent(logits_TV: torch.Tensor, ids_T: torch.Tensor) -> Numbers:
+    """Return the bits of each token; few logits at once are converted to float32."""
+    parts = zip(torch.split(logits_TV, AT_ONCE), torch.split(ids_T, AT_ONCE), strict=True)
+    nats = [cross_entropy(logits.float(), ids, reduction="none") for logits, ids in parts]
+    return torch.cat(nats).cpu().double().numpy() / math.log(2)
 
 
 def _batches_by_length(pieces: Sequence[_Piece], vocabulary: int) -> Iterator[list[_Piece]]:
@@ -265,7 +271,7 @@ def bits_per_byte(
         CorpusError: there is no text.
         ModelError: the likelihood of a text is not finite.
     """
-    if not texts or not any(texts):
+    if not (texts := [text for text in texts if text]):
         raise CorpusError("bits per byte need text, but all texts are empty: give at least one")
     bits = document_bits(model, tokenizer, texts, window_bytes=window_bytes)
     sizes = np.array([len(text.encode()) for text in texts])

@@ -156,7 +156,7 @@ def compare_methods(
     batch = batch_tokens or recipe.probe_batch_tokens
     most = min(batch, recipe.training.micro_batch_tokens)
     sizes = {"batch_tokens": batch, "micro_batch_tokens": most, "interpolation": 1.0}
-    training = recipe.training.model_copy(update=sizes)
+    probe = recipe.with_options({f"training.{name}": value for name, value in sizes.items()})
     texts, untrained = heldout_texts(corpus, documents), (base.model, base.tokenizer)
     both = untrained, (base.model, change.tokenizer)
     window = shared_window(both, [*chain(*texts.values())], recipe.evaluation.window_bytes)
@@ -175,7 +175,7 @@ def compare_methods(
         for number in steps:
             model, made = start, 0
             if number:
-                model, made = _trained(start, change, mixture(number, seed), training, seed=seed)
+                model, made = _trained(start, change, mixture(number, seed), probe, seed)
             rows += document_rows((model, change.tokenizer), texts, window, name, made, seed)
     stages = dict.fromkeys(row[1] for row in rows)
     rows = [[BASE, made, 0, *row] for made in stages for row in untouched] + rows
@@ -218,8 +218,7 @@ def sweep(
         model, change, own = start(name, recipe)
         budget = recipe.training.budget_tokens
         mixture = mix(own, change.tokenizer, recipe.mixture, budget_tokens=budget, seed=seed)
-        untracked = recipe.training.model_copy(update={"report_to": []})  # a tracker has one run
-        trained, _ = _trained(model, change, mixture, untracked, seed=seed)
+        trained, _ = _trained(model, change, mixture, recipe, seed)
         rows += document_rows((trained, change.tokenizer), texts, window, name, 0, seed)
     return Comparison(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
 
@@ -301,10 +300,13 @@ def _rows(texts: Texts, measure: Measure, *labels: Any) -> list[list[Any]]:
     return rows
 
 
-def _trained(*parts: Any, **options: Any) -> tuple[PreTrainedModel, int]:
-    """Train without keeping checkpoints; return the model and the number of training steps."""
+def _trained(
+    start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, recipe: Recipe, seed: int
+) -> tuple[PreTrainedModel, int]:
+    """Train without checkpoints and trackers; return the model and the number of steps."""
+    untracked = recipe.training.model_copy(update={"report_to": []})
     with tempfile.TemporaryDirectory() as folder:
-        result = train(*parts, **options | {"folder": folder})
+        result = train(start, change, mixture, untracked, folder, seed=seed)
     return result.model, len(result.steps)
 
 

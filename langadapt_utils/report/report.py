@@ -74,7 +74,7 @@ def stage_tables(run: Workspace) -> dict[str, list[dict[str, Any]]]:
         run: its first four stages must be complete.
 
     Returns:
-        The tables `fertility`, `vocabulary`, `audit` and `training`, each a list of rows.
+        The tables `fertility`, `audit` and `training`, each a list of rows.
 
     Raises:
         WorkspaceError: a stage is missing.
@@ -82,9 +82,9 @@ def stage_tables(run: Workspace) -> dict[str, list[dict[str, Any]]]:
     change = VocabularyChange.load(run.stage("02_vocabulary"))
     fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
     steps = read_json(run.stage("04_training") / "steps.json")
-    tables = {"fertility": plain(fertility.table), "vocabulary": [change.savings()]}
-    tables["audit"] = change.audit_table().to_dict("records")
-    return tables | {"training": loss_ends(steps, run.recipe.language)}
+    audit = change.audit_table().to_dict("records")
+    training = loss_ends(steps, run.recipe.language)
+    return {"fertility": plain(fertility.table), "audit": audit, "training": training}
 
 
 def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:

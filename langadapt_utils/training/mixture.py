@@ -23,7 +23,7 @@ from ..corpus.corpus import Corpus
 from ..errors import CorpusError
 from ..files import cache_folder, trim_cache, write_atomically
 from ..intervals import Numbers
-from ..recipe import MixtureRecipe
+from ..recipe import EARLY, MixtureRecipe
 from ..tokens import Ids, byte_lengths, chunks, document_end, document_start, token_ids
 
 Encode = Callable[[Tokenizer, list[str]], list[list[int]]]
@@ -31,7 +31,6 @@ Encode = Callable[[Tokenizer, list[str]], list[list[int]]]
 SHARD_CHARACTERS = 8_000_000  # of documents that are encoded into one file
 ENCODED_AT_ONCE = 500  # documents
 PARTS = ("target", "en", CHAT)  # of a mixture, in their order in a batch
-EARLY = 0.1  # fraction of a run in which the schedule `early` has English
 
 
 @dataclass(frozen=True, eq=False)

@@ -283,7 +283,11 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         due = now - self._saved > self._checkpoint_seconds and step < steps
         # While the loss is high, the last checkpoints stay good ones.
         if agreed(self._group, due and not self._rising):
-            control.should_save, self._saved = True, now
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count the minutes to the next checkpoint from the end of this one."""
+        self._saved = time.perf_counter()
 
 
 def agreed(accelerator: Accelerator, due: bool) -> bool:

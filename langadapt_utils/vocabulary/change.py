@@ -81,7 +81,6 @@ class VocabularyChange:
         unreachable: added ids that no text produces; the audit fails if there are any.
         pattern_repair: pattern of the characters that the repaired word pattern keeps with letters
             or between two letters; empty without repair.
-        curve: number of new tokens to tokens of the target training text.
         effects: on other languages, by code.
         protection_cost: effect of protection on the target; None without protection.
         audit: the checks.
@@ -99,7 +98,6 @@ class VocabularyChange:
     lost: dict[int, int] = field(default_factory=dict)
     unreachable: tuple[int, ...] = ()
     pattern_repair: str = ""
-    curve: dict[int, int] = field(default_factory=dict)
     effects: dict[str, Effect] = field(default_factory=dict)
     protection_cost: ProtectionCost | None = None
     audit: tuple[Check, ...] = ()
@@ -117,14 +115,6 @@ class VocabularyChange:
             pieces = " ".join(text(token.value) for token in model.tokenize(surface))
             rows.append([old, text(surface), self.lost.get(old, 0), pieces])
         return pd.DataFrame(rows, columns=["id", "token", "uses", "spelled_by"])
-
-    def savings(self) -> dict[str, float]:
-        """Return the fraction of tokens that new tokens save, and the part of the first half."""
-        numbers, tokens = list(self.curve), list(self.curve.values())
-        saved = [1 - count / tokens[0] for count in tokens]
-        half = min(range(len(numbers)), key=lambda i: abs(numbers[i] - numbers[-1] // 2))
-        by_half = saved[half] / (saved[-1] or 1.0)
-        return {"new_tokens": numbers[-1], "saved": saved[-1], "by_first_half": by_half}
 
     def audit_table(self) -> pd.DataFrame:
         """Return the audit as a table."""

@@ -70,7 +70,7 @@ def token_numbers(
     if not learned:
         problem = f"no pair of tokens occurs twice in {len(sample)} documents"
         raise VocabularyError(f"{problem}: give more text with corpus.target")
-    others = recipe.mixture.english_share + recipe.mixture.chat_share
+    others = recipe.mixture.mean_english + recipe.mixture.chat_share
     budget = recipe.training.budget_tokens * max(0.0, 1 - others)
     rows: list[list[float]] = []
     for number in numbers:

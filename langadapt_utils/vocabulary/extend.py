@@ -27,7 +27,6 @@ from .change import Mode, ProtectionCost, VocabularyChange, changed_sentences, s
 from .merges import NewToken, token_counts
 from .patterns import propose_repair
 from .select import candidates_for, choose_leaves, learn_tokens, protected_candidates
-from .sizes import tokens_by_number
 from .tokenizer_json import Spec, one_of
 
 SENTENCES = 20_000  # per other language, to count the effect of a change
@@ -148,9 +147,6 @@ class _Growth:
             dropped = len(set(unprotected) - set(allowed))
             cost = ProtectionCost(dropped, counts.total(), without)
 
-        def count(other: Spec) -> Counter[str]:
-            return counts if other is grown else token_counts(other.bare, self.words)
-
         return VocabularyChange(
             tokenizer=grown.around(self.tokenizer),
             mode=mode,
@@ -161,7 +157,6 @@ class _Growth:
             added_counts={new: counts[surface] for new, surface in added.items()},
             lost=lost,
             unreachable=_unreachable(grown, added),
-            curve=tokens_by_number(spec, grown, added, pieces, count),
             effects={
                 code: changed_sentences(*backends, lines, self.protect.get(code))[1]
                 for code, lines in self.sentences.items()

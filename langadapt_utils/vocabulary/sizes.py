@@ -4,7 +4,7 @@ Merges are ordered. So the tokenizer with n new tokens is the full one, stopped 
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,14 +95,8 @@ def measure_sizes(
     return VocabularySizes(pd.DataFrame(columns), bend, language, len(texts[language]))
 
 
-def tokens_by_number(
-    base: Spec,
-    grown: Spec,
-    added: Mapping[int, str],
-    spelled: Mapping[int, Sequence[int]],
-    count: Callable[[Spec], Mapping[str, int]],
-) -> dict[int, int]:
-    """Count the tokens of a text for rising numbers of added tokens, from none to all.
+def text_tokens(base: Spec, grown: Spec, change: VocabularyChange, *texts: str) -> dict[int, int]:
+    """Count the tokens of texts for rising numbers of new tokens, from none to all.
 
     For BPE one encoding is enough. A merge saves one token per use, including uses as a part of
     later merges. A character saves all bytes that spelled it except one. Unigram pieces compete, so
@@ -111,33 +105,26 @@ def tokens_by_number(
     Args:
         base: before the change; `replace` removes its tokens for every number.
         grown: after the change.
-        added: new id to spelling, in order of learning.
-        spelled: new id to the old ids that spell it.
-        count: returns the count of each token of the text under a tokenizer.
+        change: of the vocabulary.
+        texts: to count.
     """
-    points = UNIGRAM_POINTS if grown.family == "Unigram" else POINTS
-    numbers = [0]
-    if added:
-        numbers += np.unique(np.geomspace(1, len(added), points).round().astype(int)).tolist()
-    if grown.family == "Unigram":
-        specs = {number: _with_first(base, grown, added, number) for number in numbers}
-        return {number: sum(count(spec).values()) for number, spec in specs.items()}
-    counts, parts = count(grown), {left + right: (left, right) for left, right in grown.merges()}
-    merges = [parts[surface] for surface in added.values() if surface in parts]
-    applied = times_applied(counts, merges)
-    pieces = [2 if surface in parts else len(spelled[new]) for new, surface in added.items()]
-    saved = [applied[s] * (n - 1) for s, n in zip(added.values(), pieces, strict=True)]
-    return {number: sum(counts.values()) + sum(saved[number:]) for number in numbers}
-
-
-def text_tokens(base: Spec, adapted: Spec, change: VocabularyChange, *texts: str) -> dict[int, int]:
-    """Return the number of tokens of texts, by number of new tokens."""
 
     def count(spec: Spec) -> Counter[str]:
         encodings = encode_texts(spec.whole, texts, offsets=True)
         return Counter(token for encoding in encodings for token in encoding.tokens)
 
-    return tokens_by_number(base, adapted, change.added, change.base_pieces, count)
+    added, points = change.added, UNIGRAM_POINTS if grown.family == "Unigram" else POINTS
+    numbers = [0]
+    if added:
+        numbers += np.unique(np.geomspace(1, len(added), points).round().astype(int)).tolist()
+    if grown.family == "Unigram":
+        specs = {number: _with_first(base, grown, added, number) for number in numbers}
+        return {number: count(spec).total() for number, spec in specs.items()}
+    counts, parts = count(grown), {left + right: (left, right) for left, right in grown.merges()}
+    applied = times_applied(counts, [parts[s] for s in added.values() if s in parts])
+    pieces = [2 if s in parts else len(change.base_pieces[new]) for new, s in added.items()]
+    saved = [applied[s] * (n - 1) for s, n in zip(added.values(), pieces, strict=True)]
+    return {number: counts.total() + sum(saved[number:]) for number in numbers}
 
 
 def _with_first(base: Spec, grown: Spec, added: Mapping[int, str], number: int) -> Spec:

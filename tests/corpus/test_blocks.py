@@ -59,7 +59,7 @@ def test_lines_are_the_same_read_together_or_one_by_one(
 
 def label(row: dict[str, Any], name: str, otherwise: str) -> str:
     value = row.get(name)
-    return str(value) if isinstance(value, str | int) else otherwise
+    return str(value) if isinstance(value, str | int) and value != "" else otherwise
 
 
 def test_a_bad_line_is_named_wherever_it_stands(write: Write) -> None:

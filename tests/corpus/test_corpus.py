@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from langadapt_utils.corpus import documents
 from langadapt_utils.corpus.corpus import (
     Corpus,
     built_in_corpus,
@@ -268,6 +269,20 @@ def test_files_of_one_name_are_no_translations_by_their_name(write: Write, tmp_p
     assert len(parallel) and all(name.startswith("b.txt-") for name in parallel["id"])
 
 
+@pytest.mark.parametrize("kind", ["ids", "positions"])
+def test_texts_that_only_have_the_same_numbers_are_no_translations(kind: str, write: Write) -> None:
+    paths = []
+    for code, factor in (("hu", 7), ("en", 11)):
+        texts = [f"{code} {n}: " + "szó " * (n * factor % 60) for n in range(60)]
+        named = [
+            {"text": text} | ({"id": n} if kind == "ids" else {}) for n, text in enumerate(texts)
+        ]
+        paths.append(str(write(f"{code}.jsonl", "\n".join(map(json.dumps, named)).encode())))
+    corpus = load_corpus(CorpusRecipe(target=paths[:1], english=paths[1:]), "hu")
+    assert not corpus.measuring_texts()[1]
+    assert len(corpus.train["en"]) + len(corpus.heldout["en"]) == 60
+
+
 @pytest.mark.parametrize("kind", ["sources", "a pattern"])
 def test_each_text_is_tied_to_its_own_translation(kind: str, write: Write, tmp_path: Path) -> None:
     paths = {
@@ -288,6 +303,29 @@ def test_each_text_is_tied_to_its_own_translation(kind: str, write: Write, tmp_p
     assert held == {text.removesuffix(" en") for text in corpus.heldout["en"]["text"]}
     pairs = zip(corpus.parallel["hu"], corpus.parallel["en"], strict=True)
     assert all(a.removesuffix(" hu") == b.removesuffix(" en") for a, b in pairs)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "csv", "hub"])
+def test_one_file_of_translations_is_read_in_both_languages(
+    kind: str, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "cache_folder", lambda: tmp_path / "cache")
+    pairs = [{"en": a, "hu": b} for a, b in zip(lines("en"), lines("hu"), strict=True)]
+    pairs[7] |= {"hu": ""}
+    table = pd.DataFrame(pairs if kind == "csv" else {"translation": pairs})
+    source = f"{write('own.' + kind, b'')}"
+    if kind == "jsonl":
+        table.to_json(source, orient="records", lines=True)
+    elif kind == "hub":
+        source = "hub:org/pairs:en-hu"
+        rows = table.to_dict("records")
+        monkeypatch.setattr(documents, "load_dataset", lambda *names, **where: rows)
+    else:
+        getattr(table, f"to_{kind}")(source, index=False)
+    corpus = load_corpus(CorpusRecipe(target=[source], english=[source]), "hu")
+    measured, parallel = corpus.measuring_texts()
+    assert parallel and len(measured["hu"]) == len(measured["en"]) >= 11
+    assert [text.replace("hu ", "en ") for text in measured["hu"]] == list(measured["en"])
 
 
 def test_parts_of_one_document_are_on_one_side(write: Write) -> None:

@@ -116,7 +116,7 @@ def test_a_folder_is_read_whole(write: Write, tmp_path: Path) -> None:
             "line 2 has no value in column 'text'",
         ),
         ("names.json", json.dumps({str(n): "egy" for n in range(999)}).encode(), "…"),
-        ("quote.tsv", b'id\ttext\n1\tegy\n2\t"sok\n3\tten\n', "the row in line 3 is not CSV"),
+        ("quote.csv", b'id,text\n1,egy\n2,"sok\n3,ten\n', "the row in line 3 is not CSV"),
         ("commas.csv", b"text\negy, sok\n", "line 2 has more cells than the header"),
         ("no.parquet", b"PAR2", "give a complete file"),
         ("no.arrow", b"ARROW2", "give a complete file"),

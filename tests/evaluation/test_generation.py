@@ -76,13 +76,13 @@ def test_a_model_that_cannot_use_a_cache_shows_what_it_writes_too(
 
     def without_cache(*given: Any, **options: Any) -> Any:
         called.append(None)
-        if len(called) > works:
+        if len(called) == works + 1:
             raise ValueError("this model has no cache")
         return usual(*given, **options)
 
     monkeypatch.setattr(type(base.model), where, without_cache)
     shown = reply(*parts, show=pieces.append, do_sample=False)
-    assert shown.text == expected and len(called) == works + 1
+    assert shown.text == expected and len(called) > works + 1
     begun = base.tokenizer.decode(base.tokenizer(expected)["input_ids"][:works])
     # A token that was shown before `generate` failed is shown again.
     assert "".join(pieces) == begun + expected
@@ -93,14 +93,24 @@ def test_a_model_without_a_cache_stops_at_the_end_too(
 ) -> None:
     model, tokenizer = bundles["adapted"].model, bundles["adapted"].tokenizer
 
-    def fails(*_: Any, **__: Any) -> None:
-        raise ValueError("this model has no cache")
+    usual = type(model)._prepare_cache_for_generation
+
+    def fails(self: Any, config: Any, *given: Any) -> None:
+        if config.use_cache:
+            raise ValueError("this model has no cache")
+        usual(self, config, *given)
 
     monkeypatch.setattr(type(model), "_prepare_cache_for_generation", fails)
     done = reply(model, tokenizer, "Egy régi híd", 50, do_sample=False)
     assert (done.text, done.tokens, done.ended) == ("", 1, True)
     longer = reply(model, tokenizer, "Egy régi híd", 5, do_sample=False, min_new_tokens=5)
     assert longer.tokens == 5  # as for the speed
+
+
+def test_options_that_generate_refuses_are_an_error(bundles: dict[str, Base]) -> None:
+    base = bundles["base"]
+    with pytest.raises(ValueError, match="top_p"):
+        reply(base.model, base.tokenizer, "Egy", 5, **sampled(0.7, top_p=-1.0))
 
 
 def test_a_base_that_searches_beams_writes_one_text(bundles: dict[str, Base]) -> None:

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from helpers.tiny import train_tokenizer
-from helpers.vocabularies import TEXT, decode, encode, english, failed, token_total
+from helpers.vocabularies import TEXT, decode, encode, english, failed
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.errors import VocabularyError
 from langadapt_utils.models import load_tokenizer
@@ -52,18 +52,6 @@ def test_never_more_tokens_than_before(
     text: str, tokenizer: PreTrainedTokenizerFast, change: VocabularyChange
 ) -> None:
     assert len(encode(change.tokenizer, text)) <= len(encode(tokenizer, text))
-
-
-def test_the_curve_tells_what_fewer_tokens_would_have_saved(
-    tokenizer: PreTrainedTokenizerFast, change: VocabularyChange, corpora: dict[str, Corpus]
-) -> None:
-    texts = list(corpora["hu"].train["hu"]["text"])
-    fewer = extend_vocabulary(tokenizer, texts, tokens=50)
-    assert change.curve[0] == token_total(tokenizer, texts)
-    assert change.curve[200] == token_total(change.tokenizer, texts)
-    assert min(fewer.curve.values()) == token_total(fewer.tokenizer, texts)
-    shared = set(fewer.curve) & set(change.curve)
-    assert len(shared) > 5 and all(fewer.curve[n] == change.curve[n] for n in shared)
 
 
 def test_uses_are_those_in_the_training_text(

@@ -121,7 +121,6 @@ def test_a_change_is_read_back_the_same(grown: VocabularyChange, tmp_path: Path)
         "lost",
         "unreachable",
         "pattern_repair",
-        "curve",
     ):
         assert getattr(again, name) == getattr(grown, name), name
     assert (again.effects, again.protection_cost, again.audit, again.size) == (

@@ -1,8 +1,6 @@
 """What every number of new tokens saves and costs."""
 
-from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,15 +11,10 @@ from helpers.tiny import llama, sentencepiece_bpe, train_tokenizer, unigram
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.models import Base
 from langadapt_utils.vocabulary.extend import extend_vocabulary
-from langadapt_utils.vocabulary.sizes import measure_sizes, tokens_by_number
+from langadapt_utils.vocabulary.sizes import measure_sizes, text_tokens
 from langadapt_utils.vocabulary.tokenizer_json import Spec
 
 NUMBERS = (10, 30)
-
-
-def token_counts_of(texts: list[str], spec: Spec) -> Counter[str]:
-    encodings = spec.whole.encode_batch(texts, add_special_tokens=False)
-    return Counter(token for encoding in encodings for token in encoding.tokens)
 
 
 @pytest.mark.parametrize("mode", ["extend", "replace"])
@@ -41,9 +34,7 @@ def test_one_run_tells_what_smaller_ones_would_give(
 
     change = extend_vocabulary(base, texts, tokens=40, **options)  # type: ignore[arg-type]
     specs = (Spec.of(base), Spec.of(change.tokenizer))
-    told = tokens_by_number(
-        *specs, change.added, change.base_pieces, partial(token_counts_of, heldout)
-    )
+    told = text_tokens(*specs, change, *heldout)
     if mode == "extend":
         assert told[0] == count(base)
     assert told[40] == count(change.tokenizer)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from langadapt_utils.corpus.items import PATTERNS, item_options, load_items, pattern_items
+from langadapt_utils.corpus.items import item_options, load_items
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-PATTERN_ITEMS = 99  # of each kind
 
 
 def built_in(kind: str, language: str, **metadata: Any) -> dict[str, Dataset]:
@@ -21,8 +19,8 @@ def built_in(kind: str, language: str, **metadata: Any) -> dict[str, Dataset]:
         metadata: what else lm-eval hands over.
     """
     kind, _, part = kind.partition("_")
-    items = pattern_items(kind, PATTERN_ITEMS) if kind in PATTERNS else load_items(kind, language)
     rows: list[dict[str, Any]] = []
+    items = load_items(kind, language)
     for place, item in enumerate(items):
         if part and (part == "cause") != (item["kind"] == "cause"):
             continue
