@@ -66,7 +66,6 @@ from .training.train import train as train
 from .training.train import train_control as train_control
 from .training.views import plot_training as plot_training
 from .experiments.comparison import Comparison as Comparison
-from .experiments.comparison import english_share_variants as english_share_variants
 from .experiments.comparison import recorded_sweeps as recorded_sweeps
 from .experiments.comparison import sweep as sweep
 from .experiments.views import plot_sweep as plot_sweep

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from os.path import commonprefix
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from .errors import ModelError
@@ -62,16 +62,22 @@ def chat_tokens(tokenizer: Tokenizer, messages: Messages) -> tuple[Ids, list[boo
         ModelError: there is no chat template, it refuses the messages, or it renders earlier
             messages differently once an answer follows.
     """
-    if MARKED.search(str(tokenizer.chat_template)):
+    # Of several templates, the default one is used.
+    if tokenizer.chat_template and MARKED.search(tokenizer.get_chat_template()):
         done = _rendered(tokenizer, messages, return_dict=True, return_assistant_tokens_mask=True)
-        return list(done["input_ids"]), [bool(mark) for mark in done["assistant_masks"]]
+        if any(done["assistant_masks"]):  # the mark was no comment
+            return list(done["input_ids"]), [bool(mark) for mark in done["assistant_masks"]]
     text, spans = {"tokenize": False}, []
     whole = _rendered(tokenizer, messages, **text)
     for place, message in enumerate(messages, start=1):
         if message["role"] == "assistant":
-            before = _rendered(tokenizer, messages[: place - 1], add_generation_prompt=True, **text)
+            earlier = messages[: place - 1]
+            before = _rendered(tokenizer, earlier, add_generation_prompt=True, **text)
             after = _rendered(tokenizer, messages[:place], **text)
-            if not (after.startswith(before) and whole.startswith(after)):
+            # A prompt may open a thought that is dropped once an answer follows.
+            before = commonprefix([before, after])  # noqa: RUF071  of characters
+            same = before.startswith(_rendered(tokenizer, earlier, **text))
+            if not (same and whole.startswith(after)):
                 problem = "the base's chat template changes the messages before"
                 raise ModelError(f"{problem} {message['content'][:60]!r}: {ONE_ANSWER}")
             spans.append(range(len(before), len(after)))
@@ -86,15 +92,17 @@ def answer_tokens(tokenizer: Tokenizer, prompt: str, answer: str = "x") -> tuple
     """
     ids, learned = chat_tokens(tokenizer, exchange(prompt, answer))
     first, special = learned.index(True), tokenizer.added_tokens_decoder
-    ends = (n for n in range(first, len(ids)) if ids[n] in special and special[ids[n]].special)
-    last = next(ends, len(ids))
+    ends = [n for n in range(first, len(ids)) if ids[n] in special and special[ids[n]].special]
+    # An answer may begin with special tokens, as in gpt-oss; several may end it.
+    last = next((n for n in reversed(ends) if n - 1 not in ends), len(ids))
     return ids[:first], ids[first:last], ids[last : last + 1]
 
 
 def can_chat(tokenizer: Tokenizer) -> bool:
     """Return whether the chat template renders a question and an answer with an end."""
     try:
-        return bool(answer_tokens(tokenizer, "Hi")[2])
+        _, answer, end = answer_tokens(tokenizer, "Hi")
+        return bool(end and tokenizer.decode(answer).strip())
     except (ModelError, ValueError):
         return False
 
@@ -102,6 +110,6 @@ def can_chat(tokenizer: Tokenizer) -> bool:
 def _rendered(tokenizer: Tokenizer, messages: Messages, **options: Any) -> Any:
     try:
         return tokenizer.apply_chat_template(list(messages), **options)
-    except (TemplateError, ValueError) as error:
+    except Exception as error:  # a template is a program
         problem = brief(error) if tokenizer.chat_template else "it has none"
         raise ModelError(f"the base's chat template fails ({problem}): {OTHER_BASE}") from error

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import joblib
 
 from .errors import LangadaptError
+from .files import package_yaml
 
 if TYPE_CHECKING:
     import torch
@@ -126,16 +127,8 @@ def measured_flops(precision: Precision, seconds: float = 1.5) -> float:
     return 2 * size**3 / min(timer.blocked_autorange(min_run_time=seconds).times)
 
 
-# Fraction of a large matrix product's speed that the matrix products of training reach, fitted to
-# benchmarks/plan.py on a CPU in bfloat16.
-EFFICIENCY = {("cpu", "bfloat16"): 0.7, ("cpu", "float32"): 0.75}
-EFFICIENCY |= {("cuda", "bfloat16"): 0.15, ("cuda", "float32"): 0.4}
-EFFICIENCY |= {("mps", "bfloat16"): 0.4, ("mps", "float32"): 0.4}  # not measured
-
-
-# Memory in GB, and 10^12 operations per second in bfloat16, from the data sheets.
-GPUS = {"h100": (80, 989), "h200": (141, 989), "a100": (80, 312), "l40s": (48, 362)}
-GPUS |= {"l4": (24, 121), "4090": (24, 165), "3090": (24, 71)}
+KNOWN = package_yaml("hardware.yaml")
+GPUS, EFFICIENCY = KNOWN["gpus"], KNOWN["efficiency"]
 
 
 @dataclass(frozen=True)
@@ -160,7 +153,7 @@ def this_machine(precision: Precision | None = None) -> Machine:
     import torch
 
     kind, precision = device().type, precision or native_precision()
-    speed = EFFICIENCY[kind, precision] * measured_flops(precision)
+    speed = EFFICIENCY[kind][precision] * measured_flops(precision)
     about, memory = describe(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if kind == "cuda":
         memory = torch.cuda.get_device_properties(0).total_memory
@@ -180,5 +173,5 @@ def machine_named(gpu: str, gpus: int) -> Machine:
     if gpu.lower() not in GPUS:
         raise LangadaptError(f"GPU '{gpu}' is unknown: use one of {', '.join(GPUS)}")
     memory, teraflops = GPUS[gpu.lower()]
-    speed = EFFICIENCY["cuda", "bfloat16"] * teraflops * 1e12
+    speed = EFFICIENCY["cuda"]["bfloat16"] * teraflops * 1e12
     return Machine(f"{gpus} x {gpu.upper()} in bfloat16", gpus, memory * 1e9, speed)

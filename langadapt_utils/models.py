@@ -15,7 +15,7 @@ import transformers
 from huggingface_hub import parse_local_safetensors_file_metadata as header_of
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer, pre_tokenizers
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
@@ -176,15 +176,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     Raises:
         ModelError: the folder has no tokenizer of the `tokenizers` library.
     """
-    file = folder / "tokenizer.json"
+    file, others = folder / "tokenizer.json", {}
     try:
         if file.is_file():
             tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
+            others = tokenizer.added_tokens_decoder
             tokenizer._tokenizer = Tokenizer.from_file(str(file))
         else:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                str(folder), trust_remote_code=False
-            )
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as error:  # the libraries raise many kinds
         problem = f"the tokenizer in {folder} cannot be loaded ({sources.brief(error)})"
         raise ModelError(f"{problem}: give a folder with a tokenizer.json") from error
@@ -192,6 +191,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         problem = f"the tokenizer in {folder} ({type(tokenizer).__name__}) is not a fast one"
         raise ModelError(f"{problem}: convert it to a tokenizer.json first")
     backend = tokenizer.backend_tokenizer
+    # Some tokens are only in tokenizer_config.json or added_tokens.json.
+    known = backend.get_vocab()
+    backend.add_tokens([others[i] for i in sorted(others) if others[i].content not in known])
     backend.no_truncation()
     backend.no_padding()
     if hasattr(model := backend.model, "dropout"):
@@ -236,7 +238,9 @@ def load_model(folder: Path) -> PreTrainedModel:
         problem = f"{folder} lacks {lost[0]} in the shape of its config.json ({len(lost)} in all)"
         raise ModelError(f"{problem}: give a complete copy of the model")
     known, left = model.state_dict(), sorted(found["unexpected_keys"])
-    if unread := [name for name in left if re.sub(r"\.\d+\.", ".0.", name, count=1) in known]:
+    unread = [name for name in left if re.sub(r"\.\d+\.", ".0.", name, count=1) in known]
+    # Layers that predict several tokens are not for `transformers`.
+    if unread and not getattr(model.config.get_text_config(), "num_nextn_predict_layers", 0):
         raise ModelError(f"{folder} has {unread[0]}, but config.json has fewer layers: correct it")
     if not is_tied(model.eval()):  # whatever the configuration says
         declare_untied(model)
@@ -340,7 +344,7 @@ def dequantise(gguf: Path, folder: Path) -> None:
     """
     with quiet_transformers():
         place, file = str(gguf.parent), {"gguf_file": gguf.name}
-        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **file)
+        tokenizer = AutoTokenizer.from_pretrained(place, **file)
         options = file | {"dtype": torch.float32}
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(place, **options)
         del model.config.quantization_config
@@ -366,9 +370,10 @@ def save_model(
             (images, sound) too, unless only the language model was kept.
     """
     dtype, cast = _dtype_of(base), {}  # by place in memory: tied weights stay one
-    for weight in model.state_dict().values():
-        kept = getattr(torch, dtype) if weight.is_floating_point() else weight.dtype
-        cast[weight.data_ptr()] = weight.to(kept)
+    exact = {*model._keep_in_fp32_modules, *model._keep_in_fp32_modules_strict}
+    for name, weight in model.state_dict().items():
+        own = not weight.is_floating_point() or any(part in name for part in exact)
+        cast[weight.data_ptr()] = weight if own else weight.to(getattr(torch, dtype))
     weights = {name: cast[weight.data_ptr()] for name, weight in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=weights)
     save_tokenizer(tokenizer, folder)

@@ -14,6 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from .corpus.corpus import load_corpus
+from .corpus.inspection import inspect_text
 from .display.html import render
 from .fertility import measure_fertility
 from .hardware import Machine, machine_named
@@ -24,6 +25,7 @@ from .training.optimizer import learning_rate
 from .vocabulary.enough import RARELY, token_numbers
 
 NUMBERS = (10, 20, 50, 100, 200, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000)  # of new tokens
+FITS = ("in_script", "in_language")  # columns of `inspect_text`
 OFTEN = 0.9  # fraction of the new tokens that training must show often enough
 RANK = 64  # of adapters, if the full model does not fit
 ROOM = 0.9  # fraction of a device's memory that may be used
@@ -160,7 +162,8 @@ class Plan:
         machine: that the plan is for.
         shape: of the adapted model.
         cost: the language under the base tokenizer: `parity` (NaN without translations),
-            `tokens_per_word`, `tokens_per_byte`.
+            `tokens_per_word`, `tokens_per_byte`; and the fractions `in_script` and `in_language`
+            of its text, as in `inspect_text`.
         sizes: the table of `token_numbers`, and `megabytes` of embeddings in bfloat16.
         tokens_per_document: mean length of the held-out documents.
         passes: over the training text, by language.
@@ -215,6 +218,7 @@ def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:
     report = measure_fertility({"base": tokenizer}, texts, parallel=parallel)
     columns = ("parity", "tokens_per_word", "tokens_per_byte")
     cost = {name: report.value("base", recipe.language, name) for name in columns}
+    cost |= inspect_text(corpus).set_index("language").loc[recipe.language, list(FITS)].to_dict()
     rate = learning_rate(asked := recipe.training.learning_rate, shape.parameters)
     rate *= CAREFUL if asked == "auto" and cost["parity"] < READS_WELL else 1
     chosen = {"vocabulary.tokens": tokens, "training.learning_rate": float(f"{rate:.1e}")}

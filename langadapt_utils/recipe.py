@@ -314,11 +314,6 @@ class Recipe(_Section):
         suffix = "" if plain == self else f"-{self.digest[:6]}"
         return f"{self.language}-{self.profile_name}{suffix}"
 
-    def conflicts(self, other: Self) -> dict[str, tuple[Any, Any]]:
-        """Return the options that differ and affect the result, in the form of `differences`."""
-        free = {f"training.{option}" for option in FREE_OPTIONS}
-        return {name: pair for name, pair in self.differences(other).items() if name not in free}
-
     def differences(self, other: Self) -> dict[str, tuple[Any, Any]]:
         """Return the options that differ: dotted name to (value here, value there)."""
         mine, theirs = _flat(self.model_dump()), _flat(other.model_dump())

@@ -147,11 +147,6 @@ def parse_source(source: str) -> tuple[str, str]:
     return (BUILT_IN if source == BUILT_IN else "path"), source
 
 
-def packaged_model(base: str) -> Wheel | None:
-    """Return the package of a base model, or None if it comes from elsewhere."""
-    return WHEELS.get(parse_source(base)[1])
-
-
 def known_wheel(requirement: str) -> Wheel:
     """Return the known wheel of a requirement; raise a `SourceError` if there is none."""
     if requirement not in WHEELS:

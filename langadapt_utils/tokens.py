@@ -163,7 +163,8 @@ def _special_cut(tokenizer: Tokenizer) -> Split:
 def unknown_token(tokenizer: Tokenizer) -> str | None:
     """Return the token for unknown characters, or None."""
     if not isinstance(tokenizer.model, Unigram):
-        return getattr(tokenizer.model, "unk_token", None)
+        unknown = getattr(tokenizer.model, "unk_token", None)
+        return unknown if unknown and tokenizer.token_to_id(unknown) is not None else None
     unknown = json.loads(tokenizer.to_str())["model"]["unk_id"]
     return None if unknown is None else tokenizer.id_to_token(unknown)
 

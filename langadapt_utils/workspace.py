@@ -13,7 +13,7 @@ from typing import Any, Self
 from . import hardware
 from .errors import RecipeError, WorkspaceError
 from .files import project_folder, read_json, write_atomically, write_json
-from .recipe import BUILT_IN, Recipe
+from .recipe import BUILT_IN, FREE_OPTIONS, Recipe
 from .sources import absolute, base_fingerprint, fingerprint, require_built_in
 
 NOTEBOOKS = {
@@ -61,7 +61,9 @@ class Workspace:
             before = Recipe.read(path)
             # If no stage has begun, as after a failed download, nothing is lost.
             begun = any(path for name in STAGES for path in self.folder.glob(f"*{name}*"))
-            for name, (there, asked) in before.conflicts(recipe).items() if begun else ():
+            for name, (there, asked) in before.differences(recipe).items() if begun else ():
+                if name.removeprefix("training.") in FREE_OPTIONS:
+                    continue
                 differ = f"{name} is {there!r} there, not {asked!r}"
                 problem = f"{self.folder} has a run with another recipe ({differ})"
                 raise WorkspaceError(f"{problem}: choose another with --run, or delete it")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -141,3 +142,54 @@ def test_the_built_in_conversations_are_english_and_in_the_target_language() -> 
         chat = load_corpus(CorpusRecipe(english=[BUILT_IN]), language).read_chat()
         assert len(chat) == count
         assert all(name.startswith(("chat-train-en-", "chat-train-hu-")) for name in chat["id"])
+
+
+HARMONY = (
+    "{% for m in messages %}<|start|>{{ m['role'] }}{% if m['role'] == 'assistant' %}<|channel|>"
+    "final{% endif %}<|message|>{{ m['content'] }}{{ '<|return|>' if loop.last and m['role'] == "
+    "'assistant' else '<|end|>' }}{% endfor %}{% if add_generation_prompt %}<|start|>assistant"
+    "{% endif %}"
+)
+THOUGHT = (
+    "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n<think>\n{% endif %}"
+)
+PARTS = (
+    "{% for m in messages %}<|start|>{{ m['role'] }}:{% for part in m['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant:{% endif %}"
+)
+COMMENTED = THOUGHT.replace("<think>\n", "") + "{# {% generation %} #}"
+
+
+@pytest.mark.parametrize(
+    ("template", "before", "answer", "end"),
+    [
+        (HARMONY, "<|start|>assistant", "<|channel|>final<|message|>Ten.", "<|return|>"),
+        (THOUGHT, "<|start|>assistant\n", "Ten.", "<|end|>"),
+        (COMMENTED, "<|start|>assistant\n", "Ten.", "<|end|>"),
+        ({"default": THOUGHT, "tool_use": CHAT_TEMPLATES["marked"]}, "\n", "Ten.", "<|end|>"),
+    ],
+    ids=["channels", "a thought", "a comment", "several templates"],
+)
+def test_templates_of_many_kinds_have_an_answer_with_an_end(
+    template: Any, before: str, answer: str, end: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    chat = for_chat(tokenizer, CHAT_TEMPLATES["plain"])
+    more = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>"]
+    chat.add_special_tokens({"extra_special_tokens": more})
+    chat.chat_template = template
+    parts = [chat.decode(ids) for ids in answer_tokens(chat, "How old are you?", "Ten.")]
+    assert parts[0].endswith(before) and "How old" in parts[0]
+    assert parts[1:] == [answer, end] and can_chat(chat)
+    ids, learned = chat_tokens(chat, [{"role": "user", "content": "Hi"}])
+    assert not any(learned) and "Hi" in chat.decode(ids)
+
+
+@pytest.mark.parametrize("template", [PARTS, "{{ 1 / 0 }}", "{{ messages[0]['content'] + 1 }}"])
+def test_a_template_that_gives_no_answer_cannot_chat(
+    template: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    chat = for_chat(tokenizer, template)
+    chat.add_special_tokens({"extra_special_tokens": ["<|start|>", "<|end|>"]})
+    assert not can_chat(chat)

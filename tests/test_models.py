@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from helpers.architectures import tiny_model
 from helpers.tiny import saved, unigram
@@ -31,7 +31,9 @@ from langadapt_utils.models import (
     weight_files,
 )
 from langadapt_utils.sources import Wheel
+from langadapt_utils.tokens import document_end
 from langadapt_utils.vocabulary.change import VocabularyChange
+from langadapt_utils.vocabulary.extend import extend_vocabulary
 
 
 def test_an_interrupted_conversion_leaves_nothing(
@@ -372,3 +374,46 @@ def test_lists_of_special_tokens_have_the_name_that_older_readers_know(tmp_path:
     assert "extra_special_tokens" not in config
     assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert config["model_input_names"] == ["input_ids", "attention_mask"]
+
+
+@pytest.mark.parametrize("place", ["added_tokens.json", "eos_token", "added_tokens_decoder"])
+def test_a_token_that_only_another_file_has_is_one(place: str, tiny_folder: Path) -> None:
+    """As in models that were tuned for chat after their tokenizer.json was written."""
+    rows = len(load_tokenizer(tiny_folder))
+    token = {"content": "<|im_end|>", "special": True, "lstrip": False, "rstrip": False}
+    entry = {str(rows): token | {"normalized": False, "single_word": False}}
+    path = tiny_folder / "tokenizer_config.json"
+    config = json.loads(path.read_text()) | {"eos_token": "<|im_end|>"}
+    if place == "added_tokens.json":
+        write_json(tiny_folder / place, {"<|im_end|>": rows})
+    write_json(path, config | ({place: entry} if place == "added_tokens_decoder" else {}))
+    tokenizer, stock = load_tokenizer(tiny_folder), AutoTokenizer.from_pretrained(str(tiny_folder))
+    assert tokenizer.eos_token_id == stock.eos_token_id == rows == document_end(tokenizer)
+    assert tokenizer("a<|im_end|>")["input_ids"][-1] == rows
+    change = extend_vocabulary(tokenizer, ["egy régi híd"] * 9, tokens=3)
+    assert rows not in change.added and all(check.passed for check in change.audit)
+
+
+def test_an_unknown_token_without_an_id_is_none(tiny_folder: Path) -> None:
+    path = tiny_folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["unk_token"] = "<unk>"
+    write_json(path, content)
+    assert load_tokenizer(tiny_folder).unk_token_id is None
+
+
+def test_weights_that_need_float32_keep_it(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    model = tiny_model("glm4_moe", len(tokenizer))
+    assert model is not None
+    for name, buffer in model.to(torch.bfloat16).named_buffers():
+        if "e_score_correction_bias" in name:
+            buffer.data = torch.linspace(5, 5.01, len(buffer))
+    base = saved(model, tokenizer, tmp_path / "base")
+    save_model(base.model, tokenizer, tmp_path / "model", base.folder)
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("base", "model"))
+    exact = [name for name, weight in before.items() if weight.dtype == torch.float32]
+    assert exact and all("e_score" in name for name in exact)
+    assert all(torch.equal(before[name], after[name]) for name in exact)
+    assert {w.dtype for w in after.values()} == {torch.float32, torch.bfloat16}

@@ -12,6 +12,7 @@ from langadapt_utils.errors import LangadaptError, VocabularyError
 from langadapt_utils.hardware import Machine, machine_named
 from langadapt_utils.planning import Shape, enough_tokens, plan, stage_seconds, training_bytes
 from langadapt_utils.recipe import BUILT_IN, Recipe
+from langadapt_utils.sources import built_in_rows
 
 CARD = Machine("a card", 1, 80e9, 1e14)
 SEVEN = Shape(7 * 10**9, 250 * 10**6, 2_000_000, 32, 4_096, 32_000)
@@ -100,6 +101,29 @@ def test_a_plan_chooses_from_the_text_and_says_what_it_will_take(base: Path) -> 
     assert "warning:     English is repeated" in warned
 
 
+def test_text_in_another_language_is_said(base: Path, tmp_path: Path) -> None:
+    recipe = Recipe.profile("cpu", overrides={"base": str(base), **OPTIONS})
+    assert "does not look like" not in str(plan(recipe))
+    rows = [row["en"] for row in built_in_rows()]
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(map(" ".join, rows)), encoding="utf-8")
+    finnish = recipe.with_options({"corpus.target": [str(text)]}).model_copy(
+        update={"language": "fi"}
+    )
+    assert "the text does not look like Finnish (100 % of the letters" in str(plan(finnish))
+    korean = finnish.model_copy(update={"language": "ko"})
+    assert "does not look like Korean (0 % of the letters" in str(plan(korean))
+
+
+def test_tokens_that_replace_others_take_no_memory(base: Path) -> None:
+    recipe = Recipe.profile("cpu", overrides={"base": str(base), **OPTIONS})
+    rows = {
+        mode: plan(recipe.with_options({"vocabulary.mode": mode})).shape.vocabulary
+        for mode in ("extend", "replace")
+    }
+    assert rows["extend"] > rows["replace"] == Shape.of(str(base)).vocabulary
+
+
 def test_few_tokens_are_enough_where_the_text_is_small() -> None:
     import pandas as pd
 
@@ -123,6 +147,8 @@ def test_a_tiny_text_gets_as_many_tokens_as_it_has(base: Path, tmp_path: Path) -
 def test_an_unknown_card_is_one_sentence() -> None:
     with pytest.raises(LangadaptError, match="GPU 'h9' is unknown: use one of h100"):
         machine_named("h9", 1)
+    with pytest.raises(LangadaptError, match="GPU '' is unknown"):
+        machine_named("", 8)
 
 
 def test_the_command_writes_a_recipe_that_runs(base: Path, tmp_path: Path) -> None:

@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ..files import data_folder, read_jsonl
+from ..files import data_folder, package_yaml, read_jsonl
 
 ITEM_KINDS = ("choice", "cloze", "pairs")  # of the built-in evaluation items
 
 PATTERNS = ("copying", "mapping", "counting")
 OPTIONS = 4  # of each pattern and of each cloze item
-KIND_NAMES = {"choice": "two-choice stories", "cloze": "last words", "pairs": "minimal pairs"}
-KIND_NAMES |= {kind: f"{kind} from context" for kind in PATTERNS}
-CHAT_NAMES = {"chat_answer": "chat: the right answer", "chat_language": "chat: its language"}
-CHAT_NAMES |= {"chat_end": "chat: end of turn", "chat_turn": "chat: turns as written"}
+NAMES: dict[str, str] = package_yaml("corpus/items.yaml")
+CHAT_NAMES = {kind: name for kind, name in NAMES.items() if kind.startswith("chat_")}
 
 
 def load_items(kind: str, language: str) -> list[dict[str, Any]]:
@@ -60,7 +58,7 @@ def item_options(
 
 def kind_name(kind: str) -> str:
     """Return the name of a kind of items in figures."""
-    return (KIND_NAMES | CHAT_NAMES).get(kind, kind)
+    return NAMES.get(kind, kind)
 
 
 def item_texts(kind: str, language: str) -> dict[str, str]:

@@ -38,7 +38,6 @@ SENTENCE = regex.compile(r"(?V1)\s.*\p{STerm}\W*$|[\p{STerm}--[!-~]]$|^\d+$|.{50
 DAMAGED = pa.ArrowException, OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeError
 NOT_UTF8 = "is not UTF-8: convert the file, for example with `iconv`"
 MESSAGES = "messages"  # the column of conversations
-JUDGED = 1_000  # lines after the header that tell whether a file quotes its cells
 DELIMITERS = ",;\t|"  # of CSV; the header shows which
 NAMES = "id", "domain"  # columns that are not the text
 # The first bytes of a compressed file, which tell more than its name.
@@ -256,7 +255,7 @@ class Reading:
         lines = dropwhile(str.isspace, (line for _, line in self._lines(file)))
         header = next(lines, "")
         mark = max(usual + DELIMITERS, key=header.count)  # the usual one before others
-        cells, head = header.split(mark), list(islice(lines, JUDGED))
+        cells, head = header.split(mark), list(islice(lines, 1_000))
         named = self.recipe.text_field or "text" in cells
         if not named and any(map(SENTENCE.search, cells)):
             remedy = "add a header line before it, or name its column in corpus.text_field"

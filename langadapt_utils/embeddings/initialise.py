@@ -147,7 +147,9 @@ def initialise_embeddings(
     grows = size != rows
     result = _copy(model, share_matrices=grows)
     if embeddings.output is not None and is_tied(model):
-        _untie(result)
+        head = result.get_output_embeddings()
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+        declare_untied(result)
     if grows:
         result._init_weights = lambda module: None  # new rows are filled below
         result.resize_token_embeddings(size, mean_resizing=False)
@@ -160,7 +162,7 @@ def initialise_embeddings(
     _fill_other_tables(result, change, tables)
     config = result.config.get_text_config()
     for name, value in vars(config).items():  # some have it under several names
-        if "vocab" in name and value == rows:
+        if "vocab" in name and (value == rows or "per_layer" in name):
             setattr(config, name, size)
     return result
 
@@ -176,8 +178,13 @@ def _other_tables(model: PreTrainedModel) -> dict[str, torch.Tensor]:
         embedding = isinstance(module, torch.nn.Embedding) and "pos" not in path
         named = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         for name, table in named:
-            per_token = id(table) not in known and len(table.shape) > 1 and len(table) == rows
-            if per_token and (embedding or not table.is_floating_point()):
+            per_layer = embedding and "per_layer" in path  # may be shorter
+            per_token = len(table.shape) > 1 and (len(table) == rows or per_layer)
+            if (
+                per_token
+                and id(table) not in known
+                and (embedding or not table.is_floating_point())
+            ):
                 tables[f"{path}.{name}"] = table.detach()
     return tables
 
@@ -234,12 +241,6 @@ def _copy(model: PreTrainedModel, *, share_matrices: bool) -> PreTrainedModel:
     weights = (weight for weight in model.parameters() if id(weight) not in filled)
     shared = {id(w): torch.nn.Parameter(w.detach(), w.requires_grad) for w in weights}
     return copy.deepcopy(model, shared)
-
-
-def _untie(model: PreTrainedModel) -> None:
-    head = model.get_output_embeddings()
-    head.weight = torch.nn.Parameter(head.weight.detach().clone())
-    declare_untied(model)
 
 
 def _told_apart(

@@ -254,11 +254,11 @@ def text_quality(text: str, *, like: str) -> dict[str, float]:
         `right_script`: letters in a script of `like`; `repeated`: 8-character runs that occurred
         before; `undecodable`: characters that stand for invalid bytes.
     """
-    scripts, letters = script_counts(like), [letter for letter in text if letter.isalpha()]
-    right = sum(script_counts(letter).keys() <= scripts.keys() for letter in letters)
+    scripts = script_counts(text)
+    right = sum(scripts[name] for name in script_counts(like))
     runs = [text[begin : begin + 8] for begin in range(len(text) - 7)]
     return {
-        "right_script": right / len(letters) if letters else 0.0,
+        "right_script": right / scripts.total() if scripts else 0.0,
         "repeated": 1 - len(set(runs)) / len(runs) if runs else 0.0,
         "undecodable": text.count("\ufffd") / len(text) if text else 0.0,
     }

@@ -79,7 +79,9 @@ def reply(
     new_tokens = min(new_tokens, longest_context(model) - 1)
     room = longest_context(model) - new_tokens
     options |= {"max_new_tokens": new_tokens, "eos_token_id": ends, "pad_token_id": ends[0]}
-    options = {"num_beams": 1, "num_return_sequences": 1} | options  # also if the base has more
+    # Whatever the base's own settings are; they may also have `stop_strings`.
+    options = {"num_beams": 1, "num_return_sequences": 1, "tokenizer": tokenizer} | options
+    options["return_dict_in_generate"] = False
     if show:
         options["streamer"] = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         options["streamer"].on_finalized_text = lambda text, stream_end=False: show(text)
@@ -100,7 +102,7 @@ def _written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> An
     options |= {"attention_mask": torch.ones_like(ids_BT)}
     try:
         return model.generate(ids_BT, **options)
-    except (ValueError, IndexError, AttributeError, TypeError, RuntimeError, StopIteration):
+    except Exception:  # of many kinds; any other fault stops the second call, too
         if streamer := options.get("streamer"):
             streamer.end()  # so that it begins again, wherever `generate` failed
         return model.generate(ids_BT, use_cache=False, **options)

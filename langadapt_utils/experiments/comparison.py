@@ -263,19 +263,6 @@ def interpolation_sweep(
     return Comparison(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
 
 
-def english_share_variants(recipe: Recipe) -> dict[str, Recipe]:
-    """Return recipes of short runs with different fractions of English, by name.
-
-    Args:
-        recipe: its `mixture.sweep` has the fractions, its `mixture.sweep_tokens` the budget.
-    """
-    short = recipe.with_options({"training.budget_tokens": recipe.mixture.sweep_tokens})
-    return {
-        f"{share:.0%} English": short.with_options({"mixture.english_share": share})
-        for share in recipe.mixture.sweep
-    }
-
-
 def heldout_texts(corpus: Corpus, documents: int) -> dict[str, Sequence[str]]:
     """Return held-out documents of the target language and English."""
     parts = {code: corpus.heldout[code].shuffle(seed=0) for code in (corpus.language, "en")}

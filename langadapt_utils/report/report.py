@@ -23,7 +23,7 @@ from ..intervals import plain, relative_change, restored
 from ..languages import language_name
 from ..models import BASE_CARD
 from ..recipe import Recipe
-from ..sources import HUB_NAMES, packaged_model, parse_source, source_name
+from ..sources import HUB_NAMES, WHEELS, parse_source, source_name
 from ..training.views import loss_ends, plot_training
 from ..vocabulary.audit import read_by_stock
 from ..vocabulary.change import VocabularyChange
@@ -217,7 +217,7 @@ def proofs_of(folder: Path | None) -> dict[str, list[str]]:
 def _base_terms(recipe: Recipe, folder: Path | None) -> dict[str, Any]:
     """Return name and licence of the base, in the fields of the hub's metadata."""
     kind, name = parse_source(recipe.base)
-    if wheel := packaged_model(recipe.base):
+    if wheel := WHEELS.get(name):
         return {"base_model": wheel.model, "license": wheel.accept or wheel.licence.lower()}
     known = folder and (folder / BASE_CARD).is_file()
     own = ModelCard.load(folder / BASE_CARD).data.to_dict() if folder and known else {}

@@ -25,7 +25,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from .. import hardware
 from ..errors import ModelError
-from ..files import free_bytes, write_atomically
+from ..files import free_bytes, package_yaml, write_atomically
 from ..recipe import FREE_OPTIONS, TrainingRecipe
 from .losses import language_losses, undo_speedups
 from .mixture import PARTS, Mixture
@@ -75,17 +75,12 @@ def training_arguments(
     on_gpu, on_cpu = (hardware.device().type == kind for kind in ("cuda", "cpu"))
     bf16, tracked = hardware.native_precision(recipe.precision) == "bfloat16", recipe.report_to
     backend = "gloo" if "WORLD_SIZE" in os.environ and on_cpu else None
-    chosen: dict[str, Any] = {"output_dir": str(folder), "save_strategy": "no"}
-    # Warm-up is a fraction of the steps; embeddings and vectors have no weight decay.
-    chosen |= {"learning_rate": recipe.learning_rate, "lr_scheduler_type": "cosine"}
-    chosen |= {"warmup_steps": 0.05, "weight_decay": 0.1, "adam_beta2": 0.95}
+    chosen: dict[str, Any] = package_yaml("training/trainer.yaml")
+    chosen |= {"output_dir": str(folder), "learning_rate": recipe.learning_rate}
     chosen |= {"use_cpu": on_cpu, "bf16": bf16, "ddp_backend": backend}
-    chosen |= {"train_sampling_strategy": "sequential", "remove_unused_columns": False}
     chosen |= {"dataloader_pin_memory": on_gpu, "dataloader_num_workers": 2 if on_gpu else 0}
-    chosen |= {"accelerator_config": {"non_blocking": on_gpu}, "ddp_find_unused_parameters": False}
-    chosen |= {"logging_strategy": "steps" if tracked else "no", "report_to": tracked or "none"}
-    # The filter of infinite losses would wait for the GPU; the log finds them.
-    chosen |= {"logging_steps": 1, "logging_nan_inf_filter": False, "disable_tqdm": True}
+    chosen |= {"accelerator_config": {"non_blocking": on_gpu}, "report_to": tracked or "none"}
+    chosen |= {"logging_strategy": "steps" if tracked else "no"}
     arguments = TrainingArguments(**{**chosen, **options})
     if arguments.n_gpu > 1:  # DataParallel would change the batch; `accelerate launch` does not
         arguments._n_gpu = 1

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
@@ -22,10 +23,12 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from helpers.architectures import OWN, SIZES
 from helpers.tiny import GROUPED, SMALL, gpt2, llama
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import METHODS, initialise_embeddings, new_embeddings
 from langadapt_utils.errors import ModelError
+from langadapt_utils.evaluation.likelihood import bits_per_byte
 from langadapt_utils.vocabulary.change import VocabularyChange
 from langadapt_utils.vocabulary.extend import extend_vocabulary
 
@@ -305,3 +308,21 @@ def test_a_change_without_tokens_changes_nothing(
 ) -> None:
     nothing = dataclasses.replace(change, added={}, base_pieces={})
     assert torch.equal(rows(initialise_embeddings(model, nothing, method="mean")), rows(model))
+
+
+@pytest.mark.parametrize("kind", ["gemma3n_text", "gemma4_text"])
+@pytest.mark.parametrize("spare", [13, 64])
+def test_a_table_per_layer_may_be_shorter_than_the_vocabulary(
+    kind: str, spare: int, tokenizer: PreTrainedTokenizerFast, change: VocabularyChange
+) -> None:
+    """As in Gemma 3n, with 262,400 embeddings and 262,144 rows per layer."""
+    rows, options = len(tokenizer), SIZES | OWN[kind]
+    options |= {"vocab_size": rows + spare, "vocab_size_per_layer_input": rows}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **options)).eval()
+    start, again = (initialise_embeddings(model, change) for _ in "ab")
+    old, new, same = (m.model.embed_tokens_per_layer.weight for m in (model, start, again))
+    assert len(new) == start.config.vocab_size_per_layer_input == max(change.size, rows + spare)
+    assert torch.equal(new[:rows], old) and torch.equal(new, same)
+    for token, pieces in list(change.base_pieces.items())[:5]:
+        assert torch.allclose(new[token], old[list(pieces)].mean(dim=0), atol=1e-6)
+    assert bits_per_byte(start, change.tokenizer, ["Egy régi híd."]).value > 0

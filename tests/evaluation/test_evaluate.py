@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from pathlib import Path
 
@@ -62,6 +63,37 @@ def test_a_model_that_finds_all_options_alike_is_right_as_often_as_chance(
     options = [" 11", " 22", " 33", " 44"]
     items = [{"context": "1", "options": options, "label": 0} for _ in range(40)]
     assert sum(score_items(model, tokenizer, "copying", items, "en")) == 10
+
+
+def test_the_likeliest_option_counts_also_where_its_bits_are_negative(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a continuation whose first token also ends its context."""
+    bits = np.array([-3.0, 2.0, 5.0, -4.0, -4.0 - 1e-12, 1.0])
+    monkeypatch.setattr(evaluate, "continuation_bits", lambda *_: bits)
+    items = [{"context": "", "options": ["a", "b", "c"], "label": 0}] * 2
+    assert score_items(model, tokenizer, "copying", items, "en") == [True, False]  # the second ties
+
+
+def test_documents_with_one_id_are_told_apart(
+    tokenizer: PreTrainedTokenizerFast, corpora: dict[str, Corpus], tmp_path: Path
+) -> None:
+    """Such as the parts of a page, or files that are each numbered from 1."""
+    corpus = corpora["hu"]
+    same = {
+        code: part.map(lambda row, place: {"id": f"page {place % 2}"}, with_indices=True)
+        for code, part in corpus.heldout.items()
+    }
+    corpus = dataclasses.replace(corpus, heldout=same)
+    models = {
+        name: saved(llama(len(tokenizer)), tokenizer, tmp_path / name) for name in ("base", "new")
+    }
+    recipe = EvaluationRecipe(documents=5, other_documents=1, items=1)
+    scores = evaluate.evaluate(models, corpus, recipe, new_tokens=2)
+    ids = scores.documents[scores.documents.language == "hu"].groupby("model")["id"]
+    assert ids.nunique().tolist() == [5, 5]
+    table = scores.bits_per_byte()
+    assert [change.units for change in table.change[:2]] == [5, 5]
 
 
 def test_both_models_read_the_same_windows(

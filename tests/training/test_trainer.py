@@ -1,6 +1,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,38 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_ones(
     with pytest.raises(OSError, match="disk"):
         train(start, change, mixture, recipe, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-3", "run.txt"}
+
+
+def test_the_minutes_between_checkpoints_begin_when_one_is_written(
+    start: PreTrainedModel,
+    change: VocabularyChange,
+    mixture: Mixture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a disk that takes longer than that would have one after every step."""
+    now, free = [0.0], trainer.free_bytes
+
+    def clock() -> float:
+        now[0] += 0.01
+        return now[0]
+
+    def slow(folder: Path) -> int:
+        now[0] += 1_000
+        return free(folder)
+
+    def step(record: dict[str, Any]) -> None:
+        now[0] += 6
+        if record.get("step") == 7:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "free_bytes", slow)
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=clock))
+    recipe = RECIPE.model_copy(update={"checkpoint_minutes": 10 / 60})
+    with pytest.raises(KeyboardInterrupt):
+        train(start, change, mixture, recipe, tmp_path, report=step)
+    found = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
+    assert found == ["checkpoint-3", "checkpoint-6"]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(
