@@ -62,8 +62,8 @@ def chat_tokens(tokenizer: Tokenizer, messages: Messages) -> tuple[Ids, list[boo
         ModelError: there is no chat template, it refuses the messages, or it renders earlier
             messages differently once an answer follows.
     """
-    # Of several templates, the default one is used.
-    if tokenizer.chat_template and MARKED.search(tokenizer.get_chat_template()):
+    template = tokenizer.chat_template
+    if MARKED.search(str(template.get("default") if isinstance(template, dict) else template)):
         done = _rendered(tokenizer, messages, return_dict=True, return_assistant_tokens_mask=True)
         if any(done["assistant_masks"]):  # the mark was no comment
             return list(done["input_ids"]), [bool(mark) for mark in done["assistant_masks"]]
@@ -74,10 +74,11 @@ def chat_tokens(tokenizer: Tokenizer, messages: Messages) -> tuple[Ids, list[boo
             earlier = messages[: place - 1]
             before = _rendered(tokenizer, earlier, add_generation_prompt=True, **text)
             after = _rendered(tokenizer, messages[:place], **text)
-            # A prompt may open a thought that is dropped once an answer follows.
-            before = commonprefix([before, after])  # noqa: RUF071  of characters
-            same = before.startswith(_rendered(tokenizer, earlier, **text))
-            if not (same and whole.startswith(after)):
+            if not after.startswith(before):  # it may open a thought, which an answer drops
+                shared = commonprefix([before, after])  # noqa: RUF071  of characters
+                same = shared.startswith(_rendered(tokenizer, earlier, **text))
+                before = shared if same else before
+            if not (after.startswith(before) and whole.startswith(after)):
                 problem = "the base's chat template changes the messages before"
                 raise ModelError(f"{problem} {message['content'][:60]!r}: {ONE_ANSWER}")
             spans.append(range(len(before), len(after)))
@@ -93,8 +94,10 @@ def answer_tokens(tokenizer: Tokenizer, prompt: str, answer: str = "x") -> tuple
     ids, learned = chat_tokens(tokenizer, exchange(prompt, answer))
     first, special = learned.index(True), tokenizer.added_tokens_decoder
     ends = [n for n in range(first, len(ids)) if ids[n] in special and special[ids[n]].special]
-    # An answer may begin with special tokens, as in gpt-oss; several may end it.
-    last = next((n for n in reversed(ends) if n - 1 not in ends), len(ids))
+    # An answer may begin with special tokens, as in gpt-oss.
+    last, raw = ends[0] if ends else len(ids), {"clean_up_tokenization_spaces": False}
+    said = ((n, tokenizer.decode(ids[first:n], **raw).rstrip()) for n in ends)
+    last = next((n for n, text in said if text.endswith(answer.strip())), last)
     return ids[:first], ids[first:last], ids[last : last + 1]
 
 

@@ -55,9 +55,9 @@ def run(
         recipe = run_dir / "recipe.yaml"
     if recipe:
         asked = Recipe.read(recipe).with_options(dict(map(parse_override, parameter)))
+        asked = anchored(asked, Path.cwd())
     else:
         asked = _recipe(language, profile, parameter)
-    asked = anchored(asked, Path.cwd())
     folder = run_dir or default_folder(asked)
     try:
         with _Display() as display:
@@ -110,8 +110,7 @@ def plan(
     """Print the memory and time that a run needs, and write its recipe. No weights are loaded."""
     from .planning import plan
 
-    asked = anchored(_recipe(language, profile, parameter), Path.cwd())
-    planned = plan(asked, gpu=gpu, gpus=gpus)
+    planned = plan(_recipe(language, profile, parameter), gpu=gpu, gpus=gpus)
     write_atomically(write, planned.recipe.write)
     typer.echo(f"{planned}\n\nrecipe: {write}; run it with: langadapt run --recipe {write}")
 
@@ -170,14 +169,15 @@ def entry() -> None:
     """Run the command line. An error that the user can fix is one sentence and exit code 1."""
     try:
         app()
-    except (LangadaptError, OSError) as error:  # an OSError names the file
+    except (LangadaptError, OSError) as error:  # such as a folder that cannot be written
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(1) from None
 
 
 def _recipe(language: str | None, profile: str | None, parameters: list[str]) -> Recipe:
     overrides = dict(map(parse_override, parameters))
-    return Recipe.profile(profile or "cpu", language=language or "hu", overrides=overrides)
+    asked = Recipe.profile(profile or "cpu", language=language or "hu", overrides=overrides)
+    return anchored(asked, Path.cwd())
 
 
 def _stage(name: str) -> str:

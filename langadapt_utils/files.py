@@ -49,8 +49,8 @@ def trim_cache(kind: str, most: int = CACHED) -> int:
 
     Open files, such as the tokens of a running training, stay readable. Returns the bytes freed.
     """
-    paths = (p for p in (cache_folder() / kind).glob("*") if p.is_file() and p.suffix != ".lock")
-    files = [(path.stat(), path) for path in paths]
+    names = (cache_folder() / kind).glob("*[!k]")  # without locks
+    files = [(path.stat(), path) for path in names if path.is_file()]
     total, freed = sum(status.st_size for status, _ in files), 0
     for status, path in sorted(files, key=lambda entry: entry[0].st_mtime):
         if total - freed > most:

@@ -127,8 +127,7 @@ def measured_flops(precision: Precision, seconds: float = 1.5) -> float:
     return 2 * size**3 / min(timer.blocked_autorange(min_run_time=seconds).times)
 
 
-KNOWN = package_yaml("hardware.yaml")
-GPUS, EFFICIENCY = KNOWN["gpus"], KNOWN["efficiency"]
+GPUS, EFFICIENCY = package_yaml("hardware.yaml").values()
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ def machine_named(gpu: str, gpus: int) -> Machine:
     if not gpu and gpus == 1:
         return this_machine()
     if gpu.lower() not in GPUS:
-        raise LangadaptError(f"GPU '{gpu}' is unknown: use one of {', '.join(GPUS)}")
+        raise LangadaptError(f"GPU '{gpu}' is unknown: set --gpu to one of {', '.join(GPUS)}")
     memory, teraflops = GPUS[gpu.lower()]
     speed = EFFICIENCY["cuda"]["bfloat16"] * teraflops * 1e12
     return Machine(f"{gpus} x {gpu.upper()} in bfloat16", gpus, memory * 1e9, speed)

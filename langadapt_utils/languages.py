@@ -9,20 +9,13 @@ from babel.core import get_global
 from fontTools.unicodedata import script
 from icu4py.breakers import WordBreaker
 
+from .files import package_yaml
+
 NO_LANGUAGE = "zxx"  # in ISO 639-2: no linguistic content
-# Codes of three letters for languages whose first code in Babel is not the usual one; and scripts
-# that are parts of others.
-OTHER_CODES = {"dz": "dzo", "fa": "fas", "hr": "hrv", "mn": "khk", "no": "nob", "ps": "pbt"}
-OTHER_CODES |= {"fil": "fil", "ro": "ron", "sa": "san", "sr": "srp"}
-OTHER_SCRIPTS = {"Hans": "Hani", "Hant": "Hani", "Kore": "Hang"}
+KNOWN = package_yaml("languages.yaml")
 Spans = list[tuple[int, int]]  # start and end of each word, in characters
-RIGHT_TO_LEFT = {"Arab", "Aran", "Hebr", "Thaa", "Syrc", "Nkoo", "Adlm", "Rohg", "Mand", "Samr"}
 OF_SEVERAL_SCRIPTS = {"Zyyy", "Zinh", "Zzzz"}  # in Unicode: common, inherited, unknown
 LETTER_OR_DIGIT = regex.compile(r"[\p{L}\p{N}]")
-# Scripts without spaces that ICU has no dictionary for: Tibetan, Javanese, Balinese, Sundanese and
-# Tai Tham, Tai Le, New Tai Lue, Tai Viet, Ahom, Cham.
-WITHOUT_WORDS = {"Tibt", "Java", "Bali", "Sund", "Lana", "Tale", "Talu", "Tavt", "Ahom", "Cham"}
-WITH_DICTIONARY = {"Thai", "Laoo", "Khmr", "Mymr", "Hani", "Hira", "Kana"}  # in ICU
 SEGMENTER = "ICU words"
 
 
@@ -45,8 +38,8 @@ def code_with_script(code: str) -> str:
     """
     script = get_global("likely_subtags").get(code, f"{code}_Latn").split("_")[1]
     longer = (long for long, short in get_global("language_aliases").items() if short == code)
-    three = OTHER_CODES.get(code) or next((long for long in longer if len(long) == 3), code)
-    return f"{three}_{OTHER_SCRIPTS.get(script, script)}"
+    three = KNOWN["codes"].get(code) or next((long for long in longer if len(long) == 3), code)
+    return f"{three}_{KNOWN['scripts'].get(script, script)}"
 
 
 def direction(code: str) -> str:
@@ -56,7 +49,7 @@ def direction(code: str) -> str:
         >>> direction("he"), direction("hu"), direction("")
         ('rtl', 'ltr', 'ltr')
     """
-    return "rtl" if code_with_script(code)[-4:] in RIGHT_TO_LEFT else "ltr"
+    return "rtl" if code_with_script(code)[-4:] in KNOWN["right_to_left"] else "ltr"
 
 
 def script_counts(text: str) -> Counter[str]:
@@ -82,7 +75,7 @@ def has_words(text: str) -> bool:
         (True, False)
     """
     scripts = script_counts(text)
-    return not scripts or scripts.most_common(1)[0][0] not in WITHOUT_WORDS
+    return not scripts or scripts.most_common(1)[0][0] not in KNOWN["without_words"]
 
 
 def word_spans(text: str, language: str) -> Spans:

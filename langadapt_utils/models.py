@@ -238,9 +238,7 @@ def load_model(folder: Path) -> PreTrainedModel:
         problem = f"{folder} lacks {lost[0]} in the shape of its config.json ({len(lost)} in all)"
         raise ModelError(f"{problem}: give a complete copy of the model")
     known, left = model.state_dict(), sorted(found["unexpected_keys"])
-    unread = [name for name in left if re.sub(r"\.\d+\.", ".0.", name, count=1) in known]
-    # Layers that predict several tokens are not for `transformers`.
-    if unread and not getattr(model.config.get_text_config(), "num_nextn_predict_layers", 0):
+    if unread := [name for name in left if re.sub(r"\.\d+\.", ".0.", name, count=1) in known]:
         raise ModelError(f"{folder} has {unread[0]}, but config.json has fewer layers: correct it")
     if not is_tied(model.eval()):  # whatever the configuration says
         declare_untied(model)
@@ -370,9 +368,9 @@ def save_model(
             (images, sound) too, unless only the language model was kept.
     """
     dtype, cast = _dtype_of(base), {}  # by place in memory: tied weights stay one
-    exact = {*model._keep_in_fp32_modules, *model._keep_in_fp32_modules_strict}
+    exact = "|".join(map(re.escape, model._get_dtype_plan(getattr(torch, dtype))))
     for name, weight in model.state_dict().items():
-        own = not weight.is_floating_point() or any(part in name for part in exact)
+        own = not weight.is_floating_point() or re.search(rf"(^|\.)({exact})(\.|$)", name)
         cast[weight.data_ptr()] = weight if own else weight.to(getattr(torch, dtype))
     weights = {name: cast[weight.data_ptr()] for name, weight in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=weights)

@@ -44,12 +44,6 @@ def _language_code(code: str) -> str:
     return code
 
 
-def _beside_english(share: float, others: Any) -> float:
-    if share + others.data.get("english_share", 0.0) > 1:
-        raise ValueError("at most 1 - mixture.english_share")
-    return share
-
-
 def _other_source(named: str) -> str:
     code, _, source = named.partition(":")
     if named != BUILT_IN and not (source and re.fullmatch(r"(?!en$|hub$|pip$)[a-z]{2,3}", code)):
@@ -88,7 +82,8 @@ class CorpusRecipe(_Section):
     others: OtherSources = [BUILT_IN]
     # Megabytes to read of each source, divided equally among its files; 0: all of it.
     max_megabytes: Ratio = 0.0
-    text_field: str = ""  # column of the text; empty: `text`, or the only column with letters
+    # Column of the text; empty: `text`, or the code of the language, or the only one with letters.
+    text_field: str = ""
     skip_bad: Share = 0.0  # fraction of a file's lines that may be unreadable; they are skipped
     normal_form: NormalForm = "NFC"  # Unicode normal form to which all text is converted
     # Fraction of the documents of each domain that is held out for evaluation.
@@ -134,7 +129,7 @@ class MixtureRecipe(_Section):
     # with `annealed` it is the mean.
     english_share: Share = 0.25
     # Fraction of sequences of conversations, which replace text of the target language.
-    chat_share: Annotated[Share, AfterValidator(_beside_english)] = 0.0
+    chat_share: Share = 0.0
     # Fraction of English over the run: `constant`, only in the first tenth (`early`), or falling
     # linearly (`annealed`).
     schedule: Schedule = "constant"
@@ -262,14 +257,14 @@ class Recipe(_Section):
         """
         try:
             values = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+            if (name := values.setdefault("profile_name", "cpu")) not in PROFILES:
+                raise RecipeError(_unknown("profile", name, PROFILES))
+            if values.get("language") is False:  # in YAML, `no` is not Norwegian
+                values["language"] = "no"
+            return cls._of({**PROFILES[name], **values})
+        except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
             problem = f"{path} is not a recipe in YAML ({' '.join(str(error).split())})"
             raise RecipeError(f"{problem}: correct it, or name another file or folder") from error
-        if (name := values.setdefault("profile_name", "cpu")) not in PROFILES:
-            raise RecipeError(_unknown("profile", name, PROFILES))
-        if values.get("language") is False:  # in YAML, `no` is not Norwegian
-            values["language"] = "no"
-        return cls._of({**PROFILES[name], **values})
 
     def write(self, path: Path) -> None:
         """Write the recipe as YAML with dotted names; the four most important options are first."""
@@ -349,8 +344,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals:
         raise RecipeError(f"'{text}' lacks '=': write name=value, such as vocabulary.tokens=500")
     is_text = isinstance(_options().get(name), str | list)
-    exponent = None if is_text else re.fullmatch(r"[\d.]+[eE][-+]?\d+", value)  # also of an integer
-    return name, float(value) if exponent else value
+    number = re.fullmatch(r"\d+\.?\d*[eE][-+]?\d+", value)  # also of an integer
+    return name, float(value) if number and not is_text else value
 
 
 def _options() -> dict[str, Any]:
@@ -381,9 +376,9 @@ def wrong_value(name: str, value: object, wanted: str) -> RecipeError:
 
 def _first_of(error: ValidationError) -> RecipeError:
     first = error.errors()[0]
-    if first["type"] == "extra_forbidden":
-        return RecipeError(_unknown("option", ".".join(map(str, first["loc"])), _options()))
     names = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        return RecipeError(_unknown("option", ".".join(names), _options()))
     name = ".".join(part for part in names if part.isidentifier() and part != "float")
     if first["type"] == "missing":
         return RecipeError(f"the recipe has no {name}: add it")

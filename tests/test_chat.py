@@ -159,6 +159,10 @@ PARTS = (
     "{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant:{% endif %}"
 )
+PHI = (
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}"
+)
 COMMENTED = THOUGHT.replace("<think>\n", "") + "{# {% generation %} #}"
 
 
@@ -167,10 +171,11 @@ COMMENTED = THOUGHT.replace("<think>\n", "") + "{# {% generation %} #}"
     [
         (HARMONY, "<|start|>assistant", "<|channel|>final<|message|>Ten.", "<|return|>"),
         (THOUGHT, "<|start|>assistant\n", "Ten.", "<|end|>"),
+        (PHI, "<|assistant|>\n", "Ten.", "<|end|>"),
         (COMMENTED, "<|start|>assistant\n", "Ten.", "<|end|>"),
         ({"default": THOUGHT, "tool_use": CHAT_TEMPLATES["marked"]}, "\n", "Ten.", "<|end|>"),
     ],
-    ids=["channels", "a thought", "a comment", "several templates"],
+    ids=["channels", "a thought", "an end of all", "a comment", "several templates"],
 )
 def test_templates_of_many_kinds_have_an_answer_with_an_end(
     template: Any, before: str, answer: str, end: str, tokenizer: PreTrainedTokenizerFast

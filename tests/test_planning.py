@@ -145,7 +145,7 @@ def test_a_tiny_text_gets_as_many_tokens_as_it_has(base: Path, tmp_path: Path) -
 
 
 def test_an_unknown_card_is_one_sentence() -> None:
-    with pytest.raises(LangadaptError, match="GPU 'h9' is unknown: use one of h100"):
+    with pytest.raises(LangadaptError, match="GPU 'h9' is unknown: set --gpu to one of h100"):
         machine_named("h9", 1)
     with pytest.raises(LangadaptError, match="GPU '' is unknown"):
         machine_named("", 8)

@@ -116,6 +116,7 @@ BROKEN = [
     "mixture.english_share=true",
     "training.checkpoint_minutes=1:30",
     "vocabulary.tokens=0.5",
+    "training.budget_tokens=1.2.3e5",
     "embeddings.untie=perhaps",
 ]
 
@@ -156,6 +157,8 @@ def test_every_method_that_a_recipe_may_name_exists() -> None:
         ("", "is not a recipe in YAML"),
         ("language: hu\nsurprise: 1", "option 'surprise' is unknown"),
         ("language: hu\nvocabulary: {token: 1}", "did you mean vocabulary.tokens?"),
+        ("language: hu\nvocabulary:\nvocabulary.tokens: 1", "is not a recipe in YAML"),
+        ("language: hu\nprofile_name: [cpu]", "is not a recipe in YAML"),
         ("language: hu\nprofile_name: gpuu", "profile 'gpuu' is unknown: did you mean gpu?"),
         ("vocabulary.tokens: 5", "has no language: add it"),
         ("language: jpn", "language cannot be 'jpn': it should be ja, the usual code"),
@@ -177,14 +180,6 @@ def test_a_short_recipe_file_has_the_other_options_of_its_profile(tmp_path: Path
     values = {"training.batch_tokens": 2048, "training.budget_tokens": 9999}
     whole = Recipe.profile("gpu", language="no", overrides=values | {"vocabulary.tokens": 70})
     assert Recipe.read(path) == whole
-
-
-@pytest.mark.parametrize("english", [0.0, 0.5, 1.0])
-def test_english_and_conversations_leave_room_for_the_language(english: float) -> None:
-    values = {"mixture.english_share": english, "mixture.chat_share": 1 - english}
-    assert Recipe.profile("cpu", overrides=values).mixture.chat_share == 1 - english
-    with pytest.raises(RecipeError, match="chat_share cannot be"):
-        Recipe.profile("cpu", overrides=values | {"mixture.chat_share": 1.01 - english})
 
 
 def test_the_schedule_early_has_english_in_a_tenth_of_the_run() -> None:

@@ -101,7 +101,7 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
         if tied:
             sides = {name: side for side, part in enumerate(split) for name in part["id"][:]}
             follow = {english: sides.get(target, -1) for english, target in tied.items()}
-        tables += [{"language": code, **row} for _, about in parts for row in about]
+        tables += [{**row, "language": code} for _, about in parts for row in about]
         if recipe.contamination == "drop":
             heldout[code] = _without_contamination(train[code], heldout[code], code)
     target, english = (set(heldout[code]["id"]) for code in (language, "en"))
@@ -180,7 +180,9 @@ def translations(
                 other = {n: f"{partners.get(place)}-{nth}" for n, (place, _, nth) in places.items()}
                 there = _among(ids, other.values())
                 found = {name: other[name] for name in names if other[name] in there}
-            if found and _belong_together(found, others, documents):
+            # Other own ids than numbers are names.
+            doubtful = by_position or all(n.isdecimal() or places[n][0] in sizes for n in found)
+            if found and (not doubtful or _belong_together(found, others, documents)):
                 tied |= found
                 if by_position:  # this text has its translation
                     break
@@ -251,9 +253,9 @@ def split_documents(
         sides[order[:held]], sides[order[held:]] = 1, 0
     rest, heldout = (np.flatnonzero(sides[numbers] == side) for side in (0, 1))
     if not len(rest):
-        documents_of = f"{len(documents)} documents with {len(names)} ids"
-        problem = f"{documents_of} are too few to hold out {share:.0%} for evaluation"
-        raise CorpusError(f"{problem}: give more (in a .txt file, blank lines separate documents)")
+        few = f"{len(documents)} documents with {len(names)} ids are too few"
+        remedy = "give more (in a .txt file, blank lines separate documents)"
+        raise CorpusError(f"{few} to hold out {share:.0%} for evaluation: {remedy}")
     return documents.select(rest), documents.select(heldout)
 
 

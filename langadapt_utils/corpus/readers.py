@@ -8,7 +8,7 @@ import json
 import lzma
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial, partialmethod
@@ -30,11 +30,12 @@ from ..tokens import chunks
 Row = dict[str, Any]
 Part: TypeAlias = Row | pa.RecordBatch  # a row, or a block of rows
 BLOCK = 8_000_000  # bytes of JSON lines that are parsed together
+PEEKED = 100  # rows that tell the column of the text, if one is empty in the first
 HEAD = 10_000_000  # characters of a .txt file in which the separator of documents is looked for
 NUMBERED = regex.compile(r"\d+\t")  # how the Leipzig corpora begin a line
 LETTER = regex.compile(r"\p{L}")
-# How few columns are named: a sentence, a number, long text.
-SENTENCE = regex.compile(r"(?V1)\s.*\p{STerm}\W*$|[\p{STerm}--[!-~]]$|^\d+$|.{50}")
+# How few columns are named: a sentence, or long text.
+SENTENCE = regex.compile(r"(?V1)\s.*\p{STerm}\W*$|[\p{STerm}--[!-~]]$|.{50}")
 DAMAGED = pa.ArrowException, OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeError
 NOT_UTF8 = "is not UTF-8: convert the file, for example with `iconv`"
 MESSAGES = "messages"  # the column of conversations
@@ -46,7 +47,6 @@ COMPRESSED: dict[bytes, Callable[[Path], Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
     b"\x28\xb5\x2f\xfd": partial(pa.input_stream, compression="zstd"),
-    b"\x50\x2a\x4d\x18": partial(pa.input_stream, compression="zstd"),  # as pzstd begins
 }
 
 
@@ -128,15 +128,18 @@ class Reading:
         parts = map(self._of_language, parts)
         if (first := next(parts, None)) is None:
             return
-        name = self.recipe.text_field
-        if not name or (name not in first and "text" in first):
-            name = text_column(first, self.language, self.file)
+        name, own = self.recipe.text_field, self.language != "en" and first.keys() != {"text"}
+        head = [first]
+        if not name or (name not in first and "text" in first and not own):
+            if any(own in ("", None) for own in first.values()):  # perhaps in this row alone
+                head += islice(parts, PEEKED)
+            name = text_column(head, self.language, self.file)
         if name not in first:
             raise _no_column(name, first, self.file)
         self.rule = self.rule or f"a document per row, column {name}"
         kinds = [(own, pa.int64() if type(first.get(own)) is int else pa.string()) for own in NAMES]
         self._columns = None if name in NAMES else pa.schema([*kinds, (name, pa.string())])
-        for part in chain([first], parts):
+        for part in chain(head, parts):
             if isinstance(part, pa.RecordBatch):
                 yield part
             elif isinstance(text := part.get(name, ...), str | None):
@@ -242,7 +245,8 @@ class Reading:
         except (ValueError, RecursionError):  # lines of JSON under another name, as is common
             yield from self._jsonl(io.BytesIO(raw))
             return
-        if isinstance(content, dict) and (self.recipe.text_field or "text") in content:
+        names = self.recipe.text_field or "text", self.language
+        if isinstance(content, dict) and any(isinstance(content.get(n), str) for n in names):
             content = [content]  # one document, whatever lists it has beside its text
         elif isinstance(content, dict):
             lists = [part for part in content.values() if isinstance(part, list)]
@@ -255,9 +259,9 @@ class Reading:
         lines = dropwhile(str.isspace, (line for _, line in self._lines(file)))
         header = next(lines, "")
         mark = max(usual + DELIMITERS, key=header.count)  # the usual one before others
-        cells, head = header.split(mark), list(islice(lines, 1_000))
+        cells, head = header.rstrip("\r\n").split(mark), list(islice(lines, 1_000))
         named = self.recipe.text_field or "text" in cells
-        if not named and any(map(SENTENCE.search, cells)):
+        if not named and (cells[0].isdecimal() or any(map(SENTENCE.search, cells))):
             remedy = "add a header line before it, or name its column in corpus.text_field"
             raise CorpusError(f"{self.file} begins with {header[:60]!r}: {remedy}")
         quoting: Any = csv.QUOTE_NONE if _bare(head, mark, len(cells)) else csv.QUOTE_MINIMAL
@@ -300,7 +304,8 @@ def _bare(lines: list[str], mark: str, columns: int) -> bool:
     """
     rows = [line.strip("\r\n").split(mark) for line in lines if line.strip()]
     opened = (cell[:1] == '"' and not cell.endswith('"', 1) for row in rows for cell in row)
-    return mark == "\t" and all(len(row) == columns for row in rows) and any(opened)
+    apart = mark == "\t" and columns > 1 and all(len(row) == columns for row in rows)
+    return apart and any(opened)
 
 
 def ahead(items: Iterable[Any]) -> Iterator[Any]:
@@ -325,22 +330,25 @@ def opened(path: Path) -> BinaryIO:
     return io.BufferedReader(unpack(path))
 
 
-def text_column(row: Row, language: str, where: object) -> str:
+def text_column(rows: Sequence[Row], language: str, where: object) -> str:
     """Return the column of the text: `text`, the code of its language, or the only with letters.
 
-    A column that is empty in this row may have letters in others.
+    Args:
+        rows: the first ones.
+        language: of the text.
+        where: the file, for error messages.
 
     Raises:
         CorpusError: no column or several columns have letters.
     """
     for name in "text", language:
-        if name in row and name not in NAMES:
+        if name in rows[0] and name not in NAMES:
             return name
-    texts = {n: own for n, own in row.items() if n not in NAMES and isinstance(own, str | None)}
-    found = [name for name, own in texts.items() if not own or LETTER.search(own)]
+    cells = chain.from_iterable(row.items() for row in rows)
+    found = {n for n, own in cells if isinstance(own, str) and LETTER.search(own)} - {*NAMES}
     if len(found) != 1:
-        raise _no_column("text", row, where)
-    return found[0]
+        raise _no_column("text", rows[0], where)
+    return found.pop()
 
 
 def _no_column(name: str, row: Row, where: object) -> CorpusError:

@@ -105,4 +105,4 @@ def _written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> An
     except Exception:  # of many kinds; any other fault stops the second call, too
         if streamer := options.get("streamer"):
             streamer.end()  # so that it begins again, wherever `generate` failed
-        return model.generate(ids_BT, use_cache=False, **options)
+        return model.generate(ids_BT, **options | {"use_cache": False})

@@ -103,8 +103,9 @@ def _read(tokenizer: Tokenizer, texts: Sequence[str]) -> list[_Read]:
         ids, starts = [span.id for span in spans], [span.start for span in spans]
         lost = sum(span.end - span.start for span in spans if span.id == unknown)
         if dropping and unknown not in ids:  # bytes that have no token leave no trace
-            # Some tokenizers compose accents, which takes fewer bytes.
-            lost = max(0, len(normalize("NFC", text).encode()) - int(sizes[ids].sum()))
+            # Some tokenizers compose accents, which mostly takes fewer bytes.
+            whole = min(len(form.encode()) for form in (text, normalize("NFC", text)))
+            lost = max(0, whole - int(sizes[ids].sum()))
         read.append(_Read(ids, np.array(starts, dtype=np.int64), lost))
     return read
 

@@ -189,6 +189,9 @@ def mix(
     chat = np.full(budget_tokens // length, recipe.chat_share)
     english = np.minimum(english_shares(len(chat), recipe), 1 - chat)
     shares = {"en": english, corpus.language: 1 - english - chat, CHAT: chat}
+    if recipe.chat_share and not shares[corpus.language].any():
+        problem = f"mixture.english_share and chat_share leave no sequence in '{corpus.language}'"
+        raise CorpusError(f"{problem}: lower one of them")
     order, streams = interleave(shares), {}
     for code in shares:
         if tokens := order.count(code) * length:

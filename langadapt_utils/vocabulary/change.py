@@ -120,13 +120,6 @@ class VocabularyChange:
         """Return the audit as a table."""
         return pd.DataFrame([dataclasses.asdict(check) for check in self.audit])
 
-    def effects_table(self) -> pd.DataFrame:
-        """Return the effects on other languages as a table."""
-        return pd.DataFrame(
-            {"language": code, **dataclasses.asdict(effect), "kept": effect.kept}
-            for code, effect in self.effects.items()
-        )
-
     def text(self, new: int) -> str:
         """Return an added token as readable text."""
         return readable(self.tokenizer, self.added[new])

@@ -20,7 +20,7 @@ from tokenizers import Regex, Tokenizer
 from tokenizers.pre_tokenizers import Metaspace, Split
 from transformers import PreTrainedTokenizerFast
 
-from ..languages import WITH_DICTIONARY, WITHOUT_WORDS
+from ..languages import KNOWN
 from ..tokens import spread
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -30,7 +30,7 @@ JOINERS = r"\p{Join_Control}"  # the invisible U+200C and U+200D of Persian and 
 # which English uses, signs that are typed in their place, and those of Armenian above a vowel.
 INNER = "'’‘‛′＇`´᾽·‧·՚՛՜՞՟״׳\""
 BETWEEN = regex.compile(rf"(?<=(\p{{L}})\p{{M}}*)[{INNER}](?=\p{{L}})")
-NO_SPACES = WITH_DICTIONARY | WITHOUT_WORDS
+NO_SPACES = {*KNOWN["with_dictionary"], *KNOWN["without_words"]}
 ENGLISH = "don't, don’t"  # which its patterns split correctly
 RARE = 0.001  # fraction of split letter clusters below which a pattern is not repaired
 SAMPLED = 300  # characters per excerpt

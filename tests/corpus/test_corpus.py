@@ -283,6 +283,23 @@ def test_texts_that_only_have_the_same_numbers_are_no_translations(kind: str, wr
     assert len(corpus.train["en"]) + len(corpus.heldout["en"]) == 60
 
 
+def test_translations_with_names_for_ids_are_tied_however_long_they_are(write: Write) -> None:
+    paths = []
+    for code, factor in (("hu", 7), ("en", 11)):
+        texts = [f"{code} {n}: " + "szó " * (n * factor % 60) for n in range(60)]
+        rows = [json.dumps({"text": text, "id": f"Q{n}"}) for n, text in enumerate(texts)]
+        paths.append(str(write(f"{code}.jsonl", "\n".join(rows).encode())))
+    corpus = load_corpus(CorpusRecipe(target=paths[:1], english=paths[1:]), "hu")
+    assert corpus.measuring_texts()[1]
+
+
+def test_files_that_are_not_read_are_listed_beside_the_others(write: Write, tmp_path: Path) -> None:
+    write("own/a.txt", b"egy\nsok\nten\n")
+    write("own/README.md", b"about")
+    corpus = load_corpus(CorpusRecipe(target=[f"{tmp_path}/own"], english=[BUILT_IN]), "hu")
+    assert corpus.read.language.tolist() == ["hu", "hu", "en"]
+
+
 @pytest.mark.parametrize("kind", ["sources", "a pattern"])
 def test_each_text_is_tied_to_its_own_translation(kind: str, write: Write, tmp_path: Path) -> None:
     paths = {

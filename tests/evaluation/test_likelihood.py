@@ -1,4 +1,5 @@
 import math
+import unicodedata
 from collections.abc import Callable
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, normalizers
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -35,6 +37,20 @@ def direct_bits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, text
     with torch.no_grad():
         probabilities = model(torch.tensor([ids])).logits[0].softmax(dim=-1)
     return -sum(math.log2(probabilities[i, token]) for i, token in enumerate(ids[1:]))
+
+
+@pytest.mark.parametrize("composes", [False, True])
+def test_another_normal_form_loses_no_bytes(
+    composes: bool, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Some tokenizers compose accents; and a composed form may have more bytes."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    if composes:
+        backend.normalizer = normalizers.NFC()
+    own = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=tokenizer.eos_token)
+    texts = [unicodedata.normalize("NFD", "árvíztűrő"), "\u0958\u095c\u095d", "kő"]
+    expected = [direct_bits(model, own, text) for text in texts]
+    assert document_bits(model, own, texts) == pytest.approx(expected, rel=1e-4)
 
 
 def test_bits_are_those_computed_directly(

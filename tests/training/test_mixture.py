@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from helpers.tiny import CHAT_TEMPLATES, for_chat
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.errors import CorpusError
 from langadapt_utils.recipe import MixtureRecipe, Schedule
@@ -252,3 +253,15 @@ def test_a_tokenizer_without_a_start_is_refused(
         document_start(
             PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({"a": 0}, [])))
         )
+
+
+def test_conversations_and_english_leave_room_for_the_language(
+    corpora: dict[str, Corpus], change: VocabularyChange
+) -> None:
+    tokenizer = for_chat(change.tokenizer, CHAT_TEMPLATES["plain"])
+    options = {"chat_share": 0.5, "english_share": 0.8, "sequence_length": 32}
+    with pytest.raises(CorpusError, match="leave no sequence in 'hu': lower one of them"):
+        mix(corpora["hu"], tokenizer, MixtureRecipe(**options), budget_tokens=3_200)
+    early = MixtureRecipe(**options | {"schedule": "early"})
+    mixture = mix(corpora["hu"], tokenizer, early, budget_tokens=3_200)
+    assert mixture.share("hu") > 0.4
