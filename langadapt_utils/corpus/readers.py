@@ -128,9 +128,9 @@ class Reading:
         parts = map(self._of_language, parts)
         if (first := next(parts, None)) is None:
             return
-        name, own = self.recipe.text_field, self.language != "en" and first.keys() != {"text"}
+        name, needed = self.recipe.text_field, self.language != "en" and first.keys() != {"text"}
         head = [first]
-        if not name or (name not in first and "text" in first and not own):
+        if not name or (name not in first and "text" in first and not needed):
             if any(own in ("", None) for own in first.values()):  # perhaps in this row alone
                 head += islice(parts, PEEKED)
             name = text_column(head, self.language, self.file)
