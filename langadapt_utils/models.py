@@ -28,6 +28,7 @@ OWN_ROPE = ("rope_theta", "partial_rotary_factor")  # separate options before tr
 SCALED = ("linear", "dynamic", "yarn", "longrope", "llama3")  # kinds that older versions support
 LIMITS = ("max_position_embeddings", "max_target_positions", "max_seq_len")  # of the context
 SAME = 1e-3  # largest difference of equal logits, as a fraction of the largest logit
+DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}  # names in safetensors, torch
 QUANTISED = ("quantization_config", "compression_config", "quantization")  # the last one: MLX
 BASE_CARD = "BASE_MODEL_CARD.md"  # name of the copy of the base's model card
 CONVERSION_BYTES = 10**9  # the GGUF file and the float32 weights, with room to spare
@@ -358,7 +359,10 @@ def dequantise(gguf: Path, folder: Path) -> None:
 def save_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, base: Path
 ) -> None:
-    """Write a Hugging Face folder in the precision of the base, which older versions also read.
+    """Write a Hugging Face folder, which older versions also read.
+
+    Each weight has the precision that it has in the base. One that the base lacks has the most
+    frequent precision, or float32 if `transformers` keeps it so.
 
     Args:
         model: in any precision.
@@ -368,10 +372,13 @@ def save_model(
             (images, sound) too, unless only the language model was kept.
     """
     dtype, cast = _dtype_of(base), {}  # by place in memory: tied weights stay one
+    headers = (header_of(path).tensors for path in weight_files(base))
+    types = {name: DTYPES.get(own.dtype) for tensors in headers for name, own in tensors.items()}
     exact = "|".join(map(re.escape, model._get_dtype_plan(getattr(torch, dtype))))
     for name, weight in model.state_dict().items():
-        own = not weight.is_floating_point() or re.search(rf"(^|\.)({exact})(\.|$)", name)
-        cast[weight.data_ptr()] = weight if own else weight.to(getattr(torch, dtype))
+        usual = "float32" if re.search(rf"(^|\.)({exact})(\.|$)", name) else dtype
+        kept = getattr(torch, types.get(name) or usual)
+        cast[weight.data_ptr()] = weight.to(kept) if weight.is_floating_point() else weight
     weights = {name: cast[weight.data_ptr()] for name, weight in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=weights)
     save_tokenizer(tokenizer, folder)
@@ -388,8 +395,7 @@ def save_model(
 
 def _dtype_of(folder: Path) -> str:
     """Return the most frequent precision of the saved weights, by its name in torch."""
-    names = {"BF16": "bfloat16", "F16": "float16"}
-    return names.get(_parameters_by_type(folder).most_common(1)[0][0], "float32")
+    return DTYPES.get(_parameters_by_type(folder).most_common(1)[0][0], "float32")
 
 
 def _older_rope(parameters: dict[str, Any] | None) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from .training.optimizer import learning_rate
 from .vocabulary.enough import RARELY, token_numbers
 
 NUMBERS = (10, 20, 50, 100, 200, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000)  # of new tokens
-FITS = ("in_script", "in_language")  # columns of `inspect_text`
 OFTEN = 0.9  # fraction of the new tokens that training must show often enough
 RANK = 64  # of adapters, if the full model does not fit
 ROOM = 0.9  # fraction of a device's memory that may be used
@@ -162,8 +161,7 @@ class Plan:
         machine: that the plan is for.
         shape: of the adapted model.
         cost: the language under the base tokenizer: `parity` (NaN without translations),
-            `tokens_per_word`, `tokens_per_byte`; and the fractions `in_script` and `in_language`
-            of its text, as in `inspect_text`.
+            `tokens_per_word`, `tokens_per_byte`; and the columns of `inspect_text`.
         sizes: the table of `token_numbers`, and `megabytes` of embeddings in bfloat16.
         tokens_per_document: mean length of the held-out documents.
         passes: over the training text, by language.
@@ -218,7 +216,7 @@ def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:
     report = measure_fertility({"base": tokenizer}, texts, parallel=parallel)
     columns = ("parity", "tokens_per_word", "tokens_per_byte")
     cost = {name: report.value("base", recipe.language, name) for name in columns}
-    cost |= inspect_text(corpus).set_index("language").loc[recipe.language, list(FITS)].to_dict()
+    cost |= inspect_text(corpus).set_index("language").loc[recipe.language].to_dict()
     rate = learning_rate(asked := recipe.training.learning_rate, shape.parameters)
     rate *= CAREFUL if asked == "auto" and cost["parity"] < READS_WELL else 1
     chosen = {"vocabulary.tokens": tokens, "training.learning_rate": float(f"{rate:.1e}")}

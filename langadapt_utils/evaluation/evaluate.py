@@ -183,8 +183,7 @@ def documents_to_read(corpus: Corpus, recipe: EvaluationRecipe) -> dict[str, Tab
         rows = at_most_of_each_source(part, recipe.other_documents)
         read[code] = [row | {"text": row["text"][:BEGINNING]} for row in rows]
     for rows in read.values():
-        again = pd.DataFrame(rows).groupby("id").cumcount()
-        for row, times in zip(rows, again, strict=True):
+        for row, times in zip(rows, pd.DataFrame(rows).groupby("id").cumcount(), strict=True):
             row["id"] += f" ({times + 1})" if times else ""
     return read
 

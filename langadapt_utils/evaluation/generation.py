@@ -81,7 +81,6 @@ def reply(
     options |= {"max_new_tokens": new_tokens, "eos_token_id": ends, "pad_token_id": ends[0]}
     # Whatever the base's own settings are; they may also have `stop_strings`.
     options = {"num_beams": 1, "num_return_sequences": 1, "tokenizer": tokenizer} | options
-    options["return_dict_in_generate"] = False
     if show:
         options["streamer"] = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         options["streamer"].on_finalized_text = lambda text, stream_end=False: show(text)
