@@ -100,7 +100,6 @@ def test_scores_and_report_hold_the_same_findings(run: Workspace) -> None:
         "gains",
         "interpolation",
         "fertility",
-        "vocabulary",
         "audit",
         "training",
     }
