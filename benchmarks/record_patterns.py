@@ -21,13 +21,17 @@ ITEMS = 99  # of each kind
 
 
 def main() -> None:
-    """Write one file per kind; every run writes the same items."""
+    """Write one file per kind."""
     for kind in PATTERNS:
-        draw = random.Random(f"{kind} 0")
-        rows = [pattern(kind, draw) for _ in range(ITEMS)]
-        about = ({"id": f"{kind}-{place:03}", "lang": NO_LANGUAGE} for place in range(ITEMS))
-        lines = [json.dumps({**a, **row}) + "\n" for a, row in zip(about, rows, strict=True)]
+        lines = [json.dumps(item) + "\n" for item in items(kind)]
         (data_folder() / f"eval_{kind}.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def items(kind: str) -> list[dict[str, Any]]:
+    """Return the items of a kind, which are the same in every run."""
+    draw = random.Random(f"{kind} 0")
+    names = ({"id": f"{kind}-{place:03}", "lang": NO_LANGUAGE} for place in range(ITEMS))
+    return [name | pattern(kind, draw) for name in names]
 
 
 def pattern(kind: str, draw: random.Random) -> dict[str, Any]:

@@ -94,10 +94,11 @@ def answer_tokens(tokenizer: Tokenizer, prompt: str, answer: str = "x") -> tuple
     ids, learned = chat_tokens(tokenizer, exchange(prompt, answer))
     first, special = learned.index(True), tokenizer.added_tokens_decoder
     ends = [n for n in range(first, len(ids)) if ids[n] in special and special[ids[n]].special]
-    # An answer may begin with special tokens, as in gpt-oss.
-    last, raw = ends[0] if ends else len(ids), {"clean_up_tokenization_spaces": False}
-    said = ((n, tokenizer.decode(ids[first:n], **raw).rstrip()) for n in ends)
-    last = next((n for n, text in said if text.endswith(answer.strip())), last)
+    # An answer may begin with special tokens, as in gpt-oss: its end comes after its text.
+    raw = {"clean_up_tokenization_spaces": False}
+    said = {n: tokenizer.decode(ids[first:n], **raw).rstrip() for n in ends}
+    whole = [n for n, text in said.items() if text.endswith(answer.strip())]
+    last = [*whole, *ends, len(ids)][0]
     return ids[:first], ids[first:last], ids[last : last + 1]
 
 

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from .corpus.corpus import load_corpus
-from .corpus.inspection import inspect_text
+from .corpus.inspection import BEGINNING, share_in_language, share_in_script
 from .display.html import render
 from .fertility import measure_fertility
 from .hardware import Machine, machine_named
@@ -161,7 +161,7 @@ class Plan:
         machine: that the plan is for.
         shape: of the adapted model.
         cost: the language under the base tokenizer: `parity` (NaN without translations),
-            `tokens_per_word`, `tokens_per_byte`; and the columns of `inspect_text`.
+            `tokens_per_word`, `tokens_per_byte`; `in_script`, `in_language` as in `inspect_text`.
         sizes: the table of `token_numbers`, and `megabytes` of embeddings in bfloat16.
         tokens_per_document: mean length of the held-out documents.
         passes: over the training text, by language.
@@ -216,7 +216,9 @@ def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:
     report = measure_fertility({"base": tokenizer}, texts, parallel=parallel)
     columns = ("parity", "tokens_per_word", "tokens_per_byte")
     cost = {name: report.value("base", recipe.language, name) for name in columns}
-    cost |= inspect_text(corpus).set_index("language").loc[recipe.language].to_dict()
+    read = [text[:BEGINNING] for text in texts[recipe.language]]
+    cost["in_script"] = share_in_script("".join(read), recipe.language)
+    cost["in_language"] = share_in_language(read, recipe.language)
     rate = learning_rate(asked := recipe.training.learning_rate, shape.parameters)
     rate *= CAREFUL if asked == "auto" and cost["parity"] < READS_WELL else 1
     chosen = {"vocabulary.tokens": tokens, "training.learning_rate": float(f"{rate:.1e}")}

@@ -190,9 +190,9 @@ def translations(
 
 
 def _belong_together(tied: Mapping[str, str], english: Dataset, target: Dataset) -> bool:
-    """Return whether the lengths of texts correlate with those of their translations.
+    """Return whether long texts have long translations.
 
-    Where all texts are equally long, or fewer than ten, the lengths tell nothing.
+    If all texts are equally long, or there are fewer than ten, the lengths tell nothing.
     """
     some = random.Random(0).sample(sorted(tied.items()), min(len(tied), COMPARED))
     ranks = []

@@ -178,13 +178,10 @@ def _other_tables(model: PreTrainedModel) -> dict[str, torch.Tensor]:
         embedding = isinstance(module, torch.nn.Embedding) and "pos" not in path
         named = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         for name, table in named:
-            per_layer = embedding and "per_layer" in path  # may be shorter
-            per_token = len(table.shape) > 1 and (len(table) == rows or per_layer)
-            if (
-                per_token
-                and id(table) not in known
-                and (embedding or not table.is_floating_point())
-            ):
+            if id(table) in known or table.ndim < 2:
+                continue
+            per_token = len(table) == rows or (embedding and "per_layer" in path)  # may be shorter
+            if per_token and (embedding or not table.is_floating_point()):
                 tables[f"{path}.{name}"] = table.detach()
     return tables
 

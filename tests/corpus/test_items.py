@@ -1,7 +1,17 @@
+import runpy
+from pathlib import Path
+
 import pytest
 
 from langadapt_utils.corpus.corpus import Corpus
-from langadapt_utils.corpus.items import ITEM_KINDS, item_options, item_texts, load_items
+from langadapt_utils.corpus.items import (
+    ITEM_KINDS,
+    PATTERNS,
+    item_options,
+    item_texts,
+    load_items,
+)
+from langadapt_utils.languages import NO_LANGUAGE
 
 
 @pytest.mark.parametrize("language", ["en", "hu", "th"])
@@ -41,3 +51,10 @@ def test_the_text_of_an_item_is_all_that_is_shown_and_scored(language: str) -> N
             options = item_options(kind, items, place, language)
             right = options[item.get("label", 0)]
             assert all(part.strip() in texts[item["id"]] for part in right)
+
+
+@pytest.mark.parametrize("kind", PATTERNS)
+def test_the_patterns_are_those_of_their_script(kind: str) -> None:
+    """Where this fails, run `python benchmarks/record_patterns.py`."""
+    path = Path(__file__).parents[2] / "benchmarks" / "record_patterns.py"
+    assert runpy.run_path(str(path))["items"](kind) == load_items(kind, NO_LANGUAGE)
