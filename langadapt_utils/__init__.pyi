@@ -28,7 +28,7 @@ from .atlas import atlas_widget as atlas_widget
 from .atlas import language_atlas as language_atlas
 from .atlas import plot_atlas as plot_atlas
 from .corpus.inspection import inspect_text as inspect_text
-from .vocabulary.enough import text_allowance as text_allowance
+from .vocabulary.sizes import text_allowance as text_allowance
 from .fertility import measure_fertility as measure_fertility
 from .fertility import plot_fertility as plot_fertility
 from .vocabulary.views import TokenFacts as TokenFacts

@@ -14,7 +14,7 @@ from babel import Locale
 from babel.localedata import locale_identifiers
 from fontTools.unicodedata import script_name
 from matplotlib.axes import Axes
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from .display.figures import GREY, TARGET, beside, finish, new_axes
 from .display.html import table_html
@@ -27,7 +27,7 @@ FEWEST = 200  # names that differ from English; a language with fewer is not sho
 COST = "tokens_over_english"
 
 
-def language_atlas(tokenizer: PreTrainedTokenizerFast) -> pd.DataFrame:
+def language_atlas(tokenizer: Tokenizer) -> pd.DataFrame:
     """Count the tokens of names in every language for which Babel has at least 200 names.
 
     Args:
@@ -132,7 +132,7 @@ def plot_atlas(atlas: pd.DataFrame, language: str = "", *, ax: Axes | None = Non
     return finish(ax, title, note=f"{len(atlas)} languages, names from the Unicode CLDR")
 
 
-def atlas_widget(tokenizers: Mapping[str, PreTrainedTokenizerFast], language: str) -> Interactive:
+def atlas_widget(tokenizers: Mapping[str, Tokenizer], language: str) -> Interactive:
     """Return controls to find a language and see how many tokens its names take.
 
     Args:

@@ -76,11 +76,6 @@ def _equal(answer: Any, right: Any, rtol: float) -> bool:
     return answers.shape == rights.shape and np.allclose(answers, rights, rtol, 1e-6 if rtol else 0)
 
 
-def _tokens_for_half(table: Any) -> int:
-    """Return the first number of new tokens that saves half of what all of them save."""
-    return int(table.new_tokens[table.saved >= table.saved.max() / 2].iloc[0])
-
-
 def _bits(scores: Any, language: str) -> Any:
     """Return the bits of each document (row) under each model (column)."""
     mine = scores.documents[scores.documents.language == language]
@@ -91,7 +86,7 @@ def _bits(scores: Any, language: str) -> Any:
 VALUES: dict[str, tuple[Callable[..., Any], float]] = {
     "1.1": (lambda report: 1000 * report.value("base", "en", "tokens_per_word"), 0.005),
     "1.2": (lambda tokenizer, text: len(tokenizer.tokenize(text)) / 2048, 0.005),
-    "2.1": (lambda sizes: _tokens_for_half(sizes.table), 0.1),
+    "2.1": (lambda sizes: sizes.table.query("saved >= saved.max() / 2").new_tokens.iloc[0], 0.1),
     "2.2": (lambda change: max(map(len, change.base_pieces.values())), 0),
     "3.1": (lambda change: change.base_pieces[next(iter(change.added))], 0),
     "3.2": (lambda old: old.mean(dim=0).norm().item(), 0.001),

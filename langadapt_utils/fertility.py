@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from .display.figures import colour_of, finish, new_axes
 from .errors import CorpusError
@@ -57,7 +57,7 @@ class FertilityReport:
 
 
 def measure_fertility(
-    tokenizers: Mapping[str, PreTrainedTokenizerFast],
+    tokenizers: Mapping[str, Tokenizer],
     texts: Mapping[str, Sequence[str]],
     *,
     parallel: bool = True,
@@ -91,9 +91,7 @@ def measure_fertility(
     return FertilityReport(table.drop(columns="continued"), min(counts.values()))
 
 
-def _count(
-    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], language: str
-) -> dict[str, Any]:
+def _count(tokenizer: Tokenizer, texts: Sequence[str], language: str) -> dict[str, Any]:
     """Count tokens, words, characters and bytes of texts, and words in several tokens."""
     encodings = encode_texts(tokenizer.backend_tokenizer, texts, offsets=True)
     spans, known = [word_spans(text, language) for text in texts], has_words("".join(texts[:HEAD]))

@@ -22,7 +22,7 @@ from .languages import language_name
 from .models import check_model, fetch_model, load_tokenizer, quiet_transformers, token_layers
 from .recipe import Recipe
 from .training.optimizer import learning_rate
-from .vocabulary.enough import RARELY, token_numbers
+from .vocabulary.sizes import RARELY, token_numbers
 
 NUMBERS = (10, 20, 50, 100, 200, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000)  # of new tokens
 OFTEN = 0.9  # fraction of the new tokens that training must show often enough
@@ -134,11 +134,8 @@ def stage_seconds(
     methods, sweeps = len(recipe.embeddings.compare), len(recipe.mixture.sweep)
     probed = methods * recipe.embeddings.probe_steps * recipe.probe_batch_tokens
     trained = recipe.trained_tokens + sweeps * recipe.mixture.sweep_tokens
-    read = {
-        "03_embeddings": 2 * few * (2 * methods + 1),
-        "04_training": 2 * few * (sweeps + 1),
-        "05_evaluation": 6 * many + 2 * few * (len(recipe.evaluation.interpolation_points) - 1),
-    }
+    read = {"03_embeddings": 2 * few * (2 * methods + 1), "04_training": 2 * few * (sweeps + 1)}
+    read["05_evaluation"] = 6 * many + 2 * few * (len(recipe.evaluation.interpolation_points) - 1)
     learned = {"03_embeddings": probed, "04_training": trained}
     alone = {"01_fertility": 12.0, "02_vocabulary": 35.0, "03_embeddings": 20.0}
     alone |= {"04_training": 20.0, "05_evaluation": 40.0}

@@ -35,10 +35,9 @@ COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
 ABOUT = {f"{name}.{kind}" for name in ("readme", "license") for kind in ("md", "txt")}
 ABOUT |= {f"{name}.json" for name in ("dataset_info", "dataset_infos", "dataset_dict", "state")}
 TERMS = ("README.md", "LICENSE*", "NOTICE*", "USE_POLICY*")  # copied beside a changed model
-HUB_NAMES = {  # short names of data sets
-    "fineweb2": "HuggingFaceFW/fineweb-2:{language}",
-    "fineweb-edu": "HuggingFaceFW/fineweb-edu:sample-10BT",
-}
+FINEWEB = "HuggingFaceFW/fineweb"
+# Short names of data sets.
+HUB_NAMES = {"fineweb2": f"{FINEWEB}-2:{{language}}", "fineweb-edu": f"{FINEWEB}-edu:sample-10BT"}
 
 
 def built_in_languages() -> list[str]:

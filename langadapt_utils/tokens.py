@@ -179,19 +179,14 @@ def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> list[
     return [encoding.ids for encoding in encode_texts(tokenizer.backend_tokenizer, texts)]
 
 
-def vocabulary_bytes(tokenizer: PreTrainedTokenizerFast) -> dict[int, bytes]:
-    """Return the bytes of each id of a tokenizer, without special tokens."""
-    byte_level, added = is_byte_level(tokenizer), tokenizer.added_tokens_decoder
-    plain = ((i, surface) for surface, i in tokenizer.get_vocab().items() if i not in added)
-    merged = {i: surface_bytes(surface, byte_level=byte_level) for i, surface in plain}
-    return merged | {i: token.content.encode() for i, token in added.items() if not token.special}
-
-
 def byte_lengths(tokenizer: PreTrainedTokenizerFast) -> Ids:
     """Return the bytes per id of a tokenizer, of shape (highest id + 1,); 0 for special tokens."""
+    byte_level, added = is_byte_level(tokenizer), tokenizer.added_tokens_decoder
     lengths = np.zeros(max(tokenizer.get_vocab().values()) + 1, dtype=np.int64)
-    for index, raw in vocabulary_bytes(tokenizer).items():
-        lengths[index] = len(raw)
+    for surface, index in tokenizer.get_vocab().items():
+        lengths[index] = len(surface_bytes(surface, byte_level=byte_level))
+    for index, token in added.items():
+        lengths[index] = 0 if token.special else len(token.content.encode())
     return lengths
 
 

@@ -86,13 +86,11 @@ class Workspace:
         return cls(folder, Recipe.read(folder / "recipe.yaml"), frozen=frozen)
 
     def _repr_markdown_(self) -> str:
-        machine, recipe = hardware.describe(), self.recipe
-        rows = {
-            "run folder": self.folder,
-            "recipe": f"{recipe.language}, profile {recipe.profile_name}, base {recipe.base}",
-            "machine": f"{machine['device']}, {machine['cores']} cores, {machine['precision']}",
-            "complete": ", ".join(filter(self.is_complete, STAGES)) or "nothing yet",
-        }
+        known, recipe = hardware.describe(), self.recipe
+        about = f"{recipe.language}, profile {recipe.profile_name}, base {recipe.base}"
+        machine = f"{known['device']}, {known['cores']} cores, {known['precision']}"
+        rows = {"run folder": self.folder, "recipe": about, "machine": machine}
+        rows |= {"complete": ", ".join(filter(self.is_complete, STAGES)) or "nothing yet"}
         return "\n".join(f"* {name}: `{value}`" for name, value in rows.items())
 
     def stage(self, name: str) -> Path:
@@ -171,11 +169,11 @@ class Workspace:
         shutil.rmtree(published, ignore_errors=True)
         (partial / MARK).unlink()
         finished = datetime.now(UTC).isoformat(timespec="seconds")
-        spent = round(time.time() - self._opened, 1)  # since the notebook began
-        manifest: dict[str, Any] = {"stage": name, "key": key, "seconds": spent}
-        manifest |= {"finished": finished, "hardware": hardware.describe()}
-        manifest |= {"files": _sizes(partial, Path(name)), "published": sizes}
-        write_json(partial / MANIFEST, manifest)
+        # The seconds count from when the notebook began.
+        about = {"stage": name, "key": key, "seconds": round(time.time() - self._opened, 1)}
+        about |= {"finished": finished, "hardware": hardware.describe()}
+        files = {"files": _sizes(partial, Path(name)), "published": sizes}
+        write_json(partial / MANIFEST, about | files)
         _replace(partial, self.folder / name)
 
     def log(self, stage: str, record: Any) -> str:

@@ -24,8 +24,8 @@ from ..errors import CorpusError
 from ..files import cache_folder, read_json, trim_cache, write_atomically, write_json
 from ..languages import code_with_script
 from ..recipe import BUILT_IN, CorpusRecipe, NormalForm
+from .contamination import find_repeats
 from .readers import NAMES, Part, Reading, Row
-from .repeats import find_repeats
 
 OPTIONS = {"text_field", "skip_bad", "normal_form", "max_megabytes"}  # that affect the result
 FORM = pa.schema([(column, pa.string()) for column in ("id", "source", "domain", "text")])

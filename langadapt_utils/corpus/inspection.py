@@ -2,7 +2,6 @@
 
 import unicodedata
 from collections import Counter
-from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -32,11 +31,11 @@ def inspect_text(corpus: Corpus) -> pd.DataFrame:
         parts = [part[code] for part in (corpus.train, corpus.heldout)]
         lengths = [len(text) for part in parts for text in part["text"]]
         step = max(1, len(lengths) // LOOKED_AT)
-        looked = [text[:BEGINNING] for part in parts for text in part["text"][::step]]
-        characters = Counter(text := "".join(looked))
+        seen = [text[:BEGINNING] for part in parts for text in part["text"][::step]]
+        characters = Counter(text := "".join(seen))
         row = {"language": code, "documents": len(lengths), **corpus.repeats[code]}
-        row |= {"in_script": share_in_script(text, code)}
-        row |= {"in_language": share_in_language(looked, code), "longest": max(lengths)}
+        row["in_script"] = share_in_script(text, code)
+        row |= {"in_language": share_in_language(seen, code), "longest": max(lengths)}
         odd = sum(n for sign, n in characters.items() if is_odd(sign))
         rows.append(row | {"odd_characters": 1e6 * odd / characters.total()})
     return pd.DataFrame(rows)
@@ -63,13 +62,7 @@ def share_in_script(text: str, language: str) -> float:
 
 def share_in_language(texts: list[str], language: str) -> float:
     """Return the fraction of texts that the identifier assigns to a language."""
-    if language not in known_languages():
+    if language not in {guess["lang"] for guess in detect("a", model="lite", k=1_000)}:
         return np.nan
     found = [detect(text, model="lite")[0]["lang"] for text in texts if text.strip()]
     return found.count(language) / len(found) if found else np.nan
-
-
-@cache
-def known_languages() -> set[str]:
-    """Return the codes of the languages that the identifier can assign."""
-    return {str(guess["lang"]) for guess in detect("a", model="lite", k=1_000)}

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.axes import Axes
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from ..errors import LangadaptError
 from ..intervals import Interval, percent, sign, with_ends
@@ -110,9 +110,7 @@ def _cell(value: Any, digits: int) -> str | Html:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def cuts_html(
-    tokenizer: PreTrainedTokenizerFast, text: str, *, language: str, label: str = ""
-) -> Html:
+def cuts_html(tokenizer: Tokenizer, text: str, *, language: str, label: str = "") -> Html:
     """Return a text with a box per piece that the word pattern cuts.
 
     A mark that is cut off its letter is shown on a ◌ in a red box.
@@ -133,7 +131,7 @@ def cuts_html(
     return render("display/pieces.html.j2", pieces=pieces, **about)
 
 
-def bytes_html(tokenizer: PreTrainedTokenizerFast, words: Mapping[str, str]) -> Html:
+def bytes_html(tokenizer: Tokenizer, words: Mapping[str, str]) -> Html:
     """Return words byte by byte: which bytes are a letter (above) and which are a token (below).
 
     Args:

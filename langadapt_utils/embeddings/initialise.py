@@ -1,14 +1,19 @@
 """Give a model embeddings for the tokens of a changed vocabulary.
 
+If possible, a method returns the weights with which each new embedding is mixed from old ones. Then
+one sparse product computes all new embeddings, and the provenance of each is known.
+
 Axes: V tokens of the old vocabulary, N new tokens, D dimensions of an embedding.
 """
 
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch.nn.functional import normalize
@@ -17,16 +22,67 @@ from transformers import PreTrainedModel
 from ..errors import ModelError
 from ..models import check_rows, declare_untied, is_tied, token_layers
 from ..vocabulary.change import VocabularyChange
-from . import methods
-from .methods import NewEmbeddings, Rule
 
-METHODS: dict[str, Rule] = {
-    "random": methods.random_normal,
-    "mean": methods.mean,
-    "subword_mean": methods.subword_mean,
-}
 NOISE = 1e-2  # added to an embedding that equals another one, as a fraction of its length
 BLOCK = 1_024  # embeddings that are processed together
+
+
+@dataclass(frozen=True)
+class NewEmbeddings:
+    """Embeddings of new tokens, with their provenance.
+
+    Attributes:
+        vectors_ND: in float32, in the order of `VocabularyChange.added`.
+        weights_NV: sparse weights of old embeddings in new ones; None for random embeddings.
+        note: description of the method.
+        noisy: positions of embeddings that equalled another one and were changed by a little noise.
+    """
+
+    vectors_ND: torch.Tensor
+    weights_NV: torch.Tensor | None
+    note: str
+    noisy: frozenset[int] = frozenset()
+
+
+# From old embeddings, a change of the vocabulary, and a seed.
+Rule = Callable[[torch.Tensor, VocabularyChange, int], NewEmbeddings]
+
+
+def random_normal(old_VD: torch.Tensor, change: VocabularyChange, seed: int = 0) -> NewEmbeddings:
+    """Draw normal numbers with the mean and standard deviation of all old entries.
+
+    Source: the new embeddings of Csaki et al., arXiv 2311.05741, are random.
+    """
+    shape = len(change.added), old_VD.shape[1]
+    drawn_ND = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    vectors_ND = drawn_ND * old_VD.std() + old_VD.mean()
+    return NewEmbeddings(vectors_ND, None, "drawn: normal, as all old entries")
+
+
+def mean(old_VD: torch.Tensor, change: VocabularyChange, seed: int = 0) -> NewEmbeddings:
+    """Give every new token the mean of all old embeddings.
+
+    Source: Hewitt 2021, "Initializing new word embeddings for pretrained language models".
+    """
+    vectors_ND = old_VD.mean(dim=0).expand(len(change.added), -1)
+    return NewEmbeddings(vectors_ND, None, f"mean of all {len(old_VD):,} embeddings")
+
+
+def subword_mean(old_VD: torch.Tensor, change: VocabularyChange, seed: int = 0) -> NewEmbeddings:
+    """Return the mean of the embeddings of the base tokens that spell the new token.
+
+    Source: fast vocabulary transfer, Gee et al. 2022, arXiv 2402.09977.
+    """
+    shape, pieces = (len(change.added), len(old_VD)), [change.base_pieces[n] for n in change.added]
+    new = np.repeat(np.arange(len(pieces)), [len(ids) for ids in pieces])
+    old = np.fromiter(chain.from_iterable(pieces), dtype=np.int64)
+    shares = torch.from_numpy(1 / np.bincount(new, minlength=shape[0])[new]).float()
+    places = torch.from_numpy(np.stack([new, old]))
+    weights_NV = torch.sparse_coo_tensor(places, shares, shape, check_invariants=False).coalesce()
+    return NewEmbeddings(torch.sparse.mm(weights_NV, old_VD), weights_NV, "mean of its pieces")
+
+
+METHODS: dict[str, Rule] = {"random": random_normal, "mean": mean, "subword_mean": subword_mean}
 
 
 @dataclass(frozen=True)
@@ -154,7 +210,7 @@ def initialise_embeddings(
         result._init_weights = lambda module: None  # new rows are filled below
         result.resize_token_embeddings(size, mean_resizing=False)
         del result._init_weights
-    biases = [methods.subword_mean(b_V1.float().cpu(), change) for b_V1 in before[2:]]
+    biases = [subword_mean(b_V1.float().cpu(), change) for b_V1 in before[2:]]
     made = [embeddings.input, embeddings.output, *biases]
     for new, old_VD, filled in zip(_matrices(result), before, made, strict=False):
         if filled is not None:  # not the LM head's where weights are tied
@@ -198,7 +254,7 @@ def _fill_other_tables(
         place, _, name = path.rpartition(".")
         module, new = model.get_submodule(place), old.new_zeros(size, *old.shape[1:])
         if old.is_floating_point():
-            _fill(new, old, methods.subword_mean(old.float().cpu(), change), change)
+            _fill(new, old, subword_mean(old.float().cpu(), change), change)
             module.num_embeddings = size
         else:
             firsts = [change.base_pieces[token][0] for token in change.added]

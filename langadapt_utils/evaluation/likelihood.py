@@ -1,12 +1,17 @@
 """The likelihood of texts and continuations in bits, for any tokenizer.
 
-Axes: B sequences, E ends of them, T tokens, V vocabulary.
+Texts become pieces, and a forward pass reads several pieces: padded to one length, or, if they
+begin alike, as a tree that has each beginning once.
+
+Axes: B sequences, T tokens of a sequence, N tokens whose logits are used, V vocabulary.
 """
 
 import inspect
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 from unicodedata import normalize
 
 import numpy as np
@@ -20,14 +25,18 @@ from ..errors import CorpusError, ModelError
 from ..intervals import Interval, Numbers, ratio
 from ..models import Base, longest_context
 from ..tokens import Ids, byte_lengths, document_start, encode_texts, is_byte_level, token_spans
+from ..trials import keeps_apart, read
 
 # Tokens and logits per forward pass, unless a single piece has more.
-BATCH_TOKENS, LOGITS = 2_048, 100_000_000
-AT_ONCE = 512  # tokens whose logits are converted to float32 together
+BATCH_TOKENS, TREE_TOKENS, LOGITS = 2_048, 512, 100_000_000
+DEEPEST = 448  # tokens of the longest piece in a tree
+LEAKED = 0.1  # influence between pieces of a tree that is only rounding in bfloat16
 # Tokens of a sequence up to which eager attention is faster than SDPA on a CPU
 # (`benchmarks/evaluation.py`).
 EAGER_TOKENS = 512
+AT_ONCE = 512  # tokens whose logits are converted to float32 together
 Pairs = Sequence[tuple[list[int], list[int]]]  # ids before the scored ids, and the scored ids
+Pass = tuple[torch.Tensor, dict[str, Any], list[slice]]  # ids, other inputs, logits of each piece
 
 
 @dataclass(frozen=True)
@@ -143,7 +152,7 @@ def continuation_bits(
     start = document_start(tokenizer)
     whole = [context + more for context, more in zip(contexts, continuations, strict=True)]
     encodings = encode_texts(tokenizer.backend_tokenizer, whole, offsets=True)
-    pieces, across = [], []
+    pieces, across = list[_Piece](), list[int]()
     for unit, (encoding, context) in enumerate(zip(encodings, contexts, strict=True)):
         ids, offsets = encoding.ids, encoding.offsets
         border = len(context.rstrip())
@@ -152,13 +161,12 @@ def continuation_bits(
             first = 0
             across.append(unit)
         pieces.append(_Piece(unit, [start, *ids], first + 1))
-    bits = _bits(model, pieces, [repr(text) for text in whole])
-    if across:
-        alone = sorted({contexts[unit] for unit in across})
-        encoded = enumerate(encode_texts(tokenizer.backend_tokenizer, alone))
-        pieces = [_Piece(unit, [start, *encoding.ids], 1) for unit, encoding in encoded]
-        spent = dict(zip(alone, _bits(model, pieces, [repr(text) for text in alone]), strict=True))
-        bits[across] -= [spent[contexts[unit]] for unit in across]
+    alone = sorted({contexts[unit] for unit in across})
+    encodings = encode_texts(tokenizer.backend_tokenizer, alone)
+    pieces += [_Piece(n, [start, *each.ids], 1) for n, each in enumerate(encodings, len(whole))]
+    bits = _bits(model, pieces, [repr(text) for text in whole + alone], shared=True)
+    bits, spent = bits[: len(whole)], dict(zip(alone, bits[len(whole) :], strict=True))
+    bits[across] -= [spent[contexts[unit]] for unit in across]
     pairs = zip(_read(tokenizer, whole), _read(tokenizer, contexts), strict=True)
     return bits + [8.0 * (text.lost - context.lost) for text, context in pairs]
 
@@ -166,8 +174,8 @@ def continuation_bits(
 def token_bits(model: PreTrainedModel, pairs: Pairs) -> list[list[float]]:
     """Return the bits of each token of the second list of ids after the first, for each pair."""
     pieces = [_Piece(n, [*before, *ids], len(before)) for n, (before, ids) in enumerate(pairs)]
-    bits = _bits_of_tokens(model, pieces, [f"answer {unit}" for unit in range(len(pairs))])
-    return [each.tolist() for each in bits]
+    names = [f"answer {unit}" for unit in range(len(pairs))]
+    return [bits.tolist() for bits in _bits_of_tokens(model, pieces, names, shared=True)]
 
 
 def _windows(
@@ -194,41 +202,42 @@ def _windows(
             yield _Piece(unit, text.ids[begin:end], first - begin)
 
 
-def _bits(model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str]) -> Numbers:
+def _bits(
+    model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str], *, shared: bool = False
+) -> Numbers:
     """Return the bits of the scored tokens of pieces, summed by unit; units have names."""
-    return np.array([bits.sum() for bits in _bits_of_tokens(model, pieces, names)])
+    return np.array([bits.sum() for bits in _bits_of_tokens(model, pieces, names, shared=shared)])
 
 
 def _bits_of_tokens(
-    model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str]
+    model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str], *, shared: bool
 ) -> list[Numbers]:
-    """Return the bits of the scored tokens of each unit, piece after piece from the shortest."""
+    """Return the bits of the scored tokens of each unit; those of several pieces are not in order.
+
+    If pieces begin alike (`shared`), each beginning is read once, unless the model cannot do so.
+    """
     hardware.keep_freed_memory()
-    precision = hardware.native_precision()
-    can_skip = "logits_to_keep" in inspect.signature(model.forward).parameters
+    most = LOGITS // model.get_output_embeddings().weight.shape[0]
+    takes = set(inspect.signature(model.forward).parameters)
     scored: list[list[Numbers]] = [[] for _ in names]
-    attention = model.config._attn_implementation
-    switching = attention == "sdpa" and model.device.type == "cpu"
-    # Within one context, float32 weights are cast to bfloat16 once, not once per batch.
-    with torch.no_grad(), hardware.autocast(precision, model.device.type):
-        for batch in _batches_by_length(pieces, model.get_output_embeddings().weight.shape[0]):
-            width = max(len(piece.ids) for piece in batch)
-            # Padding on the right is invisible to a causal model, so that no mask is needed.
-            padded = [piece.ids + [0] * (width - len(piece.ids)) for piece in batch]
-            ids_BT = torch.tensor(padded, device=model.device)
-            # Where only the ends are scored, as in evaluation items, the logits of the beginnings
-            # are not made.
-            begin = min(piece.first for piece in batch) - 1 if can_skip else 0
-            options = {"logits_to_keep": width - begin} if can_skip else {}
+    usual = model.config._attn_implementation
+    switching = usual == "sdpa" and model.device.type == "cpu"
+    # Within one context, float32 weights are cast to bfloat16 once, not once per pass.
+    with torch.no_grad(), hardware.autocast(hardware.native_precision(), model.device.type):
+        in_trees = shared and max((len(piece.ids) for piece in pieces), default=0) <= DEEPEST
+        in_trees = in_trees and {"position_ids", "logits_to_keep"} <= takes and _reads_trees(model)
+        together = _tree if in_trees else partial(_padded, skips="logits_to_keep" in takes)
+        for group in _groups(pieces, in_trees, most):
+            ids_BT, inputs, places = together(group)
             if switching:
-                model.set_attn_implementation("eager" if width <= EAGER_TOKENS else attention)
-            logits_BTV = model(input_ids=ids_BT, use_cache=False, **options).logits
-            for row, piece in enumerate(batch):
-                targets = ids_BT[row, piece.first : len(piece.ids)]
-                logits = logits_BTV[row, piece.first - 1 - begin : len(piece.ids) - 1 - begin]
-                scored[piece.unit].append(_spent(logits, targets))
+                model.set_attn_implementation(usual if ids_BT.shape[1] > EAGER_TOKENS else "eager")
+            logits_NV = read(model, ids_BT, **inputs).flatten(0, 1)
+            for piece, place in zip(group, places, strict=True):
+                targets = torch.tensor(piece.ids[piece.first :], dtype=torch.long)
+                scored[piece.unit].append(_spent(logits_NV[place], targets.to(model.device)))
+            del logits_NV  # before the next ones are made
     if switching:
-        model.set_attn_implementation(attention)
+        model.set_attn_implementation(usual)
     units = list(map(np.concatenate, scored))
     for name, bits in zip(names, units, strict=True):
         if not np.isfinite(bits).all():
@@ -237,23 +246,84 @@ def _bits_of_tokens(
     return units
 
 
+def _groups(pieces: Sequence[_Piece], in_trees: bool, most: int) -> Iterator[list[_Piece]]:
+    """Divide pieces into groups that are read together, of at most `most` tokens."""
+    most = min(TREE_TOKENS if in_trees else BATCH_TOKENS, most)
+    group: list[_Piece] = []
+    for piece in sorted(pieces, key=lambda piece: piece.ids if in_trees else [len(piece.ids)]):
+        both = [*group, piece]
+        size = len(_nodes(both)[0]) if in_trees else len(both) * len(piece.ids)
+        if group and size > most:
+            yield group
+            both = [piece]
+        group = both
+    if group:
+        yield group
+
+
+def _padded(pieces: list[_Piece], skips: bool) -> Pass:
+    """Read each piece as one sequence; `skips` if the model can leave out logits."""
+    width = len(pieces[-1].ids)
+    # Padding on the right is invisible to a causal model, so that no mask is needed.
+    ids_BT = torch.tensor([piece.ids + [0] * (width - len(piece.ids)) for piece in pieces])
+    # Where only the ends are scored, the logits of the beginnings are not made.
+    begin = min(piece.first for piece in pieces) - 1 if skips else 0
+    places = []
+    for row, piece in enumerate(pieces):
+        before = row * (width - begin) - begin - 1
+        places.append(slice(before + piece.first, before + len(piece.ids)))
+    return ids_BT, {"logits_to_keep": width - begin} if skips else {}, places
+
+
+def _tree(pieces: list[_Piece]) -> Pass:
+    """Read pieces as one sequence, in which a token sees those before it in its own piece.
+
+    Source: tree attention of Miao et al. 2023, "SpecInfer", arXiv 2305.09781.
+    """
+    nodes, paths = _nodes(pieces)
+    seen_TT = torch.eye(len(nodes), dtype=torch.bool)
+    for place, (before, _) in enumerate(nodes):
+        if before >= 0:
+            seen_TT[place] |= seen_TT[before]
+    kept, places = list[int](), list[slice]()
+    for piece, path in zip(pieces, paths, strict=True):
+        places.append(slice(len(kept), len(kept) + len(path) - piece.first))
+        kept += path[piece.first - 1 : -1]
+    inputs = {"position_ids": seen_TT.sum(1)[None] - 1, "logits_to_keep": torch.tensor(kept)}
+    inputs["attention_mask"] = ~seen_TT[None, None] * torch.finfo(torch.bfloat16).min
+    return torch.tensor([[token for _, token in nodes]]), inputs, places
+
+
+def _nodes(pieces: list[_Piece]) -> tuple[dict[tuple[int, int], int], list[list[int]]]:
+    """Return the places in a tree, by the place before and the id, and those of each piece."""
+    nodes, paths = dict[tuple[int, int], int](), list[list[int]]()
+    for piece in pieces:
+        path = [-1]
+        for token in piece.ids:
+            path.append(nodes.setdefault((path[-1], token), len(nodes)))
+        paths.append(path[1:])
+    return nodes, paths
+
+
+def _reads_trees(model: PreTrainedModel) -> bool:
+    """Return whether a model reads a piece in a tree as it reads it alone; tested once."""
+    if not hasattr(model, "langadapt_trees"):
+        rows = model.get_input_embeddings().weight.shape[0]
+        ids = torch.linspace(0, rows - 1, TREE_TOKENS).long().tolist()
+        # The second piece is as deep, and its end as far from its beginning, as in any tree.
+        side = TREE_TOKENS - DEEPEST
+        last = ids[: DEEPEST - side] + ids[-side:]
+        ids_BT, inputs, _ = _tree([_Piece(0, ids[:-side], 1), _Piece(1, last, 1)])
+        inputs["logits_to_keep"] = side
+        model.langadapt_trees = keeps_apart(model, torch.tensor([last]), ids_BT, LEAKED, **inputs)
+    return bool(model.langadapt_trees)
+
+
 def _spent(logits_TV: torch.Tensor, ids_T: torch.Tensor) -> Numbers:
     """Return the bits of each token; few logits at once are converted to float32."""
     parts = zip(torch.split(logits_TV, AT_ONCE), torch.split(ids_T, AT_ONCE), strict=True)
     nats = [cross_entropy(logits.float(), ids, reduction="none") for logits, ids in parts]
     return torch.cat(nats).cpu().double().numpy() / math.log(2)
-
-
-def _batches_by_length(pieces: Sequence[_Piece], vocabulary: int) -> Iterator[list[_Piece]]:
-    batch: list[_Piece] = []
-    most = min(BATCH_TOKENS, LOGITS // vocabulary)
-    for piece in sorted(pieces, key=lambda piece: len(piece.ids)):
-        if batch and (len(batch) + 1) * len(piece.ids) > most:
-            yield batch
-            batch = []
-        batch.append(piece)
-    if batch:
-        yield batch
 
 
 def bits_per_byte(

@@ -8,13 +8,14 @@ the same documents.
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from itertools import chain, product
 from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from ..corpus.corpus import Corpus
 from ..display.html import render
@@ -28,11 +29,11 @@ from ..intervals import plain, ratio, relative_change, sign
 from ..languages import language_name
 from ..models import Base
 from ..recipe import EvaluationRecipe, Recipe
-from ..training.mixture import Mixture, mix
+from ..training.mixture import mix
 from ..training.train import interpolate, train
 from ..vocabulary.change import VocabularyChange
 
-Loaded = tuple[PreTrainedModel, PreTrainedTokenizerFast]  # a model and its tokenizer
+Loaded = tuple[PreTrainedModel, Tokenizer]  # a model and its tokenizer
 
 BASE, BEFORE, SUBWORD_MEAN = "base model", "before", "subword_mean"
 COLUMNS = ["variant", "steps", "seed", "language", "document", "bits", "bytes"]
@@ -163,11 +164,6 @@ def compare_methods(
     report(BASE)
     untouched = document_rows(untrained, texts, window)
 
-    @cache
-    def mixture(number: int, seed: int) -> Mixture:
-        budget = number * batch
-        return mix(corpus, change.tokenizer, recipe.mixture, budget_tokens=budget, seed=seed)
-
     rows = []
     for seed, (name, options) in product(seeds, ways.items()):
         report(f"{name}, seed {seed}")
@@ -175,7 +171,8 @@ def compare_methods(
         for number in steps:
             model, made = start, 0
             if number:
-                model, made = _trained(start, change, mixture(number, seed), probe, seed)
+                asked = probe.with_options({"training.budget_tokens": number * batch})
+                model, made = _trained(start, change, corpus, asked, seed)
             rows += document_rows((model, change.tokenizer), texts, window, name, made, seed)
     stages = dict.fromkeys(row[1] for row in rows)
     rows = [[BASE, made, 0, *row] for made in stages for row in untouched] + rows
@@ -216,9 +213,7 @@ def sweep(
     for seed, (name, recipe) in product(seeds, variants.items()):
         report(f"{name}, seed {seed}")
         model, change, own = start(name, recipe)
-        budget = recipe.training.budget_tokens
-        mixture = mix(own, change.tokenizer, recipe.mixture, budget_tokens=budget, seed=seed)
-        trained, _ = _trained(model, change, mixture, recipe, seed)
+        trained, _ = _trained(model, change, own, recipe, seed)
         rows += document_rows((trained, change.tokenizer), texts, window, name, 0, seed)
     return Comparison(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
 
@@ -288,12 +283,13 @@ def _rows(texts: Texts, measure: Measure, *labels: Any) -> list[list[Any]]:
 
 
 def _trained(
-    start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, recipe: Recipe, seed: int
+    start: PreTrainedModel, change: VocabularyChange, corpus: Corpus, recipe: Recipe, seed: int
 ) -> tuple[PreTrainedModel, int]:
     """Train without checkpoints and trackers; return the model and the number of steps."""
-    untracked = recipe.training.model_copy(update={"report_to": []})
+    recipe, budget = recipe.with_options({"training.report_to": []}), recipe.training.budget_tokens
+    mixture = mix(corpus, change.tokenizer, recipe.mixture, budget_tokens=budget, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
-        result = train(start, change, mixture, untracked, folder, seed=seed)
+        result = train(start, change, mixture, recipe.training, folder, seed=seed)
     return result.model, len(result.steps)
 
 

@@ -3,7 +3,6 @@
 Axes: B sequences, T tokens of a sequence, D dimensions of a hidden state.
 """
 
-from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -13,6 +12,7 @@ from transformers import PreTrainedModel
 
 from .. import hardware
 from ..sources import brief
+from ..trials import keeps_apart
 
 IGNORED = -100  # target without a loss, torch's default
 # Influence between documents that is only rounding, as a fraction of the unmasked one.
@@ -68,21 +68,13 @@ def shifted_targets(ids_BT: torch.Tensor, learned_BT: torch.Tensor | None = None
 def keeps_documents_apart(model: PreTrainedModel) -> bool:
     """Return whether documents in a sequence do not attend to each other, tested on two documents.
 
-    Positions that restart separate documents, but not every model supports them. The influence
-    between documents is compared with the influence without these positions.
+    Positions that restart separate documents, but not every model supports them.
     """
     flash = "flash" in model.config._attn_implementation
     ids_BT = 3 + torch.arange(12, device=model.device)[None] % 7
     positions_BT = torch.tensor([[*range(5), *range(7)]], device=model.device)
-    read = partial(model, use_cache=False)
     with hardware.autocast("bfloat16" if flash else "float32", ids_BT.device.type):
-        alone, mixed = read(input_ids=ids_BT[:, 5:]).logits, read(input_ids=ids_BT).logits[:, 5:]
-        try:
-            packed = read(input_ids=ids_BT, position_ids=positions_BT).logits[:, 5:]
-        except (TypeError, ValueError, RuntimeError, IndexError):  # it takes no positions
-            return False
-    leaked, whole = (float((logits - alone).abs().max()) for logits in (packed, mixed))
-    return leaked <= LEAKED * whole
+        return keeps_apart(model, ids_BT[:, 5:], ids_BT, LEAKED, position_ids=positions_BT)
 
 
 def layers_of(model: torch.nn.Module) -> torch.nn.ModuleList | None:

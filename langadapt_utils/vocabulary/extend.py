@@ -17,7 +17,7 @@ from itertools import chain
 from typing import Any
 
 import regex
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from ..errors import VocabularyError
 from ..recipe import GiveUp
@@ -34,7 +34,7 @@ PROTECTED = 300_000  # sentences per protected language
 
 
 def extend_vocabulary(
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     texts: Iterable[str],
     *,
     tokens: int,
@@ -93,7 +93,7 @@ def extend_vocabulary(
 class _Growth:
     """The inputs of a change: tokenizer, repaired word pattern, and counted text."""
 
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: Tokenizer
     base: Spec
     spec: Spec
     words: Mapping[str, int]  # of the target language
@@ -139,6 +139,9 @@ class _Growth:
         backends = self.base.inside.whole, grown.inside.whole
         added = {new: token.surface for new, token in new_tokens.items()}
         pieces, counts = base_pieces(self.base, added), token_counts(grown.bare, self.words)
+        # No text produces a token whose own text is merged otherwise, or contains an added token of
+        # the base, which is found before merging.
+        own, hidden = base_pieces(grown, added), regex.compile(one_of(grown.found_first)).search
 
         cost = None
         if self.protect:
@@ -156,7 +159,7 @@ class _Growth:
             base_pieces=pieces,
             added_counts={new: counts[surface] for new, surface in added.items()},
             lost=lost,
-            unreachable=_unreachable(grown, added),
+            unreachable=tuple(n for n in added if own[n] != (n,) or hidden(grown.text(added[n]))),
             effects={
                 code: changed_sentences(*backends, lines, self.protect.get(code))[1]
                 for code, lines in self.sentences.items()
@@ -224,16 +227,6 @@ def _unicode(texts: Iterable[str]) -> Iterator[str]:
             problem = f"a text has a lone surrogate (U+{ord(text[error.start]):04X})"
             raise VocabularyError(f"{problem}: read it with errors='replace'") from error
         yield text
-
-
-def _unreachable(grown: Spec, added: Mapping[int, str]) -> tuple[int, ...]:
-    """Return the added tokens that no text produces.
-
-    A token is unreachable if its own text is merged otherwise, or contains an added token of the
-    base, which is found before merging.
-    """
-    pieces, hidden = base_pieces(grown, added), regex.compile(one_of(grown.found_first)).search
-    return tuple(n for n in added if pieces[n] != (n,) or hidden(grown.text(added[n])))
 
 
 def _substitutes(base: Spec, surface: str) -> tuple[int, ...]:

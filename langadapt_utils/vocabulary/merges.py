@@ -88,11 +88,11 @@ def learn_merges(
     base: Tokenizer,
     words: Mapping[str, int],
     merges: int,
-    *,
-    min_frequency: int = 2,
-    longest: int = LONGEST,
     boundaries: Iterable[int] = (),
     rivals: Sequence[int] = (),
+    min_frequency: int = 2,
+    longest: int = LONGEST,
+    *,
     counted: bool = True,
 ) -> list[NewToken | None]:
     """Learn merges that continue those of a base vocabulary.
@@ -104,10 +104,10 @@ def learn_merges(
         base: a tokenizer with the base model, `SEPARATOR` as a special token and no pre-tokenizer.
         words: pre-tokens and their counts.
         merges: maximum number, including rivals.
-        min_frequency: pairs that occur less often are not merged.
-        longest: maximum number of base tokens in a new token.
         boundaries: ids that are never part of a merge, such as single bytes of SentencePiece.
         rivals: tokens that each rival saves, in falling order.
+        min_frequency: pairs that occur less often are not merged.
+        longest: maximum number of base tokens in a new token.
         counted: whether to count the uses of each merge; without, the counts are 0.
 
     Returns:

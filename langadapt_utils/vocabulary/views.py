@@ -13,7 +13,7 @@ from typing import Any
 
 import ipywidgets as widgets
 from matplotlib.axes import Axes
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from ..display.figures import GREY, TARGET, beside, finish, new_axes
 from ..display.html import TOKEN_COLOURS, Html, render, shown_spaces, visible_piece
@@ -40,7 +40,7 @@ class TokenFacts:
         change: of an adapted tokenizer; it gives the new tokens.
     """
 
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: Tokenizer
     change: VocabularyChange | None = None
 
     @cached_property

@@ -15,13 +15,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from helpers.architectures import ARCHITECTURES, tiny_model
+from langadapt_utils import hardware
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.errors import LangadaptError
+from langadapt_utils.evaluation import likelihood
 from langadapt_utils.evaluation.evaluate import score_items
 from langadapt_utils.evaluation.forgetting import measure_gains, weight_drift
 from langadapt_utils.evaluation.generation import reply
-from langadapt_utils.evaluation.likelihood import bits_per_byte
+from langadapt_utils.evaluation.likelihood import bits_per_byte, token_bits
 from langadapt_utils.models import Base, load_base, save_model, weight_files
 from langadapt_utils.recipe import MixtureRecipe, TrainingRecipe
 from langadapt_utils.training.mixture import Mixture, mix
@@ -219,12 +221,26 @@ def measured(
         assert 0 < score.value < 100
         items = [{"good": "A ház nagy.", "bad": "Ház a nagy."}]
         assert len(score_items(each.model, each.tokenizer, "pairs", items, "hu")) == 1
+        reads_together_as_alone(each.model)
         assert reply(each.model, each.tokenizer, "A ház", 4, do_sample=False).tokens > 0
     drift = weight_drift(base.model, adapted.model, change)
     assert np.isfinite(drift.drift).all()
     assert (weight_drift(base.model, base.model, change).drift == 0).all()
     gains = measure_gains({"base": base, "adapted": adapted}, texts, new_tokens=2)
     assert all(speed.value > 0 for speed in gains.characters_per_second)
+
+
+def reads_together_as_alone(model: PreTrainedModel) -> None:
+    """Answers after one context have the bits that each has alone, in a tree or in a batch."""
+    pairs = [(list(range(3, size)), [answer, 4]) for size in (60, 90) for answer in (5, 6, 7)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hardware, "native_precision", lambda: "float32")
+        patch.setattr(likelihood, "TREE_TOKENS", 112)
+        patch.setattr(likelihood, "DEEPEST", 98)
+        together = token_bits(model, pairs)
+        alone = [token_bits(model, [pair])[0] for pair in pairs]
+    for bits, expected in zip(together, alone, strict=True):
+        assert bits == pytest.approx(expected, rel=1e-3)
 
 
 def in_the_precision_of_the_base(

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from langadapt_utils.corpus.repeats import find_repeats
+from langadapt_utils.corpus.contamination import find_repeats
 
 WORDS = [f"szó{n}" for n in range(3_000)]
 

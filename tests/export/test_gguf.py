@@ -19,10 +19,9 @@ from helpers.vocabularies import PATTERNS, TEXT, english
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.errors import ModelError, VocabularyError
-from langadapt_utils.export.export import prove
+from langadapt_utils.export.export import find_pattern, prove, trial_texts
 from langadapt_utils.export.gguf_file import Pattern, write_gguf
 from langadapt_utils.export.llama import loaded
-from langadapt_utils.export.pretokenizer import find_pattern, trial_texts
 from langadapt_utils.models import Base, save_model, save_tokenizer
 from langadapt_utils.tokens import document_start, token_ids
 from langadapt_utils.vocabulary.extend import extend_vocabulary

@@ -5,8 +5,8 @@ from transformers import PreTrainedTokenizerFast
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.display.html import render
 from langadapt_utils.recipe import Recipe
-from langadapt_utils.vocabulary import enough
-from langadapt_utils.vocabulary.enough import RARELY, text_allowance, token_numbers
+from langadapt_utils.vocabulary import sizes
+from langadapt_utils.vocabulary.sizes import RARELY, text_allowance, token_numbers
 
 
 def recipe(**options: object) -> Recipe:
@@ -58,7 +58,7 @@ def test_a_sample_of_a_large_text_tells_as_much(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = token_numbers(tokenizer, corpora["hu"], recipe(), [200]).iloc[0]
-    monkeypatch.setattr(enough, "SAMPLE", 60_000)
+    monkeypatch.setattr(sizes, "SAMPLE", 60_000)
     part = token_numbers(tokenizer, corpora["hu"], recipe(), [200]).iloc[0]
     assert part.bytes == whole.bytes and part.passes != whole.passes
     assert part.passes == pytest.approx(whole.passes, rel=0.1)

@@ -1,0 +1,40 @@
+"""What a model does with given inputs, found by trial.
+
+Axes: B sequences, T tokens of a sequence, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+
+def read(model: PreTrainedModel, ids_BT: torch.Tensor, **inputs: Any) -> torch.Tensor:
+    """Return the logits (B, T, V) of a model that reads sequences without a cache."""
+    inputs |= {"input_ids": ids_BT, "use_cache": False}
+    sent = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in inputs.items()}
+    return torch.as_tensor(model(**sent).logits)
+
+
+@torch.no_grad()
+def keeps_apart(
+    model: PreTrainedModel, end_BT: torch.Tensor, ids_BT: torch.Tensor, leak: float, **inputs: Any
+) -> bool:
+    """Return whether inputs such as positions hide the rest of a sequence from its end.
+
+    Args:
+        model: that reads the sequence.
+        end_BT: the tokens of its end, which should be read as if they were alone.
+        ids_BT: the sequence.
+        leak: influence of the rest that is only rounding, as a fraction of that without the inputs.
+        inputs: that separate them from the rest; `logits_to_keep` limits what is compared.
+    """
+    kept = {name: inputs[name] for name in inputs if name == "logits_to_keep"}
+    try:
+        asked = (end_BT, kept), (ids_BT, inputs), (ids_BT, kept)
+        alone, apart, mixed = (read(model, ids, **given) for ids, given in asked)
+    except (TypeError, ValueError, RuntimeError, IndexError):  # it takes no such inputs
+        return False
+    last = alone.shape[1]
+    leaked, whole = (float((each[:, -last:] - alone).abs().max()) for each in (apart, mixed))
+    return leaked <= leak * whole
