@@ -82,6 +82,8 @@ def plot_norms(embeddings: Mapping[str, torch.Tensor], *, ax: Axes | None = None
     for place, middle in enumerate(usual.values(), start=1):
         beside(ax, f"{middle:.2f}", middle, place, (0, 12), ha="center", fontsize=8)
     (reference, base), *others = usual.items()
-    shortest, length = min(others or usual.items(), key=lambda item: item[1])
+    if not others:
+        return finish(ax, f"Half of the embeddings ({reference}) are longer than {base:.2f}")
+    shortest, length = min(others, key=lambda item: item[1])
     title = f"Embeddings by {shortest} are {length / base:.0%} as long as "
     return finish(ax, f"{title}{reference} ({length:.2f} against {base:.2f})")

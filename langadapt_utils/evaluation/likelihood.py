@@ -36,7 +36,7 @@ LEAKED = 0.1  # influence between pieces of a tree that is only rounding in bflo
 EAGER_TOKENS = 512
 AT_ONCE = 512  # tokens whose logits are converted to float32 together
 Pairs = Sequence[tuple[list[int], list[int]]]  # ids before the scored ids, and the scored ids
-Pass = tuple[torch.Tensor, dict[str, Any], list[slice]]  # ids, other inputs, logits of each piece
+Pass = tuple[torch.Tensor, dict[str, Any], list[Any]]  # ids, other inputs, logits of each piece
 
 
 @dataclass(frozen=True)
@@ -224,8 +224,9 @@ def _bits_of_tokens(
     switching = usual == "sdpa" and model.device.type == "cpu"
     # Within one context, float32 weights are cast to bfloat16 once, not once per pass.
     with torch.no_grad(), hardware.autocast(hardware.native_precision(), model.device.type):
-        in_trees = shared and max((len(piece.ids) for piece in pieces), default=0) <= DEEPEST
-        in_trees = in_trees and {"position_ids", "logits_to_keep"} <= takes and _reads_trees(model)
+        in_trees = shared and 0 < max((len(piece.ids) for piece in pieces), default=0) <= DEEPEST
+        in_trees = in_trees and {"position_ids", "logits_to_keep"} <= takes
+        in_trees = in_trees and longest_context(model) >= TREE_TOKENS and _reads_trees(model)
         together = _tree if in_trees else partial(_padded, skips="logits_to_keep" in takes)
         for group in _groups(pieces, in_trees, most):
             ids_BT, inputs, places = together(group)
@@ -285,11 +286,10 @@ def _tree(pieces: list[_Piece]) -> Pass:
     for place, (before, _) in enumerate(nodes):
         if before >= 0:
             seen_TT[place] |= seen_TT[before]
-    kept, places = list[int](), list[slice]()
-    for piece, path in zip(pieces, paths, strict=True):
-        places.append(slice(len(kept), len(kept) + len(path) - piece.first))
-        kept += path[piece.first - 1 : -1]
-    inputs = {"position_ids": seen_TT.sum(1)[None] - 1, "logits_to_keep": torch.tensor(kept)}
+    wanted = [path[piece.first - 1 : -1] for piece, path in zip(pieces, paths, strict=True)]
+    kept_N = torch.tensor(sorted({place for part in wanted for place in part}), dtype=torch.long)
+    places = [np.searchsorted(kept_N, part) for part in wanted]
+    inputs = {"position_ids": seen_TT.sum(1)[None] - 1, "logits_to_keep": kept_N}
     inputs["attention_mask"] = ~seen_TT[None, None] * torch.finfo(torch.bfloat16).min
     return torch.tensor([[token for _, token in nodes]]), inputs, places
 

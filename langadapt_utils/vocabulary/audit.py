@@ -142,10 +142,8 @@ def audit_vocabulary(
     audited = Audited(base, change, spread(texts), of_others)
     repeated = sorted(set(audited.new.repeated) - set(audited.old.repeated))
     checks = [reachable(audited), spelled(audited)]
-    checks += [
-        _none("no added token spells the text of another", repeated, "do"),
-        ids_kept(audited),
-    ]
+    checks.append(_none("no added token spells the text of another", repeated, "do"))
+    checks.append(ids_kept(audited))
     if change.mode == "replace":
         sizes = len(audited.old.vocab), len(audited.new.vocab)
         detail = "{:,} → {:,}".format(*sizes)

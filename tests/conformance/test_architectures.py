@@ -217,11 +217,11 @@ def measured(
     in_the_precision_of_the_base(base, model, change, folder)
     texts = corpus.heldout["hu"]["text"][:2]
     for each in (base, adapted):
+        reads_together_as_alone(each.model)
         score = bits_per_byte(each.model, each.tokenizer, texts, window_bytes=128)
         assert 0 < score.value < 100
         items = [{"good": "A ház nagy.", "bad": "Ház a nagy."}]
         assert len(score_items(each.model, each.tokenizer, "pairs", items, "hu")) == 1
-        reads_together_as_alone(each.model)
         assert reply(each.model, each.tokenizer, "A ház", 4, do_sample=False).tokens > 0
     drift = weight_drift(base.model, adapted.model, change)
     assert np.isfinite(drift.drift).all()

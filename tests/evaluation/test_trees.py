@@ -84,6 +84,26 @@ def test_a_shared_beginning_is_read_once() -> None:
         assert one == pytest.approx(other, rel=1e-3)
 
 
+def test_nothing_to_score_and_a_scored_beginning() -> None:
+    """Logits of a beginning that several pieces score are made once."""
+    model, made = louder(llama(IDS)), list[int]()
+    assert token_bits(model, [([1, 2], []), ([1, 2], [3])])[0] == []
+    hook = model.register_forward_hook(lambda *given: made.append(given[-1].logits.shape[1]))
+    shared = [([1], [*range(2, 40), answer]) for answer in (50, 60, 70)]
+    bits = token_bits(model, shared)
+    hook.remove()
+    assert made == [39]  # tokens 1 to 39, each of which is followed by a scored one
+    for one, pair in zip(bits, shared, strict=True):
+        assert one == pytest.approx(token_bits(model, [pair])[0], rel=1e-3, abs=1e-3)
+
+
+def test_a_context_shorter_than_trees_is_not_exceeded() -> None:
+    model = louder(tiny_model("gpt2", IDS))
+    model.config.n_positions = 64
+    assert_as_alone(model, questions((20, 30)))
+    assert not hasattr(model, "langadapt_trees")
+
+
 def test_a_piece_deeper_than_trees_is_read_in_a_batch() -> None:
     model = louder(llama(IDS))
     assert_as_alone(model, questions((20, 110)))
