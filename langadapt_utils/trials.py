@@ -35,6 +35,5 @@ def keeps_apart(
         alone, apart, mixed = (read(model, ids, **given) for ids, given in asked)
     except (TypeError, ValueError, RuntimeError, IndexError):  # it takes no such inputs
         return False
-    last = alone.shape[1]
-    leaked, whole = (float((each[:, -last:] - alone).abs().max()) for each in (apart, mixed))
+    leaked, whole = (float((x[:, -alone.shape[1] :] - alone).abs().max()) for x in (apart, mixed))
     return leaked <= leak * whole

@@ -310,12 +310,14 @@ def _reads_trees(model: PreTrainedModel) -> bool:
     if not hasattr(model, "langadapt_trees"):
         rows = model.get_input_embeddings().weight.shape[0]
         ids = torch.linspace(0, rows - 1, TREE_TOKENS).long().tolist()
-        # The second piece is as deep, and its end as far from its beginning, as in any tree.
-        side = TREE_TOKENS - DEEPEST
-        last = ids[: DEEPEST - side] + ids[-side:]
-        ids_BT, inputs, _ = _tree([_Piece(0, ids[:-side], 1), _Piece(1, last, 1)])
-        inputs["logits_to_keep"] = side
-        model.langadapt_trees = keeps_apart(model, torch.tensor([last]), ids_BT, LEAKED, **inputs)
+        side, trials = TREE_TOKENS - DEEPEST, []
+        # The last piece is as deep as any, or the beginning that it shares is as far away as any.
+        for fork in (DEEPEST - side, side):
+            last = ids[:fork] + ids[-side:]
+            ids_BT, inputs, _ = _tree([_Piece(0, ids[:-side], 1), _Piece(1, last, 1)])
+            inputs["logits_to_keep"] = side
+            trials.append(keeps_apart(model, torch.tensor([last]), ids_BT, LEAKED, **inputs))
+        model.langadapt_trees = all(trials)
     return bool(model.langadapt_trees)
 
 

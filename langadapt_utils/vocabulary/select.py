@@ -54,10 +54,11 @@ def learn_tokens(
         words = _cut_at(words, missing)
     characters = _characters(spec, words, min_frequency)
     grown = spec.appended(characters)
-    rivals, needed = list(map(_saving, characters)), counted or spec.family == "Unigram"
-    about = grown.bare, words, wanted, grown.boundaries, rivals
+    saves, count = list(map(_saving, characters)), counted or spec.family == "Unigram"
     limits = min_frequency, max_token_length
-    merges = learn_merges(*about, *limits, counted=needed)
+    merges = learn_merges(
+        grown.bare, words, wanted, grown.boundaries, saves, *limits, counted=count
+    )
     waiting = iter(characters)  # None among the merges marks the place of the next character
     learned = [merge or next(waiting) for merge in merges]
     texts = {token.surface: spec.text(token.surface) for token in learned if token.parts}
