@@ -55,10 +55,8 @@ def learn_tokens(
     characters = _characters(spec, words, min_frequency)
     grown = spec.appended(characters)
     saves, count = list(map(_saving, characters)), counted or spec.family == "Unigram"
-    limits = min_frequency, max_token_length
-    merges = learn_merges(
-        grown.bare, words, wanted, grown.boundaries, saves, *limits, counted=count
-    )
+    given = words, wanted, grown.boundaries, saves, min_frequency, max_token_length
+    merges = learn_merges(grown.bare, *given, counted=count)
     waiting = iter(characters)  # None among the merges marks the place of the next character
     learned = [merge or next(waiting) for merge in merges]
     texts = {token.surface: spec.text(token.surface) for token in learned if token.parts}
