@@ -64,10 +64,11 @@ def main() -> None:
     rounds, base = parser.parse_args().rounds, load_base(BASE_MODEL)
     print(f"{hardware.describe()['device']}, {hardware.native_precision()}\n")
     print("| tokens | SDPA, s | eager, s | times SDPA |\n|---|---|---|---|")
+    usual = likelihood.EAGER_TOKENS
     for length in LENGTHS:
         work = partial(read_tokens, base, length)
         print(f"| {length:,} {compared(work, list(WAYS), rounds)}", flush=True)
-    likelihood.EAGER_TOKENS = 512
+    likelihood.EAGER_TOKENS = usual
     print("\n| items | batches, s | trees, s | times batches |\n|---|---|---|---|")
     for language, kind in product(LANGUAGES, ITEM_KINDS):
         work = partial(read_items, base, kind, language)

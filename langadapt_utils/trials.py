@@ -1,4 +1,4 @@
-"""What a model does with given inputs, found by trial.
+"""Trials that show how a model uses its inputs.
 
 Axes: B sequences, T tokens of a sequence, V vocabulary.
 """
@@ -20,14 +20,16 @@ def read(model: PreTrainedModel, ids_BT: torch.Tensor, **inputs: Any) -> torch.T
 def keeps_apart(
     model: PreTrainedModel, end_BT: torch.Tensor, ids_BT: torch.Tensor, leak: float, **inputs: Any
 ) -> bool:
-    """Return whether inputs such as positions hide the rest of a sequence from its end.
+    """Return whether inputs such as positions hide the rest of a sequence from its last tokens.
 
     Args:
-        model: that reads the sequence.
-        end_BT: the tokens of its end, which should be read as if they were alone.
-        ids_BT: the sequence.
-        leak: influence of the rest that is only rounding, as a fraction of that without the inputs.
-        inputs: that separate them from the rest; `logits_to_keep` limits what is compared.
+        model: to test.
+        end_BT: the last tokens with what they may attend to, read alone for comparison.
+        ids_BT: the whole sequence.
+        leak: largest influence of the rest that rounding explains, as a fraction of its influence
+            without the inputs.
+        inputs: of the model, such as `position_ids`. `logits_to_keep` is the number of last tokens
+            that are compared; by default all of `end_BT`.
     """
     kept = {name: inputs[name] for name in inputs if name == "logits_to_keep"}
     try:

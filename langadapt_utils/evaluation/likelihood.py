@@ -1,7 +1,7 @@
 """The likelihood of texts and continuations in bits, for any tokenizer.
 
-Texts become pieces, and a forward pass reads several pieces: padded to one length, or, if they
-begin alike, as a tree that has each beginning once.
+Texts become pieces, and a forward pass reads several pieces. They are padded to one length. Pieces
+that share a beginning are read as a tree, which contains the beginning once.
 
 Axes: B sequences, T tokens of a sequence, N tokens whose logits are used, V vocabulary.
 """
@@ -212,22 +212,22 @@ def _bits(
 def _bits_of_tokens(
     model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str], *, shared: bool
 ) -> list[Numbers]:
-    """Return the bits of the scored tokens of each unit; those of several pieces are not in order.
+    """Return the bits of the scored tokens of each unit. If it has several pieces, their order is
+    not that of the text.
 
-    If pieces begin alike (`shared`), each beginning is read once, unless the model cannot do so.
+    Pieces that share beginnings (`shared`) are read as trees, if the model can read them.
     """
     hardware.keep_freed_memory()
     most = LOGITS // model.get_output_embeddings().weight.shape[0]
-    takes = set(inspect.signature(model.forward).parameters)
+    args = set(inspect.signature(model.forward).parameters)
     scored: list[list[Numbers]] = [[] for _ in names]
     usual = model.config._attn_implementation
     switching = usual == "sdpa" and model.device.type == "cpu"
     # Within one context, float32 weights are cast to bfloat16 once, not once per pass.
     with torch.no_grad(), hardware.autocast(hardware.native_precision(), model.device.type):
-        in_trees = shared and 0 < max((len(piece.ids) for piece in pieces), default=0) <= DEEPEST
-        in_trees = in_trees and {"position_ids", "logits_to_keep"} <= takes
-        in_trees = in_trees and longest_context(model) >= TREE_TOKENS and _reads_trees(model)
-        together = _tree if in_trees else partial(_padded, skips="logits_to_keep" in takes)
+        fit = shared and all(len(piece.ids) <= DEEPEST for piece in pieces)
+        in_trees = fit and _reads_trees(model, args)
+        together = _tree if in_trees else partial(_padded, skips="logits_to_keep" in args)
         for group in _groups(pieces, in_trees, most):
             ids_BT, inputs, places = together(group)
             if switching:
@@ -236,7 +236,7 @@ def _bits_of_tokens(
             for piece, place in zip(group, places, strict=True):
                 targets = torch.tensor(piece.ids[piece.first :], dtype=torch.long)
                 scored[piece.unit].append(_spent(logits_NV[place], targets.to(model.device)))
-            del logits_NV  # before the next ones are made
+            del logits_NV  # frees memory for the next logits
     if switching:
         model.set_attn_implementation(usual)
     units = list(map(np.concatenate, scored))
@@ -252,18 +252,20 @@ def _groups(pieces: Sequence[_Piece], in_trees: bool, most: int) -> Iterator[lis
     most = min(TREE_TOKENS if in_trees else BATCH_TOKENS, most)
     group: list[_Piece] = []
     for piece in sorted(pieces, key=lambda piece: piece.ids if in_trees else [len(piece.ids)]):
-        both = [*group, piece]
-        size = len(_nodes(both)[0]) if in_trees else len(both) * len(piece.ids)
+        size = len(_nodes([*group, piece])[0]) if in_trees else (len(group) + 1) * len(piece.ids)
         if group and size > most:
             yield group
-            both = [piece]
-        group = both
+            group = []
+        group.append(piece)
     if group:
         yield group
 
 
 def _padded(pieces: list[_Piece], skips: bool) -> Pass:
-    """Read each piece as one sequence; `skips` if the model can leave out logits."""
+    """Return a pass in which each piece is one sequence.
+
+    With `skips`, the logits of tokens that no piece scores are left out.
+    """
     width = len(pieces[-1].ids)
     # Padding on the right is invisible to a causal model, so that no mask is needed.
     ids_BT = torch.tensor([piece.ids + [0] * (width - len(piece.ids)) for piece in pieces])
@@ -277,7 +279,8 @@ def _padded(pieces: list[_Piece], skips: bool) -> Pass:
 
 
 def _tree(pieces: list[_Piece]) -> Pass:
-    """Read pieces as one sequence, in which a token sees those before it in its own piece.
+    """Return a pass in which all pieces are one sequence. A token attends only to the tokens before
+    it in its own piece.
 
     Source: tree attention of Miao et al. 2023, "SpecInfer", arXiv 2305.09781.
     """
@@ -295,7 +298,14 @@ def _tree(pieces: list[_Piece]) -> Pass:
 
 
 def _nodes(pieces: list[_Piece]) -> tuple[dict[tuple[int, int], int], list[list[int]]]:
-    """Return the places in a tree, by the place before and the id, and those of each piece."""
+    """Return the nodes of a tree and the path of each piece through it.
+
+    A node is a token after another node: the index of that node (-1: none) and an id, to its index.
+
+    Example:
+        >>> _nodes([_Piece(0, [7, 8], 1), _Piece(1, [7, 9], 1)])
+        ({(-1, 7): 0, (0, 8): 1, (0, 9): 2}, [[0, 1], [0, 2]])
+    """
     nodes, paths = dict[tuple[int, int], int](), list[list[int]]()
     for piece in pieces:
         path = [-1]
@@ -305,13 +315,20 @@ def _nodes(pieces: list[_Piece]) -> tuple[dict[tuple[int, int], int], list[list[
     return nodes, paths
 
 
-def _reads_trees(model: PreTrainedModel) -> bool:
-    """Return whether a model reads a piece in a tree as it reads it alone; tested once."""
+def _reads_trees(model: PreTrainedModel, args: set[str]) -> bool:
+    """Return whether a model reads a piece in a tree as it reads it alone; tested once.
+
+    Args:
+        model: to test.
+        args: names of the arguments of its forward pass.
+    """
+    if not {"position_ids", "logits_to_keep"} <= args or longest_context(model) < TREE_TOKENS:
+        return False
     if not hasattr(model, "langadapt_trees"):
         rows = model.get_input_embeddings().weight.shape[0]
         ids = torch.linspace(0, rows - 1, TREE_TOKENS).long().tolist()
         side, trials = TREE_TOKENS - DEEPEST, []
-        # The last piece is as deep as any, or the beginning that it shares is as far away as any.
+        # First, the last piece is as long as any in a tree; then, its beginning is as far away.
         for fork in (DEEPEST - side, side):
             last = ids[:fork] + ids[-side:]
             ids_BT, inputs, _ = _tree([_Piece(0, ids[:-side], 1), _Piece(1, last, 1)])

@@ -1,4 +1,4 @@
-"""Pieces that begin alike are read as a tree, and their bits are those of each piece alone."""
+"""Pieces that share a beginning are read as a tree. Each piece has the same bits as alone."""
 
 from __future__ import annotations
 
