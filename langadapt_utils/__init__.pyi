@@ -51,7 +51,6 @@ from .embeddings.initialise import initialise_embeddings as initialise_embedding
 from .embeddings.initialise import new_embeddings as new_embeddings
 from .embeddings.views import neighbour_table as neighbour_table
 from .embeddings.views import neighbours_widget as neighbours_widget
-from .embeddings.views import plot_norms as plot_norms
 from .experiments.comparison import compare_methods as compare_methods
 from .experiments.comparison import recorded as recorded
 from .experiments.views import plot_comparison as plot_comparison

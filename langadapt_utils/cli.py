@@ -86,7 +86,7 @@ def talk(
 ) -> None:
     """Let the base and the adapted model continue a text or answer it, one after the other."""
     from .evaluation.evaluate import run_models
-    from .evaluation.generation import reply, sampled
+    from .evaluation.generation import replies, sampled
 
     models = run_models(Workspace.existing(run_dir, frozen=True))
     options = sampled(temperature, top_p) | {"chat": chat, "seed": seed}
@@ -94,8 +94,8 @@ def talk(
     for asked in [prompt] if prompt else asks:
         for name in ("base", "adapted"):
             typer.echo(f"\n{name}: ", nl=False)
-            about = models[name].model.to(device()), models[name].tokenizer, asked, tokens
-            typer.echo(f"\n({reply(*about, show=partial(typer.echo, nl=False), **options)})")
+            about = models[name].model.to(device()), models[name].tokenizer, [asked], tokens
+            typer.echo(f"\n({replies(*about, show=partial(typer.echo, nl=False), **options)[0]})")
 
 
 @app.command()

@@ -32,17 +32,14 @@ def check_exercise(number: str, answer: object, *given: object) -> None:
     """
     if number in FUNCTIONS:
         verdict = _try_function(answer, *FUNCTIONS[number], given)
+    elif answer is None:
+        verdict = NOT_TRIED
     else:
-        verdict = _compare_value(answer, *VALUES[number], given)
+        right, rtol = VALUES[number]
+        same = _accepts(_equal, answer, right(*given), rtol)
+        verdict = RIGHT if same else f"{_shown(answer)} is not the answer; unfold the hint"
     sign = {RIGHT: "✓", NOT_TRIED: "…"}.get(verdict, "✗")
     print(f"{sign} {number}: {verdict}")
-
-
-def _compare_value(answer: Any, right: Callable[..., Any], rtol: float, given: Any) -> str:
-    if answer is None:
-        return NOT_TRIED
-    same = _accepts(_equal, answer, right(*given), rtol)
-    return RIGHT if same else f"{_shown(answer)} is not the answer; unfold the hint"
 
 
 def _try_function(function: Any, judge: Callable[..., bool], calls: Any, given: Any) -> str:

@@ -86,11 +86,9 @@ def training_bytes(shape: Shape, recipe: Recipe, machine: Machine) -> float:
     0.7 GB.
     """
     training = recipe.training
-    if training.lora_rank:
-        learns = shape.embeddings + training.lora_rank * shape.linear
-        weights = 18.0 * learns + 2 * (shape.parameters - shape.embeddings)
-    else:
-        weights = 18 * shape.parameters / max(1, machine.gpus)
+    learned = shape.embeddings + training.lora_rank * shape.linear
+    adapted = 18 * learned + 2 * (shape.parameters - shape.embeddings)
+    weights = adapted if training.lora_rank else 18 * shape.parameters / max(1, machine.gpus)
     one = 64 * shape.width
     kept = 4 * shape.width * shape.layers + one if training.gradient_checkpointing else 0
     logits = 16 * shape.vocabulary * _has_logits(recipe, machine)
@@ -223,12 +221,11 @@ def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:
     fitted = _fitted(recipe.with_options(chosen), grown, machine)
     heldout = corpus.heldout[recipe.language]["text"][: recipe.evaluation.documents]
     length = cost["tokens_per_byte"] * sum(len(text.encode()) for text in heldout) / len(heldout)
-    english = sum(len(text.encode()) for text in corpus.train["en"]["text"])
-    seen = recipe.training.budget_tokens * recipe.mixture.mean_english
-    english_passes = seen / (english * report.value("base", "en", "tokens_per_byte"))
-    passes = sizes.passes[sizes.new_tokens == tokens].iloc[0]
-    about = {"en": english_passes, recipe.language: float(passes)}
-    return Plan(fitted, machine, grown, cost, sizes, length, about)
+    english: float = sum(len(text.encode()) for text in corpus.train["en"]["text"])
+    english *= report.value("base", "en", "tokens_per_byte")
+    passes = {"en": recipe.training.budget_tokens * recipe.mixture.mean_english / english}
+    passes[recipe.language] = float(sizes.passes[sizes.new_tokens == tokens].iloc[0])
+    return Plan(fitted, machine, grown, cost, sizes, length, passes)
 
 
 def enough_tokens(sizes: pd.DataFrame) -> int:

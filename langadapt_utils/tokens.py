@@ -268,8 +268,3 @@ def document_end(tokenizer: PreTrainedTokenizerFast) -> int | None:
 def _id_of(tokenizer: PreTrainedTokenizerFast, token: str | None) -> int | None:
     # The library looks up one token; `get_vocab` would copy the whole vocabulary.
     return None if token is None else tokenizer.backend_tokenizer.token_to_id(token)
-
-
-def document_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """Return the ids of a text, with the start of a document before them."""
-    return [document_start(tokenizer), *token_ids(tokenizer, [text])[0]]

@@ -24,7 +24,7 @@ from ..models import Base, load_base
 from ..processes import across_processes
 from ..recipe import EvaluationRecipe
 from ..workspace import Workspace
-from .generation import reply, sampled
+from .generation import replies, sampled
 from .likelihood import continuation_bits, document_bits, shared_window, token_bits
 from .scores import CONTROL, Scores
 
@@ -113,14 +113,16 @@ def score_chat(model: PreTrainedModel, tokenizer: Tokenizer, items: Table, targe
             before, ids, ending = answer_tokens(tokenizer, item["prompt"], answer)
             pairs.append((before, ids + ending))
     bits = [(sum(ids), end) for *ids, end in token_bits(model, pairs)]
+    asked = [item["prompt"] for item in items[::WRITTEN]]
+    written = replies(model, tokenizer, asked, ANSWER, chat=True, do_sample=False)
     for place, item in enumerate(items):
         (right, end), (wrong, _), (other, _) = bits[3 * place : 3 * place + 3]
         sizes = [len(item[part].encode()) for part in ("response", "wrong")]
         done = {"chat_answer": right / sizes[0] < wrong / sizes[1]}
         done |= {"chat_language": right < other, "chat_end": end <= ENDS}
         if place % WRITTEN == 0:
-            answer = reply(model, tokenizer, item["prompt"], ANSWER, chat=True, do_sample=False)
-            done["chat_turn"] = answer.ended and not ROLE.search(answer.text)
+            text, *_, ended = written[place // WRITTEN]
+            done["chat_turn"] = ended and not ROLE.search(text)
         about = [(kind, {"kind": kind, "id": item["id"]}) for kind in done]
         rows += [row | {"correct": done[k], "chance": CHANCE.get(k, 0.0)} for k, row in about]
     return rows
@@ -233,10 +235,9 @@ class _Measure:
 
     def samples(self, language: str, rows: Table, new_tokens: int) -> Table:
         self.report(f"{self.name}: {language_name(language)} samples")
-        samples = []
-        for row in rows:
-            prompt = opening(row["text"])
-            text = reply(self.model, self.tokenizer, prompt, new_tokens, **sampled(0)).text
+        samples, prompts = [], [opening(row["text"]) for row in rows]
+        found = replies(self.model, self.tokenizer, prompts, new_tokens, **sampled(0))
+        for row, prompt, (text, *_) in zip(rows, prompts, found, strict=True):
             about = {"model": self.name, "language": language, "prompt": prompt, "text": text}
             samples.append(about | text_quality(text, like=row["text"]))
         return samples

@@ -18,7 +18,7 @@ from ..intervals import ratio
 from ..models import Base, longest_context, token_layers
 from ..tokens import token_ids
 from ..vocabulary.change import VocabularyChange
-from .generation import reply
+from .generation import replies
 
 LAYER = re.compile(r"\.(\d+)\.")
 
@@ -109,7 +109,7 @@ def _seconds_per_token(bundle: Base, prompt: str, new_tokens: int) -> float:
     came: list[float] = []
     clock = SimpleNamespace(put=lambda ids: came.append(time.perf_counter()), end=lambda: None)
     size = 1 + new_tokens
-    asked = bundle.model.to(hardware.device()), bundle.tokenizer, prompt, size
-    reply(*asked, min_new_tokens=size, do_sample=False, streamer=clock)
+    asked = bundle.model.to(hardware.device()), bundle.tokenizer, [prompt], size
+    replies(*asked, min_new_tokens=size, do_sample=False, streamer=clock)
     bundle.model.to("cpu")
     return float(np.median(np.diff(came[1:])))  # the first is the prompt

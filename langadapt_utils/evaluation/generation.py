@@ -1,7 +1,7 @@
 """Generation: a model continues a text or answers a prompt until it ends the text."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +11,10 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from .. import hardware
 from ..chat import answer_tokens
 from ..models import longest_context
-from ..tokens import document_end, document_ids, document_start
+from ..tokens import document_end, document_start, token_ids
+from ..trials import keeps_apart
+
+LEAKED = 0.1  # influence of padding that is only rounding in bfloat16
 
 
 class Reply(NamedTuple):
@@ -48,57 +51,77 @@ def sampled(temperature: float, top_p: float = 0.9) -> dict[str, Any]:
     return {"do_sample": True, **drawn}
 
 
-def reply(
+def replies(
     model: PreTrainedModel,
     tokenizer: Tokenizer,
-    prompt: str,
+    prompts: Sequence[str],
     new_tokens: int,
     *,
     chat: bool = False,
     show: Callable[[str], Any] | None = None,
     seed: int = 0,
     **options: Any,
-) -> Reply:
-    """Generate text after a prompt, until the model ends it or the tokens are used up.
+) -> list[Reply]:
+    """Generate text after each prompt, until the model ends it or the tokens are used up.
+
+    Prompts are read together, with padding, if the model does not see the padding; tested first.
 
     Args:
         model: that generates.
         tokenizer: of the model.
-        prompt: to continue or answer.
-        new_tokens: maximum; fewer if they exceed the context of the model.
+        prompts: to continue or answer.
+        new_tokens: maximum per prompt; fewer if they exceed the context of the model.
         chat: whether to use the chat template of the tokenizer.
-        show: called with each piece of text as soon as it is generated.
+        show: called with each piece of text as soon as it is generated, for a single prompt.
         seed: of sampling.
         options: of `generate`, for example from `sampled`.
 
     Raises:
         ModelError: `chat` is true, but the base has no chat template.
     """
-    before = answer_tokens(tokenizer, prompt) if chat else (document_ids(tokenizer, prompt), [])
-    ends = list({document_start(tokenizer), document_end(tokenizer), *before[-1]} - {None})
-    new_tokens = min(new_tokens, longest_context(model) - 1)
-    room = longest_context(model) - new_tokens
-    options |= {"max_new_tokens": new_tokens, "eos_token_id": ends, "pad_token_id": ends[0]}
-    # Whatever the base's own settings are; they may also have `stop_strings`.
-    options = {"num_beams": 1, "num_return_sequences": 1, "tokenizer": tokenizer} | options
+    first, longest = document_start(tokenizer), longest_context(model)
+    ends = {first, document_end(tokenizer)} - {None}
+    read = [[first, *ids] for ids in token_ids(tokenizer, prompts)]
+    if chat:
+        asked = [answer_tokens(tokenizer, prompt) for prompt in prompts]
+        read, ends = [before for before, *_ in asked], ends | {*asked[0][-1]}
+    new_tokens = min(new_tokens, longest - 1)
+    read = [ids[new_tokens - longest :] for ids in read]
+    sizes = torch.tensor(list(map(len, read)))
+    width, short = int(sizes.max()), int(sizes.argmin())
+    ids_BT = torch.tensor([[first] * (width - len(ids)) + ids for ids in read])
+    mask_BT = (torch.arange(width) >= width - sizes[:, None]).long()
     if show:
         options["streamer"] = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         options["streamer"].on_finalized_text = lambda text, stream_end=False: show(text)
-    ids_BT = torch.tensor([before[0][-room:]], device=model.device)
-    began, precision = time.perf_counter(), hardware.native_precision()
-    with torch.random.fork_rng(), torch.no_grad(), hardware.autocast(precision, model.device.type):
+    precision, device = hardware.native_precision(), model.device
+    with torch.random.fork_rng(), torch.no_grad(), hardware.autocast(precision, device.type):
+        trial = model, torch.tensor([read[short]]), ids_BT[[short]], LEAKED
+        if sizes[short] < width and not keeps_apart(*trial, attention_mask=mask_BT[[short]]):
+            options |= {"chat": chat, "seed": seed}
+            return [replies(model, tokenizer, [p], new_tokens, **options)[0] for p in prompts]
+        options |= {"max_new_tokens": new_tokens, "eos_token_id": list(ends), "pad_token_id": first}
+        # Whatever the base's own settings are; they may also have `stop_strings`.
+        options = {"num_beams": 1, "num_return_sequences": 1, "tokenizer": tokenizer} | options
         torch.manual_seed(seed)
-        new = _written(model, ids_BT, **options)[0, ids_BT.shape[1] :].tolist()
-    seconds, text = time.perf_counter() - began, tokenizer.decode(new, skip_special_tokens=True)
-    return Reply(text, len(new), seconds, new[-1] in ends)
+        began = time.perf_counter()
+        written_BT = _written(model, ids_BT.to(device), mask_BT.to(device), **options)
+    seconds, found = time.perf_counter() - began, list[Reply]()
+    for new in written_BT[:, width:].tolist():
+        new = new[: 1 + next((n for n, token in enumerate(new) if token in ends), len(new))]
+        text = tokenizer.decode(new, skip_special_tokens=True)
+        found.append(Reply(text, len(new), seconds, new[-1] in ends))
+    return found
 
 
-def _written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> Any:
+def _written(
+    model: PreTrainedModel, ids_BT: torch.Tensor, mask_BT: torch.Tensor, **options: Any
+) -> Any:
     """Return ids followed by the ids that a model generates.
 
     If `generate` fails, as with the cache of some architectures, it runs again without a cache.
     """
-    options |= {"attention_mask": torch.ones_like(ids_BT)}
+    options |= {"attention_mask": mask_BT}
     try:
         return model.generate(ids_BT, **options)
     except Exception:  # of many kinds; any other fault stops the second call, too

@@ -14,7 +14,7 @@ from ..intervals import Interval, percent
 from ..languages import language_name
 from ..models import Base
 from ..sources import source_name
-from .generation import reply, sampled
+from .generation import replies, sampled
 from .scores import Scores
 
 
@@ -81,9 +81,9 @@ def talk_widget(models: Mapping[str, Base], scores: Scores) -> Interactive:
     def answer() -> str:
         options = sampled(temperature.value) | {"chat": chat.value}
         parts = {n: (b.model.to(hardware.device()), b.tokenizer) for n, b in models.items()}
-        asked = typed.value, length.value
-        replies = {name: reply(*part, *asked, **options) for name, part in parts.items()}
-        return str(render("evaluation/replies.html.j2", replies=replies))
+        asked = [typed.value], length.value
+        written = {name: replies(*part, *asked, **options)[0] for name, part in parts.items()}
+        return str(render("evaluation/replies.html.j2", replies=written))
 
     controls = [typed, temperature, length, chat]
     return Interactive(controls, lambda: answer() if typed.value else static, static)

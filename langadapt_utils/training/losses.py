@@ -3,6 +3,7 @@
 Axes: B sequences, T tokens of a sequence, D dimensions of a hidden state.
 """
 
+from collections.abc import Mapping
 from types import MethodType
 from typing import Any
 
@@ -83,8 +84,13 @@ def layers_of(model: torch.nn.Module) -> torch.nn.ModuleList | None:
     return max(lists, key=len, default=None)
 
 
-def compile_layers(model: PreTrainedModel) -> bool | str:
+def compile_layers(model: PreTrainedModel, batch: Mapping[str, Any], bf16: bool) -> bool | str:
     """Compile the layers of a model in place, one by one, which is fast because they are alike.
+
+    Args:
+        model: to change.
+        batch: a micro-batch of the training, as other shapes would be compiled again.
+        bf16: whether matrices are multiplied in bfloat16 in the training.
 
     Returns:
         True; False if the model has no layers; or a text that says why the first layer does not
@@ -93,11 +99,14 @@ def compile_layers(model: PreTrainedModel) -> bool | str:
     if not (layers := layers_of(model)):
         return False
     layers[0].compile()
+    sent: Any = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items()}
+    inputs = sent["input_ids"], sent.get("position_ids"), sent["sizes"], sent["learned"]
     try:
-        ids_BT = torch.arange(8, device=model.device)[None]
-        model(input_ids=ids_BT, use_cache=False).logits.sum().backward()
+        with hardware.autocast("bfloat16" if bf16 else "float32", model.device.type):
+            losses = language_losses(model.train(), *inputs)
+        torch.autograd.backward(losses)
     except Exception as error:  # compilers raise many kinds
-        undo_speedups(model)
+        layers[0]._compiled_call_impl = None
         return f"no, {brief(error)}"
     finally:
         model.zero_grad()

@@ -22,11 +22,11 @@ from ..workspace import PUBLISHED
 from .losses import can_fuse_loss, compile_layers, fuse_loss, keeps_documents_apart
 from .mixture import Mixture, mix
 from .optimizer import add_adapters, learning_rate
-from .trainer import MixtureTrainer, Record, Report, claim, run_digest, training_arguments
+from .trainer import MixtureTrainer, Record, Report, claim, collate, run_digest, training_arguments
 
 NO_BORDER = "; documents attend to earlier ones, because this model cannot separate them"
 SHORT = 256  # tokens of a sequence
-LONG = 1_000  # training steps from which compiling pays on a CPU, where it takes half a minute
+LONG = 50  # training steps from which compiling pays on a CPU, where it takes half a minute
 CHECKPOINTS, CONTROL_CHECKPOINTS = "checkpoints", "checkpoints-control"
 
 
@@ -94,6 +94,7 @@ def train(
     settings |= _made_faster(learner, recipe, arguments)
     rates = recipe, list(change.added), report
     trainer = MixtureTrainer(*rates, model=learner, args=arguments, train_dataset=mixture)
+    settings["compiled layers"] = recipe.compile_layers and _compiled(learner, mixture, arguments)
     about = ", ".join(f"{name} {value}" for name, value in settings.items())
     trainer.steps.say(f"training: {about}" + NO_BORDER * across)
     _run(trainer, last)
@@ -150,15 +151,19 @@ def _made_faster(model: PreTrainedModel, recipe: TrainingRecipe, arguments: Any)
     hardware.use_all_cores()
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    # In this order: the trial of `compile_layers` takes the logits that `fuse_loss` avoids.
-    pays = kind == "cuda" or (kind == "cpu" and arguments.max_steps >= LONG)
-    compiled = recipe.compile_layers and pays and compile_layers(model)
     if fused:
         fuse_loss(model)
     settings: dict[str, Any] = {"precision": "bfloat16" if arguments.bf16 else "float32"}
     settings |= {"learning rate": f"{arguments.learning_rate:.1e}", "fused loss": fused}
-    settings |= {"compiled layers": compiled, "processes": arguments.world_size}
+    settings |= {"processes": arguments.world_size}
     return settings | {"gradient checkpointing": recipe.gradient_checkpointing}
+
+
+def _compiled(model: PreTrainedModel, mixture: Mixture, arguments: Any) -> bool | str:
+    """Compile the layers of a model where it pays; return whether, or why not."""
+    kind, size = model.device.type, arguments.per_device_train_batch_size
+    pays = kind == "cuda" or (kind == "cpu" and arguments.max_steps >= LONG)
+    return pays and compile_layers(model, collate([mixture[0]] * size), arguments.bf16)
 
 
 def _run(trainer: MixtureTrainer, last: Path | None) -> None:

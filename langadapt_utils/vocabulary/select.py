@@ -203,8 +203,10 @@ def protected_candidates(
         over = {code: lines for code, lines in changed.items() if len(lines) > allowed[code]}
         if not over:
             return candidates
-        roots = _roots(chosen)
-        fired = {code: _fired(grown, lines, roots) for code, lines in over.items()}
+        roots, fired = _roots(chosen), dict[str, list[set[str]]]()  # by language, then sentence
+        for code, lines in over.items():
+            read = (encoding.tokens for encoding in encode_texts(grown, lines, offsets=True))
+            fired[code] = [{root for t in tokens for root in roots.get(t, ())} for tokens in read]
         worth = Counter[str]()  # tokens that each root saves in the target, with tokens built on it
         for token in chosen:
             worth.update(dict.fromkeys(roots[token.surface], token.count))
@@ -222,12 +224,6 @@ def _changed(
     before: Tokenizer, after: Tokenizer, sentences: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
     return {code: changed_sentences(before, after, lines)[0] for code, lines in sentences.items()}
-
-
-def _fired(grown: Tokenizer, lines: Sequence[str], roots: Mapping[str, set[str]]) -> list[set[str]]:
-    """Return the roots of the new tokens in each sentence."""
-    encodings = encode_texts(grown, lines, offsets=True)
-    return [{root for t in encoding.tokens for root in roots.get(t, ())} for encoding in encodings]
 
 
 def _to_drop(

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from helpers.architectures import ARCHITECTURES, tiny_model
+from helpers.tiny import reply
 from langadapt_utils import hardware
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
@@ -22,7 +23,6 @@ from langadapt_utils.errors import LangadaptError
 from langadapt_utils.evaluation import likelihood
 from langadapt_utils.evaluation.evaluate import score_items
 from langadapt_utils.evaluation.forgetting import measure_gains, weight_drift
-from langadapt_utils.evaluation.generation import reply
 from langadapt_utils.evaluation.likelihood import bits_per_byte, token_bits
 from langadapt_utils.models import Base, load_base, save_model, weight_files
 from langadapt_utils.recipe import MixtureRecipe, TrainingRecipe

@@ -1,32 +1,12 @@
 import pandas as pd
-import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
 from langadapt_utils.embeddings.views import (
     neighbour_table,
     neighbours_widget,
-    plot_norms,
 )
 from langadapt_utils.vocabulary.change import VocabularyChange
-
-
-def test_figures_tell_how_long_embeddings_are() -> None:
-    torch.manual_seed(0)
-    old = torch.randn(400, 8)
-    vectors = {"old embeddings": old, "subword_mean": old[:100] / 2, "random": 2 * old[100:200]}
-    usual, half = (matrix.norm(dim=1).median().item() for matrix in (old, old[:100] / 2))
-    title = plot_norms(vectors).get_title(loc="left").replace("\n", " ")
-    said = f"Embeddings by subword mean are {half / usual:.0%} as long as old embeddings"
-    assert title == f"{said} ({half:.2f} against {usual:.2f})"
-
-
-@pytest.mark.parametrize("sets", [1, 7])
-def test_any_number_of_sets_of_embeddings_is_drawn(sets: int) -> None:
-    torch.manual_seed(0)
-    vectors = {f"set_{number}": torch.randn(51, 8) for number in range(sets)}
-    usual = vectors["set_0"].norm(dim=1).median().item()
-    assert f"{usual:.2f}" in plot_norms(vectors).get_title(loc="left")
 
 
 def test_neighbours_of_new_tokens_under_each_method(

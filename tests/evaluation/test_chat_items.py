@@ -84,7 +84,7 @@ def test_answers_are_judged_by_likelihood_and_turns_by_what_is_written(
     right_bits, wrong_bits, other_bits, end = bits
     tokens = [[right_bits - 1, 1.0, end], [wrong_bits, 7.0], [other_bits, 7.0]]
     monkeypatch.setattr(evaluate, "token_bits", lambda model, pairs: tokens)
-    monkeypatch.setattr(evaluate, "reply", lambda *_, **__: Reply(text, 3, 1.0, ended))
+    monkeypatch.setattr(evaluate, "replies", lambda *_, **__: [Reply(text, 3, 1.0, ended)])
     rows = score_chat(llama(len(chat)), chat, [ITEM], "en")
     assert {row["kind"]: row["correct"] for row in rows} == dict(
         zip(CHAT_NAMES, (*right, kept), strict=True)
@@ -97,11 +97,11 @@ def test_an_answer_is_written_to_every_tenth_item(
 ) -> None:
     asked: list[str] = []
 
-    def written(model: object, tokenizer: object, prompt: str, *_: Any, **__: Any) -> Reply:
-        asked.append(prompt)
-        return Reply("", 1, 1.0, True)
+    def written(model: object, tokenizer: object, prompts: Any, *_: Any, **__: Any) -> list[Reply]:
+        asked.extend(prompts)
+        return [Reply("", 1, 1.0, True)] * len(prompts)
 
-    monkeypatch.setattr(evaluate, "reply", written)
+    monkeypatch.setattr(evaluate, "replies", written)
     items = load_items("chat", "hu")[:21]
     rows = score_chat(llama(len(chat)), chat, items, "en")
     assert asked == [items[place]["prompt"] for place in (0, 10, 20)] and len(rows) == 3 * 21 + 3

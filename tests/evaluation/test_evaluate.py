@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from helpers.tiny import llama, saved
+from helpers.tiny import llama, reply, saved
 from langadapt_utils import hardware
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.evaluation import evaluate
 from langadapt_utils.evaluation.evaluate import opening, score_items, text_quality
-from langadapt_utils.evaluation.generation import reply, sampled
+from langadapt_utils.evaluation.generation import sampled
 from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.recipe import EvaluationRecipe
-from langadapt_utils.tokens import document_ids
+from langadapt_utils.tokens import document_start, token_ids
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +161,8 @@ def test_generation_takes_the_likeliest_token_and_repeats_no_three(
     model = llama(len(tokenizer))
     with torch.no_grad():
         model.model.norm.weight.fill_(30.0)
-    start = document_ids(tokenizer, "The cat sat on the mat, the cat sat")
+    (ids,) = token_ids(tokenizer, ["The cat sat on the mat, the cat sat"])
+    start = [document_start(tokenizer), *ids]
     ids, banned_once = list(start), False
     for _ in range(24):
         with torch.no_grad():

@@ -6,13 +6,20 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 from typer.testing import CliRunner
 
-from helpers.tiny import CHAT_TEMPLATES, for_chat, gpt2, llama, saved
+from helpers.tiny import CHAT_TEMPLATES, for_chat, gpt2, llama, reply, saved
 from langadapt_utils.cli import app
 from langadapt_utils.errors import CorpusError, LangadaptError
-from langadapt_utils.evaluation.generation import reply, sampled
+from langadapt_utils.evaluation import generation
+from langadapt_utils.evaluation.generation import replies, sampled
 from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.evaluation.views import talk_widget
 from langadapt_utils.models import Base
@@ -27,6 +34,13 @@ def ending(rows: int) -> torch.nn.Module:
     with torch.no_grad():
         model.model.norm.weight.zero_()
     return model
+
+
+def mamba(rows: int) -> torch.nn.Module:
+    """A model without positions, whose state goes through the padding."""
+    torch.manual_seed(0)
+    config = MambaConfig(vocab_size=rows, hidden_size=16, state_size=4, num_hidden_layers=2)
+    return MambaForCausalLM(config).eval()
 
 
 @pytest.fixture
@@ -153,6 +167,35 @@ def test_a_prompt_longer_than_the_context_is_cut_at_its_beginning(
 ) -> None:
     read = reply(make(len(tokenizer)), tokenizer, "régi híd " * 200, 5, **sampled(0))
     assert 1 <= read.tokens <= 5
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("make", [llama, gpt2, mamba])
+def test_prompts_are_answered_together_as_alone(
+    make: Callable[[int], torch.nn.Module], chat: bool, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    chatting = for_chat(tokenizer, CHAT_TEMPLATES["plain"])
+    model, prompts = make(len(chatting)), ["Egy", "Egy régi híd a folyó felett", "A ház"]
+    options = {"chat": chat, **sampled(0)}
+    alone = [reply(model, chatting, prompt, 8, **options)[:2] for prompt in prompts]
+    together = replies(model, chatting, prompts, 8, **options)
+    assert [written[:2] for written in together] == alone
+
+
+def test_a_prompt_that_ends_early_does_not_wait(
+    bundles: dict[str, Base], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = bundles["base"].model, bundles["base"].tokenizer
+    end, width = tokenizer.eos_token_id, []
+
+    def written(model: Any, ids: torch.Tensor, mask: torch.Tensor, **options: Any) -> torch.Tensor:
+        width.append(ids.shape[1])
+        return torch.cat([ids, torch.tensor([[9, end, end, end], [9, 9, 9, 9]])], dim=1)
+
+    monkeypatch.setattr(generation, "_written", written)
+    short, long = replies(model, tokenizer, ["Egy", "Egy régi híd"], 4, do_sample=False)
+    assert (short.tokens, short.ended) == (2, True) and (long.tokens, long.ended) == (4, False)
+    assert len(width) == 1, "both are read at once"
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import (
@@ -25,6 +26,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from langadapt_utils.evaluation.generation import Reply, replies
 from langadapt_utils.models import Base
 from langadapt_utils.recipe import BUILT_IN, CorpusRecipe
 
@@ -179,3 +181,9 @@ def saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pa
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Base(folder, str(folder))
+
+
+def reply(model: Any, tokenizer: Any, prompt: str, new_tokens: int, **options: Any) -> Reply:
+    """What a model writes after one prompt."""
+    (written,) = replies(model, tokenizer, [prompt], new_tokens, **options)
+    return written

@@ -9,13 +9,12 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from helpers.architectures import tiny_model
-from helpers.tiny import llama, saved
+from helpers.tiny import llama, reply, saved
 from helpers.training import RECIPE, stop_at
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.errors import ModelError
 from langadapt_utils.evaluation.forgetting import weight_drift
-from langadapt_utils.evaluation.generation import reply
 from langadapt_utils.hardware import native_precision
 from langadapt_utils.models import _older_rope, load_base, longest_context, parameter_count
 from langadapt_utils.recipe import MixtureRecipe

@@ -34,6 +34,7 @@ POSITIONS = torch.stack(
     [torch.cat([torch.arange(n) for n in parts]) for parts in ([10, 14], [24], [1, 3, 20], [24])]
 )
 IDS[POSITIONS == 0] = START
+BATCH = {"input_ids": IDS, "position_ids": POSITIONS, "sizes": [3, 1], "learned": IDS != START}
 
 
 def gpt_neox(rows: int) -> PreTrainedModel:
@@ -115,7 +116,7 @@ def test_layers_that_do_not_compile_stay_as_they_are(monkeypatch: pytest.MonkeyP
         raise RuntimeError("no C compiler")
 
     monkeypatch.setattr(torch.nn.Module, "compile", broken)
-    assert made_faster(model, monkeypatch)["compiled layers"] == "no, no C compiler"
+    assert compile_layers(model, BATCH, bf16=True) == "no, no C compiler"
     assert model(input_ids=IDS).logits.isfinite().all()
     assert all(weight.grad is None for weight in model.parameters())
 
@@ -183,19 +184,19 @@ def test_every_layer_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__)
     )
-    compile_layers(llama(300))
+    assert compile_layers(llama(300), BATCH, bf16=True) is True
     assert compiled == ["LlamaDecoderLayer"] * 2
     assert layers_of(torch.nn.Linear(2, 2)) is None
-    compile_layers(torch.nn.Linear(2, 2))
+    assert compile_layers(torch.nn.Linear(2, 2), BATCH, bf16=True) is False
     assert len(compiled) == 2
 
 
 def test_the_fused_loss_and_compiled_layers_go_together(
     liger: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a GPU: the trial of the compiler needs logits, which the fused loss does not make."""
+    """As on a GPU: the trial of the compiler takes the loss of the training, without logits."""
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)
-    model = llama(40)
-    made = made_faster(model, monkeypatch)
-    assert made["fused loss"] is True and made["compiled layers"] is True
+    model = llama(300)
+    assert made_faster(model, monkeypatch)["fused loss"] is True
+    assert compile_layers(model, BATCH, bf16=False) is True
     assert model.langadapt_fused
