@@ -170,7 +170,7 @@ class TrainingRecipe(_Section):
     # Implementation of attention; `auto`: `eager` on a CPU for sequences of at most 256 tokens,
     # otherwise `sdpa`.
     attention: Literal["auto", "sdpa", "flash_attention_2", "flex_attention", "eager"] = "auto"
-    # Compile the layers with `torch.compile`: on CUDA GPUs, and on CPUs in runs of 50 steps.
+    # Compile the layers with `torch.compile`: on CUDA GPUs, on CPUs in runs of 50 steps or more.
     compile_layers: bool = True
     # Compute the loss without storing all logits; only on CUDA GPUs with liger-kernel installed.
     fused_loss: bool = True

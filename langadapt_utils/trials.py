@@ -35,7 +35,7 @@ def keeps_apart(
     try:
         asked = (end_BT, kept), (ids_BT, inputs), (ids_BT, kept)
         alone, apart, mixed = (read(model, ids, **given) for ids, given in asked)
-    except (TypeError, ValueError, RuntimeError, IndexError):  # it takes no such inputs
+    except Exception:  # models that take no such inputs raise many kinds
         return False
     leaked, whole = (float((x[:, -alone.shape[1] :] - alone).abs().max()) for x in (apart, mixed))
     return leaked <= leak * whole

@@ -108,8 +108,7 @@ def _seconds_per_token(bundle: Base, prompt: str, new_tokens: int) -> float:
     """Return the median time from one generated token to the next, without reading the prompt."""
     came: list[float] = []
     clock = SimpleNamespace(put=lambda ids: came.append(time.perf_counter()), end=lambda: None)
-    size = 1 + new_tokens
-    asked = bundle.model.to(hardware.device()), bundle.tokenizer, [prompt], size
-    replies(*asked, min_new_tokens=size, do_sample=False, streamer=clock)
+    asked = bundle.model.to(hardware.device()), bundle.tokenizer, [prompt], 1 + new_tokens
+    replies(*asked, min_new_tokens=1 + new_tokens, do_sample=False, streamer=clock)
     bundle.model.to("cpu")
     return float(np.median(np.diff(came[1:])))  # the first is the prompt

@@ -23,7 +23,7 @@ class Reply(NamedTuple):
     Attributes:
         text: without special tokens.
         tokens: number of generated tokens, including the one that ends the text.
-        seconds: generation time, including the prompt.
+        seconds: generation time, including the prompt, of all prompts answered together.
         ended: whether the model ended the text.
     """
 
@@ -64,12 +64,10 @@ def replies(
 ) -> list[Reply]:
     """Generate text after each prompt, until the model ends it or the tokens are used up.
 
-    Prompts are read together, with padding, if the model does not see the padding; tested first.
-
     Args:
         model: that generates.
         tokenizer: of the model.
-        prompts: to continue or answer.
+        prompts: to continue or answer; read together if a trial shows that padding is not seen.
         new_tokens: maximum per prompt; fewer if they exceed the context of the model.
         chat: whether to use the chat template of the tokenizer.
         show: called with each piece of text as soon as it is generated, for a single prompt.
@@ -87,25 +85,25 @@ def replies(
         read, ends = [before for before, *_ in asked], ends | {*asked[0][-1]}
     new_tokens = min(new_tokens, longest - 1)
     read = [ids[new_tokens - longest :] for ids in read]
-    sizes = torch.tensor(list(map(len, read)))
-    width, short = int(sizes.max()), int(sizes.argmin())
-    ids_BT = torch.tensor([[first] * (width - len(ids)) + ids for ids in read])
-    mask_BT = (torch.arange(width) >= width - sizes[:, None]).long()
+    ids_BT, mask_BT = _padded(read)
+    width, short = ids_BT.shape[1], read.index(min(read, key=len))
     if show:
         options["streamer"] = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         options["streamer"].on_finalized_text = lambda text, stream_end=False: show(text)
     precision, device = hardware.native_precision(), model.device
     with torch.random.fork_rng(), torch.no_grad(), hardware.autocast(precision, device.type):
         trial = model, torch.tensor([read[short]]), ids_BT[[short]], LEAKED
-        if sizes[short] < width and not keeps_apart(*trial, attention_mask=mask_BT[[short]]):
+        hidden = len(read[short]) == width or keeps_apart(*trial, attention_mask=mask_BT[[short]])
+        if len(prompts) > 1 and (model.generation_config.stop_strings or not hidden):
             options |= {"chat": chat, "seed": seed}
             return [replies(model, tokenizer, [p], new_tokens, **options)[0] for p in prompts]
         options |= {"max_new_tokens": new_tokens, "eos_token_id": list(ends), "pad_token_id": first}
+        options |= {"attention_mask": mask_BT.to(device)}
         # Whatever the base's own settings are; they may also have `stop_strings`.
         options = {"num_beams": 1, "num_return_sequences": 1, "tokenizer": tokenizer} | options
         torch.manual_seed(seed)
         began = time.perf_counter()
-        written_BT = _written(model, ids_BT.to(device), mask_BT.to(device), **options)
+        written_BT = _written(model, ids_BT.to(device), **options)
     seconds, found = time.perf_counter() - began, list[Reply]()
     for new in written_BT[:, width:].tolist():
         new = new[: 1 + next((n for n, token in enumerate(new) if token in ends), len(new))]
@@ -114,14 +112,22 @@ def replies(
     return found
 
 
-def _written(
-    model: PreTrainedModel, ids_BT: torch.Tensor, mask_BT: torch.Tensor, **options: Any
-) -> Any:
+def _padded(read: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ids with padding on the left, and a mask that is 0 there.
+
+    A prompt is padded with a token of its own, as a penalty for repetition counts padding, too.
+    """
+    pads = [max(map(len, read)) - len(ids) for ids in read]
+    ids_BT = [ids[:1] * pad + ids for pad, ids in zip(pads, read, strict=True)]
+    mask_BT = [[0] * pad + [1] * len(ids) for pad, ids in zip(pads, read, strict=True)]
+    return torch.tensor(ids_BT), torch.tensor(mask_BT)
+
+
+def _written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> Any:
     """Return ids followed by the ids that a model generates.
 
     If `generate` fails, as with the cache of some architectures, it runs again without a cache.
     """
-    options |= {"attention_mask": mask_BT}
     try:
         return model.generate(ids_BT, **options)
     except Exception:  # of many kinds; any other fault stops the second call, too

@@ -98,11 +98,12 @@ def compile_layers(model: PreTrainedModel, batch: Mapping[str, Any], bf16: bool)
     """
     if not (layers := layers_of(model)):
         return False
-    layers[0].compile()
     sent: Any = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items()}
     inputs = sent["input_ids"], sent.get("position_ids"), sent["sizes"], sent["learned"]
+    precision = hardware.autocast("bfloat16" if bf16 else "float32", model.device.type)
     try:
-        with hardware.autocast("bfloat16" if bf16 else "float32", model.device.type):
+        layers[0].compile()
+        with torch.random.fork_rng(), precision:  # dropout stays as without the trial
             losses = language_losses(model.train(), *inputs)
         torch.autograd.backward(losses)
     except Exception as error:  # compilers raise many kinds

@@ -104,11 +104,10 @@ def train(
     hardware.return_freed_memory()
     if adapters:
         adapters.merge_and_unload()
-    trained.requires_grad_(True)
     trained.set_attn_implementation(attention_of_start)
     if recipe.interpolation < 1:
         _blend(_loaded(start), trained, recipe.interpolation)
-    return Training(trained.eval(), log.records, log.seconds, settings)
+    return Training(trained.eval().requires_grad_(True), log.records, log.seconds, settings)
 
 
 def _loaded(start: PreTrainedModel | Path) -> PreTrainedModel:
@@ -145,25 +144,25 @@ def _set_attention(model: PreTrainedModel, asked: str) -> str:
 
 def _made_faster(model: PreTrainedModel, recipe: TrainingRecipe, arguments: Any) -> dict[str, Any]:
     """Apply all speedups to a model and to torch; return the settings."""
-    kind = hardware.device().type
-    fused = kind == "cuda" and recipe.fused_loss and can_fuse_loss(model)
+    fused = hardware.device().type == "cuda" and recipe.fused_loss and can_fuse_loss(model)
     hardware.keep_freed_memory()
     hardware.use_all_cores()
-    if recipe.gradient_checkpointing:
+    if saving := recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     if fused:
         fuse_loss(model)
     settings: dict[str, Any] = {"precision": "bfloat16" if arguments.bf16 else "float32"}
     settings |= {"learning rate": f"{arguments.learning_rate:.1e}", "fused loss": fused}
-    settings |= {"processes": arguments.world_size}
-    return settings | {"gradient checkpointing": recipe.gradient_checkpointing}
+    return settings | {"processes": arguments.world_size, "gradient checkpointing": saving}
 
 
 def _compiled(model: PreTrainedModel, mixture: Mixture, arguments: Any) -> bool | str:
     """Compile the layers of a model where it pays; return whether, or why not."""
-    kind, size = model.device.type, arguments.per_device_train_batch_size
+    kind, size = hardware.device().type, arguments.per_device_train_batch_size
     pays = kind == "cuda" or (kind == "cpu" and arguments.max_steps >= LONG)
-    return pays and compile_layers(model, collate([mixture[0]] * size), arguments.bf16)
+    batch = collate([mixture[index] for index in range(size)])
+    # FSDP places the model later; a trial on another device shows nothing.
+    return pays and model.device.type == kind and compile_layers(model, batch, arguments.bf16)
 
 
 def _run(trainer: MixtureTrainer, last: Path | None) -> None:

@@ -188,14 +188,19 @@ def test_a_prompt_that_ends_early_does_not_wait(
     model, tokenizer = bundles["base"].model, bundles["base"].tokenizer
     end, width = tokenizer.eos_token_id, []
 
-    def written(model: Any, ids: torch.Tensor, mask: torch.Tensor, **options: Any) -> torch.Tensor:
+    def written(model: object, ids: torch.Tensor, **options: Any) -> torch.Tensor:
         width.append(ids.shape[1])
-        return torch.cat([ids, torch.tensor([[9, end, end, end], [9, 9, 9, 9]])], dim=1)
+        return torch.cat([ids, torch.tensor([[9, end, end, end], [9, 9, 9, 9]])[: len(ids)]], dim=1)
 
     monkeypatch.setattr(generation, "_written", written)
-    short, long = replies(model, tokenizer, ["Egy", "Egy régi híd"], 4, do_sample=False)
+    parts = model, tokenizer, ["Egy", "Egy régi híd"], 4
+    short, long = replies(*parts, do_sample=False)
     assert (short.tokens, short.ended) == (2, True) and (long.tokens, long.ended) == (4, False)
     assert len(width) == 1, "both are read at once"
+    # A text that ends at a string, not at a token, cannot be told from one that goes on.
+    model.generation_config.stop_strings = ["x"]
+    replies(*parts, do_sample=False)
+    assert len(width) == 3, "each is read by itself"
 
 
 @pytest.fixture

@@ -200,3 +200,15 @@ def test_the_fused_loss_and_compiled_layers_go_together(
     assert made_faster(model, monkeypatch)["fused loss"] is True
     assert compile_layers(model, BATCH, bf16=False) is True
     assert model.langadapt_fused
+
+
+def test_a_trial_of_the_compiler_leaves_dropout_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)
+    model = gpt2(300)
+    assert model.config.embd_pdrop > 0
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    assert compile_layers(model, BATCH, bf16=False) is True
+    assert torch.equal(torch.rand(3), expected)
+    assert all(weight.grad is None for weight in model.parameters())

@@ -1,4 +1,5 @@
 import math
+import types
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from helpers.training import RECIPE, stop_at, weights
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.errors import ModelError
 from langadapt_utils.recipe import Recipe
+from langadapt_utils.training import train as train_module
 from langadapt_utils.training import trainer
 from langadapt_utils.training.mixture import Mixture
 from langadapt_utils.training.optimizer import embedding_matrices
@@ -55,6 +57,18 @@ def test_only_a_long_run_on_a_cpu_compiles_its_layers(
         monkeypatch.setattr("langadapt_utils.training.train.LONG", least)
         result = train(start, change, mixture, RECIPE, tmp_path / str(least))
         assert result.settings["compiled layers"] == compiled
+
+
+def test_a_model_that_is_placed_later_is_not_compiled(
+    start: PreTrainedModel,
+    change: VocabularyChange,
+    mixture: Mixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """FSDP on a GPU: the model is on the CPU before training, and a trial there would take long."""
+    monkeypatch.setattr(train_module.hardware, "device", lambda: torch.device("cuda"))
+    arguments = types.SimpleNamespace(max_steps=1_000, per_device_train_batch_size=2, bf16=True)
+    assert train_module._compiled(start, mixture, arguments) is False
 
 
 def test_the_reported_loss_is_the_models_own(
