@@ -221,8 +221,8 @@ def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:
     fitted = _fitted(recipe.with_options(chosen), grown, machine)
     heldout = corpus.heldout[recipe.language]["text"][: recipe.evaluation.documents]
     length = cost["tokens_per_byte"] * sum(len(text.encode()) for text in heldout) / len(heldout)
-    english: float = sum(len(text.encode()) for text in corpus.train["en"]["text"])
-    english *= report.value("base", "en", "tokens_per_byte")
+    size = sum(len(text.encode()) for text in corpus.train["en"]["text"])
+    english = size * report.value("base", "en", "tokens_per_byte")
     passes = {"en": recipe.training.budget_tokens * recipe.mixture.mean_english / english}
     passes[recipe.language] = float(sizes.passes[sizes.new_tokens == tokens].iloc[0])
     return Plan(fitted, machine, grown, cost, sizes, length, passes)

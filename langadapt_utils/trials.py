@@ -6,13 +6,15 @@ Axes: B sequences, T tokens of a sequence, V vocabulary.
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from transformers import PreTrainedModel
+
+LEAKED = 0.1  # influence of what inputs hide that is only rounding in bfloat16
 
 
 def read(model: PreTrainedModel, ids_BT: torch.Tensor, **inputs: Any) -> torch.Tensor:
     """Return the logits (B, T, V) of a model that reads sequences without a cache."""
-    inputs |= {"input_ids": ids_BT, "use_cache": False}
-    sent = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in inputs.items()}
+    sent = send_to_device({**inputs, "input_ids": ids_BT, "use_cache": False}, model.device)
     return torch.as_tensor(model(**sent).logits)
 
 

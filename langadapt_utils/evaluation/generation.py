@@ -12,9 +12,7 @@ from .. import hardware
 from ..chat import answer_tokens
 from ..models import longest_context
 from ..tokens import document_end, document_start, token_ids
-from ..trials import keeps_apart
-
-LEAKED = 0.1  # influence of padding that is only rounding in bfloat16
+from ..trials import LEAKED, keeps_apart
 
 
 class Reply(NamedTuple):
@@ -78,13 +76,13 @@ def replies(
         ModelError: `chat` is true, but the base has no chat template.
     """
     first, longest = document_start(tokenizer), longest_context(model)
-    ends = {first, document_end(tokenizer)} - {None}
-    read = [[first, *ids] for ids in token_ids(tokenizer, prompts)]
     if chat:
         asked = [answer_tokens(tokenizer, prompt) for prompt in prompts]
-        read, ends = [before for before, *_ in asked], ends | {*asked[0][-1]}
+    else:
+        asked = [([first, *ids], [], []) for ids in token_ids(tokenizer, prompts)]
+    ends = {first, document_end(tokenizer), *asked[0][-1]} - {None}
     new_tokens = min(new_tokens, longest - 1)
-    read = [ids[new_tokens - longest :] for ids in read]
+    read = [before[new_tokens - longest :] for before, *_ in asked]
     ids_BT, mask_BT = _padded(read)
     width, short = ids_BT.shape[1], read.index(min(read, key=len))
     if show:
@@ -117,9 +115,9 @@ def _padded(read: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
 
     A prompt is padded with a token of its own, as a penalty for repetition counts padding, too.
     """
-    pads = [max(map(len, read)) - len(ids) for ids in read]
-    ids_BT = [ids[:1] * pad + ids for pad, ids in zip(pads, read, strict=True)]
-    mask_BT = [[0] * pad + [1] * len(ids) for pad, ids in zip(pads, read, strict=True)]
+    width = max(map(len, read))
+    ids_BT = [ids[:1] * (width - len(ids)) + ids for ids in read]
+    mask_BT = [[0] * (width - len(ids)) + [1] * len(ids) for ids in read]
     return torch.tensor(ids_BT), torch.tensor(mask_BT)
 
 

@@ -25,12 +25,11 @@ from ..errors import CorpusError, ModelError
 from ..intervals import Interval, Numbers, ratio
 from ..models import Base, longest_context
 from ..tokens import Ids, byte_lengths, document_start, encode_texts, is_byte_level, token_spans
-from ..trials import keeps_apart, read
+from ..trials import LEAKED, keeps_apart, read
 
 # Tokens and logits per forward pass, unless a single piece has more.
 BATCH_TOKENS, TREE_TOKENS, LOGITS = 2_048, 512, 100_000_000
 DEEPEST = 448  # tokens of the longest piece in a tree
-LEAKED = 0.1  # influence between pieces of a tree that is only rounding in bfloat16
 # Tokens of a sequence up to which eager attention is faster than SDPA on a CPU
 # (`benchmarks/evaluation.py`).
 EAGER_TOKENS = 512

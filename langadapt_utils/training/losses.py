@@ -3,11 +3,11 @@
 Axes: B sequences, T tokens of a sequence, D dimensions of a hidden state.
 """
 
-from collections.abc import Mapping
 from types import MethodType
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch.nn.functional import cross_entropy, pad
 from transformers import PreTrainedModel
 
@@ -84,7 +84,7 @@ def layers_of(model: torch.nn.Module) -> torch.nn.ModuleList | None:
     return max(lists, key=len, default=None)
 
 
-def compile_layers(model: PreTrainedModel, batch: Mapping[str, Any], bf16: bool) -> bool | str:
+def compile_layers(model: PreTrainedModel, batch: dict[str, Any], bf16: bool) -> bool | str:
     """Compile the layers of a model in place, one by one, which is fast because they are alike.
 
     Args:
@@ -98,7 +98,7 @@ def compile_layers(model: PreTrainedModel, batch: Mapping[str, Any], bf16: bool)
     """
     if not (layers := layers_of(model)):
         return False
-    sent: Any = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items()}
+    sent: Any = send_to_device(batch, model.device)
     inputs = sent["input_ids"], sent.get("position_ids"), sent["sizes"], sent["learned"]
     precision = hardware.autocast("bfloat16" if bf16 else "float32", model.device.type)
     try:

@@ -143,7 +143,7 @@ def _set_attention(model: PreTrainedModel, asked: str) -> str:
 
 
 def _made_faster(model: PreTrainedModel, recipe: TrainingRecipe, arguments: Any) -> dict[str, Any]:
-    """Apply all speedups to a model and to torch; return the settings."""
+    """Apply all speedups but compiled layers to a model and to torch; return the settings."""
     fused = hardware.device().type == "cuda" and recipe.fused_loss and can_fuse_loss(model)
     hardware.keep_freed_memory()
     hardware.use_all_cores()
@@ -160,9 +160,9 @@ def _compiled(model: PreTrainedModel, mixture: Mixture, arguments: Any) -> bool 
     """Compile the layers of a model where it pays; return whether, or why not."""
     kind, size = hardware.device().type, arguments.per_device_train_batch_size
     pays = kind == "cuda" or (kind == "cpu" and arguments.max_steps >= LONG)
-    batch = collate([mixture[index] for index in range(size)])
-    # FSDP places the model later; a trial on another device shows nothing.
-    return pays and model.device.type == kind and compile_layers(model, batch, arguments.bf16)
+    if not pays or model.device.type != kind:  # FSDP places the model after the trial
+        return False
+    return compile_layers(model, collate([mixture[n] for n in range(size)]), arguments.bf16)
 
 
 def _run(trainer: MixtureTrainer, last: Path | None) -> None:

@@ -2,10 +2,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from langadapt_utils.embeddings.views import (
-    neighbour_table,
-    neighbours_widget,
-)
+from langadapt_utils.embeddings.views import neighbour_table, neighbours_widget
 from langadapt_utils.vocabulary.change import VocabularyChange
 
 
