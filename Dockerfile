@@ -1,7 +1,7 @@
 # For a machine with an NVIDIA GPU and its container toolkit. We have not built this image.
 #
 #     docker build --tag langadapt .
-#     docker run --gpus all --volume "$PWD:/data" langadapt run --profile gpu -p corpus.target=my_text.txt
+#     docker run --gpus all --volume "$PWD:/data" langadapt run --language fi --profile gpu -p corpus.target=finnish.txt
 #
 # The torch wheel on PyPI includes CUDA. Compiled layers need a C compiler.
 FROM python:3.12-slim
