@@ -53,7 +53,6 @@ from .embeddings.views import neighbour_table as neighbour_table
 from .embeddings.views import neighbours_widget as neighbours_widget
 from .experiments.comparison import compare_methods as compare_methods
 from .experiments.comparison import recorded as recorded
-from .experiments.views import plot_comparison as plot_comparison
 
 # Notebook 4: training on a mixture of the language and English
 from .corpus.corpus import check_contamination as check_contamination

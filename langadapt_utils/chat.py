@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
 from os.path import commonprefix
 from typing import Any
 
@@ -9,6 +10,7 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from .errors import ModelError
 from .sources import brief
+from .tokens import special_starts
 
 CHAT = "chat"  # the stream of conversations in a mixture
 TURN, ROLE = "\x1e", "\x1f"  # separators in one text: between turns, between role and content
@@ -58,10 +60,14 @@ def chat_tokens(tokenizer: Tokenizer, messages: Messages) -> tuple[Ids, list[boo
     A template with `{% generation %}` marks the assistant's turns. With another template, an answer
     is the text after its rendered prompt.
 
+    The name of a special token in a message gets an invisible joiner, so that it is read as text.
+
     Raises:
         ModelError: there is no chat template, it refuses the messages, or it renders earlier
             messages differently once an answer follows.
     """
+    broken = partial(_starts(tokenizer).sub, "\\g<0>\u2060")
+    messages = [{**message, "content": broken(message["content"])} for message in messages]
     template = tokenizer.chat_template
     if MARKED.search(str(template.get("default") if isinstance(template, dict) else template)):
         done = _rendered(tokenizer, messages, return_dict=True, return_assistant_tokens_mask=True)
@@ -70,7 +76,7 @@ def chat_tokens(tokenizer: Tokenizer, messages: Messages) -> tuple[Ids, list[boo
     text, spans = {"tokenize": False}, []
     whole = _rendered(tokenizer, messages, **text)
     for place, message in enumerate(messages, start=1):
-        if message["role"] == "assistant":
+        if message["role"] == "assistant" and place > 1:  # not where it opens the conversation
             earlier = messages[: place - 1]
             before = _rendered(tokenizer, earlier, add_generation_prompt=True, **text)
             after = _rendered(tokenizer, messages[:place], **text)
@@ -85,6 +91,11 @@ def chat_tokens(tokenizer: Tokenizer, messages: Messages) -> tuple[Ids, list[boo
     encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
     learned = [any(begin in span for span in spans) for begin, _ in encoded["offset_mapping"]]
     return list(encoded["input_ids"]), learned
+
+
+@lru_cache(maxsize=8)
+def _starts(tokenizer: Tokenizer) -> re.Pattern[str]:
+    return re.compile(special_starts(tokenizer.backend_tokenizer))
 
 
 def answer_tokens(tokenizer: Tokenizer, prompt: str, answer: str = "x") -> tuple[Ids, Ids, Ids]:

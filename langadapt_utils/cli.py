@@ -53,11 +53,7 @@ def run(
         raise RecipeError(f"{problem}: leave out --language and --profile, or leave out --recipe")
     if run_dir and not (recipe or language or profile) and (run_dir / "recipe.yaml").is_file():
         recipe = run_dir / "recipe.yaml"
-    if recipe:
-        asked = Recipe.read(recipe).with_options(dict(map(parse_override, parameter)))
-        asked = anchored(asked, Path.cwd())
-    else:
-        asked = _recipe(language, profile, parameter)
+    asked = _recipe(language, profile, parameter, recipe)
     folder = run_dir or default_folder(asked)
     try:
         with _Display() as display:
@@ -174,10 +170,16 @@ def entry() -> None:
         raise SystemExit(1) from None
 
 
-def _recipe(language: str | None, profile: str | None, parameters: list[str]) -> Recipe:
-    overrides = dict(map(parse_override, parameters))
-    asked = Recipe.profile(profile or "cpu", language=language or "hu", overrides=overrides)
-    return anchored(asked, Path.cwd())
+def _recipe(
+    code: str | None, kind: str | None, parameters: list[str], file: Path | None = None
+) -> Recipe:
+    recipe = Recipe.read(file) if file else Recipe.profile(kind or "cpu", language=code or "hu")
+    options: dict[str, Any] = {}
+    for name, value in map(parse_override, parameters):
+        if name in options:
+            raise RecipeError(f"option {name} is given twice: give it once, a list with commas")
+        options[name] = value
+    return anchored(recipe.with_options(options), Path.cwd())
 
 
 def _stage(name: str) -> str:

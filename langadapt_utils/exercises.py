@@ -32,12 +32,11 @@ def check_exercise(number: str, answer: object, *given: object) -> None:
     """
     if number in FUNCTIONS:
         verdict = _try_function(answer, *FUNCTIONS[number], given)
-    elif answer is None and number in VALUES:
-        verdict = NOT_TRIED
     else:
         right, rtol = VALUES[number]
+        wrong = f"{_shown(answer)} is not the answer; unfold the hint"
         same = _accepts(_equal, answer, right(*given), rtol)
-        verdict = RIGHT if same else f"{_shown(answer)} is not the answer; unfold the hint"
+        verdict = RIGHT if same else NOT_TRIED if answer is None else wrong
     sign = {RIGHT: "✓", NOT_TRIED: "…"}.get(verdict, "✗")
     print(f"{sign} {number}: {verdict}")
 

@@ -1,5 +1,6 @@
 """How many tokens a language takes: fertility, parity, words split into several tokens."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -143,9 +144,11 @@ def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = No
 
 def _finding(report: FertilityReport, column: str) -> str:
     """Return a sentence about the target language under the last tokenizer."""
-    target = next(code for code in report.table.language if code != "en")
-    name, last = language_name(target), report.table.tokenizer.iloc[-1]
-    value, english = (report.value(last, code, column) for code in (target, "en"))
+    codes, last = list(report.table.language), report.table.tokenizer.iloc[-1]
+    target = next((code for code in codes if code != "en"), "en")
+    name, value = language_name(target), report.value(last, target, column)
     if value != value and column != "parity":
         return f"No segmenter finds the words of {name}, so there are no figures per word"
-    return MEASURES[column]["finding"].format(name=name, value=value, english=english)
+    english = report.value(last, "en", column) if "en" in codes and target != "en" else math.nan
+    found = MEASURES[column]["finding"].format(name=name, value=value, english=english)
+    return str(found if english == english else found.partition(", ")[0])

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["float32", "bfloat16"]
+MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container, in bytes
 
 # Tensors in large pages: the first step on a CPU waits for fewer pages (`benchmarks/training.py`).
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -93,18 +94,14 @@ def describe() -> dict[str, Any]:
     import torch
     import transformers
 
-    name = torch.cuda.get_device_name() if device().type == "cuda" else processor_name()
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    about = {"device": name, "cores": joblib.cpu_count(), "precision": native_precision()}
-    return about | {"python": platform.python_version()} | versions
-
-
-def processor_name() -> str:
-    """Return the processor's model name."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8") if info.exists() else ""
     named = re.search(r"^model name\s*: (.+)", lines, re.MULTILINE)
-    return named[1] if named else platform.processor() or platform.machine()
+    name = named[1] if named else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name() if device().type == "cuda" else name
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    about = {"device": name, "cores": joblib.cpu_count(), "precision": native_precision()}
+    return about | {"python": platform.python_version()} | versions
 
 
 def use_all_cores() -> None:
@@ -154,11 +151,13 @@ def this_machine(precision: Precision | None = None) -> Machine:
     kind, precision = device().type, precision or native_precision()
     speed = EFFICIENCY[kind][precision] * measured_flops(precision)
     about, memory = describe(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if MEMORY_LIMIT.exists() and MEMORY_LIMIT.read_text().strip().isdigit():
+        memory = min(memory, int(MEMORY_LIMIT.read_text()))
     if kind == "cuda":
         memory = torch.cuda.get_device_properties(0).total_memory
     cores = f"{about['cores']} cores of " if kind == "cpu" else ""
     name = f"{cores}{about['device']} in {precision}"
-    return Machine(name, torch.cuda.device_count() if kind == "cuda" else 0, memory, speed)
+    return Machine(name, int(kind == "cuda"), memory, speed)  # `langadapt run` uses one GPU
 
 
 def machine_named(gpu: str, gpus: int) -> Machine:

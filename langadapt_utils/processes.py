@@ -2,20 +2,19 @@
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 
 from . import hardware
 from .errors import LangadaptError
 from .workspace import Workspace
 
-PRINT_SECONDS = 5
+PRINTED = 10  # one training step in this many
 
 
 def in_processes(work: Callable[[Path, PartialState], None]) -> None:
@@ -32,21 +31,17 @@ def in_processes(work: Callable[[Path, PartialState], None]) -> None:
     try:
         work(folder, state)
     except LangadaptError as error:
-        if state.is_main_process:
-            print(f"error: {error}", file=sys.stderr)
+        print(f"error in process {state.process_index}: {error}", file=sys.stderr)
         raise SystemExit(1) from None
 
 
 def printer(run: Workspace, stage: str) -> Callable[[Any], None]:
     """Return a function that logs all records of a stage, and prints phrases and some steps."""
-    printed = 0.0
 
     def report(record: Any) -> None:
-        nonlocal printed
         note = run.log(stage, record)
-        now = not isinstance(record, dict) or record.get("step") == record.get("steps", 0)
-        if now or time.monotonic() - printed > PRINT_SECONDS:
-            printed = time.monotonic()
+        step = record.get("step", 1) if isinstance(record, dict) else 1
+        if step % PRINTED == 1 or step == record["steps"]:
             print(note, flush=True)
 
     return report
@@ -59,9 +54,5 @@ def across_processes(work: Callable[[list[Any]], list[Any]], rows: list[Any]) ->
         work: returns one result per row.
         rows: the same in every process.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return work(rows)
-    count = torch.distributed.get_world_size()
-    results: list[list[Any]] = [[]] * count
-    torch.distributed.all_gather_object(results, work(rows[torch.distributed.get_rank() :: count]))
-    return [results[place % count][place // count] for place in range(len(rows))]
+    with PartialState().split_between_processes(rows) as own:
+        return list(gather_object(work(own)))

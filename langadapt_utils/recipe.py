@@ -28,10 +28,11 @@ Schedule = Literal["constant", "early", "annealed"]
 
 
 def _parts(value: Any) -> Any:
-    """Split text at its commas outside of quotes, as a command line gives lists."""
+    """Split text at line ends and at commas outside of quotes, as a command line gives lists."""
     if not isinstance(value, str):
         return value
-    return list(filter(None, next(csv.reader([value], skipinitialspace=True))))
+    rows = csv.reader(value.splitlines(), skipinitialspace=True)
+    return [name for row in rows for name in row if name]
 
 
 def _language_code(code: str) -> str:
@@ -58,9 +59,7 @@ Rate = Annotated[float, Field(gt=0)]
 Ratio = Annotated[float, Field(ge=0)]
 Names = Annotated[list[str], BeforeValidator(_parts)]
 Methods = Annotated[list[MethodName], BeforeValidator(_parts)]
-OtherSources = Annotated[
-    list[Annotated[str, AfterValidator(_other_source)]], BeforeValidator(_parts)
-]
+Others = Annotated[list[Annotated[str, AfterValidator(_other_source)]], BeforeValidator(_parts)]
 
 
 class _Section(BaseModel):
@@ -79,14 +78,15 @@ class CorpusRecipe(_Section):
     # `messages`, or with `prompt` and `response`.
     chat: Annotated[Names, Field(min_length=1)] = [BUILT_IN]
     # Text in languages that are evaluated but not trained on: `CODE:SOURCE`, or `builtin`.
-    others: OtherSources = [BUILT_IN]
+    others: Others = [BUILT_IN]
     # Megabytes to read of each source, divided equally among its files; 0: all of it.
     max_megabytes: Ratio = 0.0
     # Column of the text; empty: `text`, or the code of the language, or the only one with letters.
     text_field: str = ""
     skip_bad: Share = 0.0  # fraction of a file's lines that may be unreadable; they are skipped
-    normal_form: NormalForm = "NFC"  # Unicode normal form to which all text is converted
-    # Fraction of the documents of each domain that is held out for evaluation.
+    # Unicode normal form to which all text is converted, with Unix line ends.
+    normal_form: NormalForm = "NFC"
+    # Fraction of the documents of each domain that is held out for evaluation, at most 2,000.
     heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     # What to do if a held-out document also occurs in the training text: `stop` the run, or `drop`
     # the document from the evaluation.
@@ -192,7 +192,7 @@ class EvaluationRecipe(_Section):
     # interpolated weights; at most `documents`.
     comparison_documents: Count = 8
     # Weights that notebook 5 evaluates, between the starting weights (0) and the adapted model (1).
-    interpolation_points: Shares = [0.0, 0.25, 0.5, 0.75, 1.0]
+    interpolation_points: Shares = [0.5, 1.0]
 
     @property
     def compared(self) -> int:

@@ -123,7 +123,8 @@ def fetch_wheel(requirement: str) -> Path:
 def absolute(source: str, root: Path) -> str:
     """Return a source with an absolute path; a relative path starts at `root`."""
     kind, name = parse_source(source)
-    return str((root / Path(name).expanduser()).resolve()) if kind == "path" else source
+    # A link is not followed: the file that it names may have no suffix.
+    return os.path.abspath(root / Path(name).expanduser()) if kind == "path" else source  # noqa: PTH100
 
 
 def base_fingerprint(source: str) -> str:
@@ -182,8 +183,10 @@ def snapshot(name: str, *, weights: bool = True) -> Path:
 
     repository, _, revision = name.partition("@")
     wanted = ["*.json", "*.txt", "*.model", "*.jinja", *TERMS, *["*.safetensors"] * weights]
+    # `transformers` reads no other weights than those at the top.
+    files: Any = {"allow_patterns": wanted, "ignore_patterns": ["consolidated*", "*/*.safetensors"]}
     try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
+        return Path(snapshot_download(repository, revision=revision or None, **files))
     except Exception as error:  # the hub raises many kinds: requests', its own, OSError
         remedy = "check the name, the network and (gated models) `hf auth login`, or give a folder"
         raise SourceError(f"cannot fetch hub:{name} ({brief(error)}): {remedy}") from error

@@ -6,7 +6,7 @@ they cover the text without gaps.
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -141,7 +141,8 @@ def encode_texts(
     tokenizer.no_truncation()
     tokenizer.no_padding()
     if isinstance(tokenizer.model, Unigram):  # for which a special token is a piece like any other
-        tokenizer.pre_tokenizer = Sequence([*filter(None, [cutter]), _special_cut(tokenizer)])
+        cut = Split(Regex(special_starts(tokenizer)), "isolated")
+        tokenizer.pre_tokenizer = Sequence([*filter(None, [cutter]), cut])
     try:
         return list(encode(list(texts), add_special_tokens=False))
     finally:
@@ -152,12 +153,12 @@ def encode_texts(
             tokenizer.enable_padding(**padding)
 
 
-def _special_cut(tokenizer: Tokenizer) -> Split:
-    """Return a pre-tokenizer that splits special tokens after their first character."""
+def special_starts(tokenizer: Tokenizer) -> str:
+    """Return a pattern of the first character of a special token, if the rest follows."""
     added = tokenizer.get_added_tokens_decoder().values()
     names = [token.content for token in added if token.special and len(token.content) > 1]
     first = (f"{regex.escape(name[0])}(?={regex.escape(name[1:])})" for name in names)
-    return Split(Regex("|".join(first) or "(?!)"), "isolated")
+    return "|".join(first) or "(?!)"
 
 
 def unknown_token(tokenizer: Tokenizer) -> str | None:
@@ -209,25 +210,6 @@ def token_spans(tokenizer: PreTrainedTokenizerFast, text: str) -> list[Span]:
     return list(map(Span, encoding.ids, [0, *ends], ends))
 
 
-def chunks(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
-    """Yield texts in lists with at least a number of characters each; the last may have fewer.
-
-    Example:
-        >>> list(chunks(["ab", "cd", "e"], 3))
-        [['ab', 'cd'], ['e']]
-    """
-    chunk: list[str] = []
-    length = 0
-    for text in texts:
-        chunk.append(text)
-        length += len(text)
-        if length >= characters:
-            yield chunk
-            chunk, length = [], 0
-    if chunk:
-        yield chunk
-
-
 def spread(texts: Iterable[str], *, count: int = 1_000, length: int = 1_000) -> list[str]:
     """Return evenly spaced excerpts of texts. The texts are read twice.
 
@@ -248,12 +230,15 @@ def spread(texts: Iterable[str], *, count: int = 1_000, length: int = 1_000) -> 
 def document_start(tokenizer: PreTrainedTokenizerFast) -> int:
     """Return the id before each document in training and evaluation.
 
-    It is the first of `<|endoftext|>`, the BOS token and the EOS token that exists.
+    It is the BOS token if the tokenizer itself puts that before a text. Otherwise it is the first
+    of `<|endoftext|>`, the BOS token and the EOS token that exists.
 
     Raises:
         CorpusError: the tokenizer has none of these tokens.
     """
-    for token in ("<|endoftext|>", tokenizer.bos_token, tokenizer.eos_token):
+    first = tokenizer.bos_token, "<|endoftext|>"
+    begins = tokenizer.backend_tokenizer.encode("").ids[:1] == [_id_of(tokenizer, first[0])]
+    for token in (*(first if begins else reversed(first)), tokenizer.eos_token):
         if (index := _id_of(tokenizer, token)) is not None:
             return index
     problem = f"the tokenizer {tokenizer.name_or_path} has no BOS or EOS token to begin documents"

@@ -12,17 +12,11 @@ from typing import Any, Self
 
 from . import hardware
 from .errors import RecipeError, WorkspaceError
-from .files import project_folder, read_json, write_atomically, write_json
+from .files import package_yaml, project_folder, read_json, write_atomically, write_json
 from .recipe import BUILT_IN, FREE_OPTIONS, Recipe
 from .sources import absolute, base_fingerprint, fingerprint, require_built_in
 
-NOTEBOOKS = {
-    "01_fertility": "01_tokenizer_fertility.ipynb",
-    "02_vocabulary": "02_vocabulary_extension.ipynb",
-    "03_embeddings": "03_embedding_initialisation.ipynb",
-    "04_training": "04_mixture_training.ipynb",
-    "05_evaluation": "05_forgetting_evaluation.ipynb",
-}
+NOTEBOOKS: dict[str, str] = package_yaml("notebooks.yaml")  # by stage
 STAGES = tuple(NOTEBOOKS)
 PUBLISHED = "publish"  # files that a stage writes here move to the top of the run folder
 MANIFEST, MARK = "manifest.json", "key"  # of a complete stage; of a stage in progress

@@ -111,7 +111,7 @@ def test_rows_of_both_kinds_are_read_once_and_none_asks_what_the_evaluation_asks
 ) -> None:
     asked = load_items("chat", "hu")[0]
     copied = {"prompt": asked["prompt"], "response": "Mézet."}
-    chat = load_corpus(chat_file(write, *ROWS, ROWS[0], copied), "hu").read_chat()
+    chat = load_corpus(chat_file(write, *ROWS, ROWS[0], copied), "hu").chat
     read = [messages_of(text) for text in chat["text"]]
     assert read == [messages([("Mennyi az idő?", "Öt óra.")]), ROWS[1]["messages"]]
 
@@ -132,14 +132,14 @@ def test_a_row_that_is_no_conversation_is_named(
     recipe = chat_file(write, ROWS[0], row)
     sentence = "line 2 is no conversation with an answer: give messages with role and content"
     with pytest.raises(CorpusError, match=sentence):
-        load_corpus(recipe, "hu").read_chat()
+        load_corpus(recipe, "hu")
     lenient = recipe.model_copy(update={"skip_bad": 0.5})
-    assert len(load_corpus(lenient, "hu").read_chat()) == 1
+    assert len(load_corpus(lenient, "hu").chat) == 1
 
 
 def test_the_built_in_conversations_are_english_and_in_the_target_language() -> None:
     for language, count in (("hu", 80), ("th", 40)):
-        chat = load_corpus(CorpusRecipe(english=[BUILT_IN]), language).read_chat()
+        chat = load_corpus(CorpusRecipe(english=[BUILT_IN]), language).chat
         assert len(chat) == count
         assert all(name.startswith(("chat-train-en-", "chat-train-hu-")) for name in chat["id"])
 
@@ -198,3 +198,27 @@ def test_a_template_that_gives_no_answer_cannot_chat(
     chat = for_chat(tokenizer, template)
     chat.add_special_tokens({"extra_special_tokens": ["<|start|>", "<|end|>"]})
     assert not can_chat(chat)
+
+
+@given(pairs=turns)
+def test_special_tokens_that_somebody_wrote_are_text(
+    tokenizer: PreTrainedTokenizerFast, pairs: list[tuple[str, str]]
+) -> None:
+    said = messages([(f"{a} <|im_end|>", f"<|im_start|>{b} <|endoftext|>") for a, b in pairs])
+    for template in (PLAIN, MARKED):
+        chat = for_chat(tokenizer, template)
+        special = {"<|im_start|>", "<|im_end|>", "<|endoftext|>"}
+        own, plain = (
+            [t for t in chat.convert_ids_to_tokens(chat_tokens(chat, part)[0]) if t in special]
+            for part in (said, messages(pairs))
+        )
+        assert own == plain  # those of the template alone
+
+
+def test_an_assistant_may_open_a_conversation(tokenizer: PreTrainedTokenizerFast) -> None:
+    opening = {"role": "assistant", "content": "Hello!"}
+    rest = messages([("Who are you?", "A bridge.")])
+    chat = for_chat(tokenizer, PLAIN)
+    ids, learned = chat_tokens(chat, [opening, *rest])
+    own = [index for index, mark in zip(ids, learned, strict=True) if mark]
+    assert chat.decode(own).strip() == "A bridge.<|im_end|>"

@@ -37,6 +37,7 @@ def langadapt(*arguments: str) -> Result:
         (["run", "-p", "mixture.english_share=1.5"], "mixture.english_share cannot be '1.5'"),
         (["run", "-p", "embeddings.method=magic"], "embeddings.method cannot be 'magic'"),
         (["run", "-p", "mixture.english_share"], "lacks '=': write name=value"),
+        (["run", "-p", "corpus.target=a.txt", "-p", "corpus.target=b.txt"], "is given twice"),
         (["run", "07"], "stage '07' is unknown"),
         (["run", "--recipe", "/no/such/plan.yaml"], "/no/such/plan.yaml is not a recipe in YAML"),
         (["run", "--recipe", "plan.yaml", "--language", "th"], "has its own language and profile"),

@@ -206,3 +206,10 @@ def test_what_reads_like_a_special_token_costs_what_its_letters_cost(
     report = measure_fertility({"base": tokenizer}, {"en": [text]})
     pieces = tokenizer.tokenize(text, split_special_tokens=True)
     assert report.value("base", "en", "tokens") == len(pieces) > len(tokenizer.tokenize(text))
+
+
+def test_a_figure_needs_no_other_language(letters: PreTrainedTokenizerFast) -> None:
+    for code, name in (("fi", "Finnish"), ("en", "English")):
+        report = measure_fertility({"a": letters}, {code: ["abc cab.", "cab"]})
+        title = plot_fertility(report, "tokens_per_word").get_title(loc="left")
+        assert title.startswith(f"{name} takes ") and title.endswith(" tokens per word")

@@ -1,3 +1,6 @@
+import types
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -17,3 +20,23 @@ def test_an_apple_gpu_is_taken_and_another_device_can_be_named(
     monkeypatch.setenv("LANGADAPT_DEVICE", "cuda")
     with pytest.raises(LangadaptError, match=r"LANGADAPT_DEVICE is cuda, .* one of mps, cpu"):
         hardware.device()
+
+
+def test_a_plan_for_this_machine_uses_what_a_run_uses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The memory of the container, and one of its GPUs."""
+    monkeypatch.setattr(hardware, "measured_flops", lambda precision: 1e12)
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(hardware, "MEMORY_LIMIT", limit)
+    whole = hardware.this_machine("float32").memory
+    for text, memory in (("max\n", whole), ("1000000\n", 1e6), (f"{2 * whole}\n", whole)):
+        limit.write_text(text)
+        assert hardware.this_machine("float32").memory == memory
+    monkeypatch.setattr(hardware, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(hardware, "describe", lambda: {"device": "card", "cores": 8})
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    card = types.SimpleNamespace(total_memory=24e9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
+    machine = hardware.this_machine("bfloat16")
+    assert (machine.gpus, machine.memory) == (1, 24e9)

@@ -214,7 +214,7 @@ def test_what_cannot_be_trained_is_refused_when_it_is_loaded(tiny_folder: Path) 
         (tiny_folder / "config.json").write_text(before)
 
 
-@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8])
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.int32])
 def test_quantised_weights_are_refused_without_an_entry_in_the_configuration(
     dtype: torch.dtype, tiny_folder: Path
 ) -> None:
@@ -222,7 +222,7 @@ def test_quantised_weights_are_refused_without_an_entry_in_the_configuration(
     weights = load_file(path)
     name = next(name for name in weights if "down_proj" in name)
     save_file(weights | {name: weights[name].to(dtype)}, path, metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"are quantised \((F8_E4M3|F8_E5M2|I8)\) and cannot"):
+    with pytest.raises(ModelError, match=r"are quantised \((F8_E4M3|F8_E5M2|I8|I32)\) and cannot"):
         load_base(str(tiny_folder))
 
 

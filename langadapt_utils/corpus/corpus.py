@@ -3,9 +3,8 @@
 import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ KINDS, FREE = ["source", "domain"], 2  # of documents; a document whose side is 
 BATCH = 1_000  # documents that are read at once
 COMPARED, FEW = 200, 10  # pairs of texts whose lengths are compared; fewer do not tell
 RELATED = 0.4  # rank correlation of the lengths of translations; 0.9 in the built-in text
-MEASURED = 1_000  # texts per language for fertility, if they are not parallel
+MEASURED, SHOWN = 1_000, 20_000  # texts for fertility, and characters of each, if not parallel
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,8 @@ class Corpus:
     parallel: pd.DataFrame
     read: pd.DataFrame  # one row per file: how it was read, and counts
     repeats: dict[str, dict[str, int]]  # number of dropped documents, by language and kind
-    read_others: Callable[[], dict[str, Dataset]]
-    read_chat: Callable[[], Dataset]  # conversations to learn from
-
-    @cached_property
-    def others(self) -> dict[str, Dataset]:
-        """Documents in languages that are only evaluated, by code; read on first use."""
-        return self.read_others()
+    others: dict[str, Dataset]  # documents in languages that are only evaluated, by code
+    chat: Dataset  # conversations to learn from
 
     def summary(self) -> pd.DataFrame:
         """Count documents and megabytes per language, source and split."""
@@ -73,7 +67,8 @@ class Corpus:
         languages = ["en", self.language]
         if len(self.parallel):
             return {code: self.parallel[code].tolist() for code in languages}, True
-        return {code: self.heldout[code]["text"][:MEASURED] for code in languages}, False
+        texts = {code: self.heldout[code]["text"][:MEASURED] for code in languages}
+        return {code: [text[:SHOWN] for text in part] for code, part in texts.items()}, False
 
 
 def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus:
@@ -87,6 +82,8 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
     Raises:
         CorpusError: a source is missing, empty, not UTF-8, or has no text in the language.
     """
+    if named := next((name for name in recipe.others if name.startswith(f"{language}:")), ""):
+        raise CorpusError(f"corpus.others has '{named}', the target language: remove it")
     train, heldout, read, repeats, tables = {}, {}, {}, {}, []
     follow: dict[str, int] = {}
     for code, sources in ((language, recipe.target), ("en", recipe.english)):
@@ -105,15 +102,12 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
         if recipe.contamination == "drop":
             heldout[code] = _without_contamination(train[code], heldout[code], code)
     target, english = (set(heldout[code]["id"]) for code in (language, "en"))
-    parallel = _parallel_sentences(["en", language], target & english)
+    parallel = _parallel_sentences(language, target & english)
     if not len(parallel):
         parallel = _parallel_documents(heldout, language, tied)
-    if named := next((name for name in recipe.others if name.startswith(f"{language}:")), ""):
-        raise CorpusError(f"corpus.others has '{named}', the target language: remove it")
-    others = partial(_other_languages, recipe, language, target | english)
-    about = pd.DataFrame(tables).drop(columns="place"), repeats, others
-    chat = partial(_conversations, recipe, language)
-    return Corpus(language, train, heldout, parallel, *about, chat)
+    about = pd.DataFrame(tables).drop(columns=["place", "cut"]), repeats
+    rest = _other_languages(recipe, language, target | english), _conversations(recipe, language)
+    return Corpus(language, train, heldout, parallel, *about, *rest)
 
 
 def built_in_corpus(language: str) -> Corpus:
@@ -168,8 +162,9 @@ def translations(
         ids = _column(documents, "id")
         for others, about_others in english:
             names = [name for name in others["id"][:] if name not in tied]
+            cut = any(row["cut"] for row in (*about, *about_others))  # then sizes tell nothing
             sizes, of_others = (
-                {row["place"]: row["documents"] + row["empty"] for row in a if row["documents"]}
+                {r["place"]: 0 if cut else r["documents"] + r["empty"] for r in a if r["documents"]}
                 for a in (about, about_others)
             )
             places = {name: name.rpartition("-") for name in names}  # no file is that of an own id
@@ -192,7 +187,8 @@ def translations(
 def _belong_together(tied: Mapping[str, str], english: Dataset, target: Dataset) -> bool:
     """Return whether long texts have long translations.
 
-    If all texts are equally long, or there are fewer than ten, the lengths tell nothing.
+    If all texts are equally long, the lengths tell nothing. Fewer than ten belong together if they
+    are most of the English texts.
     """
     some = random.Random(0).sample(sorted(tied.items()), min(len(tied), COMPARED))
     ranks = []
@@ -202,7 +198,8 @@ def _belong_together(tied: Mapping[str, str], english: Dataset, target: Dataset)
         rows = documents.select(there).to_pandas()
         ranks.append(rows.text.str.len().groupby(rows.id).sum()[list(names)].rank().to_numpy())
     correlation = float(pd.Series(ranks[0]).corr(pd.Series(ranks[1])))
-    return len(some) < FEW or not correlation < RELATED
+    # Ids that few of the texts share are equal by chance.
+    return 2 * len(tied) > len(english) if len(some) < FEW else not correlation < RELATED
 
 
 def _parallel_documents(
@@ -282,14 +279,14 @@ def _without_contamination(train: Dataset, heldout: Dataset, language: str) -> D
     return kept
 
 
-def _parallel_sentences(languages: Sequence[str], ids: set[str]) -> pd.DataFrame:
+def _parallel_sentences(language: str, ids: set[str]) -> pd.DataFrame:
     rows = [
-        {"id": row["id"], "domain": row["domain"], **dict(zip(languages, sentences, strict=True))}
+        (row["id"], row["domain"], *pair)
         for row in built_in_rows()
-        if row["id"] in ids and all(isinstance(row.get(language), list) for language in languages)
-        for sentences in zip(*(row[language] for language in languages), strict=True)
+        if row["id"] in ids and isinstance(row.get(language), list)
+        for pair in zip(row["en"], row[language], strict=True)
     ]
-    return pd.DataFrame(rows, columns=["id", "domain", *languages])
+    return pd.DataFrame(rows, columns=["id", "domain", "en", language])
 
 
 def check_contamination(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFrame:

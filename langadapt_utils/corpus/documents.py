@@ -30,7 +30,7 @@ from .readers import NAMES, Part, Reading, Row
 OPTIONS = {"text_field", "skip_bad", "normal_form", "max_megabytes"}  # that affect the result
 FORM = pa.schema([(column, pa.string()) for column in ("id", "source", "domain", "text")])
 AT_ONCE = 1_000  # rows that are written together
-VERSION = 5  # of cached files; files of another version are not used
+VERSION = 6  # of cached files; files of another version are not used
 
 
 def read_source(source: str, language: str, recipe: CorpusRecipe) -> tuple[Dataset, list[Row]]:
@@ -143,7 +143,8 @@ def _documents(
             yield block
         else:
             yield from _documents(reading, part.to_pylist(), source, megabytes)
-        if megabytes and reading.megabytes >= megabytes:
+        reading.cut = 0 < megabytes <= reading.megabytes
+        if reading.cut:
             break
 
 
@@ -179,7 +180,9 @@ def _block(
 
 
 def _all_in_form(texts: pa.StringArray, form: NormalForm) -> bool:
-    """Return whether all texts are in a normal form of Unicode."""
+    """Return whether all texts are in a normal form of Unicode, with Unix line ends."""
+    if form != "as it is" and pc.any(pc.match_substring(texts, "\r\n")).as_py():
+        return False
     _, offsets, raw = texts.buffers()
     places = np.frombuffer(offsets, dtype=np.int32)[texts.offset :][: len(texts) + 1].tolist()
     raw = raw[places[0] : places[-1]]
@@ -192,12 +195,12 @@ def _all_in_form(texts: pa.StringArray, form: NormalForm) -> bool:
 
 
 def _in_form(text: str, form: NormalForm) -> tuple[str, int]:
-    """Return a text in a normal form of Unicode, and its number of bytes.
+    """Return a text in a normal form of Unicode with Unix line ends, and its number of bytes.
 
     Half of a surrogate pair becomes U+FFFD.
     """
     if form != "as it is":
-        text = unicodedata.normalize(form, text)
+        text = unicodedata.normalize(form, text.replace("\r\n", "\n"))
     try:
         return text, len(text.encode())
     except UnicodeEncodeError:

@@ -20,17 +20,17 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet
 import regex
+from more_itertools import constrained_batches
 
 from ..chat import conversation
 from ..errors import CorpusError
 from ..recipe import CorpusRecipe
 from ..sources import brief, text_kind
-from ..tokens import chunks
 
 Row = dict[str, Any]
 Part: TypeAlias = Row | pa.RecordBatch  # a row, or a block of rows
 BLOCK = 8_000_000  # bytes of JSON lines that are parsed together
-PEEKED = 100  # rows that tell the column of the text, if one is empty in the first
+PEEKED = 100  # rows that tell the column of the text
 HEAD = 10_000_000  # characters of a .txt file in which the separator of documents is looked for
 NUMBERED = regex.compile(r"\d+\t")  # how the Leipzig corpora begin a line
 LETTER = regex.compile(r"\p{L}")
@@ -65,6 +65,7 @@ class Reading:
         megabytes: of their text.
         empty: number of documents without text.
         left_out: number of unreadable lines that were skipped.
+        cut: whether the limit ended the reading.
         normalised: number of texts that were changed to the normal form.
     """
 
@@ -77,6 +78,7 @@ class Reading:
     megabytes: float = 0.0
     empty: int = 0
     left_out: int = 0
+    cut: bool = False
     normalised: int = 0
     _first_problem: str = ""
     _columns: pa.Schema | None = None  # of blocks, the text last
@@ -113,13 +115,11 @@ class Reading:
         try:
             with opened(path) as file:
                 yield from self.with_text(getattr(self, f"_{text_kind(path)[1:]}")(file))
-        except DAMAGED as error:
-            raise CorpusError(
-                f"cannot read {path} ({brief(error)}): give a complete file"
-            ) from error
+        except DAMAGED as torn:
+            raise CorpusError(f"cannot read {path} ({brief(torn)}): give a complete file") from torn
 
     def with_text(self, parts: Iterable[Part]) -> Iterator[Part]:
-        """Find the column of the text in the first row and rename it to `text`.
+        """Find the column of the text in the first rows and rename it to `text`.
 
         Blocks, which may come after it, have the columns `id`, `domain` and `text`.
         """
@@ -129,12 +129,10 @@ class Reading:
         if (first := next(parts, None)) is None:
             return
         name, needed = self.recipe.text_field, self.language != "en" and first.keys() != {"text"}
-        head = [first]
+        head = [first, *islice(parts, PEEKED)]
         if not name or (name not in first and "text" in first and not needed):
-            if any(own in ("", None) for own in first.values()):  # perhaps in this row alone
-                head += islice(parts, PEEKED)
             name = text_column(head, self.language, self.file)
-        if name not in first:
+        if not any(name in row for row in head):
             raise _no_column(name, first, self.file)
         self.rule = self.rule or f"a document per row, column {name}"
         kinds = [(own, pa.int64() if type(first.get(own)) is int else pa.string()) for own in NAMES]
@@ -176,24 +174,26 @@ class Reading:
     def _leave_out(self, problem: str, line: int = 0, error: Exception | None = None) -> None:
         """Count an unreadable line; raise an error if no line may be skipped."""
         self.left_out += 1
-        number = line or self.left_out + self.read
-        self._first_problem = self._first_problem or f"line {number}, which {problem}"
+        unit = "line" if line or text_kind(Path(self.file)) == ".jsonl" else "row"
+        where = f"{unit} {line or self.left_out + self.read}"
+        self._first_problem = self._first_problem or f"{where}, which {problem}"
         if not self.recipe.skip_bad:
             remedy = "set corpus.skip_bad to the fraction of lines that may be skipped"
-            raise CorpusError(f"{self.file}: line {number} {problem}, or {remedy}") from error
+            raise CorpusError(f"{self.file}: {where} {problem}, or {remedy}") from error
 
     def _txt(self, file: BinaryIO) -> Iterator[Row]:
-        lines = (line for _, line in self._lines(file))
-        head = next(chunks(lines, HEAD), [])
+        parts = constrained_batches((line for _, line in self._lines(file)), HEAD, strict=False)
+        head = next(parts, ())
+        lines = chain(head, chain.from_iterable(parts))
         bodies = [line.strip() for line in "".join(head).strip().split("\n")]
         if "" in bodies[1:]:
             self.rule = "documents between blank lines"
-            parts = groupby(chain(head, lines), key=lambda line: bool(line.strip()))
-            documents = ("".join(part) for filled, part in parts if filled)
+            runs = groupby(lines, key=lambda line: bool(line.strip()))
+            documents = ("".join(run) for filled, run in runs if filled)
         else:
             numbered = all(map(NUMBERED.match, bodies))
             self.rule = "a document per line" + ", numbers dropped" * numbered
-            filled = filter(str.strip, chain(head, lines))
+            filled = filter(str.strip, lines)
             documents = (line.partition("\t")[2] if numbered else line for line in filled)
         for document in documents:
             yield {"text": document.rstrip("\r\n")}
@@ -202,9 +202,10 @@ class Reading:
         self.rule = "one document"
         yield {"text": "".join(line for _, line in self._lines(file))}
 
-    def _jsonl(self, file: BinaryIO) -> Iterator[Part]:
-        yield from self._json_rows([file.readline()], 1)
-        number, lines = 2, ahead(iter(partial(file.readlines, BLOCK), []))
+    def _jsonl(self, file: BinaryIO, begun: Sequence[bytes] = ()) -> Iterator[Part]:
+        head = [*begun, *islice(file, 1 + PEEKED)]
+        yield from self._json_rows(head, 1)
+        number, lines = 1 + len(head), ahead(iter(partial(file.readlines, BLOCK), []))
         for group, blocks in ahead((group, self._parsed(group)) for group in lines):
             yield from self._json_rows(group, number) if blocks is None else filter(len, blocks)
             number += len(group)
@@ -236,21 +237,29 @@ class Reading:
                     yield row
 
     def _json(self, file: BinaryIO) -> Iterator[Row]:
-        raw = file.read()
+        begun = [file.readline(), file.readline()]
+        if all(line.startswith(b"{") and line.rstrip().endswith(b"}") for line in begun):
+            return (yield from self._jsonl(file, begun))  # under another name, as is common
+        raw = b"".join([*begun, file.read()])
         try:
             content = json.loads(raw)
         except UnicodeDecodeError as error:
             self._leave_out(NOT_UTF8, 1, error)
             return
-        except (ValueError, RecursionError):  # lines of JSON under another name, as is common
+        except (ValueError, RecursionError):  # perhaps lines of JSON
             yield from self._jsonl(io.BytesIO(raw))
             return
         names = self.recipe.text_field or "text", self.language
-        if isinstance(content, dict) and any(isinstance(content.get(n), str) for n in names):
+        kind: type = list if names[0] == MESSAGES else str
+        if isinstance(content, dict) and any(isinstance(content.get(n), kind) for n in names):
             content = [content]  # one document, whatever lists it has beside its text
         elif isinstance(content, dict):
             lists = [part for part in content.values() if isinstance(part, list)]
-            content = lists[0] if len(lists) == 1 else [content]
+            rows = lists[0] if len(lists) == 1 else []
+            one = rows[0] if rows and isinstance(rows[0], dict) else {}
+            named = any(name in part for name in names for part in (content, one))
+            told = any(isinstance(own, str) and SENTENCE.search(own) for own in content.values())
+            content = rows if rows and (named or not told) else [content]
         for row in content if isinstance(content, list) else [content]:
             yield row if isinstance(row, dict) else {"text": row}
 
@@ -266,7 +275,8 @@ class Reading:
             raise CorpusError(f"{self.file} begins with {header[:60]!r}: {remedy}")
         quoting: Any = csv.QUOTE_NONE if _bare(head, mark, len(cells)) else csv.QUOTE_MINIMAL
         every = chain([header], head, lines)
-        rows = csv.DictReader(every, delimiter=mark, strict=True, quoting=quoting)
+        absent: Any = ...  # in rows with fewer cells
+        rows = csv.DictReader(every, restval=absent, delimiter=mark, strict=True, quoting=quoting)
         place = 2
         try:
             for row in rows:
@@ -341,11 +351,14 @@ def text_column(rows: Sequence[Row], language: str, where: object) -> str:
     Raises:
         CorpusError: no column or several columns have letters.
     """
+    cells = [(name, own) for row in rows for name, own in row.items()]
+    names, filled = {n for n, _ in cells}, {n for n, own in cells if own not in ("", None, ...)}
+    # `id` is also a code: of Indonesian, beside a column of English.
+    others = {*NAMES} - {language if "en" in names else ""}
+    found = {n for n, own in cells if isinstance(own, str) and LETTER.search(own)} - others
     for name in "text", language:
-        if name in rows[0] and name not in NAMES:
+        if name in names - others and (name in found or name == "text" or name not in filled):
             return name
-    cells = chain.from_iterable(row.items() for row in rows)
-    found = {n for n, own in cells if isinstance(own, str) and LETTER.search(own)} - {*NAMES}
     if len(found) != 1:
         raise _no_column("text", rows[0], where)
     return found.pop()

@@ -15,8 +15,6 @@ from matplotlib.text import Text
 # From the colour-blind-safe palette of Okabe and Ito; the orange is darker, so that text in it is
 # readable (WCAG AA).
 ENGLISH, TARGET, GREY = "#0072B2", "#BD5200", "#6e6e6e"
-# A legend beside the figure.
-LEGEND: dict[str, Any] = {"frameon": False, "loc": "center left", "bbox_to_anchor": (1, 0.5)}
 
 
 def new_axes(rows: int = 6, width: float = 7) -> Axes:

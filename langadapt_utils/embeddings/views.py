@@ -33,8 +33,9 @@ def neighbour_table(
         One row per token and method: `token`, `method`, `neighbours`.
     """
     place = {new: index for index, new in enumerate(change.added)}
-    # Other rows are padding.
-    known = torch.tensor(sorted({*change.new_to_old.values(), *change.removed}))
+    # Other rows are padding, and an added token may lack a row.
+    ids = {*change.new_to_old.values(), *change.removed} & {*range(len(old))}
+    known = torch.tensor(sorted(ids))
     directions = normalize(old[known].float(), dim=1)
     rows = []
     for method, matrix in methods.items():

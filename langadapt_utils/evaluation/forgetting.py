@@ -68,7 +68,7 @@ def _place(name: str) -> tuple[int, str]:
     return int(found[1]), name.split(found[0])[1].split(".")[0]
 
 
-REQUESTS, PROMPT = 5, 400  # texts that models continue, and characters of each
+REQUESTS, PROMPT = 5, 100  # texts that models continue, and characters of each
 
 
 def measure_gains(
@@ -76,7 +76,7 @@ def measure_gains(
 ) -> pd.DataFrame:
     """Measure characters per token and per second of models, with intervals over texts.
 
-    The speed is that of greedy generation with a cache after the first 400 characters of each of
+    The speed is that of greedy generation with a cache after the first 100 characters of each of
     five texts: the median of the times from one token to the next. Models take turns.
 
     Args:

@@ -96,7 +96,7 @@ def replies(
             options |= {"chat": chat, "seed": seed}
             return [replies(model, tokenizer, [p], new_tokens, **options)[0] for p in prompts]
         options |= {"max_new_tokens": new_tokens, "eos_token_id": list(ends), "pad_token_id": first}
-        options |= {"attention_mask": mask_BT.to(device)}
+        options |= {"attention_mask": mask_BT.to(device), "return_dict_in_generate": False}
         # Whatever the base's own settings are; they may also have `stop_strings`.
         options = {"num_beams": 1, "num_return_sequences": 1, "tokenizer": tokenizer} | options
         torch.manual_seed(seed)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +18,7 @@ from ..intervals import CONFIDENCE, FEWEST, Interval, plain, ratio, relative_cha
 SCHEMA = 4  # version of scores.json, described in scores.schema.json
 CONTROL = "control"  # the model of the control run
 ENOUGH = 30  # items that the fraction of retained accuracy needs
+CHANGED = 6  # answers that must differ: below, no sign test is significant at 5 %
 MOST, OTHERS = 20, "other domains"  # domains per language in a table; name of the rest
 
 
@@ -103,6 +104,9 @@ class Scores:
             count, chance = len(before), float(group.chance.mean())
             intervals = [wilson(int(right.sum()), count) for right in (before, after)]
             change = ratio(after - before, np.ones(count), resamples=self.resamples)
+            if np.count_nonzero(after - before) < CHANGED:
+                ends = np.minimum(0.0, change.low), np.maximum(0.0, change.high)
+                change = replace(change, low=float(ends[0]), high=float(ends[1]))
             retained = None
             if intervals[0].low > chance and count >= ENOUGH:
                 retained = ratio(after - chance, before - chance, resamples=self.resamples)
@@ -132,6 +136,7 @@ class Scores:
         """
         bits = self.bits_per_byte()
         changes = [*bits.change, *self.accuracy().change, *filter(None, bits.against_control)]
+        changes = [change for change in changes if not math.isnan(change.low)]
         significant = sum(sign(change) != 0 for change in changes)
         expected = len(changes) * (1 - CONFIDENCE)
         return {"count": len(changes), "beyond_doubt": significant, "by_chance": expected}

@@ -286,7 +286,8 @@ def _trained(
     start: PreTrainedModel, change: VocabularyChange, corpus: Corpus, recipe: Recipe, seed: int
 ) -> tuple[PreTrainedModel, int]:
     """Train without checkpoints and trackers; return the model and the number of steps."""
-    recipe, budget = recipe.with_options({"training.report_to": []}), recipe.training.budget_tokens
+    options = {"training.report_to": [], "training.checkpoint_minutes": 1e9}
+    recipe, budget = recipe.with_options(options), recipe.training.budget_tokens
     mixture = mix(corpus, change.tokenizer, recipe.mixture, budget_tokens=budget, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         result = train(start, change, mixture, recipe.training, folder, seed=seed)

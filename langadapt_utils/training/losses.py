@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from .. import hardware
 from ..sources import brief
+from ..trials import LEAKED as ROUNDED
 from ..trials import keeps_apart
 
 IGNORED = -100  # target without a loss, torch's default
@@ -72,16 +73,11 @@ def keeps_documents_apart(model: PreTrainedModel) -> bool:
     Positions that restart separate documents, but not every model supports them.
     """
     flash = "flash" in model.config._attn_implementation
+    leak = ROUNDED if flash or model.dtype != torch.float32 else LEAKED
     ids_BT = 3 + torch.arange(12, device=model.device)[None] % 7
     positions_BT = torch.tensor([[*range(5), *range(7)]], device=model.device)
     with hardware.autocast("bfloat16" if flash else "float32", ids_BT.device.type):
-        return keeps_apart(model, ids_BT[:, 5:], ids_BT, LEAKED, position_ids=positions_BT)
-
-
-def layers_of(model: torch.nn.Module) -> torch.nn.ModuleList | None:
-    """Return the layers of a model: its longest list of modules, or None."""
-    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
-    return max(lists, key=len, default=None)
+        return keeps_apart(model, ids_BT[:, 5:], ids_BT, leak, position_ids=positions_BT)
 
 
 def compile_layers(model: PreTrainedModel, batch: dict[str, Any], bf16: bool) -> bool | str:
@@ -96,7 +92,8 @@ def compile_layers(model: PreTrainedModel, batch: dict[str, Any], bf16: bool) ->
         True; False if the model has no layers; or a text that says why the first layer does not
         compile. Then no layer is compiled.
     """
-    if not (layers := layers_of(model)):
+    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+    if not (layers := max(lists, key=len, default=None)):
         return False
     sent: Any = send_to_device(batch, model.device)
     inputs = sent["input_ids"], sent.get("position_ids"), sent["sizes"], sent["learned"]

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from datasets import Dataset
 from filelock import FileLock
+from more_itertools import constrained_batches
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from ..chat import CHAT, chat_tokens, messages_of
@@ -24,9 +25,9 @@ from ..errors import CorpusError
 from ..files import cache_folder, trim_cache, write_atomically
 from ..intervals import Numbers
 from ..recipe import EARLY, MixtureRecipe
-from ..tokens import Ids, byte_lengths, chunks, document_end, document_start, token_ids
+from ..tokens import Ids, byte_lengths, document_end, document_start, token_ids
 
-Encode = Callable[[Tokenizer, list[str]], list[list[int]]]
+Encode = Callable[[Tokenizer, Sequence[str]], list[list[int]]]
 
 SHARD_CHARACTERS = 8_000_000  # of documents that are encoded into one file
 ENCODED_AT_ONCE = 500  # documents
@@ -54,14 +55,10 @@ class Stream:
     length: int
     documents: int
 
-    @property
-    def tokens(self) -> int:
-        """Number of tokens of the encoded documents."""
-        return int(self.begins[-1])
-
     def passes(self, sequences: int) -> float:
         """Return the number of passes over the documents in a number of sequences."""
-        return sequences * self.length / self.tokens * (len(self.begins) - 1) / self.documents
+        documents = len(self.begins) - 1
+        return sequences * self.length / int(self.begins[-1]) * documents / self.documents
 
     @cached_property
     def _starts(self) -> Ids:
@@ -195,7 +192,7 @@ def mix(
     order, streams = interleave(shares), {}
     for code in shares:
         if tokens := order.count(code) * length:
-            documents = corpus.train[code] if code != CHAT else corpus.read_chat()
+            documents = corpus.train[code] if code != CHAT else corpus.chat
             streams[code] = pack(documents, tokenizer, tokens, length, seed, code)
     return Mixture(streams, order, length, byte_lengths(tokenizer), recipe.separate_documents)
 
@@ -267,8 +264,9 @@ def pack(
     order = _shuffled(len(documents), seed, 0)
     encode, parts = (_marked_chats if language == CHAT else _marked_documents), []
     batches = documents.select(order).iter(ENCODED_AT_ONCE)
-    for texts in chunks((text for batch in batches for text in batch["text"]), SHARD_CHARACTERS):
-        parts.append(_encoded(texts, tokenizer, encode))
+    texts = (text for batch in batches for text in batch["text"])
+    for some in constrained_batches(texts, SHARD_CHARACTERS, strict=False):
+        parts.append(_encoded(some, tokenizer, encode))
         if sum(len(ids) for ids, _ in parts) >= tokens:
             break
     shards, lengths = zip(*parts, strict=True)
@@ -279,21 +277,21 @@ def pack(
     return Stream(language, shards, begins, visits, length, len(order))
 
 
-def _marked_documents(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+def _marked_documents(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     """Return the ids of documents. The start token is a target if it also ends documents."""
     start, end = document_start(tokenizer), document_end(tokenizer)
     first, last = ([start], []) if end in (start, None) else ([~start], [end])
     return [[*first, *ids, *last] for ids in token_ids(tokenizer, texts)]
 
 
-def _marked_chats(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+def _marked_chats(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     """Return the ids of conversations; only the assistant's turns are targets."""
     pairs = (chat_tokens(tokenizer, messages_of(text)) for text in texts)
     return [[i if own else ~i for i, own in zip(*pair, strict=True)] for pair in pairs]
 
 
 def _encoded(
-    texts: list[str], tokenizer: Tokenizer, encode: Encode
+    texts: Sequence[str], tokenizer: Tokenizer, encode: Encode
 ) -> tuple[npt.NDArray[np.int32], Ids]:
     """Return concatenated token ids of texts, mapped from a cache file, and their lengths."""
     about = encode.__name__, tokenizer.chat_template, tokenizer.special_tokens_map

@@ -19,6 +19,7 @@ from ..recipe import TrainingRecipe
 # usual in continued pretraining. 7.5 billion: the middle of 1e-5 to 3e-5 in NVIDIA's guidebook on
 # extending tokenizers (2026); its rate for new embeddings, 1e-4, is five times that, as here.
 RATES = {135e6: 4e-4, 1.5e9: 1e-4, 7.5e9: 2e-5}
+FUSED = "mixer.out_proj", "mamba.out_proj"  # of Mamba: its kernels read these weights themselves
 CHUNK = 2**22  # entries of an embedding matrix that are updated at once
 
 
@@ -150,8 +151,9 @@ def add_adapters(model: PreTrainedModel, rank: int) -> Any:
         from peft import LoraConfig, LoraModel
     except ImportError as error:
         raise ModelError("adapters need peft: run pip install 'langadapt[lora]'") from error
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
-    adapters = LoraModel(model, config, "default")
+    skipped = [name for name, _ in model.named_modules() if name.endswith(FUSED)] or None
+    linear: Any = {"target_modules": "all-linear", "exclude_modules": skipped}
+    adapters = LoraModel(model, LoraConfig(r=rank, lora_alpha=2 * rank, **linear), "default")
     for matrix in embedding_matrices(model):
         matrix.requires_grad_(True)
     for weight in model.parameters():

@@ -1,8 +1,10 @@
 """Train a model on a mixture, train its control, and save the results."""
 
 import copy
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -66,7 +68,7 @@ def train(
             so that it takes no memory during training.
         change: gives the ids of the new embeddings.
         mixture: sequences in the order of training.
-        recipe: learning rates, schedule, batch, precision.
+        recipe: learning rates, batch, precision.
         folder: for checkpoints; a stopped run resumes from the last one.
         seed: of the Trainer and the adapters.
         trainer_arguments: override defaults, by the names of `transformers.TrainingArguments`.
@@ -86,18 +88,18 @@ def train(
     if across := mixture.separate_documents and not keeps_documents_apart(learner):
         mixture = replace(mixture, separate_documents=False)
     others = sorted(change.added.items()), sorted(given.items())
-    digest = run_digest(learner, mixture, recipe, others)
-    last = claim(folder, digest, write=arguments.should_save)
+    last = claim(folder, run_digest(learner, mixture, recipe, others), write=arguments.should_save)
     set_seed(seed)
     adapters = add_adapters(learner, recipe.lora_rank) if recipe.lora_rank else None
     settings = {"attention": attention, "documents separate": mixture.separate_documents}
     settings |= _made_faster(learner, recipe, arguments)
     rates = recipe, list(change.added), report
-    trainer = MixtureTrainer(*rates, model=learner, args=arguments, train_dataset=mixture)
-    settings["compiled layers"] = recipe.compile_layers and _compiled(learner, mixture, arguments)
-    about = ", ".join(f"{name} {value}" for name, value in settings.items())
-    trainer.steps.say(f"training: {about}" + NO_BORDER * across)
-    _run(trainer, last)
+    with _enough_memory(arguments, mixture), quiet_transformers():
+        trainer = MixtureTrainer(*rates, model=learner, args=arguments, train_dataset=mixture)
+        settings["compiled layers"] = recipe.compile_layers and _compiled(trainer)
+        about = (f"{name} {value}" for name, value in settings.items())
+        trainer.steps.say(f"training: {', '.join(about)}" + NO_BORDER * across)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
     trained, log = trainer.trained_model(partial(_loaded, start)), trainer.steps
     trainer.accelerator.free_memory()  # before adapters are merged and the start is loaded again
     del trainer
@@ -156,26 +158,28 @@ def _made_faster(model: PreTrainedModel, recipe: TrainingRecipe, arguments: Any)
     return settings | {"processes": arguments.world_size, "gradient checkpointing": saving}
 
 
-def _compiled(model: PreTrainedModel, mixture: Mixture, arguments: Any) -> bool | str:
+def _compiled(trainer: MixtureTrainer) -> bool | str:
     """Compile the layers of a model where it pays; return whether, or why not."""
-    kind, size = hardware.device().type, arguments.per_device_train_batch_size
+    model, arguments, kind = trainer.model, trainer.args, hardware.device().type
     pays = kind == "cuda" or (kind == "cpu" and arguments.max_steps >= LONG)
     if not pays or model.device.type != kind:  # FSDP places the model after the trial
         return False
-    return compile_layers(model, collate([mixture[n] for n in range(size)]), arguments.bf16)
+    some = map(trainer.train_dataset.__getitem__, range(arguments.per_device_train_batch_size))
+    return compile_layers(model, collate(list(some)), arguments.bf16)
 
 
-def _run(trainer: MixtureTrainer, last: Path | None) -> None:
-    """Train, from the last checkpoint if there is one."""
-    tokens = trainer.args.train_batch_size * trainer.train_dataset.length
-    with quiet_transformers():
-        try:
-            trainer.train(resume_from_checkpoint=str(last) if last else None)
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
-                remedy = "halve training.micro_batch_tokens (same batch) or mixture.sequence_length"
-                raise ModelError(f"out of memory with {tokens} tokens at once: {remedy}") from error
-            raise
+@contextmanager
+def _enough_memory(arguments: Any, mixture: Mixture) -> Iterator[None]:
+    """Turn a lack of memory inside the block into one sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        if re.search("out of memory|not enough memory|can't allocate", str(error)):
+            remedy = "halve training.micro_batch_tokens (same batch) or mixture.sequence_length"
+            tokens = arguments.per_device_train_batch_size * mixture.length
+            problem = f"out of memory with {tokens} tokens at once"
+            raise ModelError(f"{problem}: {remedy}, or set training.lora_rank=16") from error
+        raise
 
 
 def train_control(

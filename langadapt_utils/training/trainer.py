@@ -65,7 +65,7 @@ def training_arguments(
 
     Args:
         mixture: the sequences of the run.
-        recipe: learning rates, schedule, batch, precision.
+        recipe: learning rates, batch, precision.
         folder: for checkpoints.
         options: override the arguments, by name.
 
@@ -164,8 +164,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         """Write a checkpoint to a temporary folder, then rename it; keep the last two."""
         folder, saves = Path(self.args.output_dir), self.args.should_save
         beside = folder / ".writing"
-        # A weight has two moments; the model and its control are still to be written.
-        needed = 5 * sum(p.numel() * p.element_size() for p in self.model.parameters())
+        # A trained weight has two moments; the model and its control are still to be written.
+        needed = sum(p.nbytes * (5 if p.requires_grad else 3) for p in self.model.parameters())
         if saves:
             shutil.rmtree(beside, ignore_errors=True)  # left by a killed process
         free = free_bytes(folder)

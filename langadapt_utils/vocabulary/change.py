@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 import pandas as pd
 import regex
+from more_itertools import chunked
 from pydantic import ConfigDict, TypeAdapter
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
@@ -16,7 +17,6 @@ from transformers import PreTrainedTokenizerFast
 from ..files import read_json
 from ..models import load_tokenizer, save_tokenizer
 from ..tokens import encode_texts, readable
-from .merges import batches
 
 Mode = Literal["extend", "replace"]
 BATCH = 1_000  # sentences that are encoded at once
@@ -168,7 +168,7 @@ def changed_sentences(
 ) -> tuple[list[str], Effect]:
     """Return the sentences whose ids a change alters, and its effect on all sentences."""
     changed, tokens_before, tokens_after = [], 0, 0
-    for batch in batches(sentences, BATCH):
+    for batch in chunked(sentences, BATCH):
         old, new = ([found.ids for found in encode_texts(t, batch)] for t in (before, after))
         tokens_before += sum(map(len, old))
         tokens_after += sum(map(len, new))

@@ -10,12 +10,13 @@ import zlib
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice, repeat
+from itertools import chain, repeat
 
 import numpy as np
+from more_itertools import chunked, constrained_batches
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from ..tokens import Ids, chunks
+from ..tokens import Ids
 
 CHUNK = 32_000_000  # characters of text that are counted together
 MOST = 40_000_000  # characters of distinct words in memory
@@ -52,7 +53,7 @@ def count_words(tokenizer: Tokenizer, texts: Iterable[str], *, most: int = MOST)
         most: characters of distinct words in memory.
     """
     counts: Counter[str] = Counter()
-    for chunk in chunks(texts, CHUNK):
+    for chunk in constrained_batches(texts, CHUNK, strict=False):
         counts.update(_count_chunk(tokenizer, chunk))
         if sum(map(len, counts)) > most:
             counts = Counter(thin(counts, most // 2))
@@ -227,8 +228,8 @@ def _encoded(model: Tokenizer, words: Iterable[str]) -> Iterator[tuple[list[str]
     `"ab\\x00c"` and, with a separator of id 9, `[4, 9, 2]`. Words that contain the separator, a
     null character, are skipped.
     """
-    for words_of_jobs in batches((word for word in words if SEPARATOR not in word), BATCH * JOBS):
-        jobs = list(batches(words_of_jobs, BATCH))
+    for words_of_jobs in chunked((word for word in words if SEPARATOR not in word), BATCH * JOBS):
+        jobs = list(chunked(words_of_jobs, BATCH))
         joined = [SEPARATOR.join(job) for job in jobs]
         encodings = model.encode_batch_fast(joined, add_special_tokens=False)
         for job, encoding in zip(jobs, encodings, strict=True):
@@ -299,20 +300,13 @@ def _repeated(pieces: Mapping[str, int]) -> Iterator[str]:
         ['ab ab de']
     """
     pairs = (repeat(piece, count) for piece, count in pieces.items() if len(piece) > 1)
-    return map(" ".join, batches(chain.from_iterable(pairs), BATCH))
+    return map(" ".join, chunked(chain.from_iterable(pairs), BATCH))
 
 
-def _count_chunk(tokenizer: Tokenizer, texts: list[str]) -> dict[str, int]:
+def _count_chunk(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, int]:
     """Count words with the Rust trainer of whole words; read the counts from its state."""
     counter = Tokenizer(models.WordLevel())
     counter.normalizer, counter.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
     trainer = trainers.WordLevelTrainer(show_progress=False)
     counter.train_from_iterator(texts, trainer)
     return dict(json.loads(trainer.__getstate__())["WordLevelTrainer"]["words"])
-
-
-def batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Yield items in lists of at most `size`."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch

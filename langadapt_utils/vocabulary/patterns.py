@@ -31,6 +31,8 @@ JOINERS = r"\p{Join_Control}"  # the invisible U+200C and U+200D of Persian and 
 INNER = "'’‘‛′＇`´᾽·‧·՚՛՜՞՟״׳\""
 BETWEEN = regex.compile(rf"(?<=(\p{{L}})\p{{M}}*)[{INNER}](?=\p{{L}})")
 NO_SPACES = {*KNOWN["with_dictionary"], *KNOWN["without_words"]}
+# Letters beside which an apostrophe may be English or a quotation mark, as the inside of a class.
+BARE = r"\p{Latn}" + "".join(rf"\p{{{code}}}" for code in sorted(NO_SPACES))
 ENGLISH = "don't, don’t"  # which its patterns split correctly
 RARE = 0.001  # fraction of split letter clusters below which a pattern is not repaired
 SAMPLED = 300  # characters per excerpt
@@ -141,8 +143,10 @@ def propose_repair(
         repaired = repair_pre_tokenizer(whole, join)
         # Joiners may now be split from the marks before them, which was no split before.
         left, _ = find_cuts(without_model({"pre_tokenizer": repaired}).pre_tokenizer, texts)
-    repaired = repair_pre_tokenizer(repaired, partial(join_inside, inside=inside, letters=letters))
-    return None if repaired == spec else Repair(repaired, joined, inside)
+    whole = repair_pre_tokenizer(repaired, partial(join_inside, inside=inside, letters=letters))
+    if inside and find_inside(without_model({"pre_tokenizer": whole}).pre_tokenizer, texts)[0]:
+        whole, inside = repaired, ""  # another part of the pattern splits there, too
+    return None if whole == spec else Repair(whole, joined, inside)
 
 
 def find_inside(
@@ -167,7 +171,7 @@ def find_inside(
             if code not in NO_SPACES and starts & {match.start(), match.end()}:
                 place = rf"(?<=[\p{{{code}}}\p{{M}}]){regex.escape(mark)}(?=\p{{{code}}})"
                 cut[place] += 1
-                letters[place] = letter
+                letters[place] = letter.lower() + letter.upper()
     places = [place for place, count in sorted(cut.items()) if count >= RARE * words]
     for text in chain([ENGLISH], others):
         if not places:

@@ -17,7 +17,7 @@ from ..errors import VocabularyError
 from ..recipe import GiveUp
 from ..tokens import as_words, bytes_surface, encode_texts
 from .change import changed_sentences
-from .merges import NewToken, learn_merges
+from .merges import SEPARATOR, NewToken, learn_merges
 from .tokenizer_json import Spec
 
 
@@ -122,7 +122,8 @@ def _characters(spec: Spec, words: Mapping[str, int], min_frequency: int) -> lis
     if spec.byte_level:
         tokens = _merged_from_bytes(spec, frequent)
     else:
-        tokens = [NewToken(c, None, count) for c, count in frequent.items() if c not in spec.vocab]
+        known = spec.vocab.keys() | {SEPARATOR}
+        tokens = [NewToken(c, None, n) for c, n in frequent.items() if c not in known]
     return sorted(tokens, key=lambda t: (-_saving(t), len(t.surface), t.surface))
 
 

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerFast
 from ..errors import VocabularyError
 from ..tokens import BYTE_ALPHABET, SPACE, as_surfaces, bytes_as_text, surface_bytes
 from .merges import SEPARATOR, NewToken, count_words
-from .patterns import as_data, spelled_out, without_model
+from .patterns import BARE, INNER, JOINERS, as_data, spelled_out, without_model
 
 Family = Literal["byte-level BPE", "SentencePiece BPE", "Unigram"]
 REST = rf"[^\p{{L}}\p{{M}}\p{{N}}{SPACE}\r\n\0]"  # neither letter, digit, space nor line end
@@ -304,7 +304,8 @@ def word_pattern(vocabulary: Iterable[str]) -> str:
     """Return a pattern of words as SentencePiece's own trainer would separate them.
 
     A word is a run of letters, digits, line ends or other characters, with an optional space before
-    it. Characters are joined only if a token of the vocabulary joins them: digits with digits, line
+    it. Joiners belong to the letters, and apostrophes between letters that are not Latin. Other
+    characters are joined only if a token of the vocabulary joins them: digits with digits, line
     ends with line ends, a space with either, a full stop with a line end.
 
     Example:
@@ -320,7 +321,8 @@ def word_pattern(vocabulary: Iterable[str]) -> str:
         space = f"{SPACE}?" if regex.search(SPACE + characters, joined) else ""
         return space + characters + "+" * bool(regex.search(characters * 2, joined))
 
-    letters, rest = rf"{SPACE}?[\p{{L}}\p{{M}}]+", REST
+    letters, rest = rf"[\p{{L}}\p{{M}}][\p{{L}}\p{{M}}{JOINERS}]*", REST
+    letters = rf"{SPACE}?{letters}(?:(?<![{BARE}])[{INNER}](?=[^{BARE}\P{{L}}]){letters})*"
     if regex.search(rf"{REST}[\r\n]|[\r\n]{REST}", joined):
         rest = REST.replace(r"\r\n", "")
     return "|".join([letters, *map(run, (*DIGITS, rest, r"[\r\n]")), f"{SPACE}+"])

@@ -123,13 +123,11 @@ def _tokens(
     fact: TokenFacts, spans: Sequence[Span], raw: bytes, opened: bool
 ) -> list[dict[str, Any]]:
     """Return the tokens for the template: text, colour, and facts if they can be opened."""
-    shown = []
+    shown: list[dict[str, Any]] = []
     for span, colour in zip(spans, cycle(TOKEN_COLOURS)):
         piece = raw[span.start : span.end]
-        token = {"id": span.id, "text": visible_piece(piece), "colour": colour, "facts": None}
-        if opened:
-            token["facts"] = {"bytes": piece.hex(" ").upper(), **fact.of(span.id)}
-        shown.append(token)
+        more = {"bytes": piece.hex(" ").upper(), **fact.of(span.id)} if opened else None
+        shown.append({"text": visible_piece(piece), "colour": colour, "facts": more, "id": span.id})
     return shown
 
 

@@ -17,7 +17,7 @@ from langadapt_utils.recipe import CorpusRecipe
 Write = Callable[[str, bytes], Path]
 
 
-def texts_of(path: Path, **options: str) -> list[str]:
+def texts_of(path: Path, **options: str | float) -> list[str]:
     return list(read_source(str(path), "hu", CorpusRecipe(**options))[0]["text"])
 
 
@@ -161,3 +161,64 @@ def test_an_empty_id_is_none(write: Write) -> None:
         str(write("own.jsonl", "\n".join(rows).encode())), "hu", CorpusRecipe()
     )
     assert len(set(documents["id"])) == 9
+
+
+@pytest.mark.parametrize(
+    "beside", [{"tags": ["sport", "politika"]}, {"authors": [{"name": "Kiss Anna"}]}]
+)
+def test_a_json_file_with_one_article_is_not_the_list_beside_its_text(
+    beside: dict[str, object], write: Write
+) -> None:
+    """Also where no column is named: the only text is that of the article."""
+    path = write("own.json", json.dumps({"content": "A teljes cikk. Ez az."} | beside).encode())
+    assert texts_of(path) == ["A teljes cikk. Ez az."]
+
+
+def test_a_json_file_with_one_conversation_is_that_conversation(write: Write) -> None:
+    said = [{"role": "user", "content": "Kérdés?"}, {"role": "assistant", "content": "Válasz."}]
+    path = write("own.json", json.dumps({"id": "a", "messages": said}).encode())
+    assert len(texts_of(path, text_field="messages")) == 1
+
+
+def test_json_lines_under_another_name_are_read_up_to_the_limit(write: Write) -> None:
+    lines = "\n".join(json.dumps({"text": f"{n} " + "szó " * 250}) for n in range(3_000))
+    path = write("own.json", lines.encode())
+    recipe = CorpusRecipe(max_megabytes=0.1)
+    texts, (about,) = read_source(str(path), "hu", recipe)
+    assert 75 < len(texts) < 85 and about["cut"]
+
+
+def test_a_column_without_letters_in_the_first_row_may_be_the_text(write: Write) -> None:
+    path = write("own.csv", "speaker,line\nAnna,...\nBéla,Jó napot!\n".encode())
+    with pytest.raises(CorpusError, match="to one of speaker, line"):
+        texts_of(path)
+
+
+def test_a_text_that_the_first_row_leaves_out_is_missing_there_alone(write: Write) -> None:
+    rows = [{"title": "Cím"}, {"title": "Másik", "text": "Ez a szöveg."}]
+    path = write("own.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    with pytest.raises(CorpusError, match="line 1 has no value in column 'text'"):
+        texts_of(path)
+    assert texts_of(path, skip_bad=0.5) == ["Ez a szöveg."]
+
+
+def test_a_code_of_a_language_may_name_another_column(write: Write) -> None:
+    """`id` is the code of Indonesian, and a number in most files; `no` that of Norwegian."""
+    pairs = write("pairs.tsv", b"en\tid\nGood morning.\tSelamat pagi.\nThanks.\tTerima kasih.\n")
+    found, _ = read_source(str(pairs), "id", CorpusRecipe())
+    assert found["text"][:] == ["Selamat pagi.", "Terima kasih."]
+    rows = write("rows.csv", b"no,line\n1,God morgen.\n2,Tusen takk.\n")
+    found, _ = read_source(str(rows), "no", CorpusRecipe())
+    assert found["text"][:] == ["God morgen.", "Tusen takk."]
+    empty = "".join('{"en": "Good morning.", "hu": ""}\n' for _ in range(200))
+    late = write("late.jsonl", (empty + '{"en": "Thanks.", "hu": "Kösz."}').encode())
+    assert texts_of(late) == ["Kösz."]
+
+
+def test_a_row_without_the_cell_of_the_text_is_no_empty_text(write: Write) -> None:
+    path = write("own.csv", "id,text\n1,Az első sor\nés a folytatása\n2,Másik\n".encode())
+    with pytest.raises(CorpusError, match="row 2 has no value in column 'text'"):
+        texts_of(path)
+    assert texts_of(path, skip_bad=0.5) == ["Az első sor", "Másik"]
+    short = write("short.csv", "text,note\negy,x\nkettő\n".encode())
+    assert texts_of(short) == ["egy", "kettő"]  # only the note is missing

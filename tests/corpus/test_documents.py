@@ -10,6 +10,7 @@ from pathlib import Path
 
 import datasets
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import zstandard
 from hypothesis import given, settings
@@ -98,7 +99,7 @@ def test_a_folder_is_read_whole(write: Write, tmp_path: Path) -> None:
         ("torn.txt.gz", gzip.compress(b"text " * 99, mtime=0)[:20], "give a complete file"),
         ("torn.txt.zst", zstandard.compress(b"text\n" * 9_999)[:-4], "give a complete file"),
         ("empty.json", b"{}", "no column 'text': give rows with text"),
-        ("five.json", b"5", "line 1 has a value of type int in column 'text', not text"),
+        ("five.json", b"5", "row 1 has a value of type int in column 'text', not text"),
         ("null.json", b"null", "has only empty documents"),
         ("deep.jsonl", b'{"text": ' + b"[" * 99_999 + b"]" * 99_999 + b"}", "line 1 is no JSON"),
         ("lists.jsonl", b'{"text": ["egy"]}\n', "line 1 has a value of type list in column 'text'"),
@@ -168,8 +169,8 @@ def test_no_more_of_a_hub_data_set_is_read_than_asked(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(documents, "load_dataset", fake)
     few = CorpusRecipe(max_megabytes=0.02)
-    assert len(read_documents("hub:org/large", "hu", few)) == len(read) == 20
-    assert len(read_documents("hub:org/large", "hu", few)) == len(read) == 20  # from the cache
+    for _ in range(2):  # then from the cache
+        assert len(read_documents("hub:org/large", "hu", few)) == 20 and len(read) <= 102
 
 
 @pytest.mark.parametrize("name", ["long.txt", "long.jsonl"])
@@ -396,7 +397,7 @@ def test_large_data_sets_have_short_names(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("name", ["content", "raw_content"])
-def test_the_first_row_of_a_data_set_decides(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_rows_of_a_data_set_decide(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
 
     def endless(*_: object, **__: object) -> Iterator[dict[str, object]]:
@@ -406,10 +407,11 @@ def test_the_first_row_of_a_data_set_decides(name: str, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(documents, "load_dataset", endless)
     few = CorpusRecipe(max_megabytes=0.01)
-    assert len(read_documents(f"hub:org/{name}", "hu", few)) == len(read) == 10
+    assert len(read_documents(f"hub:org/{name}", "hu", few)) == 10
+    assert len(read) <= 102  # rows that tell the column
     with pytest.raises(CorpusError, match="no column 'text'"):
         read_documents(f"hub:org/{name}-2", "hu", CorpusRecipe(max_megabytes=1, text_field="text"))
-    assert len(read) < 20
+    assert len(read) <= 204
 
 
 @given(texts=st.lists(st.text(), min_size=1, max_size=8))
@@ -424,3 +426,25 @@ def test_whatever_json_can_hold_is_read(texts: list[str]) -> None:
         else:
             with pytest.raises(CorpusError, match="has only empty documents"):
                 read_documents(str(path), "hu")
+
+
+@given(lines=st.lists(st.text(st.characters(categories=["L", "Zs"]), max_size=9), max_size=9))
+@settings(deadline=None, max_examples=40)
+def test_line_ends_of_windows_are_those_of_unix(lines: list[str]) -> None:
+    """In every format, also where a line end is written as an escape."""
+    text = unicodedata.normalize("NFC", "\n".join(["első", *lines, "utolsó"]))
+    with tempfile.TemporaryDirectory() as folder:
+        for end in ("\n", "\r\n"):
+            own = text.replace("\n", end)
+            Path(folder, f"{len(end)}.md").write_bytes(own.encode())
+            Path(folder, f"{len(end)}.jsonl").write_text(json.dumps({"text": own}))
+            table = pa.table({"text": [own]})
+            pa.parquet.write_table(table, Path(folder, f"{len(end)}.parquet"))
+            for kind in ("md", "jsonl", "parquet"):
+                assert read_documents(f"{folder}/{len(end)}.{kind}", "hu")["text"][:] == [text]
+
+
+def test_blocks_of_rows_get_unix_line_ends(tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text("\n".join(json.dumps({"text": f"{n}\r\nsor"}) for n in range(500)))
+    assert read_documents(str(path), "hu")["text"][:] == [f"{n}\nsor" for n in range(500)]

@@ -31,3 +31,14 @@ def test_neighbours_are_shown_by_method() -> None:
     assert "␣sz, ép" in answer.value and "q, &lt;" in answer.value
     chosen.value = "ház"
     assert "h, á" in answer.value and "random" not in answer.value
+
+
+def test_an_added_token_without_a_row_is_no_neighbour(
+    change: VocabularyChange, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Gemma 3 has one on the hub."""
+    old = torch.nn.functional.one_hot(torch.arange(len(tokenizer) - 1)).float()
+    rows = torch.rand(len(change.added), len(tokenizer) - 1)
+    table = neighbour_table({"mean": rows}, old, change, tokens=list(change.added)[:2])
+    last = change.base_text(len(tokenizer) - 1)
+    assert len(table) == 2 and all(last not in found for found in table.neighbours)

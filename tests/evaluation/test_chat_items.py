@@ -45,7 +45,7 @@ def test_the_instructions_are_whole_and_all_texts_differ(language: str) -> None:
 def test_no_instruction_is_in_the_conversations_that_are_learned(
     corpora: dict[str, Corpus],
 ) -> None:
-    learned = " ".join(corpora["hu"].read_chat()["text"])
+    learned = " ".join(corpora["hu"].chat["text"])
     for language in LANGUAGES:
         for item in load_items("chat", language):
             assert item["prompt"] not in learned and item["response"] not in learned

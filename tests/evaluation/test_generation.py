@@ -132,6 +132,7 @@ def test_a_base_that_searches_beams_writes_one_text(bundles: dict[str, Base]) ->
     parts = model, tokenizer, "Egy régi híd", 12
     expected = reply(*parts, do_sample=False)
     model.generation_config.update(num_beams=3, num_return_sequences=2)
+    model.generation_config.update(return_dict_in_generate=True, output_hidden_states=True)
     pieces: list[str] = []
     assert reply(*parts, show=pieces.append, do_sample=False).text == expected.text
     assert "".join(pieces) == expected.text

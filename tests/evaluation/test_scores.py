@@ -7,6 +7,8 @@ from pathlib import Path
 import jsonschema
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from helpers.tiny import saved
@@ -195,3 +197,26 @@ def test_domains_add_up_to_the_whole(hosts: bool, scores: Scores) -> None:
     assert ("other domains" in set(by_domain.domain)) == hosts
     assert "large.org" in set(by_domain.domain) or not hosts
     assert by_domain.groupby("language").size().max() <= 21
+
+
+@given(changes=st.lists(st.sampled_from([-1, 0, 1]), min_size=30, max_size=60))
+@settings(deadline=None, max_examples=60)
+def test_a_verdict_on_answers_needs_as_many_as_a_sign_test(changes: list[int]) -> None:
+    before = [change < 0 for change in changes]
+    after = [change > 0 for change in changes]
+    rows = [
+        {"model": model, "language": "hu", "kind": "choice", "id": i, "correct": right, "chance": 0}
+        for model, answers in (("base", before), ("adapted", after))
+        for i, right in enumerate(answers)
+    ]
+    scores = Scores(["base", "adapted"], "hu", pd.DataFrame(), pd.DataFrame(rows), [], 500)
+    change = scores.accuracy().change[0]
+    assert change.low <= change.value <= change.high
+    if changes.count(1) + changes.count(-1) < 6:
+        assert sign(change) == 0
+
+
+def test_what_has_no_interval_is_no_comparison() -> None:
+    few = pd.DataFrame(rows_of({"base": 3.0, "adapted": 1.0}, 4))
+    scores = Scores(["base", "adapted"], "hu", few, pd.DataFrame(), [], 200)
+    assert scores.comparisons() == {"count": 0, "beyond_doubt": 0, "by_chance": 0.0}

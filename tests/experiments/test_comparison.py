@@ -152,13 +152,16 @@ def test_the_steps_that_were_made_are_told_where_a_step_is_shorter_than_a_sequen
 
 
 def test_the_figure_states_what_was_found_after_training() -> None:
-    axes = la.plot_comparison(comparison(REVERSED))
-    assert axes.get_title(loc="left").replace("\n", " ") == comparison(REVERSED).findings()[1]
-    assert {"calibrated", "base model"} <= {label.get_text() for label in axes.get_yticklabels()}
-    assert axes.get_xlabel().endswith("hollow: before training; full: after 50 steps")
+    axes = la.plot_sweep(comparison(REVERSED))
+    title = axes.get_title(loc="left").replace("\n", " ")
+    assert title == " ".join(comparison(REVERSED).findings()[1:3])
+    names = [text.get_text() for text in axes.texts]
+    assert names.count("calibrated") == 2 and names.count("base model") == 1  # not trained
+    assert axes.get_xlabel().endswith("hollow: before training")
     stages = {(name, steps): 2.5 - steps / 100 for name in ("mean", "focus") for steps in (1, 5, 9)}
-    label = la.plot_comparison(comparison(stages)).get_xlabel()
-    assert label.endswith("hollow: after 1 step, after 5 steps; full: after 9 steps")
+    axes = la.plot_sweep(comparison(stages))
+    assert axes.get_xlabel().endswith("hollow: after 1 step, after 5 steps")
+    assert "mean (after 5 steps)" in {text.get_text() for text in axes.texts}
 
 
 @pytest.mark.parametrize("language", ["hu", "th"])

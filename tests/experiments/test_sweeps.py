@@ -181,7 +181,7 @@ def test_a_sweep_is_drawn_and_recorded(
         and "mine" in ax.get_xlabel()
     )
     twice = plot_sweep(found, recorded | {"other": recorded["mine"]})
-    assert {f"{variant} (other)" for variant in set(found.table.variant)} <= {
+    assert {f"{variant} (recorded, other)" for variant in set(found.table.variant)} <= {
         text.get_text() for text in twice.texts
     }
     assert ax.get_title(loc="left").replace("\n", " ") == " ".join(found.findings()[:2])

@@ -11,16 +11,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from helpers.architectures import tiny_model
 from helpers.tiny import llama, reply, saved
 from helpers.training import RECIPE, stop_at
+from langadapt_utils import hardware
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.errors import ModelError
 from langadapt_utils.evaluation.forgetting import weight_drift
+from langadapt_utils.experiments.comparison import compare_methods
 from langadapt_utils.hardware import native_precision
 from langadapt_utils.models import _older_rope, load_base, longest_context, parameter_count
-from langadapt_utils.recipe import MixtureRecipe
+from langadapt_utils.recipe import MixtureRecipe, Recipe
 from langadapt_utils.tokens import document_end, document_start
 from langadapt_utils.training.losses import shifted_targets
 from langadapt_utils.training.mixture import Mixture, mix
+from langadapt_utils.training.optimizer import add_adapters
 from langadapt_utils.training.train import save_adapted, train
 from langadapt_utils.vocabulary.change import VocabularyChange
 
@@ -191,3 +194,57 @@ def test_padding_of_a_matrix_is_no_drift(
     grown = initialise_embeddings(padded, change)
     assert len(grown.get_input_embeddings().weight) == len(padded.get_input_embeddings().weight)
     assert (weight_drift(padded, grown, change).drift == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["mamba", "mamba2", "falcon_mamba", "falcon_h1", "gemma3_text"])
+def test_adapters_leave_out_what_kernels_read(
+    kind: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """The kernels of Mamba read the weights of some layers themselves."""
+    model = tiny_model(kind, len(tokenizer))
+    assert model is not None
+    add_adapters(model, 2)
+    adapted = {name for name, weight in model.named_parameters() if "lora_A" in name}
+    assert adapted and not any("mixer.out_proj" in n or "mamba.out_proj" in n for n in adapted)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_adapters_train_on_a_base_of_half_precision(
+    kind: str,
+    dtype: torch.dtype,
+    tokenizer: PreTrainedTokenizerFast,
+    change: VocabularyChange,
+    corpora: dict[str, Corpus],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hardware, "native_precision", lambda asked="auto": "bfloat16")
+    model = tiny_model(kind, len(tokenizer))
+    assert model is not None
+    base = saved(model.to(dtype), tokenizer, tmp_path / "base")
+    start = initialise_embeddings(base.model, change)
+    recipe = RECIPE.model_copy(update={"lora_rank": 2, "precision": "bfloat16"})
+    mixture = mixture_for(corpora["hu"], change.tokenizer)
+    result = train(start, change, mixture, recipe, tmp_path / "run")
+    first, last = (result.steps[place]["bits_per_byte"]["target"] for place in (0, -1))
+    assert last < first
+
+
+def test_comparisons_write_no_checkpoints(
+    tokenizer: PreTrainedTokenizerFast,
+    change: VocabularyChange,
+    corpora: dict[str, Corpus],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def written(*_: object) -> None:
+        raise AssertionError("a checkpoint")
+
+    monkeypatch.setattr("langadapt_utils.training.trainer.MixtureTrainer._save_checkpoint", written)
+    base = saved(llama(len(tokenizer)), tokenizer, tmp_path / "base")
+    often = {"mixture.sequence_length": 32, "training.checkpoint_minutes": 1e-6}
+    recipe = Recipe.profile("smoke", overrides=often)
+    options = {"methods": ["mean"], "steps": (3,), "documents": 1, "batch_tokens": 64}
+    found = compare_methods(base, change, corpora["hu"], recipe, **options)
+    assert set(found.table.steps) == {3}

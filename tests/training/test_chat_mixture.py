@@ -1,12 +1,10 @@
 """Conversations in a mixture: their share, and that the assistant's turns alone are learned."""
 
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from helpers.tiny import CHAT_TEMPLATES, for_chat, llama
@@ -54,7 +52,7 @@ def test_only_the_assistants_turns_are_learned(
     items = [mixture[i] for i, name in enumerate(mixture.order) if name == CHAT]
     ids, learned = (np.concatenate([item[key] for item in items]) for key in KEYS)
     assert 0.3 < learned.mean() < 0.95 and (ids >= 0).all()
-    rendered = [chat_tokens(chat, messages_of(text)) for text in corpora["hu"].read_chat()["text"]]
+    rendered = [chat_tokens(chat, messages_of(text)) for text in corpora["hu"].chat["text"]]
     known = {tuple(whole): marks for whole, marks in rendered}
     begins = np.flatnonzero(np.concatenate([item["position_ids"] for item in items]) == 0)
     found = 0
@@ -70,11 +68,7 @@ def test_only_the_assistants_turns_are_learned(
 def test_without_a_share_the_mixture_is_what_it_was(
     tokenizer: PreTrainedTokenizerFast, corpora: dict[str, Corpus]
 ) -> None:
-    def unread() -> Dataset:
-        raise AssertionError("nobody asked for conversations")
-
-    corpus = replace(corpora["hu"], read_chat=unread)
-    mixture = mix(corpus, tokenizer, MixtureRecipe(sequence_length=32), budget_tokens=3_200)
+    mixture = mix(corpora["hu"], tokenizer, MixtureRecipe(sequence_length=32), budget_tokens=3_200)
     assert set(mixture.order) == {"en", "hu"} and mixture[0]["learned"].all()
 
 

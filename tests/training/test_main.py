@@ -174,5 +174,5 @@ def test_a_process_that_is_killed_again_and_again_loses_nothing(prepare: Prepare
 def test_what_is_missing_is_one_sentence(prepare: Prepare, tmp_path: Path) -> None:
     process = start(tmp_path / "nowhere")
     _, err = process.communicate()
-    assert process.returncode == 1 and err.splitlines()[-1].startswith("error: ")
+    assert process.returncode == 1 and err.splitlines()[-1].startswith("error in process 0: ")
     assert "is not a run folder" in err and "Traceback" not in err

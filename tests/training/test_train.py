@@ -15,7 +15,6 @@ from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.errors import ModelError
 from langadapt_utils.recipe import Recipe
 from langadapt_utils.training import train as train_module
-from langadapt_utils.training import trainer
 from langadapt_utils.training.mixture import Mixture
 from langadapt_utils.training.optimizer import embedding_matrices
 from langadapt_utils.training.train import interpolate, train, train_control
@@ -68,7 +67,8 @@ def test_a_model_that_is_placed_later_is_not_compiled(
     """FSDP on a GPU: the model is on the CPU before training, and a trial there would take long."""
     monkeypatch.setattr(train_module.hardware, "device", lambda: torch.device("cuda"))
     arguments = types.SimpleNamespace(max_steps=1_000, per_device_train_batch_size=2, bf16=True)
-    assert train_module._compiled(start, mixture, arguments) is False
+    waiting = types.SimpleNamespace(model=start, train_dataset=mixture, args=arguments)
+    assert train_module._compiled(waiting) is False
 
 
 def test_the_reported_loss_is_the_models_own(
@@ -151,18 +151,28 @@ def test_the_recipe_says_how_far_to_go(
     assert all(torch.equal(unmoved[name], value) for name, value in weights(start).items())
 
 
+@pytest.mark.parametrize("where", ["language_losses", "MixtureTrainer.__init__"])
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("MPS backend out of memory")],
+)
 def test_too_little_memory_names_the_setting(
+    where: str,
+    error: RuntimeError,
     start: PreTrainedModel,
     change: VocabularyChange,
     mixture: Mixture,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+    """In a step, or before, where the model is moved to the device."""
 
-    monkeypatch.setattr(trainer, "language_losses", full)
-    with pytest.raises(ModelError, match=r"128 tokens at once: halve training\.micro_batch_tokens"):
+    def full(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(f"langadapt_utils.training.trainer.{where}", full)
+    wanted = r"128 tokens at once: halve training\.micro_batch_tokens.*training\.lora_rank=16"
+    with pytest.raises(ModelError, match=wanted):
         train(start, change, mixture, RECIPE, tmp_path)
 
 

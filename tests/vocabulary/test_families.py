@@ -1,6 +1,7 @@
 """Growing vocabularies of every family: what is promised of the change and of its text."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -178,3 +179,31 @@ def test_replace_keeps_the_size_in_every_family(
     )  # so small a vocabulary can spare nothing
     table = change.removed_table()
     assert list(table.id) == list(change.removed) and table.spelled_by.map(len).min() > 0
+
+
+@pytest.mark.parametrize("build", [sentencepiece_bpe, unigram])
+def test_joiners_and_apostrophes_belong_to_words(
+    build: Callable[..., PreTrainedTokenizerFast], corpora: dict[str, Corpus]
+) -> None:
+    """Where neither English nor a quotation mark can be meant."""
+    base = build(english(corpora)["en"])
+    whole = ["ශ්\u200dරී", "می\u200cخواهم", "п'ять", "ОБ'ЄКТ", 'צה"ל', "צה״ל"]
+    split = ["don't", "col·legi", "他'说", "ก'ข"]
+    counted = Spec.of(base).count_words([f"{word} " for word in [*whole, *split]])
+    pieces = [piece.strip("▁") for piece in counted]
+    parts = {part for word in split for part in re.split("(['·])", word)}
+    assert {piece for piece in pieces if piece} == {*whole, *parts}
+    change = extend_vocabulary(base, ["ශ්\u200dරී ලංකාව"] * 99, tokens=12)
+    assert any("\u200d" in surface for surface in change.added.values()) and not failed(change)
+
+
+@pytest.mark.parametrize("build", FAMILIES.values())
+def test_a_null_character_stops_no_change(
+    build: Callable[..., PreTrainedTokenizerFast], corpora: dict[str, Corpus]
+) -> None:
+    """Text from a PDF file has some."""
+    base = build(english(corpora)["en"])
+    change = extend_vocabulary(base, ["Az o\x00cina nagy, a ház ócska."] * 200, tokens=9)
+    by_bytes = Spec.of(base).byte_level  # where it is a byte like any other
+    assert by_bytes or not any("\x00" in change.text(new) for new in change.added)
+    assert not failed(change)

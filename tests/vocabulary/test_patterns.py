@@ -12,7 +12,12 @@ from transformers import PreTrainedTokenizerFast
 from helpers.tiny import train_tokenizer
 from helpers.vocabularies import PATTERNS, failed, with_pattern
 from langadapt_utils.vocabulary.extend import extend_vocabulary
-from langadapt_utils.vocabulary.patterns import find_cuts, join_to_letters, propose_repair
+from langadapt_utils.vocabulary.patterns import (
+    find_cuts,
+    join_to_letters,
+    propose_repair,
+    without_model,
+)
 
 SCRIPTS = {
     "thai": "ศึกษาภาษาที่นี่",
@@ -195,3 +200,32 @@ def test_digits_after_bytes_split_no_character(text: str) -> None:
     plain = pre_tokenizers.Sequence(parts[:2])
     tokenizer.backend_tokenizer.pre_tokenizer = plain
     assert propose_repair(tokenizer, ["őrült búvár üt ½ 1234"]) is None
+
+
+O200K = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+CODER = [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+"]
+BYTES = pre_tokenizers.ByteLevel(False, use_regex=False)
+SPLITS = {
+    "one pattern": [pre_tokenizers.Split(Regex(O200K), "isolated"), BYTES],
+    "one after another": [*(pre_tokenizers.Split(Regex(p), "isolated") for p in CODER), BYTES],
+    "punctuation first": [
+        pre_tokenizers.Punctuation("contiguous"),
+        pre_tokenizers.ByteLevel(False),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_what_is_said_to_be_joined_is_joined(name: str) -> None:
+    """A class may have only small letters, and another part of the pattern may split again."""
+    tokenizer = train_tokenizer(["some English text"] * 9, size=270)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(SPLITS[name])
+    repair = propose_repair(tokenizer, ["п'ять об'єктів, з'їзд " * 9, "ОБ'ЄКТ"])
+    assert bool(repair and repair.inside) == (name == "one pattern")
+    if repair:
+        after = without_model({"pre_tokenizer": repair.pre_tokenizer}).pre_tokenizer
+        assert pieces(after, "п'ять ОБ'ЄКТ") == ["п'ять", " ОБ'ЄКТ"]
