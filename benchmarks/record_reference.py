@@ -120,6 +120,14 @@ def _words(one: dict[str, Any]) -> str:
     return " → ".join(f"{row['tokens_per_word']:.2f}" for row in rows)
 
 
+def _minutes(one: dict[str, Any]) -> str:
+    longer = (
+        one["recipe"]["mixture"]["sweep_tokens"] > la.Recipe.profile("cpu").mixture.sweep_tokens
+    )
+    note = " (with the longer comparisons of an earlier version)" if longer else ""
+    return f"{sum(one['seconds'].values()) / 60:.0f}{note}"
+
+
 ROWS = {
     "tokens per word": _words,
     "bits per byte, the language": lambda one: _change(one, one["recipe"]["language"], "builtin"),
@@ -128,7 +136,7 @@ ROWS = {
     "English Wikipedia, against training on English alone": lambda one: _change(
         one, "en", "wikipedia", "against_control"
     ),
-    "minutes": lambda one: f"{sum(one['seconds'].values()) / 60:.0f}",
+    "minutes": _minutes,
 }
 
 

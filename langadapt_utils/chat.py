@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from os.path import commonprefix
 from typing import Any
 
@@ -14,7 +14,7 @@ from .tokens import special_starts
 
 CHAT = "chat"  # the stream of conversations in a mixture
 TURN, ROLE = "\x1e", "\x1f"  # separators in one text: between turns, between role and content
-CONTROLS = str.maketrans("", "", TURN + ROLE)
+CONTROLS, JOINED = str.maketrans("", "", TURN + ROLE), "\\g<0>\u2060"  # removed; with a joiner
 MARKED = re.compile(r"\{%[-+]?\s*generation\b")  # the template marks the assistant's turns
 ONE_ANSWER = "give conversations with one answer each, or choose another base"
 OTHER_BASE = "choose a base that was tuned for chat, or set mixture.chat_share=0"
@@ -66,8 +66,7 @@ def chat_tokens(tokenizer: Tokenizer, messages: Messages) -> tuple[Ids, list[boo
         ModelError: there is no chat template, it refuses the messages, or it renders earlier
             messages differently once an answer follows.
     """
-    broken = partial(_starts(tokenizer).sub, "\\g<0>\u2060")
-    messages = [{**message, "content": broken(message["content"])} for message in messages]
+    messages = [{**m, "content": _starts(tokenizer).sub(JOINED, m["content"])} for m in messages]
     template = tokenizer.chat_template
     if MARKED.search(str(template.get("default") if isinstance(template, dict) else template)):
         done = _rendered(tokenizer, messages, return_dict=True, return_assistant_tokens_mask=True)

@@ -34,9 +34,8 @@ def check_exercise(number: str, answer: object, *given: object) -> None:
         verdict = _try_function(answer, *FUNCTIONS[number], given)
     else:
         right, rtol = VALUES[number]
-        wrong = f"{_shown(answer)} is not the answer; unfold the hint"
-        same = _accepts(_equal, answer, right(*given), rtol)
-        verdict = RIGHT if same else NOT_TRIED if answer is None else wrong
+        wrong = NOT_TRIED if answer is None else f"{_shown(answer)} is wrong; unfold the hint"
+        verdict = RIGHT if _accepts(_equal, answer, right(*given), rtol) else wrong
     sign = {RIGHT: "✓", NOT_TRIED: "…"}.get(verdict, "✗")
     print(f"{sign} {number}: {verdict}")
 

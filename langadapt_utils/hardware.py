@@ -94,8 +94,7 @@ def describe() -> dict[str, Any]:
     import torch
     import transformers
 
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8") if info.exists() else ""
+    lines = info.read_text(encoding="utf-8") if (info := Path("/proc/cpuinfo")).exists() else ""
     named = re.search(r"^model name\s*: (.+)", lines, re.MULTILINE)
     name = named[1] if named else platform.processor() or platform.machine()
     name = torch.cuda.get_device_name() if device().type == "cuda" else name

@@ -1,6 +1,7 @@
 """Work in several processes, as started by `accelerate launch` or `torchrun`."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -14,7 +15,7 @@ from . import hardware
 from .errors import LangadaptError
 from .workspace import Workspace
 
-PRINTED = 10  # one training step in this many
+PRINTED = 10  # one step in this many
 
 
 def in_processes(work: Callable[[Path, PartialState], None]) -> None:
@@ -39,9 +40,8 @@ def printer(run: Workspace, stage: str) -> Callable[[Any], None]:
     """Return a function that logs all records of a stage, and prints phrases and some steps."""
 
     def report(record: Any) -> None:
-        note = run.log(stage, record)
-        step = record.get("step", 1) if isinstance(record, dict) else 1
-        if step % PRINTED == 1 or step == record["steps"]:
+        step = re.search(r"step (\d+) of (\d+)", note := run.log(stage, record))
+        if not step or step[1] == step[2] or int(step[1]) % PRINTED == 1:
             print(note, flush=True)
 
     return report

@@ -26,6 +26,7 @@ from .readers import MESSAGES, Row
 HELD_OUT = 2_000  # maximum number of held-out documents per domain; the rest is for training
 KINDS, FREE = ["source", "domain"], 2  # of documents; a document whose side is not yet chosen
 BATCH = 1_000  # documents that are read at once
+COUNTED = "documents", "empty", "left_out"  # the rows of a file
 COMPARED, FEW = 200, 10  # pairs of texts whose lengths are compared; fewer do not tell
 RELATED = 0.4  # rank correlation of the lengths of translations; 0.9 in the built-in text
 MEASURED, SHOWN = 1_000, 20_000  # texts for fertility, and characters of each, if not parallel
@@ -67,8 +68,9 @@ class Corpus:
         languages = ["en", self.language]
         if len(self.parallel):
             return {code: self.parallel[code].tolist() for code in languages}, True
-        texts = {code: self.heldout[code]["text"][:MEASURED] for code in languages}
-        return {code: [text[:SHOWN] for text in part] for code, part in texts.items()}, False
+        return {
+            c: [t[:SHOWN] for t in self.heldout[c]["text"][:MEASURED]] for c in languages
+        }, False
 
 
 def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus:
@@ -164,7 +166,7 @@ def translations(
             names = [name for name in others["id"][:] if name not in tied]
             cut = any(row["cut"] for row in (*about, *about_others))  # then sizes tell nothing
             sizes, of_others = (
-                {r["place"]: 0 if cut else r["documents"] + r["empty"] for r in a if r["documents"]}
+                {r["place"]: 0 if cut else sum(r[n] for n in COUNTED) for r in a if r["documents"]}
                 for a in (about, about_others)
             )
             places = {name: name.rpartition("-") for name in names}  # no file is that of an own id
@@ -177,29 +179,31 @@ def translations(
                 found = {name: other[name] for name in names if other[name] in there}
             # Other own ids than numbers are names.
             doubtful = by_position or all(n.isdecimal() or places[n][0] in sizes for n in found)
-            if found and (not doubtful or _belong_together(found, others, documents)):
+            if found and (not doubtful or _belong_together(found, others, documents, cut)):
                 tied |= found
                 if by_position:  # this text has its translation
                     break
     return tied
 
 
-def _belong_together(tied: Mapping[str, str], english: Dataset, target: Dataset) -> bool:
+def _belong_together(tied: Mapping[str, str], english: Dataset, own: Dataset, cut: bool) -> bool:
     """Return whether long texts have long translations.
 
-    If all texts are equally long, the lengths tell nothing. Fewer than ten belong together if they
-    are most of the English texts.
+    If all texts are equally long, the lengths tell nothing, and files that were read in part
+    (`cut`) do not belong together. Fewer than ten belong together if they are most of the English
+    texts.
     """
     some = random.Random(0).sample(sorted(tied.items()), min(len(tied), COMPARED))
     ranks = []
-    for documents, names in zip((english, target), zip(*some, strict=True), strict=True):
+    for documents, names in zip((english, own), zip(*some, strict=True), strict=True):
         asked = pa.array(names, pa.string())
         there = np.flatnonzero(pc.is_in(_column(documents, "id"), value_set=asked).to_numpy())
         rows = documents.select(there).to_pandas()
         ranks.append(rows.text.str.len().groupby(rows.id).sum()[list(names)].rank().to_numpy())
     correlation = float(pd.Series(ranks[0]).corr(pd.Series(ranks[1])))
-    # Ids that few of the texts share are equal by chance.
-    return 2 * len(tied) > len(english) if len(some) < FEW else not correlation < RELATED
+    if len(some) < FEW:  # ids that few of the texts share are equal by chance
+        return 2 * len(tied) >= len(set(english["id"]))
+    return correlation >= RELATED or not (cut or correlation < RELATED)
 
 
 def _parallel_documents(

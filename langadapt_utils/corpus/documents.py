@@ -155,7 +155,7 @@ def _document(row: Row, reading: Reading, source: str) -> Iterator[Row]:
     if not text or text.isspace():
         reading.empty += 1
         return
-    usual = {"id": f"{reading.place}-{reading.read}", "domain": "text", "source": source}
+    usual = {"id": f"{reading.place}-{reading.rows}", "domain": "text", "source": source}
     own = {n: str(row[n]) for n in NAMES if isinstance(row.get(n), str | int) and row[n] != ""}
     reading.documents += 1
     reading.megabytes += size / 1e6
@@ -166,12 +166,13 @@ def _block(
     block: pa.RecordBatch, reading: Reading, source: str, megabytes: float
 ) -> pa.RecordBatch | None:
     """Return a block with the four columns; None if a text has to be changed or left out."""
-    texts, first = block["text"], reading.read
+    texts, first = block["text"], reading.rows
     size = reading.megabytes + pc.sum(pc.binary_length(texts)).as_py() / 1e6
     ids, domains = (block[name].cast(pa.string()) for name in ("id", "domain"))
     blank = any(pc.index(column, "").as_py() >= 0 for column in (texts, ids, domains))
-    empty = blank or pc.any(pc.utf8_is_space(texts)).as_py()
-    if empty or 0 < megabytes <= size or not _all_in_form(texts, reading.recipe.normal_form):
+    odd = pc.utf8_is_space(texts), pc.match_substring(texts, "\r\n")
+    changed = blank or any(pc.any(found).as_py() for found in odd)
+    if changed or 0 < megabytes <= size or not _all_in_form(texts, reading.recipe.normal_form):
         return None
     names = pa.array([f"{reading.place}-{first + n}" for n in range(len(block))])
     reading.documents, reading.megabytes = reading.documents + len(block), size
@@ -180,9 +181,7 @@ def _block(
 
 
 def _all_in_form(texts: pa.StringArray, form: NormalForm) -> bool:
-    """Return whether all texts are in a normal form of Unicode, with Unix line ends."""
-    if form != "as it is" and pc.any(pc.match_substring(texts, "\r\n")).as_py():
-        return False
+    """Return whether all texts are in a normal form of Unicode."""
     _, offsets, raw = texts.buffers()
     places = np.frombuffer(offsets, dtype=np.int32)[texts.offset :][: len(texts) + 1].tolist()
     raw = raw[places[0] : places[-1]]

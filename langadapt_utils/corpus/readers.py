@@ -57,7 +57,7 @@ class Reading:
     Attributes:
         file: path, or name of a data set.
         place: the part of the path that begins the ids of documents without an own id.
-        recipe: gives the column of the text (empty: found in the first row) and the fraction of
+        recipe: gives the column of the text (empty: found in the first rows) and the fraction of
             lines that may be unreadable.
         language: code of the text, by which columns of translations are named.
         rule: how documents were found.
@@ -84,9 +84,9 @@ class Reading:
     _columns: pa.Schema | None = None  # of blocks, the text last
 
     @property
-    def read(self) -> int:
-        """Number of documents so far, also of empty ones."""
-        return self.documents + self.empty
+    def rows(self) -> int:
+        """Number of rows so far, also of empty and unreadable ones."""
+        return self.documents + self.empty + self.left_out
 
     def about(self) -> Row:
         """Return rule and counts of a file that was read.
@@ -94,10 +94,10 @@ class Reading:
         Raises:
             CorpusError: the file has no text, or too many lines are unreadable.
         """
-        rows, allowed = self.left_out + self.read, self.recipe.skip_bad
-        if self.left_out > allowed * rows:
+        allowed = self.recipe.skip_bad
+        if self.left_out > allowed * self.rows:
             limit = f"more than corpus.skip_bad={allowed:g} allows (first: {self._first_problem})"
-            problem = f"{self.left_out} of {rows} rows of {self.file} cannot be read, {limit}"
+            problem = f"{self.left_out} of {self.rows} rows of {self.file} cannot be read, {limit}"
             raise CorpusError(f"{problem}: correct them, or raise corpus.skip_bad")
         if not self.documents:
             raise CorpusError(f"{self.file} has only empty documents: give a file with text")
@@ -175,7 +175,7 @@ class Reading:
         """Count an unreadable line; raise an error if no line may be skipped."""
         self.left_out += 1
         unit = "line" if line or text_kind(Path(self.file)) == ".jsonl" else "row"
-        where = f"{unit} {line or self.left_out + self.read}"
+        where = f"{unit} {line or self.rows}"
         self._first_problem = self._first_problem or f"{where}, which {problem}"
         if not self.recipe.skip_bad:
             remedy = "set corpus.skip_bad to the fraction of lines that may be skipped"
@@ -258,8 +258,9 @@ class Reading:
             rows = lists[0] if len(lists) == 1 else []
             one = rows[0] if rows and isinstance(rows[0], dict) else {}
             named = any(name in part for name in names for part in (content, one))
-            told = any(isinstance(own, str) and SENTENCE.search(own) for own in content.values())
-            content = rows if rows and (named or not told) else [content]
+            # A sentence beside the list is the text, unless the list has sentences, too.
+            alone = _said(content.values()) and not (named or _said([*one.values(), *rows[:1]]))
+            content = rows if rows and not alone else [content]
         for row in content if isinstance(content, list) else [content]:
             yield row if isinstance(row, dict) else {"text": row}
 
@@ -270,7 +271,7 @@ class Reading:
         mark = max(usual + DELIMITERS, key=header.count)  # the usual one before others
         cells, head = header.rstrip("\r\n").split(mark), list(islice(lines, 1_000))
         named = self.recipe.text_field or "text" in cells
-        if not named and (cells[0].isdecimal() or any(map(SENTENCE.search, cells))):
+        if not named and (cells[0].isdecimal() or _said(cells)):
             remedy = "add a header line before it, or name its column in corpus.text_field"
             raise CorpusError(f"{self.file} begins with {header[:60]!r}: {remedy}")
         quoting: Any = csv.QUOTE_NONE if _bare(head, mark, len(cells)) else csv.QUOTE_MINIMAL
@@ -305,6 +306,11 @@ class Reading:
             batches = map(whole.get_batch, range(whole.num_record_batches))
         for batch in batches:
             yield from batch.to_pylist()
+
+
+def _said(cells: Iterable[Any]) -> bool:
+    """Return whether a cell has a sentence, or long text."""
+    return any(isinstance(own, str) and SENTENCE.search(own) for own in cells)
 
 
 def _bare(lines: list[str], mark: str, columns: int) -> bool:

@@ -16,6 +16,7 @@ from unicodedata import normalize
 
 import numpy as np
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
@@ -32,7 +33,7 @@ DEEPEST = 448  # tokens of the longest piece in a tree
 # Tokens of a sequence up to which eager attention is faster than SDPA on a CPU
 # (`benchmarks/evaluation.py`).
 EAGER_TOKENS = 512
-AT_ONCE = 16  # tokens whose logits are converted to float32 together, in the processor's cache
+AT_ONCE = 512  # tokens whose logits are converted to float32 together
 Pairs = Sequence[tuple[list[int], list[int]]]  # ids before the scored ids, and the scored ids
 Pass = tuple[torch.Tensor, dict[str, Any], list[Any]]  # ids, other inputs, logits of each piece
 
@@ -339,7 +340,7 @@ def _reads_trees(model: PreTrainedModel, args: set[str]) -> bool:
 def _spent(logits_TV: torch.Tensor, ids_T: torch.Tensor) -> Numbers:
     """Return the bits of each token; few logits at once are converted to float32."""
     parts = zip(torch.split(logits_TV, AT_ONCE), torch.split(ids_T, AT_ONCE), strict=True)
-    nats = [x_TV.float().logsumexp(-1) - x_TV.gather(1, y_T[:, None])[:, 0] for x_TV, y_T in parts]
+    nats = [cross_entropy(logits.float(), ids, reduction="none") for logits, ids in parts]
     return torch.cat(nats).cpu().double().numpy() / math.log(2)
 
 

@@ -105,8 +105,7 @@ class Scores:
             intervals = [wilson(int(right.sum()), count) for right in (before, after)]
             change = ratio(after - before, np.ones(count), resamples=self.resamples)
             if np.count_nonzero(after - before) < CHANGED:
-                ends = np.minimum(0.0, change.low), np.maximum(0.0, change.high)
-                change = replace(change, low=float(ends[0]), high=float(ends[1]))
+                change = replace(change, low=min(change.low, 0.0), high=max(change.high, 0.0))
             retained = None
             if intervals[0].low > chance and count >= ENOUGH:
                 retained = ratio(after - chance, before - chance, resamples=self.resamples)

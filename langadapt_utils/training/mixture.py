@@ -262,7 +262,7 @@ def pack(
         problem = f"there is no text in '{language}' to train on"
         raise CorpusError(f"{problem}: add some, or set its fraction of the mixture to 0")
     order = _shuffled(len(documents), seed, 0)
-    encode, parts = (_marked_chats if language == CHAT else _marked_documents), []
+    encode, parts = (_ids_of_chats if language == CHAT else _ids_of_documents), []
     batches = documents.select(order).iter(ENCODED_AT_ONCE)
     texts = (text for batch in batches for text in batch["text"])
     for some in constrained_batches(texts, SHARD_CHARACTERS, strict=False):
@@ -277,14 +277,14 @@ def pack(
     return Stream(language, shards, begins, visits, length, len(order))
 
 
-def _marked_documents(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+def _ids_of_documents(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     """Return the ids of documents. The start token is a target if it also ends documents."""
     start, end = document_start(tokenizer), document_end(tokenizer)
     first, last = ([start], []) if end in (start, None) else ([~start], [end])
     return [[*first, *ids, *last] for ids in token_ids(tokenizer, texts)]
 
 
-def _marked_chats(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+def _ids_of_chats(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     """Return the ids of conversations; only the assistant's turns are targets."""
     pairs = (chat_tokens(tokenizer, messages_of(text)) for text in texts)
     return [[i if own else ~i for i, own in zip(*pair, strict=True)] for pair in pairs]

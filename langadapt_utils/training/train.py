@@ -175,10 +175,9 @@ def _enough_memory(arguments: Any, mixture: Mixture) -> Iterator[None]:
         yield
     except RuntimeError as error:
         if re.search("out of memory|not enough memory|can't allocate", str(error)):
-            remedy = "halve training.micro_batch_tokens (same batch) or mixture.sequence_length"
             tokens = arguments.per_device_train_batch_size * mixture.length
-            problem = f"out of memory with {tokens} tokens at once"
-            raise ModelError(f"{problem}: {remedy}, or set training.lora_rank=16") from error
+            remedy = "halve training.micro_batch_tokens (same batch), or set training.lora_rank=16"
+            raise ModelError(f"out of memory with {tokens} tokens at once: {remedy}") from error
         raise
 
 

@@ -32,7 +32,8 @@ INNER = "'’‘‛′＇`´᾽·‧·՚՛՜՞՟״׳\""
 BETWEEN = regex.compile(rf"(?<=(\p{{L}})\p{{M}}*)[{INNER}](?=\p{{L}})")
 NO_SPACES = {*KNOWN["with_dictionary"], *KNOWN["without_words"]}
 # Letters beside which an apostrophe may be English or a quotation mark, as the inside of a class.
-BARE = r"\p{Latn}" + "".join(rf"\p{{{code}}}" for code in sorted(NO_SPACES))
+QUOTING = {*NO_SPACES, "Hang"}
+BARE = r"\p{Latn}" + "".join(rf"\p{{{code}}}" for code in sorted(QUOTING))
 ENGLISH = "don't, don’t"  # which its patterns split correctly
 RARE = 0.001  # fraction of split letter clusters below which a pattern is not repaired
 SAMPLED = 300  # characters per excerpt
@@ -144,7 +145,8 @@ def propose_repair(
         # Joiners may now be split from the marks before them, which was no split before.
         left, _ = find_cuts(without_model({"pre_tokenizer": repaired}).pre_tokenizer, texts)
     whole = repair_pre_tokenizer(repaired, partial(join_inside, inside=inside, letters=letters))
-    if inside and find_inside(without_model({"pre_tokenizer": whole}).pre_tokenizer, texts)[0]:
+    torn, _ = find_inside(without_model({"pre_tokenizer": whole}).pre_tokenizer, texts)
+    if {*torn.split("|")} & {*inside.split("|")} - {""}:
         whole, inside = repaired, ""  # another part of the pattern splits there, too
     return None if whole == spec else Repair(whole, joined, inside)
 
@@ -167,8 +169,8 @@ def find_inside(
         for match in found:
             letter, mark = match[1], match[0]
             code = script(letter)
-            # In a script without spaces, a quotation mark between letters separates words.
-            if code not in NO_SPACES and starts & {match.start(), match.end()}:
+            # In such a script, a quotation mark between letters separates words or particles.
+            if code not in QUOTING and starts & {match.start(), match.end()}:
                 place = rf"(?<=[\p{{{code}}}\p{{M}}]){regex.escape(mark)}(?=\p{{{code}}})"
                 cut[place] += 1
                 letters[place] = letter.lower() + letter.upper()

@@ -222,3 +222,13 @@ def test_a_row_without_the_cell_of_the_text_is_no_empty_text(write: Write) -> No
     assert texts_of(path, skip_bad=0.5) == ["Az első sor", "Másik"]
     short = write("short.csv", "text,note\negy,x\nkettő\n".encode())
     assert texts_of(short) == ["egy", "kettő"]  # only the note is missing
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[{"content": "Ez az első cikk."}, {"content": "Másik."}], ["Ez az első cikk.", "Másik."]],
+)
+def test_a_sentence_about_a_list_of_texts_is_no_text(rows: list[object], write: Write) -> None:
+    wrapped = {"description": "A corpus of news.", "items": rows}
+    path = write("own.json", json.dumps(wrapped).encode())
+    assert texts_of(path) == ["Ez az első cikk.", "Másik."]

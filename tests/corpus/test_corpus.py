@@ -377,41 +377,6 @@ def test_a_copy_in_another_normal_form_is_found(write: Write) -> None:
         check_contamination(load_corpus(recipe, "hu"))
 
 
-def test_a_few_ids_that_occur_in_both_languages_tie_nothing(write: Write) -> None:
-    """Numbered rows, and an English encyclopedia with articles about the numbers 0 and 1."""
-    rows = [{"id": n, "text": f"A {n}. mondat a {n * n}. oldalon."} for n in range(200)]
-    target = write("own.jsonl", "\n".join(map(json.dumps, rows)).encode())
-    names = ["0", "1", *(f"Article {n}" for n in range(200))]
-    articles = [{"id": name, "text": f"{name} is the subject of this text."} for name in names]
-    english = write("articles.jsonl", "\n".join(map(json.dumps, articles)).encode())
-    corpus = load_corpus(CorpusRecipe(target=[str(target)], english=[str(english)]), "hu")
-    texts, parallel = corpus.measuring_texts()
-    assert not parallel and len(texts["hu"]) == 40
-
-
-@pytest.mark.parametrize("apart", [False, True])
-def test_translations_stay_tied_where_a_limit_ends_the_reading(apart: bool, write: Write) -> None:
-    """The limit counts bytes, so the languages end at other rows, in one file or in two."""
-    rows = [
-        (f"Sentence {n} " + "word " * (n % 19), f"Mondat {n} " + "szavacska " * (n % 19))
-        for n in range(2_000)
-    ]
-    sources = [write("pairs.tsv", "\n".join(["en\thu", *map("\t".join, rows)]).encode())] * 2
-    if apart:
-        sources = [
-            write(f"{code}.txt", "\n".join(texts).encode())
-            for code, texts in zip(("en", "hu"), zip(*rows, strict=True), strict=True)
-        ]
-    english, target = map(str, sources)
-    recipe = CorpusRecipe(target=[target], english=[english], max_megabytes=0.05)
-    corpus = load_corpus(recipe, "hu")
-    held, trained = (
-        {text.split()[1] for text in texts}
-        for texts in (corpus.heldout["hu"]["text"], corpus.train["en"]["text"])
-    )
-    assert corpus.measuring_texts()[1] and held and not held & trained
-
-
 def test_text_that_is_read_late_is_refused_early(write: Write) -> None:
     german = write("de.jsonl", b'{"title": "Name", "body": "Ein Text."}')
     for other, problem in ((f"de:{german}", "no column 'text'"), ("de:fineweb2", "max_megabytes")):

@@ -188,7 +188,7 @@ def test_joiners_and_apostrophes_belong_to_words(
     """Where neither English nor a quotation mark can be meant."""
     base = build(english(corpora)["en"])
     whole = ["ශ්\u200dරී", "می\u200cخواهم", "п'ять", "ОБ'ЄКТ", 'צה"ל', "צה״ל"]
-    split = ["don't", "col·legi", "他'说", "ก'ข"]
+    split = ["don't", "col·legi", "他'说", "ก'ข", "말'은"]
     counted = Spec.of(base).count_words([f"{word} " for word in [*whole, *split]])
     pieces = [piece.strip("▁") for piece in counted]
     parts = {part for word in split for part in re.split("(['·])", word)}

@@ -177,7 +177,13 @@ def test_marks_and_what_stands_inside_are_repaired_together() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['他说"你好"然后走了。', "เขาพูดว่า'สวัสดี'แล้ว", "「東京」は'首都'です"]
+    "text",
+    [
+        '他说"你好"然后走了。',
+        "เขาพูดว่า'สวัสดี'แล้ว",
+        "「東京」は'首都'です",
+        '그는 "안녕"이라고 ‘말’은',
+    ],
 )
 def test_quotation_marks_of_text_without_spaces_are_no_part_of_words(text: str) -> None:
     repair = propose_repair(with_pattern("llama3"), [text] * 9)
@@ -229,3 +235,8 @@ def test_what_is_said_to_be_joined_is_joined(name: str) -> None:
     if repair:
         after = without_model({"pre_tokenizer": repair.pre_tokenizer}).pre_tokenizer
         assert pieces(after, "п'ять ОБ'ЄКТ") == ["п'ять", " ОБ'ЄКТ"]
+
+
+def test_what_others_have_is_left_and_the_rest_is_repaired() -> None:
+    repair = propose_repair(with_pattern("gpt2"), ["п'ять об’єктів"] * 9, ["See Кам'янець."])
+    assert repair and "’" in repair.inside and "'" not in repair.inside

@@ -1,0 +1,76 @@
+"""Translations: which texts belong together, and stay on one side of the split."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from langadapt_utils.corpus.corpus import load_corpus
+from langadapt_utils.recipe import CorpusRecipe
+
+Write = Callable[[str, bytes], Path]
+
+
+def test_a_few_ids_that_occur_in_both_languages_tie_nothing(write: Write) -> None:
+    """Numbered rows, and an English encyclopedia with articles about the numbers 0 and 1."""
+    rows = [{"id": n, "text": f"A {n}. mondat a {n * n}. oldalon."} for n in range(200)]
+    target = write("own.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    names = ["0", "1", *(f"Article {n}" for n in range(200))]
+    articles = [{"id": name, "text": f"{name} is the subject of this text."} for name in names]
+    english = write("articles.jsonl", "\n".join(map(json.dumps, articles)).encode())
+    corpus = load_corpus(CorpusRecipe(target=[str(target)], english=[str(english)]), "hu")
+    texts, parallel = corpus.measuring_texts()
+    assert not parallel and len(texts["hu"]) == 40
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_translations_stay_tied_where_a_limit_ends_the_reading(apart: bool, write: Write) -> None:
+    """The limit counts bytes, so the languages end at other rows, in one file or in two."""
+    rows = [
+        (f"Sentence {n} " + "word " * (n % 19), f"Mondat {n} " + "szavacska " * (n % 19))
+        for n in range(2_000)
+    ]
+    sources = [write("pairs.tsv", "\n".join(["en\thu", *map("\t".join, rows)]).encode())] * 2
+    if apart:
+        sources = [
+            write(f"{code}.txt", "\n".join(texts).encode())
+            for code, texts in zip(("en", "hu"), zip(*rows, strict=True), strict=True)
+        ]
+    english, target = map(str, sources)
+    recipe = CorpusRecipe(target=[target], english=[english], max_megabytes=0.05)
+    corpus = load_corpus(recipe, "hu")
+    held, trained = (
+        {text.split()[1] for text in texts}
+        for texts in (corpus.heldout["hu"]["text"], corpus.train["en"]["text"])
+    )
+    assert corpus.measuring_texts()[1] and held and not held & trained
+
+
+def test_rows_that_are_skipped_keep_the_places_of_the_others(write: Write) -> None:
+    rows = [
+        f"Sentence {n} " + "word " * (n % 19) + f"\tMondat {n} " + "szó " * (n % 19)
+        for n in range(200)
+    ]
+    rows[50] = "Sentence 50 without a translation"
+    path = str(write("pairs.tsv", "\n".join(["en\thu", *rows]).encode()))
+    recipe = CorpusRecipe(target=[path], english=[path], skip_bad=0.1)
+    corpus = load_corpus(recipe, "hu")
+    texts, parallel = corpus.measuring_texts()
+    assert parallel and len(texts["en"]) == len(corpus.heldout["hu"])
+    for english, own in zip(texts["en"], texts["hu"], strict=True):
+        assert english.split()[1] == own.split()[1]
+
+
+def test_texts_of_one_length_that_are_read_in_part_are_no_translations(write: Write) -> None:
+    lines = "\n".join(json.dumps({"text": f"{n:04} " + "x" * 995}) for n in range(200)).encode()
+    paths = [
+        write(f"{name}.jsonl", lines.replace(b"x", name[-1:].encode())) for name in ("ab", "cd")
+    ]
+    target, english = map(str, paths)
+    for limit, tied in (
+        (0.0, True),
+        (0.05, False),
+    ):  # equally many rows are a sign, a limit is none
+        recipe = CorpusRecipe(target=[target], english=[english], max_megabytes=limit)
+        assert load_corpus(recipe, "hu").measuring_texts()[1] == tied
