@@ -223,15 +223,17 @@ def check_rows(tokenizer: PreTrainedTokenizerFast, ids: set[int], rows: int) -> 
 def load_model(folder: Path) -> PreTrainedModel:
     """Load the causal language model of a folder, in evaluation mode.
 
-    The model keeps the precision of its file, or float32 if the machine lacks native bfloat16.
+    The model keeps the precision of its file. It is float32 if the machine lacks native bfloat16,
+    and for a file in float16 on a CPU, where many architectures fail in float16.
 
     Raises:
         ModelError: `check_model` refuses the model, weights are missing, logits are not finite, or
             a token attends to later tokens.
     """
     check_model(folder)
-    own = hardware.native_precision() == "bfloat16"
-    dtype = getattr(torch, _dtype_of(folder)) if own else torch.float32
+    on_cpu, dtype = hardware.device().type == "cpu", getattr(torch, _dtype_of(folder))
+    if hardware.native_precision() != "bfloat16" or (on_cpu and dtype == torch.float16):
+        dtype = torch.float32
     options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     with quiet_transformers():
@@ -249,7 +251,7 @@ def load_model(folder: Path) -> PreTrainedModel:
         raise ModelError(f"{folder} has {unread[0]}, but config.json has fewer layers: correct it")
     if not is_tied(model.eval()):  # whatever the configuration says
         declare_untied(model)
-    if hardware.device().type == "cpu":  # which has no norm of float32 with weights in half of it
+    if on_cpu:  # which has no norm of float32 with weights in half of it
         model.apply(lambda part: part.float() if isinstance(part, NORMS) else part)
     rows, named = model.get_input_embeddings().weight.shape[0], model.config.get_text_config()
     if rows != named.vocab_size:

@@ -15,8 +15,6 @@ from . import hardware
 from .errors import LangadaptError
 from .workspace import Workspace
 
-PRINTED = 10  # one step in this many
-
 
 def in_processes(work: Callable[[Path, PartialState], None]) -> None:
     """Work on the run folder that the command line names, in every process that was started.
@@ -41,7 +39,7 @@ def printer(run: Workspace, stage: str) -> Callable[[Any], None]:
 
     def report(record: Any) -> None:
         step = re.search(r"step (\d+) of (\d+)", note := run.log(stage, record))
-        if not step or step[1] == step[2] or int(step[1]) % PRINTED == 1:
+        if not step or step[1] == step[2] or int(step[1]) % 10 == 1:
             print(note, flush=True)
 
     return report

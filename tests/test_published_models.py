@@ -48,7 +48,9 @@ def test_a_hub_model_is_checked_before_its_weights_are_downloaded(
     assert set(asked) == {"config.json", "LICENSE"}
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "gpt_neox", "bloom", "phi", "mpt", "stablelm", "rwkv"])
+@pytest.mark.parametrize(
+    "kind", ["gpt2", "gpt_neox", "bloom", "phi", "mpt", "gemma3n_text", "rwkv"]
+)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_models_of_half_precision_are_read_on_a_cpu(
     kind: str,

@@ -18,7 +18,6 @@ from ..intervals import CONFIDENCE, FEWEST, Interval, plain, ratio, relative_cha
 SCHEMA = 4  # version of scores.json, described in scores.schema.json
 CONTROL = "control"  # the model of the control run
 ENOUGH = 30  # items that the fraction of retained accuracy needs
-CHANGED = 6  # answers that must differ: below, no sign test is significant at 5 %
 MOST, OTHERS = 20, "other domains"  # domains per language in a table; name of the rest
 
 
@@ -104,7 +103,7 @@ class Scores:
             count, chance = len(before), float(group.chance.mean())
             intervals = [wilson(int(right.sum()), count) for right in (before, after)]
             change = ratio(after - before, np.ones(count), resamples=self.resamples)
-            if np.count_nonzero(after - before) < CHANGED:
+            if np.count_nonzero(after - before) < 6:  # no sign test is significant at 5 %
                 change = replace(change, low=min(change.low, 0.0), high=max(change.high, 0.0))
             retained = None
             if intervals[0].low > chance and count >= ENOUGH:

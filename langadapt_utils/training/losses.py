@@ -13,12 +13,11 @@ from transformers import PreTrainedModel
 
 from .. import hardware
 from ..sources import brief
-from ..trials import LEAKED as ROUNDED
-from ..trials import keeps_apart
+from ..trials import LEAKED, keeps_apart
 
 IGNORED = -100  # target without a loss, torch's default
 # Influence between documents that is only rounding, as a fraction of the unmasked one.
-LEAKED = 0.02
+EXACT = 0.02
 SAME = 0.01  # largest difference of equal logits, as a fraction of the largest logit
 
 
@@ -73,7 +72,7 @@ def keeps_documents_apart(model: PreTrainedModel) -> bool:
     Positions that restart separate documents, but not every model supports them.
     """
     flash = "flash" in model.config._attn_implementation
-    leak = ROUNDED if flash or model.dtype != torch.float32 else LEAKED
+    leak = LEAKED if flash or model.dtype != torch.float32 else EXACT
     ids_BT = 3 + torch.arange(12, device=model.device)[None] % 7
     positions_BT = torch.tensor([[*range(5), *range(7)]], device=model.device)
     with hardware.autocast("bfloat16" if flash else "float32", ids_BT.device.type):

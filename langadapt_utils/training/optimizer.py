@@ -19,7 +19,9 @@ from ..recipe import TrainingRecipe
 # usual in continued pretraining. 7.5 billion: the middle of 1e-5 to 3e-5 in NVIDIA's guidebook on
 # extending tokenizers (2026); its rate for new embeddings, 1e-4, is five times that, as here.
 RATES = {135e6: 4e-4, 1.5e9: 1e-4, 7.5e9: 2e-5}
-FUSED = "mixer.out_proj", "mamba.out_proj"  # of Mamba: its kernels read these weights themselves
+# Layers that get adapters, not those of a class of their own, such as routers. The kernels of Mamba
+# read some weights themselves.
+LINEAR, FUSED = ("Linear", "Conv1D"), ("mixer.out_proj", "mamba.out_proj")
 CHUNK = 2**22  # entries of an embedding matrix that are updated at once
 
 
@@ -151,9 +153,11 @@ def add_adapters(model: PreTrainedModel, rank: int) -> Any:
         from peft import LoraConfig, LoraModel
     except ImportError as error:
         raise ModelError("adapters need peft: run pip install 'langadapt[lora]'") from error
-    skipped = [name for name, _ in model.named_modules() if name.endswith(FUSED)] or None
-    linear: Any = {"target_modules": "all-linear", "exclude_modules": skipped}
-    adapters = LoraModel(model, LoraConfig(r=rank, lora_alpha=2 * rank, **linear), "default")
+    head = model.get_output_embeddings()
+    parts = {n: m for n, m in model.named_modules() if type(m).__name__ in LINEAR and m is not head}
+    wanted = [name for name in parts if not name.endswith(FUSED)]
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=wanted)
+    adapters = LoraModel(model, config, "default")
     for matrix in embedding_matrices(model):
         matrix.requires_grad_(True)
     for weight in model.parameters():

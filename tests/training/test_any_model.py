@@ -163,7 +163,8 @@ def test_an_adapted_model_is_saved_in_the_precision_of_its_base(
 ) -> None:
     base = load_base(str(saved(llama(len(tokenizer)).to(dtype), tokenizer, tmp_path / "b").folder))
     grown = initialise_embeddings(base.model, change)
-    assert grown.dtype == (dtype if native_precision() == "bfloat16" else torch.float32)
+    kept = native_precision() == "bfloat16" and dtype == torch.bfloat16
+    assert grown.dtype == (dtype if kept else torch.float32)
     (stage := tmp_path / "stage").mkdir()
     save_adapted(grown, [], change, stage, base)
     place = stage / "publish" / "model"
@@ -196,16 +197,17 @@ def test_padding_of_a_matrix_is_no_drift(
     assert (weight_drift(padded, grown, change).drift == 0).all()
 
 
-@pytest.mark.parametrize("kind", ["mamba", "mamba2", "falcon_mamba", "falcon_h1", "gemma3_text"])
+@pytest.mark.parametrize("kind", ["mamba", "falcon_mamba", "falcon_h1", "gemma3_text", "phimoe"])
 def test_adapters_leave_out_what_kernels_read(
     kind: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    """The kernels of Mamba read the weights of some layers themselves."""
+    """The kernels of Mamba read the weights of some layers themselves; routers give two results."""
     model = tiny_model(kind, len(tokenizer))
     assert model is not None
     add_adapters(model, 2)
     adapted = {name for name, weight in model.named_parameters() if "lora_A" in name}
     assert adapted and not any("mixer.out_proj" in n or "mamba.out_proj" in n for n in adapted)
+    assert model(torch.arange(8)[None], use_cache=False).logits.isfinite().all()
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
