@@ -358,7 +358,7 @@ def text_column(rows: Sequence[Row], language: str, where: object) -> str:
         CorpusError: no column or several columns have letters.
     """
     cells = [(name, own) for row in rows for name, own in row.items()]
-    names, filled = {n for n, _ in cells}, {n for n, own in cells if own not in ("", None, ...)}
+    names, filled = {*chain(*rows)}, {n for n, v in cells if v and isinstance(v, str | int | float)}
     # `id` is also a code: of Indonesian, beside a column of English.
     others = {*NAMES} - {language if "en" in names else ""}
     found = {n for n, own in cells if isinstance(own, str) and LETTER.search(own)} - others
@@ -366,7 +366,7 @@ def text_column(rows: Sequence[Row], language: str, where: object) -> str:
         if name in names - others and (name in found or name == "text" or name not in filled):
             return name
     if len(found) != 1:
-        raise _no_column("text", rows[0], where)
+        raise _no_column("text", dict(cells), where)
     return found.pop()
 
 

@@ -210,6 +210,9 @@ def test_a_code_of_a_language_may_name_another_column(write: Write) -> None:
     rows = write("rows.csv", b"no,line\n1,God morgen.\n2,Tusen takk.\n")
     found, _ = read_source(str(rows), "no", CorpusRecipe())
     assert found["text"][:] == ["God morgen.", "Tusen takk."]
+    lists = write("lists.jsonl", '{"title": "Cím", "hu": ["Egy mondat."]}'.encode())
+    with pytest.raises(CorpusError, match="a value of type list in column 'hu'"):
+        texts_of(lists)
     empty = "".join('{"en": "Good morning.", "hu": ""}\n' for _ in range(200))
     late = write("late.jsonl", (empty + '{"en": "Thanks.", "hu": "Kösz."}').encode())
     assert texts_of(late) == ["Kösz."]
