@@ -174,10 +174,12 @@ def _recipe(
     code: str | None, kind: str | None, parameters: list[str], file: Path | None = None
 ) -> Recipe:
     recipe = Recipe.read(file) if file else Recipe.profile(kind or "cpu", language=code or "hu")
-    names, values = zip(*map(parse_override, parameters), strict=True) if parameters else ((), ())
-    if twice := next((name for name in names if names.count(name) > 1), ""):
-        raise RecipeError(f"option {twice} is given twice: give it once, a list with commas")
-    return anchored(recipe.with_options(dict(zip(names, values, strict=True))), Path.cwd())
+    options: dict[str, Any] = {}
+    for name, value in map(parse_override, parameters):
+        if name in options:
+            raise RecipeError(f"option {name} is given twice: give it once, a list with commas")
+        options[name] = value
+    return anchored(recipe.with_options(options), Path.cwd())
 
 
 def _stage(name: str) -> str:

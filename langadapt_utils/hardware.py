@@ -96,8 +96,8 @@ def describe() -> dict[str, Any]:
 
     lines = info.read_text(encoding="utf-8") if (info := Path("/proc/cpuinfo")).exists() else ""
     named = re.search(r"^model name\s*: (.+)", lines, re.MULTILINE)
-    name = named[1] if named else platform.processor() or platform.machine()
-    name = torch.cuda.get_device_name() if device().type == "cuda" else name
+    processor = named[1] if named else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name() if device().type == "cuda" else processor
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     about = {"device": name, "cores": joblib.cpu_count(), "precision": native_precision()}
     return about | {"python": platform.python_version()} | versions
@@ -150,8 +150,8 @@ def this_machine(precision: Precision | None = None) -> Machine:
     kind, precision = device().type, precision or native_precision()
     speed = EFFICIENCY[kind][precision] * measured_flops(precision)
     about, memory = describe(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if MEMORY_LIMIT.exists() and MEMORY_LIMIT.read_text().strip().isdigit():
-        memory = min(memory, int(MEMORY_LIMIT.read_text()))
+    if MEMORY_LIMIT.exists() and (limit := MEMORY_LIMIT.read_text().strip()).isdigit():
+        memory = min(memory, int(limit))
     if kind == "cuda":
         memory = torch.cuda.get_device_properties(0).total_memory
     cores = f"{about['cores']} cores of " if kind == "cpu" else ""

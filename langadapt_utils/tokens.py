@@ -236,9 +236,9 @@ def document_start(tokenizer: PreTrainedTokenizerFast) -> int:
     Raises:
         CorpusError: the tokenizer has none of these tokens.
     """
-    first = tokenizer.bos_token, "<|endoftext|>"
-    begins = tokenizer.backend_tokenizer.encode("").ids[:1] == [_id_of(tokenizer, first[0])]
-    for token in (*(first if begins else reversed(first)), tokenizer.eos_token):
+    bos = tokenizer.bos_token
+    inserted = tokenizer.backend_tokenizer.encode("").ids[:1] == [_id_of(tokenizer, bos)]
+    for token in (bos if inserted else None, "<|endoftext|>", bos, tokenizer.eos_token):
         if (index := _id_of(tokenizer, token)) is not None:
             return index
     problem = f"the tokenizer {tokenizer.name_or_path} has no BOS or EOS token to begin documents"

@@ -212,7 +212,7 @@ def test_special_tokens_that_somebody_wrote_are_text(
             [t for t in chat.convert_ids_to_tokens(chat_tokens(chat, part)[0]) if t in special]
             for part in (said, messages(pairs))
         )
-        assert own == plain  # those of the template alone
+        assert own == plain  # only the template's
 
 
 def test_an_assistant_may_open_a_conversation(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -26,7 +26,6 @@ from .readers import MESSAGES, Row
 HELD_OUT = 2_000  # maximum number of held-out documents per domain; the rest is for training
 KINDS, FREE = ["source", "domain"], 2  # of documents; a document whose side is not yet chosen
 BATCH = 1_000  # documents that are read at once
-COUNTED = "documents", "empty", "left_out"  # the rows of a file
 COMPARED, FEW = 200, 10  # pairs of texts whose lengths are compared; fewer do not tell
 RELATED = 0.4  # rank correlation of the lengths of translations; 0.9 in the built-in text
 MEASURED, SHOWN = 1_000, 20_000  # texts for fertility, and characters of each, if not parallel
@@ -68,9 +67,8 @@ class Corpus:
         languages = ["en", self.language]
         if len(self.parallel):
             return {code: self.parallel[code].tolist() for code in languages}, True
-        return {
-            c: [t[:SHOWN] for t in self.heldout[c]["text"][:MEASURED]] for c in languages
-        }, False
+        texts = {c: [t[:SHOWN] for t in self.heldout[c]["text"][:MEASURED]] for c in languages}
+        return texts, False
 
 
 def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus:
@@ -107,7 +105,7 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
     parallel = _parallel_sentences(language, target & english)
     if not len(parallel):
         parallel = _parallel_documents(heldout, language, tied)
-    about = pd.DataFrame(tables).drop(columns=["place", "cut"]), repeats
+    about = pd.DataFrame(tables).drop(columns=["place", "cut", "rows"]), repeats
     rest = _other_languages(recipe, language, target | english), _conversations(recipe, language)
     return Corpus(language, train, heldout, parallel, *about, *rest)
 
@@ -166,7 +164,7 @@ def translations(
             names = [name for name in others["id"][:] if name not in tied]
             cut = any(row["cut"] for row in (*about, *about_others))  # then sizes tell nothing
             sizes, of_others = (
-                {r["place"]: 0 if cut else sum(r[n] for n in COUNTED) for r in a if r["documents"]}
+                {r["place"]: 0 if cut else r["rows"] for r in a if r["documents"]}
                 for a in (about, about_others)
             )
             places = {name: name.rpartition("-") for name in names}  # no file is that of an own id
@@ -193,6 +191,8 @@ def _belong_together(tied: Mapping[str, str], english: Dataset, own: Dataset, cu
     (`cut`) do not belong together. Fewer than ten belong together if they are most of the English
     texts.
     """
+    if len(tied) < FEW:  # ids that few of the texts share are equal by chance
+        return 2 * len(tied) >= len(set(english["id"]))
     some = random.Random(0).sample(sorted(tied.items()), min(len(tied), COMPARED))
     ranks = []
     for documents, names in zip((english, own), zip(*some, strict=True), strict=True):
@@ -201,8 +201,6 @@ def _belong_together(tied: Mapping[str, str], english: Dataset, own: Dataset, cu
         rows = documents.select(there).to_pandas()
         ranks.append(rows.text.str.len().groupby(rows.id).sum()[list(names)].rank().to_numpy())
     correlation = float(pd.Series(ranks[0]).corr(pd.Series(ranks[1])))
-    if len(some) < FEW:  # ids that few of the texts share are equal by chance
-        return 2 * len(tied) >= len(set(english["id"]))
     return correlation >= RELATED or not (cut or correlation < RELATED)
 
 

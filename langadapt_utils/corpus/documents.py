@@ -30,7 +30,7 @@ from .readers import NAMES, Part, Reading, Row
 OPTIONS = {"text_field", "skip_bad", "normal_form", "max_megabytes"}  # that affect the result
 FORM = pa.schema([(column, pa.string()) for column in ("id", "source", "domain", "text")])
 AT_ONCE = 1_000  # rows that are written together
-VERSION = 6  # of cached files; files of another version are not used
+VERSION = 7  # of cached files; files of another version are not used
 
 
 def read_source(source: str, language: str, recipe: CorpusRecipe) -> tuple[Dataset, list[Row]]:

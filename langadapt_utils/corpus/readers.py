@@ -101,7 +101,8 @@ class Reading:
             raise CorpusError(f"{problem}: correct them, or raise corpus.skip_bad")
         if not self.documents:
             raise CorpusError(f"{self.file} has only empty documents: give a file with text")
-        return {n: v for n, v in vars(self).items() if n != "recipe" and not n.startswith("_")}
+        told = {n: v for n, v in vars(self).items() if n != "recipe" and not n.startswith("_")}
+        return told | {"rows": self.rows}
 
     def parts(self) -> Iterator[Part]:
         """Yield one row per document with its text in the column `text`, or blocks of rows.

@@ -19,8 +19,8 @@ from ..recipe import TrainingRecipe
 # usual in continued pretraining. 7.5 billion: the middle of 1e-5 to 3e-5 in NVIDIA's guidebook on
 # extending tokenizers (2026); its rate for new embeddings, 1e-4, is five times that, as here.
 RATES = {135e6: 4e-4, 1.5e9: 1e-4, 7.5e9: 2e-5}
-# Layers that get adapters, not those of a class of their own, such as routers. The kernels of Mamba
-# read some weights themselves.
+# Classes of layers that get adapters; routers have other classes. The kernels of Mamba read the
+# weights of some layers directly, so these get none.
 LINEAR, FUSED = ("Linear", "Conv1D"), ("mixer.out_proj", "mamba.out_proj")
 CHUNK = 2**22  # entries of an embedding matrix that are updated at once
 

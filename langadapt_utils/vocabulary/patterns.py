@@ -145,8 +145,8 @@ def propose_repair(
         # Joiners may now be split from the marks before them, which was no split before.
         left, _ = find_cuts(without_model({"pre_tokenizer": repaired}).pre_tokenizer, texts)
     whole = repair_pre_tokenizer(repaired, partial(join_inside, inside=inside, letters=letters))
-    torn, _ = find_inside(without_model({"pre_tokenizer": whole}).pre_tokenizer, texts)
-    if {*torn.split("|")} & {*inside.split("|")} - {""}:
+    after = without_model({"pre_tokenizer": whole}).pre_tokenizer
+    if inside and {*find_inside(after, texts)[0].split("|")} & {*inside.split("|")}:
         whole, inside = repaired, ""  # another part of the pattern splits there, too
     return None if whole == spec else Repair(whole, joined, inside)
 

@@ -118,12 +118,11 @@ def _characters(spec: Spec, words: Mapping[str, int], min_frequency: int) -> lis
     """Return tokens for characters without a token of their own, the most useful first."""
     texts = as_words(words) if spec.byte_level else list(words)
     counts = _character_counts(texts, list(words.values()))
-    frequent = {character: count for character, count in counts.items() if count >= min_frequency}
+    frequent = {c: n for c, n in counts.items() if n >= min_frequency and c != SEPARATOR}
     if spec.byte_level:
         tokens = _merged_from_bytes(spec, frequent)
     else:
-        known = spec.vocab.keys() | {SEPARATOR}
-        tokens = [NewToken(c, None, n) for c, n in frequent.items() if c not in known]
+        tokens = [NewToken(c, None, n) for c, n in frequent.items() if c not in spec.vocab]
     return sorted(tokens, key=lambda t: (-_saving(t), len(t.surface), t.surface))
 
 
