@@ -151,10 +151,10 @@ def compare(
 
 @app.command()
 def cache(
-    clear: Annotated[bool, typer.Option(help="Delete texts and tokens; models stay.")] = False,
+    clear: Annotated[bool, typer.Option(help="Delete texts, tokens, bits; models stay.")] = False,
 ) -> None:
     """Show the size of the cache. Deleted files are made or downloaded again when needed."""
-    for kind in ("texts", "tokens") if clear else ():
+    for kind in ("texts", "tokens", "bits") if clear else ():
         typer.echo(f"{kind}: {trim_cache(kind, 0) / 1e6:,.0f} MB deleted")
     for folder in sorted(path for path in cache_folder().glob("*") if path.is_dir()):
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -133,7 +133,8 @@ def stage_seconds(
     probed = methods * recipe.embeddings.probe_steps * recipe.probe_batch_tokens
     trained = recipe.trained_tokens + sweeps * recipe.mixture.sweep_tokens
     read = {"03_embeddings": 2 * few * (2 * methods + 1), "04_training": 2 * few * (sweeps + 1)}
-    read["05_evaluation"] = 6 * many + 2 * few * (len(recipe.evaluation.interpolation_points) - 1)
+    # The base has read some documents in stage 3, and the adapted model is the last point.
+    read["05_evaluation"] = 6 * many + 2 * few * (len(recipe.evaluation.interpolation_points) - 2)
     learned = {"03_embeddings": probed, "04_training": trained}
     alone = {"01_fertility": 12.0, "02_vocabulary": 35.0, "03_embeddings": 20.0}
     alone |= {"04_training": 20.0, "05_evaluation": 40.0}

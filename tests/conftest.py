@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from helpers.tiny import BUILT_IN_ONLY, llama, saved, train_tokenizer
 from langadapt_utils.corpus.corpus import Corpus, load_corpus
+from langadapt_utils.evaluation import likelihood
 from langadapt_utils.evaluation.evaluate import evaluate
 from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.models import Base, load_base
@@ -25,6 +26,15 @@ from langadapt_utils.vocabulary.extend import extend_vocabulary
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_bits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Bits that models gave to texts before these tests are not looked up."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(likelihood, "cache_folder", lambda: folder)
+        yield
 
 
 @pytest.fixture(scope="session")

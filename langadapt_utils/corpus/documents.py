@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from .. import sources
 from ..errors import CorpusError
-from ..files import cache_folder, read_json, trim_cache, write_atomically, write_json
+from ..files import cache_folder, made_once, read_json, trim_cache, write_atomically, write_json
 from ..languages import code_with_script
 from ..recipe import BUILT_IN, CorpusRecipe, NormalForm
 from .contamination import find_repeats
@@ -240,11 +240,12 @@ def without_repeats(parts: Sequence[Dataset]) -> tuple[Dataset, dict[str, int]]:
     """
     documents = concatenate_datasets(list(parts)) if len(parts) > 1 else parts[0]
     path = cache_folder() / "texts" / f"{documents._fingerprint}-{VERSION}.repeats.json"
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
-            found = [sorted(places) for places in find_repeats(documents["text"])]
-            write_atomically(path, lambda beside: beside.write_text(json.dumps(found)))
-    equal, near = read_json(path)
+
+    def write(scratch: Path) -> Path:
+        write_json(file := scratch / path.name, list(map(sorted, find_repeats(documents["text"]))))
+        return file
+
+    equal, near = read_json(made_once(path, write))
     counts = {"repeats": len(equal), "near_repeats": len(near)}
     kept = np.delete(np.arange(len(documents)), [*equal, *near])
     return (documents.select(kept) if equal or near else documents), counts

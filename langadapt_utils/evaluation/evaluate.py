@@ -209,9 +209,9 @@ class _Measure:
 
     def documents(self, language: str, window: int, rows: Table) -> Table:
         self.report(f"{self.name}: {language_name(language)} documents")
-        texts = [row["text"] for row in rows]
+        asked = self.model, self.tokenizer, [row["text"] for row in rows]
         names = [f"document {row['id']} ({self.name})" for row in rows]
-        bits = document_bits(self.model, self.tokenizer, texts, window_bytes=window, names=names)
+        bits = document_bits(*asked, window_bytes=window, names=names, keep=True)
         return [
             {"model": self.name, "language": language}
             | {column: row[column] for column in ("source", "domain", "id")}

@@ -9,19 +9,25 @@ Axes: B sequences, T tokens of a sequence, N tokens whose logits are used, V voc
 import inspect
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
 import numpy as np
 import torch
+import transformers
+import xxhash
+from filelock import FileLock
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from .. import hardware
+from ..digests import weights_digest
 from ..errors import CorpusError, ModelError
+from ..files import cache_folder, read_json, write_atomically, write_json
 from ..intervals import Interval, Numbers, ratio
 from ..models import Base, longest_context
 from ..tokens import Ids, byte_lengths, document_start, encode_texts, is_byte_level, token_spans
@@ -42,7 +48,7 @@ Pass = tuple[torch.Tensor, dict[str, Any], list[Any]]  # ids, other inputs, logi
 class _Piece:
     """Tokens of one sequence, and the index of the first one that is scored."""
 
-    unit: int
+    unit: int = field(repr=False)
     ids: list[int]
     first: int
 
@@ -64,6 +70,7 @@ def document_bits(
     window_bytes: int = 4_096,
     context_bytes: int = 512,
     names: Sequence[str] = (),
+    keep: bool = False,
 ) -> Numbers:
     """Return the negative log-likelihood of each text in bits. Every byte is scored once.
 
@@ -79,17 +86,26 @@ def document_bits(
         window_bytes: UTF-8 bytes per window.
         context_bytes: UTF-8 bytes of context, at most half a window.
         names: of the texts, for error messages.
+        keep: whether to keep the bits in the cache, so that the model reads a text once.
 
     Raises:
         ModelError: the likelihood of a text is not finite.
     """
     start, read = document_start(tokenizer), _read(tokenizer, texts)
     window = _fitting(read, longest_context(model), window_bytes)
-    pieces: list[_Piece] = []
-    for unit, text in enumerate(read):
-        pieces += _windows(unit, start, text, window, min(context_bytes, window // 2))
-    bits = _bits(model, pieces, names or [f"text {unit}" for unit in range(len(texts))])
-    return bits + [8.0 * text.lost for text in read]
+    context = min(context_bytes, window // 2)
+    parts = [list(_windows(unit, start, text, window, context)) for unit, text in enumerate(read)]
+    keys = [xxhash.xxh3_128_hexdigest(repr(part).encode()) for part in parts]
+    path = _kept(model) if keep else None
+    known: dict[str, float] = read_json(path) if path and path.exists() else {}
+    new = [unit for unit, key in enumerate(keys) if key not in known]
+    names = names or [f"text {unit}" for unit in range(len(texts))]
+    bits = _bits(model, [piece for unit in new for piece in parts[unit]], names)
+    known |= {keys[unit]: float(bits[unit]) for unit in new}
+    if path and new:
+        with FileLock(path.with_suffix(".lock")):  # other processes measure other documents
+            write_atomically(path, lambda beside: write_json(beside, known))
+    return [known[key] for key in keys] + np.array([8.0 * text.lost for text in read])
 
 
 def shared_window(
@@ -208,6 +224,15 @@ def _bits(
     return np.array([bits.sum() for bits in _bits_of_tokens(model, pieces, names, shared=shared)])
 
 
+def _kept(model: PreTrainedModel) -> Path:
+    """Return the file in the cache with bits under a model, named by a hash of what they depend on:
+    weights, configuration, this code, its libraries, precision, device.
+    """
+    code = Path(__file__).read_text("utf-8"), torch.__version__, transformers.__version__
+    used = weights_digest(model), model.config, model.device.type, hardware.native_precision()
+    return cache_folder() / "bits" / f"{xxhash.xxh3_128_hexdigest(str((code, used)).encode())}.json"
+
+
 def _bits_of_tokens(
     model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str], *, shared: bool
 ) -> list[Numbers]:
@@ -219,7 +244,7 @@ def _bits_of_tokens(
     hardware.keep_freed_memory()
     most = LOGITS // model.get_output_embeddings().weight.shape[0]
     args = set(inspect.signature(model.forward).parameters)
-    scored: list[list[Numbers]] = [[] for _ in names]
+    scored = [[np.zeros(0)] for _ in names]
     usual = model.config._attn_implementation
     switching = usual == "sdpa" and model.device.type == "cpu"
     # Within one context, float32 weights are cast to bfloat16 once, not once per pass.

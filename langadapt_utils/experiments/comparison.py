@@ -6,10 +6,9 @@ the same documents.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import chain, product
+from itertools import chain, count, product
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +19,6 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from ..corpus.corpus import Corpus
 from ..display.html import render
 from ..embeddings.initialise import initialise_embeddings
-from ..evaluation.evaluate import documents_to_read
 from ..evaluation.likelihood import document_bits, shared_window
 from ..evaluation.scores import Scores
 from ..files import data_folder, read_json, write_json
@@ -38,7 +36,6 @@ Loaded = tuple[PreTrainedModel, Tokenizer]  # a model and its tokenizer
 BASE, BEFORE, SUBWORD_MEAN = "base model", "before", "subword_mean"
 COLUMNS = ["variant", "steps", "seed", "language", "document", "bits", "bytes"]
 Texts = Mapping[str, Sequence[str]]
-Measure = Callable[[Sequence[str]], Iterable[float]]  # the bits of texts
 
 
 @dataclass(frozen=True)
@@ -227,8 +224,8 @@ def interpolation_sweep(
 ) -> Comparison:
     """Evaluate models interpolated between the start and the adapted model.
 
-    All points are compared with the base. `scores` has the bits of the base and of the adapted
-    model, so neither reads the documents again.
+    All points are compared with the base. It and the adapted model do not read the documents again
+    that they read for `scores`.
 
     Args:
         start: the base model with new embeddings, before training.
@@ -239,22 +236,14 @@ def interpolation_sweep(
 
     Source: WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903.
     """
-    texts = heldout_texts(corpus, recipe.compared)
-    order = [row["text"] for part in documents_to_read(corpus, recipe).values() for row in part]
-    end, measured = models[scores.models[-1]], scores.documents.groupby("model")["bits"]
-
-    def rows_of(model: str, *labels: Any) -> list[list[Any]]:
-        bits = dict(zip(order, measured.get_group(model), strict=True))
-        return _rows(texts, lambda lines: [bits[text] for text in lines], *labels)
-
-    rows = rows_of(scores.models[0], BEFORE, 0, 0)
+    texts, window = heldout_texts(corpus, recipe.compared), scores.window_bytes
+    base, end = (models[scores.models[place]] for place in (0, -1))
+    rows = document_rows((base.model, base.tokenizer), texts, window, BEFORE, 0, 0)
+    base.release()
     for share in recipe.interpolation_points:
-        labels = f"{share:.0%} of the way", 0, 0
-        if share == 1:
-            rows += rows_of(scores.models[-1], *labels)
-        else:
-            point = interpolate(start, end.model, share), end.tokenizer
-            rows += document_rows(point, texts, scores.window_bytes, *labels)
+        point = end.model if share == 1 else interpolate(start, end.model, share)
+        label = f"{share:.0%} of the way"
+        rows += document_rows((point, end.tokenizer), texts, window, label, 0, 0)
     return Comparison(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
 
 
@@ -266,19 +255,13 @@ def heldout_texts(corpus: Corpus, documents: int) -> dict[str, Sequence[str]]:
 
 def document_rows(loaded: Loaded, texts: Texts, window_bytes: int, *labels: Any) -> list[list[Any]]:
     """Return one row per text: the labels, language, document, bits, bytes."""
-    model, tokenizer = loaded
+    (model, tokenizer), rows = loaded, []
     model.to(device())
-    measure = partial(document_bits, model, tokenizer, window_bytes=window_bytes)
-    rows = _rows(texts, measure, *labels)
-    model.to("cpu")
-    return rows
-
-
-def _rows(texts: Texts, measure: Measure, *labels: Any) -> list[list[Any]]:
-    rows = []
     for code, lines in texts.items():
-        for index, (value, text) in enumerate(zip(measure(lines), lines, strict=True)):
-            rows.append([*labels, code, index, float(value), len(text.encode())])
+        bits = document_bits(model, tokenizer, lines, window_bytes=window_bytes, keep=True)
+        sizes = [len(text.encode()) for text in lines]
+        rows += [[*labels, code, *row] for row in zip(count(), bits.tolist(), sizes, strict=False)]
+    model.to("cpu")
     return rows
 
 

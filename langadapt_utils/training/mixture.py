@@ -15,14 +15,13 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from datasets import Dataset
-from filelock import FileLock
-from more_itertools import constrained_batches
+from more_itertools import chunked, constrained_batches
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from ..chat import CHAT, chat_tokens, messages_of
 from ..corpus.corpus import Corpus
 from ..errors import CorpusError
-from ..files import cache_folder, trim_cache, write_atomically
+from ..files import cache_folder, made_once, trim_cache
 from ..intervals import Numbers
 from ..recipe import EARLY, MixtureRecipe
 from ..tokens import Ids, byte_lengths, document_end, document_start, token_ids
@@ -298,18 +297,18 @@ def _encoded(
     digest = hashlib.sha256(f"{tokenizer.backend_tokenizer.to_str()} {about}".encode())
     for text in texts:
         digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
-    stem = cache_folder() / "tokens" / digest.hexdigest()[:32]
-    ids_path, lengths_path = (Path(f"{stem}.{kind}.npy") for kind in ("ids", "lengths"))
-    with FileLock(f"{stem}.lock"):  # which makes the folder
-        if not (ids_path.exists() and lengths_path.exists()):
-            trim_cache("tokens")
-            parts = []
-            for begin in range(0, len(texts), ENCODED_AT_ONCE):
-                batch = encode(tokenizer, texts[begin : begin + ENCODED_AT_ONCE])
-                parts += [np.asarray(ids, dtype=np.int32) for ids in batch]
-            write_atomically(lengths_path, lambda path: np.save(path, [len(p) for p in parts]))
-            write_atomically(ids_path, lambda path: np.save(path, np.concatenate(parts)))
-    return np.load(ids_path, mmap_mode="r"), np.load(lengths_path)
+
+    def write(scratch: Path) -> Path:
+        trim_cache("tokens")
+        batches = (encode(tokenizer, some) for some in chunked(texts, ENCODED_AT_ONCE))
+        parts = [np.asarray(ids, dtype=np.int32) for batch in batches for ids in batch]
+        sizes = np.array(list(map(len, parts)), dtype=np.int32)
+        np.save(file := scratch / "sizes-and-ids.npy", np.concatenate([sizes, *parts]))
+        return file
+
+    path = cache_folder() / "tokens" / f"{digest.hexdigest()[:32]}.npy"
+    whole = np.load(made_once(path, write), mmap_mode="r")
+    return whole[len(texts) :], whole[: len(texts)]
 
 
 def _shuffled(documents: int, seed: int, turn: int) -> Ids:

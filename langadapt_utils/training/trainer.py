@@ -24,6 +24,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from .. import hardware
+from ..digests import weights_digest
 from ..errors import ModelError
 from ..files import free_bytes, package_yaml, write_atomically
 from ..recipe import FREE_OPTIONS, TrainingRecipe
@@ -32,7 +33,6 @@ from .mixture import PARTS, Mixture
 from .optimizer import RowAdamW, optimizer_for
 
 KEPT = 2  # checkpoints
-SEEN = 4_096  # entries of a weight that enter its fingerprint
 SMOOTHED = 20  # training steps in the running mean of the loss
 DIVERGED = 1.5  # times the lowest running mean: stop; a step this high writes no checkpoint
 ADVICE = "start another run with a lower training.learning_rate, or with training.precision=float32"
@@ -307,26 +307,12 @@ def run_digest(
         recipe: of the run.
         others: everything else that affects the result.
     """
-    parts = recipe.model_dump_json(exclude=FREE_OPTIONS), _fingerprint(model), others
+    parts = recipe.model_dump_json(exclude=FREE_OPTIONS), weights_digest(model), others
     digest = hashlib.sha256(repr((*parts, mixture.order, mixture.separate_documents)).encode())
     for stream in mixture.streams.values():
         digest.update(repr((stream.language, stream.length)).encode())
         for array in (stream.begins, stream.visits, *stream.shards):
             digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-def _fingerprint(model: PreTrainedModel) -> str:
-    """Return a hash of all weights, from their sums and a sample of entries, which is fast.
-
-    The sums are of integers, so that they do not depend on the number of threads.
-    """
-    words, digest = {2: torch.int16, 4: torch.int32}, hashlib.sha256()
-    for name, weight in model.named_parameters():
-        flat = weight.detach().flatten()
-        whole = flat.view(words[flat.element_size()])
-        some = whole[:: max(1, len(whole) // SEEN)].cpu().numpy().tobytes()
-        digest.update(f"{name} {tuple(weight.shape)} {whole.sum().item()}".encode() + some)
     return digest.hexdigest()
 
 

@@ -209,6 +209,5 @@ def token_numbers(
         counts = token_counts(spec.appended(chosen).bare, words)
         passes = budget / (counts.total() * scale)
         often = sum(counts[token.surface] * scale * passes >= RARELY for token in chosen)
-        saved = 1 - counts.total() / before
-        rows.append([len(chosen), size, saved, passes, often / len(chosen)])
+        rows.append([len(chosen), size, 1 - counts.total() / before, passes, often / len(chosen)])
     return pd.DataFrame(rows, columns=["new_tokens", "bytes", "saved", "passes", "seen"])

@@ -1,6 +1,7 @@
 import math
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,15 @@ from langadapt_utils.vocabulary.change import VocabularyChange
 @pytest.fixture(autouse=True)
 def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "native_precision", lambda asked="auto": "float32")
+
+
+@pytest.fixture
+def cached(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """An empty cache; returns the number of sequences in each forward pass from now on."""
+    monkeypatch.setattr(likelihood, "cache_folder", lambda: tmp_path)
+    read: list[int] = []
+    model.register_forward_hook(lambda *given: read.append(len(given[-1].logits)))
+    return read
 
 
 def direct_bits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, text: str) -> float:
@@ -277,3 +287,28 @@ def test_a_uniform_model_needs_the_logarithm_of_its_vocabulary(
     text = "any text at all"
     expected = len(tokenizer(text)["input_ids"]) * math.log2(len(tokenizer)) / len(text)
     assert bits_per_byte(model, tokenizer, [text]).value == pytest.approx(expected, rel=1e-5)
+
+
+def test_kept_bits_are_not_measured_again(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, cached: list[int]
+) -> None:
+    """A text is read once under the same weights, window and precision, and only then."""
+    texts = ["Egy szöveg.", "Egy másik, árvíztűrő szöveg, hosszabb is.", "Egy szöveg."]
+    plain = document_bits(model, tokenizer, texts)
+    cached.clear()
+    first = document_bits(model, tokenizer, texts[:2], keep=True)
+    assert cached == [2]
+    again = document_bits(model, tokenizer, [*texts, "Új."], keep=True)
+    assert cached == [2, 1]  # only the new text
+    assert again[:2].tolist() == first.tolist() == pytest.approx(plain[:2])
+    document_bits(model, tokenizer, texts[1:2], window_bytes=16, keep=True)
+    assert cached[2:] and sum(cached[2:]) > 1
+    cached.clear()
+    with torch.no_grad():
+        model.model.norm.weight[3] *= 5
+    changed = document_bits(model, tokenizer, texts, keep=True)
+    assert sum(cached) == 3 and not np.allclose(changed, plain)
+    assert changed == pytest.approx(document_bits(model, tokenizer, texts))
+    cached.clear()
+    assert document_bits(model, tokenizer, texts, keep=True).tolist() == changed.tolist()
+    assert not cached

@@ -202,7 +202,7 @@ def test_text_is_encoded_once_and_found_again(
     monkeypatch.setattr("langadapt_utils.training.mixture.ENCODED_AT_ONCE", 7)
     first = mix(corpora["hu"], change.tokenizer, RECIPE, budget_tokens=32_000)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
-    assert len(files) > 4 and all(
+    assert len(files) > 2 and all(
         isinstance(shard, np.memmap) for shard in first.streams["hu"].shards
     )
     again = mix(corpora["hu"], change.tokenizer, RECIPE, budget_tokens=32_000)
