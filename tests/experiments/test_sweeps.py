@@ -6,11 +6,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from helpers.tiny import llama, saved
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
+from langadapt_utils.evaluation import likelihood
 from langadapt_utils.evaluation.evaluate import evaluate
 from langadapt_utils.evaluation.likelihood import document_bits
 from langadapt_utils.experiments.comparison import (
@@ -132,8 +133,9 @@ def test_interpolation_goes_from_the_start_to_the_adapted_model(
     change: VocabularyChange,
     tokenizer: PreTrainedTokenizerFast,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The base and the adapted model have the bits that evaluation measured."""
+    """The base and the adapted model have the bits that evaluation measured: they read nothing."""
     base = saved(llama(len(tokenizer)), tokenizer, tmp_path / "base")
     start = initialise_embeddings(base.model, change)
     end = copy.deepcopy(start)
@@ -145,7 +147,17 @@ def test_interpolation_goes_from_the_start_to_the_adapted_model(
     sizes = {"documents": documents, "other_documents": 1, "items": 1, "comparison_documents": 3}
     recipe = EvaluationRecipe(interpolation_points=[0.0, 0.5, 1.0], **sizes)
     scores = evaluate(models, corpus, recipe, resamples=100, new_tokens=1)
-    turned = interpolation_sweep(start, models, scores, corpus, recipe)
+    readers: list[torch.Tensor] = []
+    plain = likelihood.read
+
+    def watched(model: PreTrainedModel, *inputs: torch.Tensor, **options: torch.Tensor) -> object:
+        readers.append(model.lm_head.weight)
+        return plain(model, *inputs, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(likelihood, "read", watched)
+        turned = interpolation_sweep(start, models, scores, corpus, recipe)
+    assert len(set(map(id, readers))) == 2  # the start and the model between
     middle = interpolate(start, adapted.model, 0.5)
     expected = {BEFORE: (base.model, tokenizer), "0% of the way": (start, change.tokenizer)}
     expected |= {"50% of the way": (middle, change.tokenizer)}
