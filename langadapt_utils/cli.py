@@ -103,7 +103,7 @@ def plan(
     gpus: Annotated[int, typer.Option(help="Number of GPUs.", min=1)] = 1,
     write: Annotated[Path, typer.Option(help="Output file of the recipe.")] = Path("plan.yaml"),
 ) -> None:
-    """Print the memory and time that a run needs, and write its recipe. No weights are loaded."""
+    """Print the memory and time that a run needs, and write its recipe. It loads no weights."""
     from .planning import plan
 
     planned = plan(_recipe(language, profile, parameter), gpu=gpu, gpus=gpus)

@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 
 
 def weights_digest(model: PreTrainedModel) -> str:
-    """Return a hash of the weights and buffers of a model, with their names, shapes and dtypes."""
+    """Return a hash of the saved weights and buffers of a model, with names, shapes and dtypes."""
     digest = xxhash.xxh3_128()
     for name, weight in model.state_dict().items():
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())

@@ -30,7 +30,7 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 @pytest.fixture(scope="session", autouse=True)
 def own_bits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Bits that models gave to texts before these tests are not looked up."""
+    """Bits from before these tests are not looked up in this process."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(likelihood, "cache_folder", lambda: folder)

@@ -160,9 +160,8 @@ def evaluate(
     spoken, asked = corpus.heldout, _items(list(corpus.heldout), recipe.items)
     tables: list[Table] = [[], [], []]
     for name, base in models.items():
-        for other in models.values():  # one at a time
-            if other is not base:
-                other.release()
+        for other in (one for one in models.values() if one is not base):  # one at a time
+            other.release()
         model = base.model.to(hardware.device())
         measure = _Measure(name, model, base.tokenizer, report)
         whole = name != CONTROL

@@ -48,7 +48,7 @@ Pass = tuple[torch.Tensor, dict[str, Any], list[Any]]  # ids, other inputs, logi
 class _Piece:
     """Tokens of one sequence, and the index of the first one that is scored."""
 
-    unit: int = field(repr=False)
+    unit: int = field(repr=False)  # because kept bits are found by `repr`
     ids: list[int]
     first: int
 
@@ -86,7 +86,7 @@ def document_bits(
         window_bytes: UTF-8 bytes per window.
         context_bytes: UTF-8 bytes of context, at most half a window.
         names: of the texts, for error messages.
-        keep: whether to keep the bits in the cache, so that the model reads a text once.
+        keep: whether to look bits up in the cache, and to keep there those of other texts.
 
     Raises:
         ModelError: the likelihood of a text is not finite.
@@ -104,6 +104,7 @@ def document_bits(
     known |= {keys[unit]: float(bits[unit]) for unit in new}
     if path and new:
         with FileLock(path.with_suffix(".lock")):  # other processes measure other documents
+            known |= read_json(path) if path.exists() else {}
             write_atomically(path, lambda beside: write_json(beside, known))
     return [known[key] for key in keys] + np.array([8.0 * text.lost for text in read])
 

@@ -8,7 +8,7 @@ the same documents.
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, count, product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, Self
 
@@ -224,8 +224,8 @@ def interpolation_sweep(
 ) -> Comparison:
     """Evaluate models interpolated between the start and the adapted model.
 
-    All points are compared with the base. It and the adapted model do not read the documents again
-    that they read for `scores`.
+    All points are compared with the base. The bits that it and the adapted model gave to the same
+    documents for `scores` come from the cache, if they are still there.
 
     Args:
         start: the base model with new embeddings, before training.
@@ -260,7 +260,7 @@ def document_rows(loaded: Loaded, texts: Texts, window_bytes: int, *labels: Any)
     for code, lines in texts.items():
         bits = document_bits(model, tokenizer, lines, window_bytes=window_bytes, keep=True)
         sizes = [len(text.encode()) for text in lines]
-        rows += [[*labels, code, *row] for row in zip(count(), bits.tolist(), sizes, strict=False)]
+        rows += [[*labels, code, *row] for row in zip(range(len(bits)), bits, sizes, strict=True)]
     model.to("cpu")
     return rows
 

@@ -291,7 +291,7 @@ def _ids_of_chats(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]
 
 def _encoded(
     texts: Sequence[str], tokenizer: Tokenizer, encode: Encode
-) -> tuple[npt.NDArray[np.int32], Ids]:
+) -> tuple[npt.NDArray[np.int32], ...]:
     """Return concatenated token ids of texts, mapped from a cache file, and their lengths."""
     about = encode.__name__, tokenizer.chat_template, tokenizer.special_tokens_map
     digest = hashlib.sha256(f"{tokenizer.backend_tokenizer.to_str()} {about}".encode())

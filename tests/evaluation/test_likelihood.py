@@ -292,7 +292,7 @@ def test_a_uniform_model_needs_the_logarithm_of_its_vocabulary(
 def test_kept_bits_are_not_measured_again(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, cached: list[int]
 ) -> None:
-    """A text is read once under the same weights, window and precision, and only then."""
+    """A text is read once under the same weights and window, and only then."""
     texts = ["Egy szöveg.", "Egy másik, árvíztűrő szöveg, hosszabb is.", "Egy szöveg."]
     plain = document_bits(model, tokenizer, texts)
     cached.clear()
@@ -311,4 +311,44 @@ def test_kept_bits_are_not_measured_again(
     assert changed == pytest.approx(document_bits(model, tokenizer, texts))
     cached.clear()
     assert document_bits(model, tokenizer, texts, keep=True).tolist() == changed.tolist()
+    assert not cached
+
+
+@pytest.mark.parametrize("other", ["precision", "configuration", "versions"])
+def test_kept_bits_are_those_of_the_same_circumstances(
+    other: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    cached: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    document_bits(model, tokenizer, ["Egy szöveg."], keep=True)
+    cached.clear()
+    if other == "precision":
+        monkeypatch.setattr(hardware, "native_precision", lambda asked="auto": "bfloat16")
+    elif other == "configuration":
+        model.config.rms_norm_eps = 1e-3
+    else:
+        monkeypatch.setattr(likelihood.transformers, "__version__", "5.99")
+    document_bits(model, tokenizer, ["Egy szöveg."], keep=True)
+    assert cached == [1]
+
+
+def test_processes_keep_the_bits_of_each_other(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    cached: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = likelihood.read
+
+    def meanwhile(*given: object, **options: object) -> object:
+        monkeypatch.setattr(likelihood, "read", plain)
+        document_bits(model, tokenizer, ["A másik folyamaté."], keep=True)
+        return plain(*given, **options)
+
+    monkeypatch.setattr(likelihood, "read", meanwhile)
+    document_bits(model, tokenizer, ["Az egyiké."], keep=True)
+    cached.clear()
+    document_bits(model, tokenizer, ["Az egyiké.", "A másik folyamaté."], keep=True)
     assert not cached

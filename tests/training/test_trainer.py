@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -154,6 +155,19 @@ def test_checkpoints_of_another_run_are_not_taken_for_ones_own(
         start, change, mixture, RECIPE.model_copy(update={"micro_batch_tokens": 64}), tmp_path
     )
     assert len(same.steps) == 10
+
+
+def test_other_weights_are_another_run(start: PreTrainedModel, mixture: Mixture) -> None:
+    """Also two entries that changed places, whose sum is the same."""
+    other = copy.deepcopy(start)
+    with torch.no_grad():
+        row = other.get_input_embeddings().weight[7]
+        row[:2] = row[:2].flip(0)
+    digests = [
+        trainer.run_digest(model, mixture, RECIPE, ())
+        for model in (start, copy.deepcopy(start), other)
+    ]
+    assert digests[0] == digests[1] != digests[2]
 
 
 def test_text_that_differs_after_the_first_sequence_is_another_run(
