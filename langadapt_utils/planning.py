@@ -19,7 +19,7 @@ from .display.html import render
 from .fertility import measure_fertility
 from .hardware import Machine, machine_named
 from .languages import language_name
-from .models import check_model, fetch_model, load_tokenizer, quiet_transformers, token_layers
+from .models import building, check_model, fetch_model, load_tokenizer, token_layers
 from .recipe import Recipe
 from .training.optimizer import learning_rate
 from .vocabulary.sizes import RARELY, token_numbers
@@ -52,9 +52,9 @@ class Shape:
         """Return the shape of a base model, without downloading weights from the hub."""
         folder = fetch_model(base, accept_terms, weights=False)
         check_model(folder, weights=False)
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-        with torch.device("meta"), quiet_transformers():
-            model = AutoModelForCausalLM.from_config(config)
+        with torch.device("meta"), building(folder):
+            config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+            model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
         matrices = {id(layer.weight): layer.weight for layer in token_layers(model)}
         body = (m for m in model.modules() if isinstance(m, torch.nn.Linear))
         inner = [m.in_features + m.out_features for m in body if id(m.weight) not in matrices]

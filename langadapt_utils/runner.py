@@ -21,9 +21,6 @@ from .planning import Shape, stage_seconds
 from .recipe import Recipe, wrong_value
 from .workspace import NOTEBOOKS, STAGES, Workspace, anchored, default_folder
 
-# Disk space of the training stage, in bytes per parameter: three models (before and after training,
-# control run) and a checkpoint of weights and two moments.
-DISK_BYTES = 6 * 4
 # The parameters of each notebook, with their types.
 PARAMETERS = dict(profile=str, language=str, run_dir=str, overrides=dict, build_missing=bool)
 WIDGET = "application/vnd.jupyter.widget-view+json"  # the type of a control among outputs
@@ -101,7 +98,8 @@ def _run_missing(run: Workspace, stages: Sequence[str], report: Report, progress
 
         report(f"base model: {run.recipe.base}")  # the first download takes a moment
         parameters = parameter_count(fetch_model(run.recipe.base, run.recipe.accept_terms))
-        needed = DISK_BYTES * parameters if "04_training" in missing else 0
+        # Three models (before and after training, control) and a checkpoint of weights and moments.
+        needed = 24 * parameters if "04_training" in missing else 0
         require_space(run.folder, needed, "for a run", "choose another with --run")
         report(expected_time(run.recipe, missing))
     for name in stages:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,7 @@ class Wheel:
 
 
 WHEELS = {name: Wheel(**wheel) for name, wheel in package_yaml("wheels.yaml").items()}
-READABLE = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
-COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
-# Names of files that describe the texts of a folder; `datasets` writes the JSON files.
-ABOUT = {f"{name}.{kind}" for name in ("readme", "license") for kind in ("md", "txt")}
-ABOUT |= {f"{name}.json" for name in ("dataset_info", "dataset_infos", "dataset_dict", "state")}
-TERMS = ("README.md", "LICENSE*", "NOTICE*", "USE_POLICY*")  # copied beside a changed model
-FINEWEB = "HuggingFaceFW/fineweb"
-# Short names of data sets.
-HUB_NAMES = {"fineweb2": f"{FINEWEB}-2:{{language}}", "fineweb-edu": f"{FINEWEB}-edu:sample-10BT"}
+READABLE, COMPRESSIONS, ABOUT, TERMS, HUB_NAMES = package_yaml("sources.yaml").values()
 
 
 def built_in_languages() -> list[str]:
@@ -124,7 +117,7 @@ def absolute(source: str, root: Path) -> str:
     """Return a source with an absolute path; a relative path starts at `root`."""
     kind, name = parse_source(source)
     # A link is not followed: the file that it names may have no suffix.
-    return os.path.abspath(root / Path(name).expanduser()) if kind == "path" else source  # noqa: PTH100
+    return os.path.abspath(root / os.path.expanduser(name)) if kind == "path" else source  # noqa: PTH100, PTH111
 
 
 def base_fingerprint(source: str) -> str:
@@ -231,8 +224,8 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
     files = sorted(filter(Path.is_file, once.values()))
     if not found:
         raise CorpusError(f"corpus '{source}' does not exist: give a file, folder or hub:ORG/NAME")
-    aside = ABOUT - {path.name.lower()} if len(files) > 1 else set()
-    read = [file for file in files if text_kind(file) and file.name.lower() not in aside]
+    aside = {*ABOUT} - {path.name.lower()} if len(files) > 1 else set()
+    read = [f for f in files if text_kind(f) and not any(fnmatch(f.name.lower(), n) for n in aside)]
     if not read:
         kinds = f"{', '.join(READABLE)} files, plain or compressed ({', '.join(COMPRESSIONS)})"
         raise CorpusError(f"corpus '{source}' has no readable text: give {kinds}")

@@ -230,15 +230,17 @@ def spread(texts: Iterable[str], *, count: int = 1_000, length: int = 1_000) -> 
 def document_start(tokenizer: PreTrainedTokenizerFast) -> int:
     """Return the id before each document in training and evaluation.
 
-    It is the BOS token if the tokenizer itself puts that before a text. Otherwise it is the first
+    It is the token that the tokenizer itself puts before a text. If it puts none, it is the first
     of `<|endoftext|>`, the BOS token and the EOS token that exists.
 
     Raises:
         CorpusError: the tokenizer has none of these tokens.
     """
-    bos = tokenizer.bos_token
-    inserted = tokenizer.backend_tokenizer.encode("").ids[:1] == [_id_of(tokenizer, bos)]
-    for token in (bos if inserted else None, "<|endoftext|>", bos, tokenizer.eos_token):
+    encode = tokenizer.backend_tokenizer.encode
+    whole, plain = (encode("a", add_special_tokens=own).ids[:1] for own in (True, False))
+    if whole != plain:
+        return int(whole[0])
+    for token in ("<|endoftext|>", tokenizer.bos_token, tokenizer.eos_token):
         if (index := _id_of(tokenizer, token)) is not None:
             return index
     problem = f"the tokenizer {tokenizer.name_or_path} has no BOS or EOS token to begin documents"

@@ -12,11 +12,12 @@ from transformers import PreTrainedTokenizerFast
 
 from helpers.tiny import CHAT_TEMPLATES, for_chat
 from langadapt_utils.chat import answer_tokens, can_chat, chat_tokens, conversation, messages_of
-from langadapt_utils.corpus.corpus import load_corpus
+from langadapt_utils.corpus.corpus import Corpus, load_corpus
 from langadapt_utils.corpus.items import load_items
 from langadapt_utils.errors import CorpusError, ModelError
 from langadapt_utils.models import Base
-from langadapt_utils.recipe import BUILT_IN, CorpusRecipe
+from langadapt_utils.recipe import BUILT_IN, CorpusRecipe, Recipe
+from langadapt_utils.vocabulary.sizes import token_numbers
 
 PLAIN, MARKED = CHAT_TEMPLATES["plain"], CHAT_TEMPLATES["marked"]
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40)
@@ -222,3 +223,35 @@ def test_an_assistant_may_open_a_conversation(tokenizer: PreTrainedTokenizerFast
     ids, learned = chat_tokens(chat, [opening, *rest])
     own = [index for index, mark in zip(ids, learned, strict=True) if mark]
     assert chat.decode(own).strip() == "A bridge.<|im_end|>"
+
+
+@pytest.mark.parametrize("content", ["", "Let me look."])
+def test_calls_of_tools_are_no_answers(content: str) -> None:
+    call = {"type": "function", "function": {"name": "time", "arguments": "{}"}}
+    row = {
+        "messages": [
+            {"role": "user", "content": "What time is it?"},
+            {"role": "assistant", "content": content, "tool_calls": [call]},
+            {"role": "tool", "content": "12:00"},
+            {"role": "assistant", "content": "Noon."},
+        ]
+    }
+    with pytest.raises(ValueError, match="with a call of a tool"):
+        conversation(row)
+    del row["messages"][1]["tool_calls"]
+    if content:
+        assert len(messages_of(conversation(row))) == 4
+    else:
+        with pytest.raises(ValueError, match="no assistant answers"):
+            conversation(row)
+
+
+def test_a_template_that_fails_is_found_before_training(
+    corpora: dict[str, Corpus], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    recipe = Recipe.profile("smoke", overrides={"mixture.chat_share": 0.1})
+    for template in (None, "{{ raise_exception('no system turns') }}"):
+        with pytest.raises(ModelError, match="the base's chat template fails"):
+            token_numbers(for_chat(tokenizer, template), corpora["hu"], recipe, [10])
+    plain = recipe.with_options({"mixture.chat_share": 0.0})
+    assert len(token_numbers(for_chat(tokenizer, None), corpora["hu"], plain, [10]))

@@ -417,3 +417,19 @@ def test_weights_that_need_float32_keep_it(
     assert exact and all("e_score" in name for name in exact)
     assert all(torch.equal(before[name], after[name]) for name in exact)
     assert {w.dtype for w in after.values()} == {torch.float32, torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    "extra", ["q_proj.bias", "q_norm.weight", "q_proj.lora_A.weight", "rotary_emb.inv_freq"]
+)
+def test_weights_that_the_configuration_leaves_out_are_not_dropped(
+    extra: str, tiny_folder: Path
+) -> None:
+    path = tiny_folder / "model.safetensors"
+    weights = load_file(path) | {f"model.layers.0.self_attn.{extra}": torch.ones(4)}
+    save_file(weights, path, metadata={"format": "pt"})
+    if extra == "rotary_emb.inv_freq":  # which follows from the configuration
+        assert load_model(tiny_folder)
+    else:
+        with pytest.raises(ModelError, match=f"{extra}, which config.json leaves out: correct it"):
+            load_model(tiny_folder)

@@ -4,6 +4,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from helpers.tiny import sentencepiece_bpe
+from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.tokens import (
     BYTE_ALPHABET,
     byte_lengths,
@@ -84,3 +85,24 @@ def test_a_document_begins_as_the_tokenizer_itself_begins_a_text(
     )
     inserting = PreTrainedTokenizerFast(tokenizer_object=own, **names)
     assert document_start(inserting) == start == inserting("ház")["input_ids"][0]
+
+
+def test_documents_begin_with_what_the_tokenizer_puts_before_a_text(
+    corpora: dict[str, Corpus],
+) -> None:
+    """Also where its configuration names no BOS token; an end that it appends is no beginning."""
+    plain = sentencepiece_bpe(list(corpora["hu"].train["en"]["text"])[:50], 400)
+    begin, end = plain.convert_tokens_to_ids(["<s>", "</s>"])
+    for single, named, expected in (
+        ("<s> $A", "</s>", begin),
+        ("<s> $A </s>", "</s>", begin),
+        ("$A </s>", "<s>", begin),
+        ("$A </s>", None, end),
+    ):
+        backend = Tokenizer.from_str(plain.backend_tokenizer.to_str())
+        pair = [("<s>", begin), ("</s>", end)]
+        backend.post_processor = processors.TemplateProcessing(single=single, special_tokens=pair)
+        own = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+        if named == "<s>":
+            own.bos_token = named
+        assert document_start(own) == expected, single

@@ -5,6 +5,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..errors import CorpusError
 from ..files import data_folder, read_jsonl
 from ..recipe import BUILT_IN, CorpusRecipe
 from ..sources import built_in_languages, built_in_rows
-from .contamination import CONTAMINATED, GRAM, find_contamination
+from .contamination import CONTAMINATED, GRAM, find_contamination, normalised
 from .documents import at_most_of_each_source, built_in_documents, read_source, without_repeats
 from .items import ITEM_KINDS, item_texts
 from .readers import MESSAGES, Row
@@ -99,15 +100,18 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
             sides = {name: side for side, part in enumerate(split) for name in part["id"][:]}
             follow = {english: sides.get(target, -1) for english, target in tied.items()}
         tables += [{**row, "language": code} for _, about in parts for row in about]
-        if recipe.contamination == "drop":
-            heldout[code] = _without_contamination(train[code], heldout[code], code)
+    chat = _conversations(recipe, language)
+    for code in heldout if recipe.contamination == "drop" else ():
+        heldout[code] = _without_contamination([*train.values(), chat], heldout[code], code)
     target, english = (set(heldout[code]["id"]) for code in (language, "en"))
     parallel = _parallel_sentences(language, target & english)
     if not len(parallel):
         parallel = _parallel_documents(heldout, language, tied)
+    if len(parallel) and parallel["en"].equals(parallel[language]):
+        raise CorpusError(f"'{language}' and 'en' have the same text: name two sources or columns")
     about = pd.DataFrame(tables).drop(columns=["place", "cut", "rows"]), repeats
-    rest = _other_languages(recipe, language, target | english), _conversations(recipe, language)
-    return Corpus(language, train, heldout, parallel, *about, *rest)
+    others = _other_languages(recipe, language, target | english)
+    return Corpus(language, train, heldout, parallel, *about, others, chat)
 
 
 def built_in_corpus(language: str) -> Corpus:
@@ -140,9 +144,9 @@ def _conversations(recipe: CorpusRecipe, language: str) -> Dataset:
     sources = [path for name in recipe.chat for path in (own if name == BUILT_IN else [name])]
     settings = recipe.model_copy(update={"text_field": MESSAGES})
     documents, _ = without_repeats([read_source(name, "", settings)[0] for name in sources])
-    asked = {row["prompt"] for row in read_jsonl(data_folder() / "eval_chat.jsonl")}
-    contents = ({message["content"] for message in messages_of(text)} for text in documents["text"])
-    return documents.select([place for place, texts in enumerate(contents) if not asked & texts])
+    asked = {normalised(row["prompt"]) for row in read_jsonl(data_folder() / "eval_chat.jsonl")}
+    turns = ({normalised(m["content"]) for m in messages_of(text)} for text in documents["text"])
+    return documents.select([place for place, texts in enumerate(turns) if not asked & texts])
 
 
 def translations(
@@ -270,10 +274,10 @@ def _among(ids: pa.ChunkedArray, names: Iterable[str]) -> set[str]:
     return set(ids.filter(pc.is_in(ids, value_set=pa.array(names, pa.string()))).to_pylist())
 
 
-def _without_contamination(train: Dataset, heldout: Dataset, language: str) -> Dataset:
+def _without_contamination(train: Sequence[Dataset], heldout: Dataset, language: str) -> Dataset:
     """Drop held-out documents that also occur, for the most part, in the training text."""
     long = {place: text for place, text in enumerate(heldout["text"]) if len(text) >= GRAM}
-    shares = find_contamination(train["text"], long)
+    shares = find_contamination(chain.from_iterable(part["text"] for part in train), long)
     copies = set(shares.index[shares > CONTAMINATED])
     kept = heldout.select([place for place in range(len(heldout)) if place not in copies])
     if not len(kept):
@@ -294,7 +298,8 @@ def _parallel_sentences(language: str, ids: set[str]) -> pd.DataFrame:
 def check_contamination(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFrame:
     """Check that no evaluation text occurs in the training text, `corpus.train`.
 
-    Evaluation texts are held-out documents and built-in evaluation items.
+    Evaluation texts are held-out documents and built-in evaluation items. They are looked for in
+    the training text of both languages and in conversations.
 
     Args:
         corpus: to check.
@@ -312,9 +317,10 @@ def check_contamination(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFra
         >>> bool((check_contamination(built_in_corpus("hu")).largest_share > CONTAMINATED).any())
         False
     """
-    languages = ("en", corpus.language)
-    parts = [_test_texts(corpus, language, documents) for language in languages]
+    parts = [_test_texts(corpus, code, documents) for code in ("en", corpus.language)]
     tests = pd.concat(parts, ignore_index=True)
+    trained = chain.from_iterable(part["text"] for part in (*corpus.train.values(), corpus.chat))
+    tests["share"] = find_contamination(trained, tests.text.to_dict())
     if len(copies := tests[tests.share > CONTAMINATED]):
         worst = copies.loc[copies.share.idxmax()]
         where = f"'{worst.id}' of the {worst.measured_on} ({worst.language})"
@@ -327,13 +333,11 @@ def check_contamination(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFra
 
 
 def _test_texts(corpus: Corpus, language: str, documents: int) -> pd.DataFrame:
-    """Return the evaluation texts of a language, with the fraction found in the training text."""
+    """Return the evaluation texts of a language."""
     heldout = at_most_of_each_source(corpus.heldout[language], documents)
     # A short text that others quote is no copy, and two equal documents are one.
     long = [row for row in heldout if len(row["text"]) >= GRAM]
     texts = [("held-out documents", row["id"], row["text"]) for row in long]
     for kind in ITEM_KINDS:
         texts += [(f"items: {kind}", *item) for item in item_texts(kind, language).items()]
-    tests = pd.DataFrame(texts, columns=["measured_on", "id", "text"]).assign(language=language)
-    tests["share"] = find_contamination(corpus.train[language]["text"], tests.text.to_dict())
-    return tests
+    return pd.DataFrame(texts, columns=["measured_on", "id", "text"]).assign(language=language)

@@ -115,7 +115,7 @@ def hub_name(name: str, language: str, max_megabytes: float) -> str:
         return name
     if not max_megabytes:
         raise CorpusError(f"{name} is too large to read: set corpus.max_megabytes, such as 200")
-    return sources.HUB_NAMES[name].format(language=code_with_script(language))
+    return str(sources.HUB_NAMES[name]).format(language=code_with_script(language))
 
 
 def _hub_rows(reading: Reading, source: str) -> Iterator[Part]:

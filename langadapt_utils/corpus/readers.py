@@ -116,7 +116,7 @@ class Reading:
         try:
             with opened(path) as file:
                 yield from self.with_text(getattr(self, f"_{text_kind(path)[1:]}")(file))
-        except DAMAGED as torn:
+        except (*DAMAGED, OverflowError) as torn:  # of dates, for example
             raise CorpusError(f"cannot read {path} ({brief(torn)}): give a complete file") from torn
 
     def with_text(self, parts: Iterable[Part]) -> Iterator[Part]:
@@ -366,7 +366,9 @@ def text_column(rows: Sequence[Row], language: str, where: object) -> str:
     for name in "text", language:
         if name in names - others and (name in found or name == "text" or name not in filled):
             return name
-    if len(found) != 1:
+    nested = (str(own) for _, own in cells if isinstance(own, list | dict))
+    # A title beside a list of paragraphs is not the text.
+    if len(found) != 1 or (_said(nested) and not _said(own for n, own in cells if n in found)):
         raise _no_column("text", dict(cells), where)
     return found.pop()
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from transformers import PreTrainedModel, TextStreamer
+from transformers import GenerationConfig, PreTrainedModel, TextStreamer
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from .. import hardware
@@ -92,13 +92,11 @@ def replies(
     with torch.random.fork_rng(), torch.no_grad(), hardware.autocast(precision, device.type):
         trial = model, torch.tensor([read[short]]), ids_BT[[short]], LEAKED
         hidden = len(read[short]) == width or keeps_apart(*trial, attention_mask=mask_BT[[short]])
-        if len(prompts) > 1 and (model.generation_config.stop_strings or not hidden):
+        if len(prompts) > 1 and not hidden:
             options |= {"chat": chat, "seed": seed}
             return [replies(model, tokenizer, [p], new_tokens, **options)[0] for p in prompts]
         options |= {"max_new_tokens": new_tokens, "eos_token_id": list(ends), "pad_token_id": first}
         options |= {"attention_mask": mask_BT.to(device), "return_dict_in_generate": False}
-        # Whatever the base's own settings are; they may also have `stop_strings`.
-        options = {"num_beams": 1, "num_return_sequences": 1, "tokenizer": tokenizer} | options
         torch.manual_seed(seed)
         began = time.perf_counter()
         written_BT = _written(model, ids_BT.to(device), **options)
@@ -124,11 +122,15 @@ def _padded(read: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
 def _written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> Any:
     """Return ids followed by the ids that a model generates.
 
-    If `generate` fails, as with the cache of some architectures, it runs again without a cache.
+    The base's own settings of generation do not count. If `generate` fails, as with the cache of
+    some architectures, it runs again without a cache.
     """
+    own, model.generation_config = model.generation_config, GenerationConfig()
     try:
         return model.generate(ids_BT, **options)
     except Exception:  # of many kinds; any other fault stops the second call, too
         if streamer := options.get("streamer"):
             streamer.end()  # so that it begins again, wherever `generate` failed
         return model.generate(ids_BT, **options | {"use_cache": False})
+    finally:
+        model.generation_config = own

@@ -9,6 +9,7 @@ Axes: B sequences, T tokens of a sequence, N tokens whose logits are used, V voc
 import inspect
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -103,7 +104,8 @@ def document_bits(
     bits = _bits(model, [piece for unit in new for piece in parts[unit]], names)
     known |= {keys[unit]: float(bits[unit]) for unit in new}
     if path and new:
-        with FileLock(path.with_suffix(".lock")):  # other processes measure other documents
+        # Other processes measure other documents; and the folder may be closed to writing.
+        with suppress(OSError), FileLock(path.with_suffix(".lock")):
             known |= read_json(path) if path.exists() else {}
             write_atomically(path, lambda beside: write_json(beside, known))
     return [known[key] for key in keys] + np.array([8.0 * text.lost for text in read])
@@ -231,7 +233,10 @@ def _kept(model: PreTrainedModel) -> Path:
     """
     code = Path(__file__).read_text("utf-8"), torch.__version__, transformers.__version__
     used = weights_digest(model), model.config, model.device.type, hardware.native_precision()
-    return cache_folder() / "bits" / f"{xxhash.xxh3_128_hexdigest(str((code, used)).encode())}.json"
+    with torch.no_grad():  # a trial shows what else changes a model, such as a hook
+        trial = read(model, torch.arange(8)[None]).float().cpu().tolist()
+    about = str((code, used, trial)).encode()
+    return cache_folder() / "bits" / f"{xxhash.xxh3_128_hexdigest(about)}.json"
 
 
 def _bits_of_tokens(

@@ -96,9 +96,9 @@ class Comparison:
 
     def with_variants(self, other: Self) -> Self:
         """Add the variants of another comparison, if both used the same documents."""
-        document, added = ["language", "document"], other.table[other.table.variant != BEFORE]
-        sizes = (table.groupby(document)["bytes"].first() for table in (self.table, added))
-        if not next(sizes).equals(next(sizes)):
+        added = other.table[other.table.variant != BEFORE]
+        tables = (t.groupby(["language", "document"])["bytes"].first() for t in (self.table, added))
+        if not next(tables).equals(next(tables)):
             return self
         return replace(self, table=pd.concat([self.table, added], ignore_index=True))
 

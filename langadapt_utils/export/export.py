@@ -26,7 +26,6 @@ from ..workspace import Workspace
 from .gguf_file import ELSEWHERE, KINDS, KNOWN, Pattern, exportable, write_gguf
 from .llama import loaded
 
-LIMITS = {"f16": 0.005, "bf16": 0.005, "q8_0": 0.02}  # largest relative change of bits per byte
 DOCUMENTS, TOKENS = 10, 100  # minimum number of documents, and scored tokens per document
 PROMPT, LENGTH = 12, 24  # maximum tokens of a prompt, and tokens of its continuation
 TIE = 0.01  # nats below the most likely id that rounding to float16 explains
@@ -35,8 +34,6 @@ BYTE_LEVEL = [Pattern(name) for name in KNOWN["byte_level"]]
 SENTENCEPIECE = [Pattern(*options) for options in KNOWN["sentencepiece"]]
 TEXTS, FIRST = 5_000, 500  # minimum number of texts; number of texts that are compared first
 LINES, WHOLE = 4_000, 50  # maximum lines and documents per language
-JOINTS = (" ", "\n", "\r\n", "\n\n", "\t", "  ", ", ")  # between two lines
-TINY = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 1}  # and one layer
 
 
 def export_gguf(run: Workspace, *, kind: str = "f16") -> list[str]:
@@ -128,7 +125,7 @@ def prove(
             size = math.log(2) * sum(int(sizes[ids].sum()) for ids in read)
             change = f"{theirs / size:.4f} in llama.cpp, {ours / size:.4f} in PyTorch"
             sentence = f"Bits per byte, {language_name(language)}: {change}"
-            if abs(theirs / ours - 1) > LIMITS.get(kind, math.inf):
+            if abs(theirs / ours - 1) > KNOWN["largest_change"].get(kind, math.inf):
                 raise ModelError(f"{sentence}, too far apart: choose a --type with more bits")
             yield f"{sentence} ({theirs / ours - 1:+.2%})."
     less = f"; in the others, an id is at most {max(below):.3f} nats less likely"
@@ -162,7 +159,7 @@ def trial_texts(texts: Documents, least: int = TEXTS) -> list[str]:
         whole += documents[:WHOLE]
     trial = dict.fromkeys([*KNOWN["probes"], *draw.sample(lines, len(lines)), *whole])
     while len(trial) < least:
-        trial[draw.choice(lines) + draw.choice(JOINTS) + draw.choice(lines)] = None
+        trial[draw.choice(lines) + draw.choice(KNOWN["joints"]) + draw.choice(lines)] = None
     return list(trial)
 
 
@@ -184,7 +181,7 @@ def find_pattern(folder: Path, texts: Sequence[str]) -> Pattern:
         tiny, file = Path(scratch) / "tiny", Path(scratch) / "tiny.gguf"
         rows = max(tokenizer.get_vocab().values()) + 1
         with quiet_transformers():
-            shape = LlamaConfig(vocab_size=rows, num_hidden_layers=1, **TINY)
+            shape = LlamaConfig(vocab_size=rows, num_hidden_layers=1, **KNOWN["tiny"])
             LlamaForCausalLM(shape).save_pretrained(tiny)
         save_tokenizer(tokenizer, tiny)
         for pattern in BYTE_LEVEL if is_byte_level(tokenizer) else SENTENCEPIECE:

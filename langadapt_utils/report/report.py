@@ -31,8 +31,6 @@ from ..workspace import CARD, REPORT, STAGES, Workspace
 
 PROOFS = "proofs.json"  # results of comparing the GGUF files beside it with PyTorch
 LICENCE = ("license", "license_name", "license_link")  # in the hub's metadata
-PAUSE = 600  # seconds between two records, above which the run was not at work
-NARROW = 5  # inches, so that figures can be read on a phone
 
 
 def write_report(run: Workspace, *, scores: Scores | None = None, path: Path | None = None) -> Path:
@@ -131,7 +129,7 @@ def _content(run: Workspace, scores: Scores) -> dict[str, Any]:
     fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
     unit = "word" if fertility.table.words.notna().all() else "character"
     steps = read_json(run.stage("04_training") / "steps.json")
-    axes = partial(new_axes, width=NARROW)
+    axes = partial(new_axes, width=5)  # inches, so that figures can be read on a phone
     figures = {  # by the place in `scores.json` of the numbers in their titles
         "/bits_per_byte": plot_changes(scores, ax=axes()),
         "/more/training": plot_training(steps, scores.target, ax=axes()),
@@ -167,7 +165,7 @@ def _time_spent(run: Workspace, manifests: Mapping[str, Any]) -> list[tuple[str,
     spent = Counter({(name, ""): about["seconds"] for name, about in manifests.items()})
     for record, after in pairwise(read_jsonl(run.folder / "log.jsonl")):
         seconds, doing = after["time"] - record["time"], record.get("doing", "training")
-        if record["stage"] == after["stage"] and seconds < PAUSE:
+        if record["stage"] == after["stage"] and seconds < 600:  # else the run was not at work
             spent[record["stage"], re.split("[:,]", doing)[0]] += seconds
     return [(*key, seconds / 60) for key, seconds in sorted(spent.items())]
 

@@ -302,9 +302,9 @@ def _encoded(
         trim_cache("tokens")
         batches = (encode(tokenizer, some) for some in chunked(texts, ENCODED_AT_ONCE))
         parts = [np.asarray(ids, dtype=np.int32) for batch in batches for ids in batch]
-        sizes = np.array(list(map(len, parts)), dtype=np.int32)
-        np.save(file := scratch / "sizes-and-ids.npy", np.concatenate([sizes, *parts]))
-        return file
+        whole = np.concatenate([list(map(len, parts)), *parts], dtype=np.int32)
+        np.save(scratch / "whole.npy", whole)
+        return scratch / "whole.npy"
 
     path = cache_folder() / "tokens" / f"{digest.hexdigest()[:32]}.npy"
     whole = np.load(made_once(path, write), mmap_mode="r")

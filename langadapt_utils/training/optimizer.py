@@ -21,7 +21,7 @@ from ..recipe import TrainingRecipe
 RATES = {135e6: 4e-4, 1.5e9: 1e-4, 7.5e9: 2e-5}
 # Classes of layers that get adapters; routers have other classes. The kernels of Mamba read the
 # weights of some layers directly, so these get none.
-LINEAR, FUSED = ("Linear", "Conv1D"), ("mixer.out_proj", "mamba.out_proj")
+LINEAR, FUSED = ("Linear", "Conv1D", "FalconLinear"), ("mixer.out_proj", "mamba.out_proj")
 CHUNK = 2**22  # entries of an embedding matrix that are updated at once
 
 

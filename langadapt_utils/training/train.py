@@ -149,7 +149,7 @@ def _made_faster(model: PreTrainedModel, recipe: TrainingRecipe, arguments: Any)
     fused = hardware.device().type == "cuda" and recipe.fused_loss and can_fuse_loss(model)
     hardware.keep_freed_memory()
     hardware.use_all_cores()
-    if saving := recipe.gradient_checkpointing:
+    if saving := recipe.gradient_checkpointing and model.supports_gradient_checkpointing:
         model.gradient_checkpointing_enable()
     if fused:
         fuse_loss(model)

@@ -20,29 +20,19 @@ from tokenizers import Regex, Tokenizer
 from tokenizers.pre_tokenizers import Metaspace, Split
 from transformers import PreTrainedTokenizerFast
 
+from ..files import package_yaml
 from ..languages import KNOWN
 from ..tokens import spread
 
-GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-MARKS = r"\p{M}"
-JOINERS = r"\p{Join_Control}"  # the invisible U+200C and U+200D of Persian and Indic text
-# Signs inside words: those of Unicode's word boundaries (UAX #29) without full stop and colon,
-# which English uses, signs that are typed in their place, and those of Armenian above a vowel.
-INNER = "'’‘‛′＇`´᾽·‧·՚՛՜՞՟״׳\""
+GPT2_PATTERN, MARKS, JOINERS, INNER, ENGLISH, _PART = package_yaml("vocabulary/regex.yaml").values()
+PART = regex.compile(_PART, regex.DOTALL)
 BETWEEN = regex.compile(rf"(?<=(\p{{L}})\p{{M}}*)[{INNER}](?=\p{{L}})")
 NO_SPACES = {*KNOWN["with_dictionary"], *KNOWN["without_words"]}
 # Letters beside which an apostrophe may be English or a quotation mark, as the inside of a class.
 QUOTING = {*NO_SPACES, "Hang"}
 BARE = r"\p{Latn}" + "".join(rf"\p{{{code}}}" for code in sorted(QUOTING))
-ENGLISH = "don't, don’t"  # which its patterns split correctly
 RARE = 0.001  # fraction of split letter clusters below which a pattern is not repaired
 SAMPLED = 300  # characters per excerpt
-# A pattern as atoms (a class, an escape, any other character) with what quantifies each.
-PART = regex.compile(
-    r"(?P<atom>[(|])|(?P<atom>(?P<class>\[(?:\\.|[^][\\]|(?&class))*+\])|\\[pPx]\{[^}]*\}|\\[pP]\w|\\.|.)"
-    r"(?P<quantifier>[*+?][+?]?|\{\d*,?\d*\}[+?]?)?",
-    regex.DOTALL,
-)
 
 Pair = tuple[str, str]  # the characters before and after a cut
 Cuts = Counter[Pair]
@@ -127,7 +117,8 @@ def propose_repair(
         None if the pattern splits no character and fewer than 1 in 1,000 letter clusters, or cannot
         be parsed.
     """
-    texts = spread(texts, length=SAMPLED)
+    read = getattr(tokenizer.backend_tokenizer.normalizer, "normalize_str", str)
+    texts = list(map(read, spread(texts, length=SAMPLED)))  # as the pattern sees them
     before = tokenizer.backend_tokenizer.pre_tokenizer
     spec = whole = as_data(before) if before else {"type": "Sequence", "pretokenizers": []}
     bytes_last = sorted(spelled_out(spec), key=lambda part: part["type"] == "ByteLevel")

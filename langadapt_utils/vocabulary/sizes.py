@@ -13,6 +13,7 @@ import pandas as pd
 from transformers import AutoConfig
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
+from ..chat import chat_tokens, messages_of
 from ..corpus.corpus import Corpus
 from ..display.html import render
 from ..errors import VocabularyError
@@ -186,7 +187,10 @@ def token_numbers(
 
     Raises:
         VocabularyError: no pair of tokens occurs twice in the text.
+        ModelError: the base cannot render the conversations of the recipe.
     """
+    for text in corpus.chat["text"][:1_000] if recipe.mixture.chat_share else ():
+        chat_tokens(tokenizer, messages_of(text))  # a template that fails is found before training
     texts = corpus.train[corpus.language]["text"]
     size = sum(len(text.encode()) for text in texts)
     sample = texts[:: -(-size // SAMPLE)]

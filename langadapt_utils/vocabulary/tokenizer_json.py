@@ -74,7 +74,7 @@ class Spec:
     def bare(self) -> Tokenizer:
         """The model without pre-tokenizer; its input is pre-tokens, joined by `SEPARATOR`."""
         vocab, free = self.data["model"]["vocab"], max(self.vocab.values()) + 1
-        if len(self.vocab) == free:
+        if len(self.vocab) == free or self.family == "Unigram":
             bare = Tokenizer(self._compiled)
         else:  # the library would give the separator an id that is taken
             bare = Tokenizer(self._model({**vocab, SEPARATOR: free}))
@@ -103,7 +103,8 @@ class Spec:
         """The spec without the space before a text, to read the rest of a text; itself without."""
         parts = {name: without_prefix(self.data[name]) for name in ("normalizer", "pre_tokenizer")}
         other = dataclasses.replace(self, data=self.data | parts)
-        return self if other == self else other
+        # Metaspace also puts a space after added tokens, so that these are measured as a whole.
+        return self if other == self or self.found_first else other
 
     def _model(self, vocab: Any) -> Model:
         """Return the model of this family with another vocabulary."""
@@ -348,7 +349,7 @@ def _family(data: dict[str, Any]) -> Family:
     model, found = data["model"], data["model"]["type"]
     affixes = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")
     by_bytes = "ByteLevel" in json.dumps([data["pre_tokenizer"], data["decoder"]])
-    complete = by_bytes or model.get("byte_fallback") or model.get("unk_token")
+    complete = by_bytes or model.get("byte_fallback") or model.get("unk_token") in model["vocab"]
     if found == "BPE" and complete and not affixes:
         return "byte-level BPE" if by_bytes else "SentencePiece BPE"
     if found == "Unigram" and (complete or model["unk_id"] is not None):

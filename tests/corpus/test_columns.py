@@ -235,3 +235,27 @@ def test_a_sentence_about_a_list_of_texts_is_no_text(rows: list[object], write: 
     wrapped = {"description": "A corpus of news.", "items": rows}
     path = write("own.json", json.dumps(wrapped).encode())
     assert texts_of(path) == ["Ez az első cikk.", "Másik."]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"title": "Cím", "paragraphs": ["Ez egy hosszú bekezdés.", "Ez még egy."]},
+        {"url": "https://a.hu/1", "sentences": ["Ez egy mondat.", "Ez még egy mondat."]},
+        {"source": "forum", "messages": [{"role": "user", "content": "Szia, hogy vagy ma?"}]},
+        {"title": "Cím", "sections": {"first": "Ez egy hosszú bekezdés."}},
+    ],
+)
+def test_a_title_beside_lists_of_sentences_is_not_the_text(
+    row: dict[str, object], write: Write
+) -> None:
+    path = write("rows.jsonl", "\n".join([json.dumps(row)] * 5).encode())
+    with pytest.raises(CorpusError, match=f"corpus.text_field to one of {', '.join(row)}"):
+        read_source(str(path), "hu", CorpusRecipe())
+
+
+def test_an_article_with_a_list_of_tags_is_read(write: Write) -> None:
+    row = {"body": "Ez egy hosszú cikk, két mondattal. Ez a második.", "tags": ["kultúra", "film"]}
+    path = write("rows.jsonl", "\n".join([json.dumps(row)] * 5).encode())
+    documents, _ = read_source(str(path), "hu", CorpusRecipe())
+    assert set(documents["text"]) == {row["body"]}

@@ -1,5 +1,9 @@
 import dataclasses
+import json
 import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,12 +12,16 @@ from datasets import Dataset, concatenate_datasets
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from helpers.tiny import BUILT_IN_ONLY
 from langadapt_utils.corpus import contamination
 from langadapt_utils.corpus.contamination import find_contamination
 from langadapt_utils.corpus.corpus import Corpus, check_contamination, load_corpus
 from langadapt_utils.corpus.items import load_items
 from langadapt_utils.errors import CorpusError
+from langadapt_utils.files import data_folder, read_jsonl
 from langadapt_utils.recipe import CorpusRecipe
+
+Write = Callable[[str, bytes], Path]
 
 
 def plainly(trained: list[str], test: str, gram: int) -> float:
@@ -123,3 +131,39 @@ def test_copies_with_invisible_characters_are_found() -> None:
     text = "A language that nobody wrote down, but everybody sang in the evening."
     marked = text.replace("a", "a\u00ad").replace("n", "n\u200b")
     assert find_contamination([marked], {"copy": text})["copy"] == 1.0
+
+
+@pytest.mark.parametrize("place", ["English", "target", "chat"])
+def test_copies_in_any_training_text_stop_or_are_dropped(place: str, write: Write) -> None:
+    """Not only in the text of the same language."""
+    held = load_corpus(BUILT_IN_ONLY, "hu").heldout
+    own = [f"Sentence {n} about the number {n * n}, and {n + 3} more." for n in range(60)]
+    copies = list(held["en" if place == "target" else "hu"]["text"])
+    if place == "chat":
+        rows = [{"prompt": "Mesélj!", "response": text} for text in copies]
+        path = write("chat.jsonl", "\n".join(map(json.dumps, rows)).encode())
+        options: dict[str, Any] = {"chat": [str(path)]}
+    else:
+        path = write("text.txt", "\n\n".join([*own, *copies]).encode())
+        options = {"english" if place == "English" else "target": ["builtin", str(path)]}
+    recipe = BUILT_IN_ONLY.model_copy(update=options)
+    with pytest.raises(CorpusError, match="also occurs in the training text"):
+        check_contamination(load_corpus(recipe, "hu"))
+    dropping = recipe.model_copy(update={"contamination": "drop"})
+    if place == "chat":  # the built-in items stay, but no document does
+        with pytest.raises(CorpusError, match="all held-out text"):
+            load_corpus(dropping, "hu")
+    else:
+        check_contamination(load_corpus(dropping, "hu"))
+
+
+@pytest.mark.parametrize("change", [str, str.upper, "{}\n".format, " {} ".format])
+def test_prompts_of_the_evaluation_are_not_learned(
+    change: Callable[[str], str], write: Write
+) -> None:
+    asked = [row["prompt"] for row in read_jsonl(data_folder() / "eval_chat.jsonl")]
+    rows = [{"prompt": change(prompt), "response": "x"} for prompt in [*asked, "Mi újság?"]]
+    path = write("chat.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    recipe = BUILT_IN_ONLY.model_copy(update={"chat": [str(path)]})
+    (left,) = load_corpus(recipe, "hu").chat["text"]
+    assert "újság" in left.lower()

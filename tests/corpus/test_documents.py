@@ -448,3 +448,23 @@ def test_blocks_of_rows_get_unix_line_ends(tmp_path: Path) -> None:
     path = tmp_path / "own.jsonl"
     path.write_text("\n".join(json.dumps({"text": f"{n}\r\nsor"}) for n in range(500)))
     assert read_documents(str(path), "hu")["text"][:] == [f"{n}\nsor" for n in range(500)]
+
+
+def test_the_cache_of_a_saved_data_set_is_no_text(tmp_path: Path) -> None:
+    folder = tmp_path / "saved"
+    datasets.Dataset.from_dict({"text": [f"szöveg {n}" for n in range(20)]}).save_to_disk(folder)
+    saved = datasets.load_from_disk(folder)
+    saved.map(lambda row: {"text": row["text"].upper()})
+    saved.shuffle(seed=0)
+    assert len(list(folder.glob("cache-*.arrow"))) == 2
+    documents, about = read_source(str(folder), "hu", CorpusRecipe())
+    assert documents["text"][:] == [f"szöveg {n}" for n in range(20)]
+    assert [row["rule"] for row in about].count("not read") == 4
+
+
+def test_a_date_beyond_those_of_python_is_named(tmp_path: Path) -> None:
+    times = pa.array([0, 2**62], pa.timestamp("us"))
+    table = pa.table({"text": ["egy", "két"], "date": times})
+    pyarrow.parquet.write_table(table, tmp_path / "odd.parquet")
+    with pytest.raises(CorpusError, match=r"cannot read .*odd.parquet \(date value out of range\)"):
+        read_source(str(tmp_path / "odd.parquet"), "hu", CorpusRecipe())

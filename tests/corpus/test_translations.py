@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from langadapt_utils.corpus.corpus import load_corpus
+from langadapt_utils.errors import CorpusError
 from langadapt_utils.recipe import CorpusRecipe
 
 Write = Callable[[str, bytes], Path]
@@ -74,3 +75,14 @@ def test_texts_of_one_length_that_are_read_in_part_are_no_translations(write: Wr
     ):  # equally many rows are a sign, a limit is none
         recipe = CorpusRecipe(target=[target], english=[english], max_megabytes=limit)
         assert load_corpus(recipe, "hu").measuring_texts()[1] == tied
+
+
+@pytest.mark.parametrize("kind", ["one file", "a column for the language"])
+def test_one_text_for_both_languages_is_refused(kind: str, write: Write) -> None:
+    rows = [
+        {"lang": code, "text": f"{code} {n} {'x' * n}"} for n in range(30) for code in ("en", "hu")
+    ]
+    lines = [json.dumps(row if kind != "one file" else {"text": row["text"]}) for row in rows]
+    path = str(write("both.jsonl", "\n".join(lines).encode()))
+    with pytest.raises(CorpusError, match="'hu' and 'en' have the same text: name two sources"):
+        load_corpus(CorpusRecipe(target=[path], english=[path], others=[]), "hu")

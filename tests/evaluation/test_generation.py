@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
     MambaConfig,
@@ -198,10 +199,36 @@ def test_a_prompt_that_ends_early_does_not_wait(
     short, long = replies(*parts, do_sample=False)
     assert (short.tokens, short.ended) == (2, True) and (long.tokens, long.ended) == (4, False)
     assert len(width) == 1, "both are read at once"
-    # A text that ends at a string, not at a token, cannot be told from one that goes on.
-    model.generation_config.stop_strings = ["x"]
-    replies(*parts, do_sample=False)
-    assert len(width) == 3, "each is read by itself"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"stop_strings": ["a", "e", "o"]},
+        {"penalty_alpha": 0.6, "top_k": 4},
+        {"bad_words_ids": [[10**6]]},
+        {"prompt_lookup_num_tokens": 3},
+        {"max_time": 1e-9},
+        {"min_new_tokens": 9},
+        {"num_beams": 3, "num_return_sequences": 3},
+        {"sequence_bias": [[[10**6], 5.0]]},
+        {"guidance_scale": 2.0},
+        {"repetition_penalty": 5.0},
+    ],
+)
+def test_the_own_settings_of_a_base_do_not_count(
+    setting: dict[str, Any], bundles: dict[str, Base]
+) -> None:
+    model, tokenizer = bundles["base"].model, bundles["base"].tokenizer
+    asked = model, tokenizer, ["Egy", "Egy régi híd"], 6
+    plain = [reply.text for reply in replies(*asked, do_sample=False)]
+    own = model.generation_config
+    try:
+        model.generation_config = changed = GenerationConfig(**setting)
+        assert [reply.text for reply in replies(*asked, do_sample=False)] == plain
+        assert model.generation_config is changed
+    finally:
+        model.generation_config = own
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ import math
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,10 +35,15 @@ def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cached(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
-    """An empty cache; returns the number of sequences in each forward pass from now on."""
+    """An empty cache; returns the number of sequences in each pass over text from now on."""
     monkeypatch.setattr(likelihood, "cache_folder", lambda: tmp_path)
     read: list[int] = []
-    model.register_forward_hook(lambda *given: read.append(len(given[-1].logits)))
+
+    def count(model: PreTrainedModel, args: object, given: dict[str, Any], out: object) -> None:
+        if given["input_ids"].shape != (1, 8):  # the trial
+            read.append(len(given["input_ids"]))
+
+    model.register_forward_hook(count, with_kwargs=True)
     return read
 
 
@@ -314,7 +320,7 @@ def test_kept_bits_are_not_measured_again(
     assert not cached
 
 
-@pytest.mark.parametrize("other", ["precision", "configuration", "versions"])
+@pytest.mark.parametrize("other", ["precision", "configuration", "versions", "hook"])
 def test_kept_bits_are_those_of_the_same_circumstances(
     other: str,
     model: PreTrainedModel,
@@ -328,8 +334,10 @@ def test_kept_bits_are_those_of_the_same_circumstances(
         monkeypatch.setattr(hardware, "native_precision", lambda asked="auto": "bfloat16")
     elif other == "configuration":
         model.config.rms_norm_eps = 1e-3
-    else:
+    elif other == "versions":
         monkeypatch.setattr(likelihood.transformers, "__version__", "5.99")
+    else:
+        model.lm_head.register_forward_hook(lambda *given: given[-1] * 2)
     document_bits(model, tokenizer, ["Egy szöveg."], keep=True)
     assert cached == [1]
 

@@ -151,7 +151,8 @@ def test_interpolation_goes_from_the_start_to_the_adapted_model(
     plain = likelihood.read
 
     def watched(model: PreTrainedModel, *inputs: torch.Tensor, **options: torch.Tensor) -> object:
-        readers.append(model.lm_head.weight)
+        if inputs[0].shape != (1, 8):  # the trial that finds kept bits
+            readers.append(model.lm_head.weight)
         return plain(model, *inputs, **options)
 
     with monkeypatch.context() as patch:

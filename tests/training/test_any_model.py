@@ -250,3 +250,24 @@ def test_comparisons_write_no_checkpoints(
     options = {"methods": ["mean"], "steps": (3,), "documents": 1, "batch_tokens": 64}
     found = compare_methods(base, change, corpora["hu"], recipe, **options)
     assert set(found.table.steps) == {3}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("falcon", {"lora_rank": 4}), ("openai-gpt", {"gradient_checkpointing": True})],
+)
+def test_options_that_a_plan_chooses_work_on_models_with_parts_of_their_own(
+    kind: str,
+    options: dict[str, object],
+    change: VocabularyChange,
+    corpora: dict[str, Corpus],
+    tmp_path: Path,
+) -> None:
+    """Adapters in layers of an own class; where layers cannot be checkpointed, the log says so."""
+    model = tiny_model(kind, change.size)
+    assert model is not None
+    mixture = mixture_for(corpora["hu"], change.tokenizer, budget=1_024)
+    trained = train(model, change, mixture, RECIPE.model_copy(update=options), tmp_path)
+    assert trained.steps and trained.settings["gradient checkpointing"] is False
+    before = dict(model.named_parameters())
+    assert any(not torch.equal(w, before[n]) for n, w in trained.model.named_parameters())

@@ -13,10 +13,11 @@ from transformers import PreTrainedTokenizerFast
 
 import langadapt_utils as la
 from helpers.tiny import llama, saved, sentencepiece_bpe, train_tokenizer, unigram
-from helpers.vocabularies import with_pattern
+from helpers.vocabularies import failed, with_pattern
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.errors import CorpusError, ModelError, VocabularyError
+from langadapt_utils.files import read_json, write_json
 from langadapt_utils.models import load_base, load_tokenizer
 from langadapt_utils.tokens import byte_lengths, token_ids
 from langadapt_utils.vocabulary.audit import lint_tokenizer
@@ -380,3 +381,25 @@ def test_a_unigram_base_keeps_as_many_english_sentences_as_it_has_to(
     others, protect = {"en": texts["en"]}, {"en": 0.99}
     change = extend_vocabulary(base, texts["hu"], tokens=200, others=others, protect=protect)
     assert change.effects["en"].kept >= 0.99
+
+
+def test_an_unknown_token_without_an_id_is_none(corpora: dict[str, Corpus]) -> None:
+    data = json.loads(
+        sentencepiece_bpe(
+            list(corpora["hu"].train["en"]["text"])[:50], 400
+        ).backend_tokenizer.to_str()
+    )
+    data["model"] |= {"unk_token": "<nope>", "byte_fallback": False}
+    own = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(data)))
+    with pytest.raises(VocabularyError, match="cannot"):
+        lint_tokenizer(own, ["árvíz"])
+
+
+def test_a_setting_to_split_special_tokens_changes_no_ids(
+    corpora: dict[str, Corpus], tmp_path: Path
+) -> None:
+    sentencepiece_bpe(list(corpora["hu"].train["en"]["text"]), 600).save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    write_json(path, read_json(path) | {"split_special_tokens": True})
+    texts = [*list(corpora["hu"].train["hu"]["text"])[:200], "Régi ár: <s>500</s> 400 Ft"]
+    assert not failed(extend_vocabulary(load_tokenizer(tmp_path), texts, tokens=10))

@@ -6,11 +6,12 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from helpers.tiny import train_tokenizer
-from helpers.vocabularies import PATTERNS, failed, with_pattern
+from helpers.vocabularies import PATTERNS, english, failed, llama3, with_pattern
+from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.vocabulary.extend import extend_vocabulary
 from langadapt_utils.vocabulary.patterns import (
     find_cuts,
@@ -240,3 +241,12 @@ def test_what_is_said_to_be_joined_is_joined(name: str) -> None:
 def test_what_others_have_is_left_and_the_rest_is_repaired() -> None:
     repair = propose_repair(with_pattern("gpt2"), ["п'ять об’єктів"] * 9, ["See Кам'янець."])
     assert repair and "’" in repair.inside and "'" not in repair.inside
+
+
+def test_a_base_that_takes_letters_apart_is_repaired(corpora: dict[str, Corpus]) -> None:
+    """The pattern sees the text in the normal form of the base."""
+    base = llama3(english(corpora)["en"])
+    base.backend_tokenizer.normalizer = normalizers.NFD()
+    texts = ["Tiếng Việt là ngôn ngữ của người Việt và là ngôn ngữ chính thức."] * 50
+    change = extend_vocabulary(base, texts, tokens=20)
+    assert change.pattern_repair and not failed(change)

@@ -3,10 +3,11 @@
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from helpers.tiny import train_tokenizer
+from helpers.tiny import train_tokenizer, unigram
 from helpers.vocabularies import encode, english, failed, token_total
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.errors import VocabularyError
+from langadapt_utils.tokens import token_ids
 from langadapt_utils.vocabulary.extend import extend_vocabulary
 
 
@@ -74,3 +75,16 @@ def test_a_contract_that_cannot_be_kept_is_refused() -> None:
         base, texts, tokens=2, others=lao, protect={"lo": 1.0}, repair_script=False
     )
     assert unrepaired.effects["lo"].changed == 0
+
+
+def test_documents_with_added_tokens_are_protected_as_they_are_read(
+    corpora: dict[str, Corpus],
+) -> None:
+    """Metaspace puts a space after an added token, too."""
+    base = unigram(list(corpora["hu"].train["en"]["text"]), 400)
+    base.add_tokens(["cat"])
+    lines = ["The category of cats, a cat in catalogues."] * 40
+    texts = list(corpora["hu"].train["hu"]["text"])[:200]
+    change = extend_vocabulary(base, texts, tokens=5, others={"en": lines}, protect={"en": 1.0})
+    assert token_ids(base, lines) == token_ids(change.tokenizer, lines)
+    assert change.effects["en"].kept == 1 and not failed(change)
