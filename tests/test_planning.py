@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 from helpers.tiny import llama, saved
 from langadapt_utils import planning
 from langadapt_utils.cli import app
-from langadapt_utils.errors import LangadaptError, VocabularyError
+from langadapt_utils.errors import LangadaptError, ModelError, VocabularyError
+from langadapt_utils.files import read_json, write_json
 from langadapt_utils.hardware import Machine, machine_named
 from langadapt_utils.planning import Shape, enough_tokens, plan, stage_seconds, training_bytes
 from langadapt_utils.recipe import BUILT_IN, Recipe
@@ -99,6 +100,32 @@ def test_a_plan_chooses_from_the_text_and_says_what_it_will_take(base: Path) -> 
     warned = str(more)
     assert "warning:     Hungarian is repeated" in warned
     assert "warning:     English is repeated" in warned
+    assert "less than one sequence" not in said + warned
+    few = {"training.budget_tokens": 50, "mixture.sweep_tokens": 60}
+    short = str(plan(recipe.with_options(few)))
+    assert "training.budget_tokens is 50, less than one sequence (64 tokens)" in short
+    assert "mixture.sweep_tokens is 60, less than one sequence (64 tokens)" in short
+
+
+def test_a_plan_names_what_it_counts_on(base: Path, tmp_path: Path) -> None:
+    """Packages that are installed apart, and a translation without which parity is unknown."""
+    recipe = Recipe.profile("cpu", overrides={"base": str(base), **OPTIONS})
+    said = str(plan(recipe.with_options({"training.lora_rank": 8}), gpu="h100"))
+    assert "adapters of rank 8 (they need `pip install 'langadapt[lora]'`)" in said
+    assert "with the fused loss (it needs `pip install 'langadapt[gpu]'`)" in said
+    assert "note:" not in said and "fused" not in str(plan(recipe))
+    text = tmp_path / "text.txt"
+    rows = [" ".join(row["hu"]) for row in built_in_rows()]
+    text.write_text("\n\n".join(rows), encoding="utf-8")
+    alone = str(plan(recipe.with_options({"corpus.target": [str(text)]})))
+    assert "take a fifth of the rate (training.learning_rate=8.0e-05)" in alone
+
+
+def test_a_model_that_cannot_be_built_is_one_sentence(base: Path) -> None:
+    config = read_json(base / "config.json") | {"hidden_act": "nothing"}
+    write_json(base / "config.json", config)
+    with pytest.raises(ModelError, match=r"`transformers` cannot load the model in .* \(.*nothing"):
+        Shape.of(str(base))
 
 
 def test_text_in_another_language_is_said(base: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
@@ -259,3 +260,23 @@ def test_an_article_with_a_list_of_tags_is_read(write: Write) -> None:
     path = write("rows.jsonl", "\n".join([json.dumps(row)] * 5).encode())
     documents, _ = read_source(str(path), "hu", CorpusRecipe())
     assert set(documents["text"]) == {row["body"]}
+
+
+def test_the_cache_of_a_saved_data_set_is_no_text(tmp_path: Path) -> None:
+    folder = tmp_path / "saved"
+    datasets.Dataset.from_dict({"text": [f"szöveg {n}" for n in range(20)]}).save_to_disk(folder)
+    saved = datasets.load_from_disk(folder)
+    saved.map(lambda row: {"text": row["text"].upper()})
+    saved.shuffle(seed=0)
+    assert len(list(folder.glob("cache-*.arrow"))) == 2
+    documents, about = read_source(str(folder), "hu", CorpusRecipe())
+    assert documents["text"][:] == [f"szöveg {n}" for n in range(20)]
+    assert [row["rule"] for row in about].count("not read") == 4
+
+
+def test_a_date_beyond_those_of_python_is_named(tmp_path: Path) -> None:
+    times = pa.array([0, 2**62], pa.timestamp("us"))
+    table = pa.table({"text": ["egy", "két"], "date": times})
+    pyarrow.parquet.write_table(table, tmp_path / "odd.parquet")
+    with pytest.raises(CorpusError, match=r"cannot read .*odd.parquet \(date value out of range\)"):
+        read_source(str(tmp_path / "odd.parquet"), "hu", CorpusRecipe())

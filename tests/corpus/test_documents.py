@@ -4,9 +4,9 @@ import gzip
 import json
 import lzma
 import tempfile
-import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unicodedata import normalize
 
 import datasets
 import pyarrow as pa
@@ -356,7 +356,7 @@ def test_lines_that_cannot_be_read_are_named_or_left_out(write: Write) -> None:
 
 
 def test_text_comes_in_one_normal_form(write: Write) -> None:
-    decomposed = unicodedata.normalize("NFD", "árvíztűrő")
+    decomposed = normalize("NFD", "árvíztűrő")
     path = str(write("own.jsonl", json.dumps({"text": decomposed}).encode()))
     read, about = read_source(path, "hu", CorpusRecipe())
     assert read["text"][:] == ["árvíztűrő"] and about[0]["normalised"] == 1
@@ -420,7 +420,7 @@ def test_whatever_json_can_hold_is_read(texts: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "own.jsonl")
         path.write_text("\n".join(json.dumps({"text": text}) for text in texts))
-        wanted = [unicodedata.normalize("NFC", text) for text in texts if text.strip()]
+        wanted = [normalize("NFC", t.replace("\r\n", "\n")) for t in texts if t.strip()]
         if wanted:
             assert read_documents(str(path), "hu")["text"][:] == wanted
         else:
@@ -432,7 +432,7 @@ def test_whatever_json_can_hold_is_read(texts: list[str]) -> None:
 @settings(deadline=None, max_examples=40)
 def test_line_ends_of_windows_are_those_of_unix(lines: list[str]) -> None:
     """In every format, also where a line end is written as an escape."""
-    text = unicodedata.normalize("NFC", "\n".join(["első", *lines, "utolsó"]))
+    text = normalize("NFC", "\n".join(["első", *lines, "utolsó"]))
     with tempfile.TemporaryDirectory() as folder:
         for end in ("\n", "\r\n"):
             own = text.replace("\n", end)
@@ -448,23 +448,3 @@ def test_blocks_of_rows_get_unix_line_ends(tmp_path: Path) -> None:
     path = tmp_path / "own.jsonl"
     path.write_text("\n".join(json.dumps({"text": f"{n}\r\nsor"}) for n in range(500)))
     assert read_documents(str(path), "hu")["text"][:] == [f"{n}\nsor" for n in range(500)]
-
-
-def test_the_cache_of_a_saved_data_set_is_no_text(tmp_path: Path) -> None:
-    folder = tmp_path / "saved"
-    datasets.Dataset.from_dict({"text": [f"szöveg {n}" for n in range(20)]}).save_to_disk(folder)
-    saved = datasets.load_from_disk(folder)
-    saved.map(lambda row: {"text": row["text"].upper()})
-    saved.shuffle(seed=0)
-    assert len(list(folder.glob("cache-*.arrow"))) == 2
-    documents, about = read_source(str(folder), "hu", CorpusRecipe())
-    assert documents["text"][:] == [f"szöveg {n}" for n in range(20)]
-    assert [row["rule"] for row in about].count("not read") == 4
-
-
-def test_a_date_beyond_those_of_python_is_named(tmp_path: Path) -> None:
-    times = pa.array([0, 2**62], pa.timestamp("us"))
-    table = pa.table({"text": ["egy", "két"], "date": times})
-    pyarrow.parquet.write_table(table, tmp_path / "odd.parquet")
-    with pytest.raises(CorpusError, match=r"cannot read .*odd.parquet \(date value out of range\)"):
-        read_source(str(tmp_path / "odd.parquet"), "hu", CorpusRecipe())
