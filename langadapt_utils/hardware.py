@@ -155,8 +155,8 @@ def this_machine(precision: Precision | None = None) -> Machine:
     if kind == "cuda":
         memory = torch.cuda.get_device_properties(0).total_memory
     cores = f"{about['cores']} cores of " if kind == "cpu" else ""
-    name = f"{cores}{about['device']} in {precision}"
-    return Machine(name, int(kind == "cuda"), memory, speed)  # `langadapt run` uses one GPU
+    # `langadapt run` uses one GPU.
+    return Machine(f"{cores}{about['device']} in {precision}", int(kind == "cuda"), memory, speed)
 
 
 def machine_named(gpu: str, gpus: int) -> Machine:

@@ -60,8 +60,7 @@ class Corpus:
                         counts[language, source, split] += 1
                         sizes[language, source, split] += len(text.encode())
         rows = [(*key, count, sizes[key] / 1e6) for key, count in counts.items()]
-        columns = ["language", "source", "split", "documents", "megabytes"]
-        return pd.DataFrame(rows, columns=columns)
+        return pd.DataFrame(rows, columns=["language", "source", "split", "documents", "megabytes"])
 
     def measuring_texts(self) -> tuple[dict[str, list[str]], bool]:
         """Return held-out text of English and the target language, and whether it is parallel."""
@@ -101,8 +100,8 @@ def load_corpus(recipe: CorpusRecipe, language: str, *, seed: int = 0) -> Corpus
             follow = {english: sides.get(target, -1) for english, target in tied.items()}
         tables += [{**row, "language": code} for _, about in parts for row in about]
     chat = _conversations(recipe, language)
-    for code in heldout if recipe.contamination == "drop" else ():
-        heldout[code] = _without_contamination([*train.values(), chat], heldout[code], code)
+    if recipe.contamination == "drop":
+        heldout = _without_contamination([*train.values(), chat], heldout)
     target, english = (set(heldout[code]["id"]) for code in (language, "en"))
     parallel = _parallel_sentences(language, target & english)
     if not len(parallel):
@@ -274,15 +273,16 @@ def _among(ids: pa.ChunkedArray, names: Iterable[str]) -> set[str]:
     return set(ids.filter(pc.is_in(ids, value_set=pa.array(names, pa.string()))).to_pylist())
 
 
-def _without_contamination(train: Sequence[Dataset], heldout: Dataset, language: str) -> Dataset:
+def _without_contamination(train: list[Dataset], heldout: dict[str, Dataset]) -> dict[str, Dataset]:
     """Drop held-out documents that also occur, for the most part, in the training text."""
-    long = {place: text for place, text in enumerate(heldout["text"]) if len(text) >= GRAM}
+    texts = {(code, n): t for code, part in heldout.items() for n, t in enumerate(part["text"])}
+    long = {place: text for place, text in texts.items() if len(text) >= GRAM}
     shares = find_contamination(chain.from_iterable(part["text"] for part in train), long)
     copies = set(shares.index[shares > CONTAMINATED])
-    kept = heldout.select([place for place in range(len(heldout)) if place not in copies])
-    if not len(kept):
-        raise CorpusError(f"all held-out text ({language}) is in the training text, too: add text")
-    return kept
+    places = {code: [n for c, n in texts if c == code and (c, n) not in copies] for code in heldout}
+    if lost := [code for code in places if not places[code]]:
+        raise CorpusError(f"all held-out text ({lost[0]}) is in the training text, too: add text")
+    return {code: heldout[code].select(places[code]) for code in places}
 
 
 def _parallel_sentences(language: str, ids: set[str]) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from ..processes import across_processes
 from ..recipe import EvaluationRecipe
 from ..workspace import Workspace
 from .generation import replies, sampled
-from .likelihood import continuation_bits, document_bits, shared_window, token_bits
+from .likelihood import continuation_bits, document_bits, kept_bits, shared_window, token_bits
 from .scores import CONTROL, Scores
 
 Table = list[dict[str, Any]]
@@ -163,7 +164,7 @@ def evaluate(
         for other in (one for one in models.values() if one is not base):  # one at a time
             other.release()
         model = base.model.to(hardware.device())
-        measure = _Measure(name, model, base.tokenizer, report)
+        measure = _Measure(name, model, base.tokenizer, kept_bits(model), report)
         whole = name != CONTROL
         for code in read if whole else ["en"]:
             tables[0] += across_processes(partial(measure.documents, code, window), read[code])
@@ -199,18 +200,19 @@ def _items(languages: Sequence[str], most: int) -> list[tuple[str, str, Table]]:
 
 @dataclass(frozen=True)
 class _Measure:
-    """A model with its name in the tables and a function that reports progress."""
+    """A model with its name in the tables, its kept bits and a function that reports progress."""
 
     name: str
     model: PreTrainedModel
     tokenizer: Tokenizer
+    kept: Path
     report: Callable[[str], None]
 
     def documents(self, language: str, window: int, rows: Table) -> Table:
         self.report(f"{self.name}: {language_name(language)} documents")
         asked = self.model, self.tokenizer, [row["text"] for row in rows]
         names = [f"document {row['id']} ({self.name})" for row in rows]
-        bits = document_bits(*asked, window_bytes=window, names=names, keep=True)
+        bits = document_bits(*asked, window_bytes=window, names=names, keep=self.kept)
         return [
             {"model": self.name, "language": language}
             | {column: row[column] for column in ("source", "domain", "id")}

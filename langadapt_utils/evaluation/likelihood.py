@@ -49,7 +49,7 @@ Pass = tuple[torch.Tensor, dict[str, Any], list[Any]]  # ids, other inputs, logi
 class _Piece:
     """Tokens of one sequence, and the index of the first one that is scored."""
 
-    unit: int = field(repr=False)  # because kept bits are found by `repr`
+    unit: int = field(repr=False)  # `repr` is hashed to find kept bits
     ids: list[int]
     first: int
 
@@ -71,7 +71,7 @@ def document_bits(
     window_bytes: int = 4_096,
     context_bytes: int = 512,
     names: Sequence[str] = (),
-    keep: bool = False,
+    keep: Path | None = None,
 ) -> Numbers:
     """Return the negative log-likelihood of each text in bits. Every byte is scored once.
 
@@ -87,7 +87,8 @@ def document_bits(
         window_bytes: UTF-8 bytes per window.
         context_bytes: UTF-8 bytes of context, at most half a window.
         names: of the texts, for error messages.
-        keep: whether to look bits up in the cache, and to keep there those of other texts.
+        keep: file of the model's bits (`kept_bits`). Texts with bits there are not read again; the
+            bits of other texts are added.
 
     Raises:
         ModelError: the likelihood of a text is not finite.
@@ -97,17 +98,16 @@ def document_bits(
     context = min(context_bytes, window // 2)
     parts = [list(_windows(unit, start, text, window, context)) for unit, text in enumerate(read)]
     keys = [xxhash.xxh3_128_hexdigest(repr(part).encode()) for part in parts]
-    path = _kept(model) if keep else None
-    known: dict[str, float] = read_json(path) if path and path.exists() else {}
+    known: dict[str, float] = read_json(keep) if keep and keep.exists() else {}
     new = [unit for unit, key in enumerate(keys) if key not in known]
     names = names or [f"text {unit}" for unit in range(len(texts))]
     bits = _bits(model, [piece for unit in new for piece in parts[unit]], names)
     known |= {keys[unit]: float(bits[unit]) for unit in new}
-    if path and new:
-        # Other processes measure other documents; and the folder may be closed to writing.
-        with suppress(OSError), FileLock(path.with_suffix(".lock")):
-            known |= read_json(path) if path.exists() else {}
-            write_atomically(path, lambda beside: write_json(beside, known))
+    if keep and new:
+        # Other processes measure other documents. Without write access, the bits are not saved.
+        with suppress(OSError), FileLock(keep.with_suffix(".lock")):
+            known |= read_json(keep) if keep.exists() else {}
+            write_atomically(keep, lambda beside: write_json(beside, known))
     return [known[key] for key in keys] + np.array([8.0 * text.lost for text in read])
 
 
@@ -227,9 +227,11 @@ def _bits(
     return np.array([bits.sum() for bits in _bits_of_tokens(model, pieces, names, shared=shared)])
 
 
-def _kept(model: PreTrainedModel) -> Path:
-    """Return the file in the cache with bits under a model, named by a hash of what they depend on:
-    weights, configuration, this code, its libraries, precision, device.
+def kept_bits(model: PreTrainedModel) -> Path:
+    """Return the path of a model's bits in the cache.
+
+    Its name is a hash of weights, configuration, this module, library versions, precision, device,
+    and logits of a trial. Make it again after a change of the model.
     """
     code = Path(__file__).read_text("utf-8"), torch.__version__, transformers.__version__
     used = weights_digest(model), model.config, model.device.type, hardware.native_precision()

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from ..corpus.corpus import Corpus
 from ..display.html import render
 from ..embeddings.initialise import initialise_embeddings
-from ..evaluation.likelihood import document_bits, shared_window
+from ..evaluation.likelihood import document_bits, kept_bits, shared_window
 from ..evaluation.scores import Scores
 from ..files import data_folder, read_json, write_json
 from ..hardware import device
@@ -256,9 +256,9 @@ def heldout_texts(corpus: Corpus, documents: int) -> dict[str, Sequence[str]]:
 def document_rows(loaded: Loaded, texts: Texts, window_bytes: int, *labels: Any) -> list[list[Any]]:
     """Return one row per text: the labels, language, document, bits, bytes."""
     (model, tokenizer), rows = loaded, []
-    model.to(device())
+    kept = kept_bits(model.to(device()))
     for code, lines in texts.items():
-        bits = document_bits(model, tokenizer, lines, window_bytes=window_bytes, keep=True)
+        bits = document_bits(model, tokenizer, lines, window_bytes=window_bytes, keep=kept)
         sizes = [len(text.encode()) for text in lines]
         rows += [[*labels, code, *row] for row in zip(range(len(bits)), bits, sizes, strict=True)]
     model.to("cpu")

@@ -22,6 +22,7 @@ from langadapt_utils.evaluation.likelihood import (
     bits_per_byte,
     continuation_bits,
     document_bits,
+    kept_bits,
     shared_window,
 )
 from langadapt_utils.tokens import byte_lengths, document_start, token_ids, token_spans
@@ -302,21 +303,23 @@ def test_kept_bits_are_not_measured_again(
     texts = ["Egy szöveg.", "Egy másik, árvíztűrő szöveg, hosszabb is.", "Egy szöveg."]
     plain = document_bits(model, tokenizer, texts)
     cached.clear()
-    first = document_bits(model, tokenizer, texts[:2], keep=True)
+    first = document_bits(model, tokenizer, texts[:2], keep=kept_bits(model))
     assert cached == [2]
-    again = document_bits(model, tokenizer, [*texts, "Új."], keep=True)
+    again = document_bits(model, tokenizer, [*texts, "Új."], keep=kept_bits(model))
     assert cached == [2, 1]  # only the new text
     assert again[:2].tolist() == first.tolist() == pytest.approx(plain[:2])
-    document_bits(model, tokenizer, texts[1:2], window_bytes=16, keep=True)
+    document_bits(model, tokenizer, texts[1:2], window_bytes=16, keep=kept_bits(model))
     assert cached[2:] and sum(cached[2:]) > 1
     cached.clear()
     with torch.no_grad():
         model.model.norm.weight[3] *= 5
-    changed = document_bits(model, tokenizer, texts, keep=True)
+    changed = document_bits(model, tokenizer, texts, keep=kept_bits(model))
     assert sum(cached) == 3 and not np.allclose(changed, plain)
     assert changed == pytest.approx(document_bits(model, tokenizer, texts))
     cached.clear()
-    assert document_bits(model, tokenizer, texts, keep=True).tolist() == changed.tolist()
+    assert (
+        document_bits(model, tokenizer, texts, keep=kept_bits(model)).tolist() == changed.tolist()
+    )
     assert not cached
 
 
@@ -328,7 +331,7 @@ def test_kept_bits_are_those_of_the_same_circumstances(
     cached: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    document_bits(model, tokenizer, ["Egy szöveg."], keep=True)
+    document_bits(model, tokenizer, ["Egy szöveg."], keep=kept_bits(model))
     cached.clear()
     if other == "precision":
         monkeypatch.setattr(hardware, "native_precision", lambda asked="auto": "bfloat16")
@@ -338,7 +341,7 @@ def test_kept_bits_are_those_of_the_same_circumstances(
         monkeypatch.setattr(likelihood.transformers, "__version__", "5.99")
     else:
         model.lm_head.register_forward_hook(lambda *given: given[-1] * 2)
-    document_bits(model, tokenizer, ["Egy szöveg."], keep=True)
+    document_bits(model, tokenizer, ["Egy szöveg."], keep=kept_bits(model))
     assert cached == [1]
 
 
@@ -352,11 +355,11 @@ def test_processes_keep_the_bits_of_each_other(
 
     def meanwhile(*given: object, **options: object) -> object:
         monkeypatch.setattr(likelihood, "read", plain)
-        document_bits(model, tokenizer, ["A másik folyamaté."], keep=True)
+        document_bits(model, tokenizer, ["A másik folyamaté."], keep=kept_bits(model))
         return plain(*given, **options)
 
     monkeypatch.setattr(likelihood, "read", meanwhile)
-    document_bits(model, tokenizer, ["Az egyiké."], keep=True)
+    document_bits(model, tokenizer, ["Az egyiké."], keep=kept_bits(model))
     cached.clear()
-    document_bits(model, tokenizer, ["Az egyiké.", "A másik folyamaté."], keep=True)
+    document_bits(model, tokenizer, ["Az egyiké.", "A másik folyamaté."], keep=kept_bits(model))
     assert not cached
