@@ -77,7 +77,7 @@ def adapted(
             place = folder / name.replace(" ", "-")
             done = train(start, change, mixture, recipe.training, place / "checkpoints", seed=seed)
             save_model(done.model, change.tokenizer, place / "model", base.folder)
-            models[name] = Base(place / "model", name)
+            models[name] = Base(place / "model")
     return models
 
 

@@ -125,7 +125,7 @@ def made_up_mixture(vocabulary: int, sequences: int, length: int, separate: bool
     for language in ("hu", "en"):
         tokens = rng.integers(0, vocabulary, 300 * 200, dtype=np.int32)
         begins = np.arange(0, len(tokens) + 1, 300)
-        streams[language] = Stream(language, [tokens], begins, np.arange(200), length, 200)
+        streams[language] = Stream([tokens], begins, np.arange(200), length, 200)
     order = [("en" if index % 4 == 3 else "hu") for index in range(sequences)]
     sizes = np.ones(vocabulary, dtype=np.int64)
     return Mixture(streams, order, length, sizes, separate_documents=separate)

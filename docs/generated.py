@@ -135,6 +135,10 @@ def raised(tree: ast.Module, constants: "_Texts") -> Iterator[tuple[str, str]]:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
                 known = _Texts(constants.by_name)
                 known.read(before for before in nodes if before.lineno < node.lineno)
+                if node.func.id == "explained" and isinstance(node.args[0], ast.Name):
+                    problem, remedy = map(known.of, node.args[1:3])
+                    yield node.args[0].id, f"{problem} (…): {remedy}"
+                    continue
                 sentence = known.of(node.args[0])
                 if node.func.id.endswith(("Error", "Failed")) and re.search(r"\w+ \w+", sentence):
                     yield node.func.id, sentence

@@ -40,14 +40,12 @@ def language_atlas(tokenizer: Tokenizer) -> pd.DataFrame:
     """
     languages = atlas_languages()
     pairs = {code: _beside_english(code) for code in languages}
-    english = list(dict.fromkeys(name for each in pairs.values() for _, name in each))
-    cost = dict(zip(english, map(len, token_ids(tokenizer, english)), strict=True))
-    ids = iter(token_ids(tokenizer, [name for each in pairs.values() for name, _ in each]))
+    texts = list({name for each in pairs.values() for pair in each for name in pair})
+    cost = dict(zip(texts, map(len, token_ids(tokenizer, texts)), strict=True))
     rows = []
     for code, each in pairs.items():
-        tokens = sum(len(next(ids)) for _ in each)
-        of_english = sum(cost[name] for _, name in each)
-        rows.append([code, languages[code], main_script(code), len(each), tokens / of_english])
+        own, english = (sum(cost[name] for name in names) for names in zip(*each, strict=True))
+        rows.append([code, languages[code], main_script(code), len(each), own / english])
     columns = ["code", "language", "script", "names", COST]
     return pd.DataFrame(rows, columns=columns).sort_values(COST, ignore_index=True)
 

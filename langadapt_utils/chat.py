@@ -8,11 +8,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
-from .errors import ModelError
-from .sources import brief
+from .errors import ModelError, brief
 from .tokens import special_starts
 
 CHAT = "chat"  # the stream of conversations in a mixture
+ROLES = {"system", "developer", "user", "assistant", "tool"}
 TURN, ROLE = "\x1e", "\x1f"  # separators in one text: between turns, between role and content
 CONTROLS, JOINED = str.maketrans("", "", TURN + ROLE), "\\g<0>\u2060"  # removed; with a joiner
 MARKED = re.compile(r"\{%[-+]?\s*generation\b")  # the template marks the assistant's turns
@@ -29,13 +29,16 @@ def conversation(row: Mapping[str, Any]) -> str:
         row: has `messages` (each with `role` and `content`), or `prompt` and `response`.
 
     Raises:
-        ValueError, TypeError, KeyError: the row has neither, or no answer of an assistant.
+        ValueError, TypeError, KeyError: the row has neither, no answer of an assistant, or a role
+            that is not in `ROLES`.
     """
     messages = row.get("messages") or exchange(row["prompt"], row["response"])
     turns = [(message["role"], message["content"].translate(CONTROLS)) for message in messages]
     said = [text.strip() for role, text in turns if role == "assistant"]
     if not all(said or [""]) or any(message.get("tool_calls") for message in messages):
         raise ValueError("no assistant answers, or with a call of a tool")
+    if other := {role for role, _ in turns} - ROLES:
+        raise ValueError(f"the role {min(other)} is unknown")
     return TURN.join(map(ROLE.join, turns))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
 import typer
+from more_itertools import duplicates_everseen
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
@@ -174,12 +175,10 @@ def _recipe(
     code: str | None, kind: str | None, parameters: list[str], file: Path | None = None
 ) -> Recipe:
     recipe = Recipe.read(file) if file else Recipe.profile(kind or "cpu", language=code or "hu")
-    options: dict[str, Any] = {}
-    for name, value in map(parse_override, parameters):
-        if name in options:
-            raise RecipeError(f"option {name} is given twice: give it once, a list with commas")
-        options[name] = value
-    return anchored(recipe.with_options(options), Path.cwd())
+    options = [parse_override(text) for text in parameters]
+    for name in duplicates_everseen(name for name, _ in options):
+        raise RecipeError(f"option {name} is given twice: give it once, a list with commas")
+    return anchored(recipe.with_options(dict(options)), Path.cwd())
 
 
 def _stage(name: str) -> str:

@@ -1,9 +1,7 @@
 """How many tokens a language takes: fertility, parity, words split into several tokens."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -95,16 +93,17 @@ def measure_fertility(
 def _count(tokenizer: Tokenizer, texts: Sequence[str], language: str) -> dict[str, Any]:
     """Count tokens, words, characters and bytes of texts, and words in several tokens."""
     encodings = encode_texts(tokenizer.backend_tokenizer, texts, offsets=True)
-    spans, known = [word_spans(text, language) for text in texts], has_words("".join(texts[:HEAD]))
-    tokens = [len(encoding.ids) for encoding in encodings]
-    words, characters = [len(each) for each in spans], [len(text) for text in texts]
-    touching = chain(*map(tokens_touching, spans, (encoding.offsets for encoding in encodings)))
-    counts = {"tokens": sum(tokens), "words": sum(words), "characters": sum(characters)}
-    size, continued = sum(len(text.encode()) for text in texts), sum(n > 1 for n in touching)
-    counts |= {"bytes": size, "continued": continued}
-    interval = ratio(*np.array([tokens, words if known else characters], dtype=float))
+    rows = []
+    for text, encoding in zip(texts, encodings, strict=True):
+        words = word_spans(text, language)
+        continued = sum(n > 1 for n in tokens_touching(words, encoding.offsets))
+        rows.append([len(encoding.ids), len(words), len(text), len(text.encode()), continued])
+    counts = pd.DataFrame(rows, columns=["tokens", "words", "characters", "bytes", "continued"])
+    known = counts.words.any() and has_words("".join(texts[:HEAD]))
+    per = counts.words if known else counts.characters
+    interval = ratio(counts.tokens.to_numpy(float), per.to_numpy(float))
     unknown = {} if known else {"words": np.nan, "continued": np.nan, "segmenter": "none"}
-    return counts | {"segmenter": SEGMENTER, "interval": interval} | unknown
+    return {**counts.sum(), "segmenter": SEGMENTER, "interval": interval} | unknown
 
 
 def tokens_touching(words: Spans, tokens: Spans) -> list[int]:
@@ -149,6 +148,6 @@ def _finding(report: FertilityReport, column: str) -> str:
     name, value = language_name(target), report.value(last, target, column)
     if value != value and column != "parity":
         return f"No segmenter finds the words of {name}, so there are no figures per word"
-    english = report.value(last, "en", column) if "en" in codes and target != "en" else math.nan
+    english = report.value(last, "en", column) if "en" in codes and target != "en" else np.nan
     found = MEASURES[column]["finding"].format(name=name, value=value, english=english)
     return str(found if english == english else found.partition(", ")[0])

@@ -123,7 +123,7 @@ def measured_flops(precision: Precision, seconds: float = 1.5) -> float:
     return 2 * size**3 / min(timer.blocked_autorange(min_run_time=seconds).times)
 
 
-GPUS, EFFICIENCY = package_yaml("hardware.yaml").values()
+GPUS, EFFICIENCY, ALONE = package_yaml("hardware.yaml").values()
 
 
 @dataclass(frozen=True)
@@ -159,14 +159,16 @@ def this_machine(precision: Precision | None = None) -> Machine:
     return Machine(f"{cores}{about['device']} in {precision}", int(kind == "cuda"), memory, speed)
 
 
-def machine_named(gpu: str, gpus: int) -> Machine:
+def machine_named(gpu: str, gpus: int, precision: Precision | None = None) -> Machine:
     """Return a machine with a number of GPUs from `GPUS`, or this machine if `gpu` is empty.
+
+    Only this machine has a choice of precision; GPUs in `GPUS` train in bfloat16.
 
     Raises:
         LangadaptError: the GPU is unknown.
     """
     if not gpu and gpus == 1:
-        return this_machine()
+        return this_machine(precision)
     if gpu.lower() not in GPUS:
         raise LangadaptError(f"GPU '{gpu}' is unknown: set --gpu to one of {', '.join(GPUS)}")
     memory, teraflops = GPUS[gpu.lower()]

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pydantic import TypeAdapter
 from scipy.stats import binomtest, norm, t
 
 Numbers = npt.NDArray[np.float64]
@@ -103,14 +104,9 @@ def plain(content: Any) -> Any:
 
     A table becomes a list of rows, an interval an object, and NaN, which JSON lacks, None.
     """
-    if isinstance(content, pd.DataFrame):
-        return plain(content.to_dict("records"))
-    if isinstance(content, list):
-        return [plain(part) for part in content]
-    if isinstance(content, Interval | dict):
-        parts = content if isinstance(content, dict) else asdict(content)
-        return {name: plain(part) for name, part in parts.items()}
-    return None if isinstance(content, float) and math.isnan(content) else content
+    return TypeAdapter(Any).dump_python(
+        content, mode="json", fallback=lambda table: table.to_dict("records")
+    )
 
 
 def restored(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

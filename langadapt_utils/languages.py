@@ -14,7 +14,6 @@ from .files import package_yaml
 NO_LANGUAGE = "zxx"  # in ISO 639-2: no linguistic content
 KNOWN = package_yaml("languages.yaml")
 Spans = list[tuple[int, int]]  # start and end of each word, in characters
-OF_SEVERAL_SCRIPTS = {"Zyyy", "Zinh", "Zzzz"}  # in Unicode: common, inherited, unknown
 LETTER_OR_DIGIT = regex.compile(r"[\p{L}\p{N}]")
 SEGMENTER = "ICU words"
 
@@ -61,7 +60,7 @@ def script_counts(text: str) -> Counter[str]:
     """
     counts: Counter[str] = Counter()
     for character, count in Counter(text).items():
-        if character.isalpha() and (own := script(character)) not in OF_SEVERAL_SCRIPTS:
+        if character.isalpha() and (own := script(character)) not in KNOWN["no_script"]:
             counts[own] += count
     return counts
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub import parse_local_safetensors_file_metadata as header_of
+from more_itertools import always_iterable
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -20,14 +21,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging
 
 from . import hardware, sources
-from .errors import ModelError, SourceError
+from .errors import ModelError, SourceError, explained
 from .files import cache_folder, made_once, package_yaml, read_json, require_space, write_json
 from .tokens import document_start, unknown_token
 
-OWN_ROPE, SCALED, LIMITS, DTYPES, QUANTISED = package_yaml("models.yaml").values()
+OWN_ROPE, SCALED, LIMITS, DTYPES, QUANTISED, EXPERTS, FACTORS = package_yaml("models.yaml").values()
 SAME = 1e-3  # largest difference of equal logits, as a fraction of the largest logit
 BASE_CARD = "BASE_MODEL_CARD.md"  # name of the copy of the base's model card
-EXTRA = re.compile(r"\.bias$|norm\.weight$|\.lora_")  # weights that change what layers compute
+EXTRA = re.compile(r"norm\.weight$|\.lora_")  # weights that change what layers compute
 NORMS = torch.nn.LayerNorm, torch.nn.GroupNorm
 
 
@@ -36,15 +37,17 @@ class Base:
     """A pretrained model and its tokenizer, each loaded when it is first used."""
 
     folder: Path
-    source: str
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The fast tokenizer of the folder; it can begin documents, and the model knows its ids."""
-        tokenizer = load_tokenizer(self.folder)
+        tokenizer, config = load_tokenizer(self.folder), self.config.get_text_config()
+        added = tokenizer.added_tokens_decoder
+        ends = [added[n] for n in always_iterable(config.eos_token_id) if n in added]
+        only_there = next((token.content for token in ends if token.special), None)
+        tokenizer.eos_token = tokenizer.eos_token or only_there  # in config.json
         document_start(tokenizer)
-        ids = set(tokenizer.get_vocab().values())
-        check_rows(tokenizer, ids, self.config.get_text_config().vocab_size)
+        check_rows(tokenizer, set(tokenizer.get_vocab().values()), config.vocab_size)
         return tokenizer
 
     @cached_property
@@ -76,7 +79,7 @@ def load_base(source: str, *, accept_terms: str = "") -> Base:
     """
     folder = fetch_model(source, accept_terms)
     check_model(folder)
-    return Base(folder, source)
+    return Base(folder)
 
 
 def fetch_model(source: str, accept_terms: str = "", *, weights: bool = True) -> Path:
@@ -150,22 +153,19 @@ def weight_files(folder: Path) -> list[Path]:
         note = " (pytorch_model.bin could run code and is not read)" if pickled else ""
         problem = f"{folder} lacks its weights in {missing[0]}{note}"
         raise ModelError(f"{problem}: save the model as safetensors, with `save_pretrained`")
+    remedy = "download it again (Git needs Git LFS)"
     for path in files:
-        try:
+        problem = f"{path} is not a complete safetensors file"
+        with explained(ModelError, problem, remedy, (SafetensorError, OSError)):
             safe_open(path, framework="pt")
-        except (SafetensorError, OSError) as error:
-            problem = f"{path} is not a complete safetensors file ({sources.brief(error)})"
-            raise ModelError(f"{problem}: download it again (Git needs Git LFS)") from error
     return files
 
 
 def _read_object(path: Path) -> dict[str, Any]:
     """Read a JSON object of a model."""
-    try:
+    problem, remedy = f"{path} is not a JSON object", "give a complete copy of the model"
+    with explained(ModelError, problem, remedy, (ValueError, TypeError)):
         return {**read_json(path)}
-    except (ValueError, TypeError) as error:
-        problem = f"{path} is not a JSON object ({sources.brief(error)})"
-        raise ModelError(f"{problem}: give a complete copy of the model") from error
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -178,16 +178,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         ModelError: the folder has no tokenizer of the `tokenizers` library.
     """
     file, others = folder / "tokenizer.json", {}
-    try:
+    remedy = "give a folder with a tokenizer.json"
+    with explained(ModelError, f"the tokenizer in {folder} cannot be loaded", remedy):
         if file.is_file():
             tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
             others = tokenizer.added_tokens_decoder
             tokenizer._tokenizer = Tokenizer.from_file(str(file))
         else:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-    except Exception as error:  # the libraries raise many kinds
-        problem = f"the tokenizer in {folder} cannot be loaded ({sources.brief(error)})"
-        raise ModelError(f"{problem}: give a folder with a tokenizer.json") from error
     if not tokenizer.is_fast:
         problem = f"the tokenizer in {folder} ({type(tokenizer).__name__}) is not a fast one"
         raise ModelError(f"{problem}: convert it to a tokenizer.json first")
@@ -234,6 +232,7 @@ def load_model(folder: Path) -> PreTrainedModel:
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     with building(folder):
         model, found = transformers.AutoModelForCausalLM.from_pretrained(str(folder), **options)
+    model.config.return_dict = True  # whatever the configuration says
     other_shape = {name for name, *_ in found["mismatched_keys"]}
     if lost := sorted(found["missing_keys"] | other_shape):  # these are random numbers now
         problem = f"{folder} lacks {lost[0]} in the shape of its config.json ({len(lost)} in all)"
@@ -242,8 +241,10 @@ def load_model(folder: Path) -> PreTrainedModel:
     if unread := [name for name in left if re.sub(r"\.\d+\.", ".0.", name, count=1) in known]:
         raise ModelError(f"{folder} has {unread[0]}, but config.json has fewer layers: correct it")
     parts = {name for name, _ in model.named_modules()}
-    if extra := [n for n in left if EXTRA.search(n) and n.rsplit(".", 2)[0] in parts]:
-        raise ModelError(f"{folder} has {extra[0]}, which config.json leaves out: correct it")
+    dropped = [n for n in left if n.removesuffix("bias") + "weight" in known]
+    extra = [n for n in left if EXTRA.search(n) and n.rsplit(".", 2)[0] in parts]
+    if dropped := [*dropped, *extra]:
+        raise ModelError(f"{folder} has {dropped[0]}, which config.json leaves out: correct it")
     if not is_tied(model.eval()):  # whatever the configuration says
         declare_untied(model)
     if on_cpu:  # which has no norm of float32 with weights in half of it
@@ -310,12 +311,10 @@ def _parameters_by_type(folder: Path) -> Counter[str]:
 @contextmanager
 def building(folder: Path) -> Iterator[None]:
     """Turn errors of `transformers` inside the block into one sentence, and hide its notices."""
-    try:
-        with quiet_transformers():
-            yield
-    except Exception as error:  # architectures raise many kinds
-        problem = f"`transformers` cannot load the model in {folder} ({sources.brief(error)})"
-        raise ModelError(f"{problem}: give a complete copy, or another model") from error
+    problem = f"`transformers` cannot load the model in {folder}"
+    remedy = "give a complete copy, or another model"
+    with explained(ModelError, problem, remedy), quiet_transformers():
+        yield
 
 
 @contextmanager

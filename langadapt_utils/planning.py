@@ -8,20 +8,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from .corpus.corpus import load_corpus
 from .corpus.inspection import BEGINNING, share_in_language, share_in_script
 from .display.html import render
 from .fertility import measure_fertility
-from .hardware import Machine, machine_named
+from .hardware import ALONE, Machine, machine_named, native_precision
 from .languages import language_name
-from .models import building, check_model, fetch_model, load_tokenizer, token_layers
+from .models import EXPERTS, FACTORS, Base, building, check_model, fetch_model, token_layers
 from .recipe import Recipe
-from .training.optimizer import learning_rate
+from .training.optimizer import LINEAR, learning_rate
+from .training.train import check_length
 from .vocabulary.sizes import RARELY, token_numbers
 
 NUMBERS = (10, 20, 50, 100, 200, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000)  # of new tokens
@@ -41,11 +44,14 @@ class Shape:
     """The size of a model, from its configuration."""
 
     parameters: int
+    multiplied: int  # parameters that a token is multiplied with
     embeddings: int  # parameters in matrices with one row per token
     linear: int  # sum of inputs and outputs of the body's linear layers; times the rank: adapters
     layers: int
     width: int
     vocabulary: int
+    weight_bytes: int = 2  # of a weight in the base
+    plain_head: bool = True  # the logits are a matrix product, as the fused loss needs
 
     @classmethod
     def of(cls, base: str, accept_terms: str = "") -> "Shape":
@@ -56,48 +62,72 @@ class Shape:
             config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
             model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
         matrices = {id(layer.weight): layer.weight for layer in token_layers(model)}
-        body = (m for m in model.modules() if isinstance(m, torch.nn.Linear))
-        inner = [m.in_features + m.out_features for m in body if id(m.weight) not in matrices]
+        body = (m.weight for m in model.modules() if type(m).__name__ in LINEAR)
+        inner = [sum(weight.shape) for weight in body if id(weight) not in matrices]
         embeddings, text = sum(m.numel() for m in matrices.values()), config.get_text_config()
         size = text.num_hidden_layers, text.hidden_size, text.vocab_size
-        return cls(model.num_parameters(), embeddings, sum(inner), *size)
+        kind = 4 if text.dtype in (None, torch.float32) else 2, _has_plain_head(model)
+        return cls(model.num_parameters(), _multiplied(model), embeddings, sum(inner), *size, *kind)
 
-    @property
-    def multiplied(self) -> int:
-        """Parameters that a token is multiplied with: all except a separate input matrix."""
-        return self.parameters - self.embeddings + self.vocabulary * self.width
+    def with_tokens(self, tokens: int, *, untie: bool = False) -> "Shape":
+        """Return the shape after adding new tokens, and with an LM head of its own (`untie`)."""
+        tied, rows = self.embeddings < 2 * self.vocabulary * self.width, self.vocabulary + tokens
+        more = self.embeddings // self.vocabulary * tokens + rows * self.width * (untie and tied)
+        grown: dict[str, Any] = {"parameters": self.parameters + more, "vocabulary": rows}
+        grown |= {"multiplied": self.multiplied + tokens * self.width}
+        return replace(self, embeddings=self.embeddings + more, **grown)
 
-    def with_tokens(self, tokens: int) -> "Shape":
-        """Return the shape after adding new tokens."""
-        more = self.embeddings // self.vocabulary * tokens
-        grown = {"parameters": self.parameters + more, "embeddings": self.embeddings + more}
-        return replace(self, vocabulary=self.vocabulary + tokens, **grown)
+
+def _has_plain_head(model: PreTrainedModel) -> bool:
+    """Return whether neither bias, scale nor cap is applied to the logits."""
+    config = model.config.get_text_config()
+    factors = [getattr(config, name, None) for name in FACTORS]
+    neutral = None, 1, config.hidden_size  # MiniCPM divides by a ratio of widths
+    biased = getattr(model.get_output_embeddings(), "bias", None) is not None
+    return not biased and all(factor in neutral for factor in factors)
+
+
+def _multiplied(model: PreTrainedModel) -> int:
+    """Return how many parameters a token is multiplied with.
+
+    A token uses some of the experts of a mixture, and looks up its embeddings.
+    """
+    config, head = model.config.get_text_config(), model.get_output_embeddings()
+    used = np.mean(next((n for name in EXPERTS if (n := getattr(config, name, 0))), 0))
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    total = 0.0
+    for name, weight in model.named_parameters():
+        some = used and ".experts." in name and weight.ndim == 3
+        if id(weight) not in tables - {id(head.weight)}:
+            total += weight.numel() * (used / len(weight) if some else 1)
+    return int(total)
 
 
 def training_bytes(shape: Shape, recipe: Recipe, machine: Machine) -> float:
     """Return the memory of training, in bytes per device.
 
     A trained parameter takes 18 bytes: weight, gradient and two moments in float32, and the weight
-    in bfloat16. A frozen parameter (the body under adapters) takes 2. Several GPUs share the
-    weights (FSDP 2), except under adapters. A token takes 64 bytes per layer and dimension
-    (counted: 53 to 80 in Llama, 97 in the narrow Gemma 3; Korthikanti et al. 2022, arXiv
+    in bfloat16. A frozen parameter (the body under adapters) takes 2, or 4 in float32. Several GPUs
+    share the weights (FSDP 2), except under adapters. A token takes 64 bytes per layer and
+    dimension (counted: 53 to 80 in Llama, 97 in the narrow Gemma 3; Korthikanti et al. 2022, arXiv
     2205.05198, have 34, all in bfloat16). With gradient checkpointing it takes 4, plus 64 for one
-    layer. Logits take 16 bytes per entry, or none with the fused loss on GPUs. Libraries take
-    0.7 GB.
+    layer. Logits take 16 bytes per entry, or none with the fused loss on GPUs, which needs a plain
+    LM head. Libraries take 0.7 GB.
     """
     training = recipe.training
     learned = shape.embeddings + training.lora_rank * shape.linear
-    adapted = 18 * learned + 2 * (shape.parameters - shape.embeddings)
+    frozen = 4 if training.precision == "float32" else shape.weight_bytes
+    adapted = 18 * learned + frozen * (shape.parameters - shape.embeddings)
     weights = adapted if training.lora_rank else 18 * shape.parameters / max(1, machine.gpus)
     one = 64 * shape.width
     kept = 4 * shape.width * shape.layers + one if training.gradient_checkpointing else 0
-    logits = 16 * shape.vocabulary * _has_logits(recipe, machine)
+    logits = 16 * shape.vocabulary * _has_logits(shape, recipe, machine)
     tokens = max(training.micro_batch_tokens, recipe.mixture.sequence_length)
     return LIBRARIES + weights + tokens * ((kept or one * shape.layers) + logits)
 
 
-def _has_logits(recipe: Recipe, machine: Machine) -> bool:
-    return not (machine.gpus and recipe.training.fused_loss)
+def _has_logits(shape: Shape, recipe: Recipe, machine: Machine) -> bool:
+    return not (machine.gpus and recipe.training.fused_loss and shape.plain_head)
 
 
 def training_operations(shape: Shape, recipe: Recipe, machine: Machine, tokens: float) -> float:
@@ -109,7 +139,7 @@ def training_operations(shape: Shape, recipe: Recipe, machine: Machine, tokens: 
     step. The last two numbers were fitted to three models on two cores (`benchmarks/plan.py`).
     """
     multiplied = (8 if recipe.training.gradient_checkpointing else 6) * shape.multiplied
-    logits = LOGIT_OPERATIONS * shape.vocabulary * _has_logits(recipe, machine)
+    logits = LOGIT_OPERATIONS * shape.vocabulary * _has_logits(shape, recipe, machine)
     step = STEP_OPERATIONS * shape.parameters / max(recipe.training.batch_tokens, 1)
     return tokens * (multiplied + logits + step)
 
@@ -136,8 +166,6 @@ def stage_seconds(
     # The base has read some documents in stage 3, and the adapted model is the last point.
     read["05_evaluation"] = 6 * many + 2 * few * (len(recipe.evaluation.interpolation_points) - 2)
     learned = {"03_embeddings": probed, "04_training": trained}
-    alone = {"01_fertility": 12.0, "02_vocabulary": 35.0, "03_embeddings": 20.0}
-    alone |= {"04_training": 20.0, "05_evaluation": 40.0}
     a_token = 2 * shape.multiplied + LOGIT_OPERATIONS / 3 * shape.vocabulary
 
     def operations(stage: str) -> float:
@@ -145,7 +173,7 @@ def stage_seconds(
         return measured + training_operations(shape, recipe, machine, learned.get(stage, 0))
 
     shared = {"04_training": max(1, machine.gpus)}  # GPUs share only training
-    return {s: alone[s] + operations(s) / machine.speed / shared.get(s, 1) for s in alone}
+    return {s: ALONE[s] + operations(s) / machine.speed / shared.get(s, 1) for s in ALONE}
 
 
 @dataclass(frozen=True)
@@ -200,16 +228,19 @@ def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:
         gpus: number of GPUs.
 
     Raises:
-        LangadaptError: the base or text cannot be read, or the GPU is unknown.
+        LangadaptError: the base or text cannot be read, the sequences are too long for the base, or
+            the GPU is unknown.
     """
-    shape, machine = Shape.of(recipe.base, recipe.accept_terms), machine_named(gpu, gpus)
-    tokenizer = load_tokenizer(fetch_model(recipe.base, recipe.accept_terms, weights=False))
+    shape = Shape.of(recipe.base, recipe.accept_terms)
+    machine = machine_named(gpu, gpus, native_precision(recipe.training.precision))
+    base = Base(fetch_model(recipe.base, recipe.accept_terms, weights=False))
+    check_length(base, recipe.mixture.sequence_length)
     corpus = load_corpus(recipe.corpus, recipe.language)
-    sizes = token_numbers(tokenizer, corpus, recipe, NUMBERS)
+    sizes = token_numbers(base.tokenizer, corpus, recipe, NUMBERS)
     sizes["megabytes"] = sizes.new_tokens * (2e-6 * shape.embeddings / shape.vocabulary)
     tokens = enough_tokens(sizes)
     texts, parallel = corpus.measuring_texts()
-    report = measure_fertility({"base": tokenizer}, texts, parallel=parallel)
+    report = measure_fertility({"base": base.tokenizer}, texts, parallel=parallel)
     columns = ("parity", "tokens_per_word", "tokens_per_byte")
     cost = {name: report.value("base", recipe.language, name) for name in columns}
     read = [text[:BEGINNING] for text in texts[recipe.language]]
@@ -219,7 +250,8 @@ def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:
     if asked == "auto":
         rate = float(f"{rate * (CAREFUL if cost['parity'] < READS_WELL else 1):.1e}")
     chosen = {"vocabulary.tokens": tokens, "training.learning_rate": rate}
-    grown = shape.with_tokens(tokens if recipe.vocabulary.mode == "extend" else 0)
+    more = tokens if recipe.vocabulary.mode == "extend" else 0
+    grown = shape.with_tokens(more, untie=recipe.embeddings.untie)
     fitted = _fitted(recipe.with_options(chosen), grown, machine)
     heldout = corpus.heldout[recipe.language]["text"][: recipe.evaluation.documents]
     length = cost["tokens_per_byte"] * sum(len(text.encode()) for text in heldout) / len(heldout)
@@ -232,8 +264,7 @@ def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:
 
 def enough_tokens(sizes: pd.DataFrame) -> int:
     """Return the largest number of new tokens of which 90 % are seen at least 20 times."""
-    often = sizes.new_tokens[sizes.seen >= OFTEN]
-    return int(often.max() if len(often) else sizes.new_tokens.min())
+    return int(max(sizes.new_tokens[sizes.seen >= OFTEN], default=sizes.new_tokens.min()))
 
 
 def _fitted(recipe: Recipe, shape: Shape, machine: Machine) -> Recipe:

@@ -16,11 +16,11 @@ from .errors import LangadaptError
 from .workspace import Workspace
 
 
-def in_processes(work: Callable[[Path, PartialState], None]) -> None:
-    """Work on the run folder that the command line names, in every process that was started.
+def in_processes(work: Callable[[Workspace, PartialState], None]) -> None:
+    """Work on the run that the command line names, in every process that was started.
 
     Args:
-        work: called with the folder and the state of the process; its docstring is the help text.
+        work: called with the run and the state of the process; its docstring is the help text.
     """
     parser = argparse.ArgumentParser(description=work.__doc__)
     parser.add_argument("folder", type=Path, help="the run folder")
@@ -28,7 +28,7 @@ def in_processes(work: Callable[[Path, PartialState], None]) -> None:
     # One process reads, encodes and perhaps writes text while the others wait.
     state = PartialState(cpu=hardware.device().type == "cpu", timeout=timedelta(hours=12))
     try:
-        work(folder, state)
+        work(Workspace.existing(folder), state)
     except LangadaptError as error:
         print(f"error in process {state.process_index}: {error}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -243,9 +243,7 @@ class Recipe(_Section):
         Raises:
             RecipeError: the profile or an option is unknown, or a value is invalid.
         """
-        if name not in PROFILES:
-            raise RecipeError(_unknown("profile", name, PROFILES))
-        profile = cls._of({**PROFILES[name], "profile_name": name, "language": language})
+        profile = cls._of({"profile_name": name, "language": language})
         return profile.with_options(overrides or {})
 
     @classmethod
@@ -257,11 +255,9 @@ class Recipe(_Section):
         """
         try:
             values = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
-            if (name := values.setdefault("profile_name", "cpu")) not in PROFILES:
-                raise RecipeError(_unknown("profile", name, PROFILES))
             if values.get("language") is False:  # in YAML, `no` is not Norwegian
                 values["language"] = "no"
-            return cls._of({**PROFILES[name], **values})
+            return cls._of({"profile_name": "cpu", **values})
         except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
             problem = f"{path} is not a recipe in YAML ({' '.join(str(error).split())})"
             raise RecipeError(f"{problem}: correct it, or name another file or folder") from error
@@ -316,9 +312,11 @@ class Recipe(_Section):
 
     @classmethod
     def _of(cls, values: Mapping[str, Any]) -> Self:
-        """Build a recipe from values by dotted name."""
+        """Build a recipe from values by dotted name; the profile gives the others."""
+        if (name := values["profile_name"]) not in PROFILES:
+            raise RecipeError(_unknown("profile", name, PROFILES))
         nested: dict[str, Any] = {}
-        for dotted, value in values.items():
+        for dotted, value in {**PROFILES[name], **values}.items():
             section, _, option = dotted.rpartition(".")
             (nested.setdefault(section, {}) if section else nested)[option] = value
         try:

@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from .errors import CorpusError, SourceError
+from .errors import CorpusError, SourceError, explained
 from .files import cache_folder, data_folder, made_once, package_yaml, read_jsonl, write_atomically
 from .recipe import BUILT_IN, CorpusRecipe
 
@@ -30,7 +30,7 @@ class Wheel:
 
 
 WHEELS = {name: Wheel(**wheel) for name, wheel in package_yaml("wheels.yaml").items()}
-READABLE, COMPRESSIONS, ABOUT, TERMS, HUB_NAMES = package_yaml("sources.yaml").values()
+READABLE, COMPRESSIONS, ABOUT, TERMS, HUB_NAMES, NAMES = package_yaml("sources.yaml").values()
 
 
 def built_in_languages() -> list[str]:
@@ -48,8 +48,7 @@ def require_built_in(language: str) -> None:
 
 def source_name(source: str) -> str:
     """Return the name of a source in figures and sentences."""
-    names = {BUILT_IN: "project documents", "wikipedia": "Wikipedia articles"}
-    return names.get(source, Path(source).name)
+    return str(NAMES.get(source, Path(source).name))
 
 
 def fingerprint(recipe: CorpusRecipe) -> str:
@@ -178,17 +177,9 @@ def snapshot(name: str, *, weights: bool = True) -> Path:
     wanted = ["*.json", "*.txt", "*.model", "*.jinja", *TERMS, *["*.safetensors"] * weights]
     # `transformers` reads no other weights than those at the top.
     files: Any = {"allow_patterns": wanted, "ignore_patterns": ["consolidated*", "*/*.safetensors"]}
-    try:
+    remedy = "check the name, the network and (gated models) `hf auth login`, or give a folder"
+    with explained(SourceError, f"cannot fetch hub:{name}", remedy):
         return Path(snapshot_download(repository, revision=revision or None, **files))
-    except Exception as error:  # the hub raises many kinds: requests', its own, OSError
-        remedy = "check the name, the network and (gated models) `hf auth login`, or give a folder"
-        raise SourceError(f"cannot fetch hub:{name} ({brief(error)}): {remedy}") from error
-
-
-def brief(error: BaseException | str) -> str:
-    """Return an error or a text in one line of at most 160 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "…"
 
 
 def built_in_files() -> list[Path]:
@@ -221,7 +212,9 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
     paths = [file for one in found for file in (one, *_below(one))]
     # Where links lead in a circle, each file is read once, at its shortest path.
     once = {os.path.realpath(file): file for file in sorted(paths, key=lambda p: -len(p.parts))}
-    files = sorted(filter(Path.is_file, once.values()))
+    files = sorted(file for file in once.values() if not file.is_dir())
+    if lost := [file for file in files if not file.exists()]:
+        raise CorpusError(f"corpus file {lost[0]} is a link to nothing: restore or remove it")
     if not found:
         raise CorpusError(f"corpus '{source}' does not exist: give a file, folder or hub:ORG/NAME")
     aside = {*ABOUT} - {path.name.lower()} if len(files) > 1 else set()

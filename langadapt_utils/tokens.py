@@ -5,7 +5,6 @@ they cover the text without gaps.
 """
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -24,7 +23,7 @@ from .errors import CorpusError
 Ids = npt.NDArray[np.int64]
 SPACE = "▁"  # how SentencePiece writes a space
 NEVER = b"\xff"  # occurs in no UTF-8 text
-BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")  # a byte of an unknown character in SentencePiece
+BYTE_TOKEN = regex.compile("<0x[0-9A-F]{2}>")  # a byte of an unknown character in SentencePiece
 # How GPT-2 writes each byte: printable Latin-1 characters stand for themselves, the other bytes are
 # numbered from U+0100 on.
 LETTERS: dict[int, str] = bytes_to_unicode()
@@ -240,18 +239,15 @@ def document_start(tokenizer: PreTrainedTokenizerFast) -> int:
     whole, plain = (encode("a", add_special_tokens=own).ids[:1] for own in (True, False))
     if whole != plain:
         return int(whole[0])
-    for token in ("<|endoftext|>", tokenizer.bos_token, tokenizer.eos_token):
-        if (index := _id_of(tokenizer, token)) is not None:
-            return index
+    # The library looks up one token; `get_vocab` would copy the whole vocabulary.
+    for token in filter(None, ("<|endoftext|>", tokenizer.bos_token, tokenizer.eos_token)):
+        if (index := tokenizer.backend_tokenizer.token_to_id(token)) is not None:
+            return int(index)
     problem = f"the tokenizer {tokenizer.name_or_path} has no BOS or EOS token to begin documents"
     raise CorpusError(f"{problem}: name one as bos_token in its tokenizer_config.json")
 
 
 def document_end(tokenizer: PreTrainedTokenizerFast) -> int | None:
     """Return the id that ends a document in training: the EOS token, or None if there is none."""
-    return _id_of(tokenizer, tokenizer.eos_token)
-
-
-def _id_of(tokenizer: PreTrainedTokenizerFast, token: str | None) -> int | None:
-    # The library looks up one token; `get_vocab` would copy the whole vocabulary.
-    return None if token is None else tokenizer.backend_tokenizer.token_to_id(token)
+    end = tokenizer.eos_token
+    return tokenizer.backend_tokenizer.token_to_id(end) if end else None

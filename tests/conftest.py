@@ -102,7 +102,7 @@ def scores(
         folder = tmp_path_factory.mktemp(name)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        models[name] = Base(folder, name)
+        models[name] = Base(folder)
     recipe = EvaluationRecipe(documents=10, items=8)
     return evaluate(models, corpora["hu"], recipe, resamples=200, new_tokens=4)
 

@@ -124,6 +124,7 @@ def test_rows_of_both_kinds_are_read_once_and_none_asks_what_the_evaluation_asks
         {"messages": [{"role": "user", "content": "Nobody answers"}]},
         {"messages": [{"role": "assistant", "content": None}]},
         {"messages": "no list"},
+        {"messages": [{"role": "human", "content": "a"}, {"role": "assistant", "content": "b"}]},
         {"text": "no conversation"},
     ],
 )
@@ -131,7 +132,7 @@ def test_a_row_that_is_no_conversation_is_named(
     row: object, write: Callable[[str, bytes], Path]
 ) -> None:
     recipe = chat_file(write, ROWS[0], row)
-    sentence = "line 2 is no conversation with an answer: give messages with role and content"
+    sentence = "line 2 is no conversation with an answer: give messages with role .* and content"
     with pytest.raises(CorpusError, match=sentence):
         load_corpus(recipe, "hu")
     lenient = recipe.model_copy(update={"skip_bad": 0.5})

@@ -358,7 +358,7 @@ def test_processor_files_go_with_a_model_of_the_same_type(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
     (tiny_folder / "preprocessor_config.json").write_text('{"size": 224}')
-    base = Base(tiny_folder, "")
+    base = Base(tiny_folder)
     save_model(base.model, base.tokenizer, tmp_path / "same", tiny_folder)
     assert (tmp_path / "same" / "preprocessor_config.json").read_text() == '{"size": 224}'
     config = json.loads((tiny_folder / "config.json").read_text())
@@ -394,6 +394,21 @@ def test_a_token_that_only_another_file_has_is_one(place: str, tiny_folder: Path
     assert rows not in change.added and all(check.passed for check in change.audit)
 
 
+@pytest.mark.parametrize(
+    ("ends", "expected"), [(0, True), ([0], True), ([40, 0], True), (40, False), (None, False)]
+)
+def test_the_end_of_documents_may_be_named_in_the_configuration_alone(
+    ends: object, expected: bool, tiny_folder: Path
+) -> None:
+    """Token 0 is special; token 40, as a default of a configuration may name it, is a word."""
+    named = {"tokenizer_config": {"eos_token": None}, "config": {"eos_token_id": ends}}
+    for name, own in named.items():
+        path = tiny_folder / f"{name}.json"
+        write_json(path, json.loads(path.read_text()) | own)
+    end = document_end(load_base(str(tiny_folder)).tokenizer)
+    assert end == (0 if expected else None)
+
+
 def test_an_unknown_token_without_an_id_is_none(tiny_folder: Path) -> None:
     path = tiny_folder / "tokenizer.json"
     content = json.loads(path.read_text())
@@ -420,7 +435,7 @@ def test_weights_that_need_float32_keep_it(
 
 
 @pytest.mark.parametrize(
-    "extra", ["q_proj.bias", "q_norm.weight", "q_proj.lora_A.weight", "rotary_emb.inv_freq"]
+    "extra", ["q_proj.bias", "q_norm.weight", "q_proj.lora_A.weight", "rotary_emb.inv_freq", "bias"]
 )
 def test_weights_that_the_configuration_leaves_out_are_not_dropped(
     extra: str, tiny_folder: Path
@@ -428,7 +443,7 @@ def test_weights_that_the_configuration_leaves_out_are_not_dropped(
     path = tiny_folder / "model.safetensors"
     weights = load_file(path) | {f"model.layers.0.self_attn.{extra}": torch.ones(4)}
     save_file(weights, path, metadata={"format": "pt"})
-    if extra == "rotary_emb.inv_freq":  # which follows from the configuration
+    if extra in ("rotary_emb.inv_freq", "bias"):  # from the configuration; a mask of old versions
         assert load_model(tiny_folder)
     else:
         with pytest.raises(ModelError, match=f"{extra}, which config.json leaves out: correct it"):

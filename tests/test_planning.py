@@ -2,13 +2,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
+from helpers.architectures import tiny_model
 from helpers.tiny import llama, saved
 from langadapt_utils import planning
 from langadapt_utils.cli import app
-from langadapt_utils.errors import LangadaptError, ModelError, VocabularyError
+from langadapt_utils.errors import CorpusError, LangadaptError, ModelError, VocabularyError
 from langadapt_utils.files import read_json, write_json
 from langadapt_utils.hardware import Machine, machine_named
 from langadapt_utils.planning import Shape, enough_tokens, plan, stage_seconds, training_bytes
@@ -16,7 +19,7 @@ from langadapt_utils.recipe import BUILT_IN, Recipe
 from langadapt_utils.sources import built_in_rows
 
 CARD = Machine("a card", 1, 80e9, 1e14)
-SEVEN = Shape(7 * 10**9, 250 * 10**6, 2_000_000, 32, 4_096, 32_000)
+SEVEN = Shape(7 * 10**9, 6_880 * 10**6, 250 * 10**6, 2_000_000, 32, 4_096, 32_000)
 OPTIONS = {"corpus.english": BUILT_IN, "mixture.sequence_length": 64}
 
 
@@ -42,6 +45,38 @@ def test_a_shape_is_read_from_the_configuration_alone(
     grown = shape.with_tokens(100)
     assert grown.vocabulary == len(tokenizer) + 100
     assert grown.parameters - shape.parameters == (1 if tied else 2) * 100 * 16
+
+
+@pytest.mark.parametrize("kind", ["llama", "mixtral", "qwen3_moe", "hunyuan_v1_moe", "gemma4_text"])
+def test_a_token_is_multiplied_with_the_experts_that_it_uses(
+    kind: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    model = tiny_model(kind, len(tokenizer))
+    assert model is not None
+    shape = Shape.of(str(saved(model, tokenizer, tmp_path).folder))
+    model.set_experts_implementation("eager")  # whose operations torch counts
+    tokens = torch.arange(3, 67)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(input_ids=tokens[None], use_cache=False)
+    products = counter.get_flop_counts()["Global"][torch.ops.aten.mm]
+    assert shape.multiplied == pytest.approx(products / 2 / len(tokens), rel=0.02)
+
+
+def test_a_shape_knows_what_a_configuration_says_of_memory(tiny_folder: Path) -> None:
+    """The fused loss needs logits without a cap or a scale; weights may be in float32."""
+    config = read_json(tiny_folder / "config.json")
+    shape = Shape.of(str(tiny_folder))
+    assert shape.plain_head and shape.weight_bytes == 4
+    for more in ({"final_logit_softcapping": 30.0}, {"logit_scale": 0.06}):
+        write_json(tiny_folder / "config.json", config | more | {"dtype": "bfloat16"})
+        capped = Shape.of(str(tiny_folder))
+        assert not capped.plain_head and capped.weight_bytes == 2
+        recipe = Recipe.profile("gpu")
+        assert training_bytes(capped, recipe, CARD) > training_bytes(shape, recipe, CARD)
+    untied = shape.with_tokens(10, untie=True)
+    assert untied.embeddings == 2 * (shape.vocabulary + 10) * shape.width
+    assert untied.parameters - shape.parameters == untied.embeddings - shape.embeddings
+    assert untied.with_tokens(0, untie=True) == untied
 
 
 def needed(machine: Machine = CARD, **options: object) -> float:
@@ -115,7 +150,7 @@ def test_a_plan_names_what_it_counts_on(base: Path, tmp_path: Path) -> None:
     assert "with the fused loss (it needs `pip install 'langadapt[gpu]'`)" in said
     assert "note:" not in said and "fused" not in str(plan(recipe))
     text = tmp_path / "text.txt"
-    rows = [" ".join(row["hu"]) for row in built_in_rows()]
+    rows = sorted(" ".join(row["hu"]) for row in built_in_rows())  # not in the order of English
     text.write_text("\n\n".join(rows), encoding="utf-8")
     alone = str(plan(recipe.with_options({"corpus.target": [str(text)]})))
     assert "take a fifth of the rate (training.learning_rate=8.0e-05)" in alone
@@ -128,10 +163,22 @@ def test_a_model_that_cannot_be_built_is_one_sentence(base: Path) -> None:
         Shape.of(str(base))
 
 
+def test_a_mixture_without_the_language_is_refused(base: Path) -> None:
+    options = {"base": str(base), **OPTIONS, "mixture.chat_share": 0.2}
+    with pytest.raises(CorpusError, match="leave no sequence in 'hu': lower one of them"):
+        plan(Recipe.profile("cpu", overrides={**options, "mixture.english_share": 0.8}))
+
+
+def test_sequences_longer_than_the_context_are_refused(base: Path) -> None:
+    options = {"base": str(base), **OPTIONS, "mixture.sequence_length": 100_000}
+    with pytest.raises(ModelError, match=r"100000 tokens exceed .*: lower mixture.sequence_length"):
+        plan(Recipe.profile("cpu", overrides=options))
+
+
 def test_text_in_another_language_is_said(base: Path, tmp_path: Path) -> None:
     recipe = Recipe.profile("cpu", overrides={"base": str(base), **OPTIONS})
     assert "does not look like" not in str(plan(recipe))
-    rows = [row["en"] for row in built_in_rows()]
+    rows = sorted(row["en"] for row in built_in_rows())  # not in the order of English
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(map(" ".join, rows)), encoding="utf-8")
     finnish = recipe.with_options({"corpus.target": [str(text)]}).model_copy(

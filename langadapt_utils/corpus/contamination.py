@@ -125,10 +125,11 @@ def _signature(text: str) -> npt.NDArray[np.uint32]:
     from datasketch import MinHash  # takes a third of a second
 
     runs = np.unique(hashes_of_runs(text, RUN))
-    sampled = runs[runs % SAMPLE == 0] >> np.uint64(32)
+    some = runs[runs % SAMPLE == 0]
+    sampled = (some if len(some) else runs) >> np.uint64(32)  # verses repeat few runs
     minhash = MinHash(PERMUTATIONS, hashfunc=int)
-    for some in chunked(sampled.tolist(), 10_000):  # each takes half a kilobyte
-        minhash.update_batch(some)
+    for part in chunked(sampled.tolist(), 10_000):  # each takes half a kilobyte
+        minhash.update_batch(part)
     return np.asarray(minhash.hashvalues, dtype=np.uint32)
 
 

@@ -154,8 +154,9 @@ def translations(
     """Find documents that are translations of each other.
 
     Translations have the same id, or without own ids the same position in files of one name with
-    equally many documents, or in two sources whose files all have equally many. Their lengths
-    correlate; texts that only have the same numbers are no translations.
+    equally many documents, or in two sources whose files all have equally many. Own ids without an
+    equal in the other language count as none. The lengths of translations correlate; texts that
+    only have the same numbers are no translations.
 
     Returns:
         English id to target id.
@@ -178,6 +179,9 @@ def translations(
                 other = {n: f"{partners.get(place)}-{nth}" for n, (place, _, nth) in places.items()}
                 there = _among(ids, other.values())
                 found = {name: other[name] for name in names if other[name] in there}
+                if not found and len(documents) == len(others) == sum(sizes.values()):  # own ids
+                    pairs = zip(others["id"], documents["id"], strict=True)
+                    found = {name: own for name, own in pairs if name not in tied}
             # Other own ids than numbers are names.
             doubtful = by_position or all(n.isdecimal() or places[n][0] in sizes for n in found)
             if found and (not doubtful or _belong_together(found, others, documents, cut)):
@@ -211,14 +215,11 @@ def _parallel_documents(
     heldout: dict[str, Dataset], language: str, tied: dict[str, str]
 ) -> pd.DataFrame:
     """Return held-out documents that are translations of each other, at most 1,000."""
-    texts = dict(zip(heldout[language]["id"], heldout[language]["text"], strict=True))
-    times = {code: Counter(heldout[code]["id"]) for code in ("en", language)}
-    rows = [
-        [row["id"], row["domain"], row["text"], texts[other]]
-        for row in heldout["en"]
-        if times["en"][row["id"]] == times[language][other := tied.get(row["id"], "")] == 1
-    ]
-    return pd.DataFrame(rows[:MEASURED], columns=["id", "domain", "en", language])
+    tables = (heldout[code].to_pandas() for code in ("en", language))
+    english, own = (table.drop_duplicates("id", keep=False) for table in tables)
+    english[language] = english["id"].map(tied).map(own.set_index("id")["text"])
+    found = english.rename(columns={"text": "en"}).dropna(subset=[language])[:MEASURED]
+    return found[["id", "domain", "en", language]].reset_index(drop=True)
 
 
 def split_documents(
@@ -257,7 +258,8 @@ def split_documents(
     if not len(rest):
         few = f"{len(documents)} documents with {len(names)} ids are too few"
         remedy = "give more (in a .txt file, blank lines separate documents)"
-        raise CorpusError(f"{few} to hold out {share:.0%} for evaluation: {remedy}")
+        problem = f"{documents['source'][0]}: {few} to hold out {share:.0%} for evaluation"
+        raise CorpusError(f"{problem}: {remedy}")
     return documents.select(rest), documents.select(heldout)
 
 

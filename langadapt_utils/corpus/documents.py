@@ -11,7 +11,6 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +19,7 @@ from datasets import Dataset, concatenate_datasets, load_dataset
 from filelock import FileLock
 
 from .. import sources
-from ..errors import CorpusError
+from ..errors import CorpusError, explained
 from ..files import cache_folder, made_once, read_json, trim_cache, write_atomically, write_json
 from ..languages import code_with_script
 from ..recipe import BUILT_IN, CorpusRecipe, NormalForm
@@ -30,7 +29,7 @@ from .readers import NAMES, Part, Reading, Row
 OPTIONS = {"text_field", "skip_bad", "normal_form", "max_megabytes"}  # that affect the result
 FORM = pa.schema([(column, pa.string()) for column in ("id", "source", "domain", "text")])
 AT_ONCE = 1_000  # rows that are written together
-VERSION = 7  # of cached files; files of another version are not used
+VERSION = 8  # of cached files; files of another version are not used
 
 
 def read_source(source: str, language: str, recipe: CorpusRecipe) -> tuple[Dataset, list[Row]]:
@@ -76,7 +75,7 @@ def read_source(source: str, language: str, recipe: CorpusRecipe) -> tuple[Datas
     return stored, about + [nothing | {"file": str(f), "rule": "not read"} for f in others]
 
 
-def at_most_of_each_source(documents: Dataset, limit: int) -> list[dict[str, Any]]:
+def at_most_of_each_source(documents: Dataset, limit: int) -> list[Row]:
     """Return at most `limit` documents per source, in an order independent of the domain."""
     rows = documents.shuffle(seed=0) if len(documents) > limit else documents
     sources = rows.select_columns("source").to_pandas()
@@ -123,13 +122,9 @@ def _hub_rows(reading: Reading, source: str) -> Iterator[Part]:
     data_set, _, revision = reading.file.partition("@")
     repository, _, config = data_set.partition(":")
     where: Row = {"split": "train", "streaming": True, "revision": revision or None}
-    try:
+    remedy = "check the name and the network, or download it and give the files"
+    with explained(CorpusError, f"cannot load {source}", remedy):
         yield from reading.with_text(load_dataset(repository, config or None, **where))
-    except CorpusError:
-        raise
-    except Exception as error:  # the hub and its readers raise many kinds
-        remedy = "check the name and the network, or download it and give the files"
-        raise CorpusError(f"cannot load {source} ({sources.brief(error)}): {remedy}") from error
 
 
 def _documents(

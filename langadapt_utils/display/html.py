@@ -4,7 +4,6 @@ import base64
 import io
 import unicodedata
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,10 @@ from ..sources import source_name
 from ..tokens import bytes_as_text, token_spans
 
 TOKEN_COLOURS = ("#dceefb", "#fde9c9", "#e3f1dc", "#f3e1f0")  # pale; borders also separate tokens
+LOADER = PackageLoader("langadapt_utils", ".")
+TEMPLATES = Environment(loader=LOADER, autoescape=True, undefined=StrictUndefined)
+IN_TEMPLATES = direction, language_name, percent, sign, source_name, with_ends
+TEMPLATES.globals |= {function.__name__: function for function in IN_TEMPLATES}
 
 
 class Html(str):
@@ -28,21 +31,12 @@ class Html(str):
     _repr_html_ = __html__ = str.__str__
 
 
-@cache
-def _templates() -> Environment:
-    loader = PackageLoader("langadapt_utils", ".")
-    templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    known = direction, language_name, percent, sign, source_name, with_ends
-    templates.globals |= {function.__name__: function for function in known}
-    return templates
-
-
 def render(template: str, **values: Any) -> Html:
     """Fill a Jinja template of the package, named by its path; text is escaped, `Html` is not.
 
     Templates know some functions, such as `language_name`, and need no values for them.
     """
-    return Html(_templates().get_template(template).render(**values).strip())
+    return Html(TEMPLATES.get_template(template).render(**values).strip())
 
 
 def show(ax: Axes) -> Html:

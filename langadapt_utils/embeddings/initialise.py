@@ -7,9 +7,9 @@ Axes: V tokens of the old vocabulary, N new tokens, D dimensions of an embedding
 """
 
 import copy
-import dataclasses
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -25,6 +25,7 @@ from ..vocabulary.change import VocabularyChange
 
 NOISE = 1e-2  # added to an embedding that equals another one, as a fraction of its length
 BLOCK = 1_024  # embeddings that are processed together
+POSITIONS = re.compile(r"pos|wpe")  # in names of tables with a row per position
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,7 @@ def _other_tables(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     known = {id(layer.weight) for layer in token_layers(model)}
     rows, tables = len(model.get_input_embeddings().weight), {}
     for path, module in model.named_modules():
-        embedding = isinstance(module, torch.nn.Embedding) and "pos" not in path
+        embedding = isinstance(module, torch.nn.Embedding) and not POSITIONS.search(path)
         named = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         for name, table in named:
             if id(table) in known or table.ndim < 2:
@@ -320,7 +321,7 @@ def _told_apart(
     if noisy and (still := _repeated(old, kept, vectors_ND.to(old.dtype))):
         problem = f"token {added[still[0]]!r} has the same embedding as another token"
         raise ModelError(f"{problem}: {remedy}")
-    return dataclasses.replace(made, vectors_ND=vectors_ND, noisy=frozenset(noisy))
+    return replace(made, vectors_ND=vectors_ND, noisy=frozenset(noisy))
 
 
 def _repeated(old: torch.Tensor, kept: torch.Tensor, new: torch.Tensor) -> list[int]:
@@ -332,15 +333,10 @@ def _repeated(old: torch.Tensor, kept: torch.Tensor, new: torch.Tensor) -> list[
         [1, 2]
     """
     vectors = list(_bytes_of(new))
-    known = set(vectors)  # other old embeddings cannot be equal
+    first = {vector: place for place, vector in reversed(list(enumerate(vectors)))}
     blocks = (_bytes_of(old[ids]) for ids in torch.split(kept, BLOCK))
-    seen = {vector for block in blocks for vector in block if vector in known}
-    repeated = []
-    for place, vector in enumerate(vectors):
-        if vector in seen:
-            repeated.append(place)
-        seen.add(vector)
-    return repeated
+    equal = first.keys() & chain.from_iterable(blocks)  # holds only what is in both
+    return [place for place, own in enumerate(vectors) if own in equal or first[own] < place]
 
 
 def _bytes_of(matrix: torch.Tensor) -> Iterator[bytes]:

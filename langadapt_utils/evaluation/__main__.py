@@ -1,7 +1,5 @@
 """Stage 5 in several processes: `accelerate launch -m langadapt_utils.evaluation RUN`."""
 
-from pathlib import Path
-
 from accelerate import PartialState
 
 from ..corpus.corpus import load_corpus
@@ -11,14 +9,13 @@ from ..workspace import Workspace
 from .evaluate import MEASURED, STAGE, evaluate, run_models
 
 
-def measure(folder: Path, state: PartialState) -> None:
+def measure(run: Workspace, state: PartialState) -> None:
     """Measure the models of a run whose training is complete; notebook 5 loads the scores."""
-    run, first = Workspace.existing(folder), state.is_main_process
     with state.main_process_first():  # it fills the cache, the others read it
         models, corpus = run_models(run), load_corpus(run.recipe.corpus, run.recipe.language)
-    report = printer(run, STAGE) if first else lambda doing: None
+    report = printer(run, STAGE) if state.is_main_process else lambda doing: None
     scores = evaluate(models, corpus, run.recipe.evaluation, report=report)
-    if first:
+    if state.is_main_process:
         write_atomically(run.begun(STAGE) / MEASURED, scores.save)
     state.wait_for_everyone()
 

@@ -61,10 +61,9 @@ def score_items(
     options = [item_options(kind, items, place, language) for place in range(len(items))]
     answers = [item.get("label", 0) for item in items]
     flat = [option for group in options for option in group]
-    contexts, continuations = [context for context, _ in flat], [text for _, text in flat]
-    bits = continuation_bits(model, tokenizer, contexts, continuations)
+    bits = continuation_bits(model, tokenizer, flat)
     if kind in ("choice", "cloze"):
-        bits = bits / np.array([len(text.encode()) for text in continuations])
+        bits = bits / np.array([len(continuation.encode()) for _, continuation in flat])
     bits = bits.reshape(-1, len(options[0]))
     tied = np.isclose(bits, bits.min(axis=1, keepdims=True), rtol=ROUNDING, atol=0)
     # Of items in which k options are tied, every k-th counts as right if one of them is.

@@ -20,8 +20,6 @@ from ..tokens import token_ids
 from ..vocabulary.change import VocabularyChange
 from .generation import replies
 
-LAYER = re.compile(r"\.(\d+)\.")
-
 
 def weight_drift(
     start: PreTrainedModel, end: PreTrainedModel, change: VocabularyChange
@@ -50,8 +48,8 @@ def weight_drift(
         rows.append([*_place(name), (b - a).square().sum().item(), a.square().sum().item()])
     table = pd.DataFrame(rows, columns=["layer", "part", "moved", "before"])
     table = table.groupby(["layer", "part"], as_index=False).sum()
-    known = table.before > 0  # weights that were all zero have no fraction
-    drift = (table.moved / table.before).pow(0.5).where(known, 0.0)
+    # Weights that were all zero have no fraction.
+    drift = (table.moved / table.before).pow(0.5).where(table.before > 0, 0.0)
     return table[["layer", "part"]].assign(drift=drift)
 
 
@@ -62,7 +60,7 @@ def _place(name: str) -> tuple[int, str]:
         >>> _place("model.layers.3.mlp.up_proj.weight"), _place("model.norm.weight")
         ((3, 'mlp'), (-1, 'norm'))
     """
-    found = LAYER.search(name)
+    found = re.search(r"\.(\d+)\.", name)
     if not found:
         return -1, name.rsplit(".", 2)[-2]
     return int(found[1]), name.split(found[0])[1].split(".")[0]

@@ -101,8 +101,8 @@ def document_bits(
     known: dict[str, float] = read_json(keep) if keep and keep.exists() else {}
     new = [unit for unit, key in enumerate(keys) if key not in known]
     names = names or [f"text {unit}" for unit in range(len(texts))]
-    bits = _bits(model, [piece for unit in new for piece in parts[unit]], names)
-    known |= {keys[unit]: float(bits[unit]) for unit in new}
+    bits = _bits(model, [piece for unit in new for piece in parts[unit]], names, shared=False)
+    known |= {keys[unit]: float(bits[unit].sum()) for unit in new}
     if keep and new:
         # Other processes measure other documents. Without write access, the bits are not saved.
         with suppress(OSError), FileLock(keep.with_suffix(".lock")):
@@ -156,10 +156,7 @@ def _densest(starts: Ids, window_bytes: int) -> int:
 
 
 def continuation_bits(
-    model: PreTrainedModel,
-    tokenizer: Tokenizer,
-    contexts: Sequence[str],
-    continuations: Sequence[str],
+    model: PreTrainedModel, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]
 ) -> Numbers:
     """Return the negative log-likelihood in bits of each continuation after its context.
 
@@ -167,8 +164,8 @@ def continuation_bits(
     continuation are scored. If a token crosses the border, as in languages without spaces, the
     score is the bits of both together minus those of the context alone.
     """
-    start = document_start(tokenizer)
-    whole = [context + more for context, more in zip(contexts, continuations, strict=True)]
+    start, contexts = document_start(tokenizer), [context for context, _ in pairs]
+    whole = [context + continuation for context, continuation in pairs]
     encodings = encode_texts(tokenizer.backend_tokenizer, whole, offsets=True)
     pieces, across = list[_Piece](), list[int]()
     for unit, (encoding, context) in enumerate(zip(encodings, contexts, strict=True)):
@@ -181,19 +178,20 @@ def continuation_bits(
         pieces.append(_Piece(unit, [start, *ids], first + 1))
     alone = sorted({contexts[unit] for unit in across})
     encodings = encode_texts(tokenizer.backend_tokenizer, alone)
-    pieces += [_Piece(n, [start, *each.ids], 1) for n, each in enumerate(encodings, len(whole))]
-    bits = _bits(model, pieces, [repr(text) for text in whole + alone], shared=True)
+    pieces += [_Piece(n, [start, *one.ids], 1) for n, one in enumerate(encodings, len(whole))]
+    each = _bits(model, pieces, [repr(text) for text in whole + alone], shared=True)
+    bits = np.array([of_tokens.sum() for of_tokens in each])
     bits, spent = bits[: len(whole)], dict(zip(alone, bits[len(whole) :], strict=True))
     bits[across] -= [spent[contexts[unit]] for unit in across]
-    pairs = zip(_read(tokenizer, whole), _read(tokenizer, contexts), strict=True)
-    return bits + [8.0 * (text.lost - context.lost) for text, context in pairs]
+    read = zip(_read(tokenizer, whole), _read(tokenizer, contexts), strict=True)
+    return bits + [8.0 * (text.lost - context.lost) for text, context in read]
 
 
 def token_bits(model: PreTrainedModel, pairs: Pairs) -> list[list[float]]:
     """Return the bits of each token of the second list of ids after the first, for each pair."""
     pieces = [_Piece(n, [*before, *ids], len(before)) for n, (before, ids) in enumerate(pairs)]
     names = [f"answer {unit}" for unit in range(len(pairs))]
-    return [bits.tolist() for bits in _bits_of_tokens(model, pieces, names, shared=True)]
+    return [bits.tolist() for bits in _bits(model, pieces, names, shared=True)]
 
 
 def _windows(
@@ -220,13 +218,6 @@ def _windows(
             yield _Piece(unit, text.ids[begin:end], first - begin)
 
 
-def _bits(
-    model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str], *, shared: bool = False
-) -> Numbers:
-    """Return the bits of the scored tokens of pieces, summed by unit; units have names."""
-    return np.array([bits.sum() for bits in _bits_of_tokens(model, pieces, names, shared=shared)])
-
-
 def kept_bits(model: PreTrainedModel) -> Path:
     """Return the path of a model's bits in the cache.
 
@@ -241,11 +232,11 @@ def kept_bits(model: PreTrainedModel) -> Path:
     return cache_folder() / "bits" / f"{xxhash.xxh3_128_hexdigest(about)}.json"
 
 
-def _bits_of_tokens(
+def _bits(
     model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str], *, shared: bool
 ) -> list[Numbers]:
-    """Return the bits of the scored tokens of each unit. If it has several pieces, their order is
-    not that of the text.
+    """Return the bits of the scored tokens of each unit; units have names. If a unit has several
+    pieces, their order is not that of the text.
 
     Pieces that share beginnings (`shared`) are read as trees, if the model can read them.
     """

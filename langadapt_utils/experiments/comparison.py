@@ -80,8 +80,7 @@ class Comparison:
         about: dict[str, Any] = {"target": language_name(self.target), "stages": stages}
         about |= {"reference": self.reference, "english": list(english.itertuples())}
         about |= {"one_seed": last and seeds == 1, "when": when, "sign": sign}
-        text = str(render("experiments/findings.txt.j2", **about))
-        return text.split("\n")
+        return render("experiments/findings.txt.j2", **about).split("\n")
 
     def front(self) -> list[str]:
         """Return the Pareto front: variants that no other beats in both languages.
@@ -242,7 +241,7 @@ def interpolation_sweep(
     base.release()
     for share in recipe.interpolation_points:
         point = end.model if share == 1 else interpolate(start, end.model, share)
-        label = f"{share:.0%} of the way"
+        label = f"{100 * share:g}% of the way"
         rows += document_rows((point, end.tokenizer), texts, window, label, 0, 0)
     return Comparison(corpus.language, pd.DataFrame(rows, columns=COLUMNS))
 

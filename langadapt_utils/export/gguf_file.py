@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import gguf
 import numpy as np
-from gguf import MODEL_ARCH, TokenType
 from gguf import GGMLQuantizationType as Kind
 from safetensors import safe_open
 from transformers import AutoConfig
@@ -24,7 +23,7 @@ from ..models import load_tokenizer, weight_files
 from ..vocabulary.tokenizer_json import Spec
 
 KNOWN = package_yaml("export/llama_cpp.yaml")
-ARCHITECTURES = {name: MODEL_ARCH[own] for name, own in KNOWN["architectures"].items()}
+ARCHITECTURES = {name: gguf.MODEL_ARCH[own] for name, own in KNOWN["architectures"].items()}
 KINDS = {kind.name.lower(): kind for kind in (Kind.F16, Kind.BF16, Kind.Q8_0, Kind.Q4_0)}
 ELSEWHERE = "use the folder of the model in transformers, vLLM or mlx-lm"
 NO_SCORE = -1e9  # of a token without a merge
@@ -136,18 +135,18 @@ def _add_vocabulary(writer: gguf.GGUFWriter, folder: Path, rows: int, pattern: P
     if spec.family == "Unigram":
         raise VocabularyError(f"a Unigram tokenizer cannot be written as GGUF: {ELSEWHERE}")
     surfaces = {index: surface for surface, index in spec.vocab.items()}
-    types = dict.fromkeys(surfaces, TokenType.NORMAL)
+    types = dict.fromkeys(surfaces, gguf.TokenType.NORMAL)
     if not spec.byte_level:
-        types |= {spec.vocab[n]: TokenType.BYTE for n in spec.byte_names if n in spec.vocab}
-    added = {False: TokenType.USER_DEFINED, True: TokenType.CONTROL}
+        types |= {spec.vocab[n]: gguf.TokenType.BYTE for n in spec.byte_names if n in spec.vocab}
+    added = {False: gguf.TokenType.USER_DEFINED, True: gguf.TokenType.CONTROL}
     types |= {token["id"]: added[token["special"]] for token in spec.data["added_tokens"]}
     if spec.unknown_id is not None:
-        types[spec.unknown_id] = TokenType.UNKNOWN
+        types[spec.unknown_id] = gguf.TokenType.UNKNOWN
     tokens = [surfaces.get(index, f"[PAD{index}]") for index in range(rows)]
     writer.add_tokenizer_model(pattern.model)
     writer.add_tokenizer_pre(pattern.name)
     writer.add_token_list(tokens)
-    writer.add_token_types([types.get(index, TokenType.UNUSED) for index in range(rows)])
+    writer.add_token_types([types.get(index, gguf.TokenType.UNUSED) for index in range(rows)])
     if pattern.model == "llama":
         merged = ["".join(pair) for pair in spec.merges()]
         scores = {token: -float(rank) for rank, token in reversed(list(enumerate(merged)))}
@@ -174,11 +173,11 @@ def _tensors(folder: Path, config: Any) -> Iterator[tuple[str, Any]]:
         with safe_open(file, framework="pt") as weights:
             for name in weights.keys():  # noqa: SIM118  no mapping
                 weight, part = weights.get_tensor(name).float().numpy(), name.split(".")[-2]
-                if architecture == MODEL_ARCH.LLAMA and part in heads:
+                if architecture == gguf.MODEL_ARCH.LLAMA and part in heads:
                     # Its rotary positions turn neighbours, not the halves of a head.
                     halves = weight.reshape(heads[part], 2, -1, *weight.shape[1:])
                     weight = halves.swapaxes(1, 2).reshape(weight.shape)
-                if architecture == MODEL_ARCH.GEMMA3 and part.endswith("norm"):
+                if architecture == gguf.MODEL_ARCH.GEMMA3 and part.endswith("norm"):
                     weight = weight + 1
                     if part == "q_norm":  # llama.cpp scales by the width of a head
                         weight *= math.sqrt(config.head_dim / config.query_pre_attn_scalar)

@@ -10,15 +10,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 from urllib.request import Request, urlopen
 
 import torch
+from more_itertools import chunked, split_at
 
-from ..errors import ModelError
+from ..errors import ModelError, explained
 
 TOGETHER = 100  # texts per request
 BIAS, ALL = 1e6, 10**6  # of the logit of a forced id; more ids than any vocabulary has
@@ -76,11 +76,10 @@ class Llama:
             separator: id of a special token that separates the texts of a request.
         """
         found: list[list[int]] = []
-        for first in range(0, len(texts), TOGETHER):
-            content = [part for text in texts[first:][:TOGETHER] for part in (separator, text)]
+        for some in chunked(texts, TOGETHER):
+            content = [part for text in some for part in (separator, text)]
             ids = self._ask("tokenize", content=content, parse_special=False)["tokens"]
-            places = [place for place, index in enumerate(ids) if index == separator]
-            found += [ids[begin + 1 : end] for begin, end in pairwise([*places, len(ids)])]
+            found += list(split_at(ids, lambda index: index == separator))[1:]
         return found
 
     def nats(self, start: int, ids: Sequence[int]) -> float:
@@ -118,8 +117,6 @@ class Llama:
 
     def _ask(self, path: str, **body: Any) -> Any:
         data, kind = json.dumps(body).encode(), {"Content-Type": "application/json"}
-        try:
-            with urlopen(Request(f"{self.address}/{path}", data, kind)) as answer:
-                return json.load(answer)
-        except OSError as error:
-            raise ModelError(f"llama.cpp stopped ({error}): update xllamacpp") from error
+        stopped = explained(ModelError, "llama.cpp stopped", "update xllamacpp", OSError)
+        with stopped, urlopen(Request(f"{self.address}/{path}", data, kind)) as answer:
+            return json.load(answer)

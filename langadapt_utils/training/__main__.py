@@ -1,7 +1,6 @@
 """Stage 4 in several processes: `accelerate launch -m langadapt_utils.training RUN`."""
 
 from contextlib import nullcontext
-from pathlib import Path
 
 from accelerate import PartialState
 
@@ -14,12 +13,12 @@ from .train import CHECKPOINTS, mixture_of, save_adapted, train, train_control
 STAGE = "04_training"
 
 
-def train_stage(folder: Path, state: PartialState) -> None:
+def train_stage(run: Workspace, state: PartialState) -> None:
     """Train the model of a run whose first three stages are complete, and its control run."""
-    run, first = Workspace.existing(folder), state.is_main_process
+    first = state.is_main_process
     if run.is_complete(STAGE):
         if first:
-            print(f"{STAGE} of {folder}: complete already")
+            print(f"{STAGE} of {run.folder}: complete already")
         return
     recipe, report = run.recipe, printer(run, STAGE)
     change = VocabularyChange.load(run.stage("02_vocabulary"))

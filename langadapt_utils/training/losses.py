@@ -3,6 +3,7 @@
 Axes: B sequences, T tokens of a sequence, D dimensions of a hidden state.
 """
 
+from collections.abc import Mapping
 from types import MethodType
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.nn.functional import cross_entropy, pad
 from transformers import PreTrainedModel
 
 from .. import hardware
-from ..sources import brief
+from ..errors import brief
 from ..trials import LEAKED, keeps_apart
 
 IGNORED = -100  # target without a loss, torch's default
@@ -21,32 +22,24 @@ EXACT = 0.02
 SAME = 0.01  # largest difference of equal logits, as a fraction of the largest logit
 
 
-def language_losses(
-    model: PreTrainedModel,
-    ids_BT: torch.Tensor,
-    positions_BT: torch.Tensor | None,
-    sizes: list[int],
-    learned_BT: torch.Tensor | None = None,
-) -> list[torch.Tensor]:
+def language_losses(model: PreTrainedModel, batch: Mapping[str, Any]) -> list[torch.Tensor]:
     """Return the summed cross-entropy, in nats, of each part of a micro-batch.
 
     Args:
         model: a causal language model; may be wrapped for several processes or use `fuse_loss`.
-        ids_BT: token ids, part after part.
-        positions_BT: positions of tokens in their documents, which separate the documents; None if
-            documents attend to each other.
-        sizes: number of sequences per part.
-        learned_BT: whether each token is a target; None if all are.
+        batch: the micro-batch: `input_ids`, part after part; `position_ids` in their documents,
+            which separate the documents, or none if documents attend to each other; `sizes`,
+            numbers of sequences per part; `learned`, whether each token is a target, or none if
+            all are.
     """
-    targets_BT = shifted_targets(ids_BT, learned_BT)
-    inputs = {"input_ids": ids_BT, "use_cache": False}
-    inputs |= {} if positions_BT is None else {"position_ids": positions_BT}
+    sizes, targets_BT = batch["sizes"], shifted_targets(batch["input_ids"], batch.get("learned"))
+    inputs = {name: batch[name] for name in ("input_ids", "position_ids") if name in batch}
     bare = getattr(model, "module", model)  # without what wraps it for several processes
     if getattr(bare, "langadapt_fused", False):
-        return list(model(**inputs, targets_BT=targets_BT, sizes=sizes))
-    logits = model(**inputs).logits.flatten(0, 1).float()
+        return list(model(**inputs, use_cache=False, targets_BT=targets_BT, sizes=sizes))
+    logits = model(**inputs, use_cache=False).logits.flatten(0, 1).float()
     # All parts at once: to split the logits would copy their gradients.
-    losses_BT = cross_entropy(logits, targets_BT.flatten(), reduction="none").view_as(ids_BT)
+    losses_BT = cross_entropy(logits, targets_BT.flatten(), reduction="none").view_as(targets_BT)
     return [part.sum() for part in torch.split(losses_BT, sizes)]
 
 
@@ -94,13 +87,11 @@ def compile_layers(model: PreTrainedModel, batch: dict[str, Any], bf16: bool) ->
     lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
     if not (layers := max(lists, key=len, default=None)):
         return False
-    sent: Any = send_to_device(batch, model.device)
-    inputs = sent["input_ids"], sent.get("position_ids"), sent["sizes"], sent["learned"]
     precision = hardware.autocast("bfloat16" if bf16 else "float32", model.device.type)
     try:
         layers[0].compile()
         with torch.random.fork_rng(), precision:  # dropout stays as without the trial
-            losses = language_losses(model.train(), *inputs)
+            losses = language_losses(model.train(), send_to_device(batch, model.device))
         torch.autograd.backward(losses)
     except Exception as error:  # compilers raise many kinds
         layers[0]._compiled_call_impl = None

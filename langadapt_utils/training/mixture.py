@@ -38,7 +38,6 @@ class Stream:
     """Concatenated documents, cut into sequences of one length. Each pass has another order.
 
     Attributes:
-        language: of the documents; `chat` for conversations.
         shards: token ids of the documents, mapped from files; `~id` marks a token without a loss.
         begins: start of each document in the concatenated shards; the last entry is their end.
         visits: indices of the documents in all passes, in order; after the last pass comes the
@@ -47,7 +46,6 @@ class Stream:
         documents: number of documents in the data set; only those that the run needs are encoded.
     """
 
-    language: str
     shards: Sequence[npt.NDArray[np.int32]]
     begins: Ids
     visits: Ids
@@ -73,7 +71,7 @@ class Stream:
             Documents [7, 1, 2] and [7, 5] in sequences of four; the second pass begins with [7, 5]:
 
             >>> ids, begins, visits = np.array([7, 1, 2, 7, 5]), np.array([0, 3, 5]), [0, 1, 1, 0]
-            >>> stream = Stream("hu", [ids], begins, np.array(visits), length=4, documents=2)
+            >>> stream = Stream([ids], begins, np.array(visits), length=4, documents=2)
             >>> [stream.sequence(index)[0].tolist() for index in range(2)]
             [[7, 1, 2, 7], [5, 7, 5, 7]]
             >>> stream.sequence(1)[1].tolist()
@@ -102,7 +100,7 @@ class Mixture:
     """Sequences in the order of training; a map-style data set for `transformers.Trainer`.
 
     Attributes:
-        streams: by language: `en` and the code of the target language; `chat`.
+        streams: by language: `en` and the code of the target language; `chat` for conversations.
         order: name of the stream of each sequence of the run.
         length: tokens per sequence, T.
         byte_lengths: bytes per token id.
@@ -128,12 +126,12 @@ class Mixture:
         """Return a sequence: `input_ids`, `position_ids` and `learned` (whether a token is a
         target), all (T,); the `bytes` of its targets; `part`, its index in `PARTS`.
         """
-        stream = self.streams[self.order[index]]
-        marked_T, positions_T = stream.sequence(self._indices[index])
+        name = self.order[index]
+        marked_T, positions_T = self.streams[name].sequence(self._indices[index])
         learned_T = marked_T >= 0
         ids_T = np.where(learned_T, marked_T, ~marked_T)
         size = int(self.byte_lengths[ids_T[1:][learned_T[1:]]].sum())
-        part = PARTS.index(stream.language) if stream.language in PARTS else 0
+        part = PARTS.index(name) if name in PARTS else 0
         item = {"input_ids": ids_T, "learned": learned_T, "bytes": size, "part": part}
         return item | ({"position_ids": positions_T} if self.separate_documents else {})
 
@@ -145,12 +143,11 @@ class Mixture:
 
     def only(self, language: str) -> Self:
         """Return the mixture with only the sequences in one language, in the same order."""
-        order = [name for name in self.order if self.streams[name].language == language]
-        return replace(self, order=order)
+        return replace(self, order=[name for name in self.order if name == language])
 
     def share(self, language: str) -> float:
         """Return the fraction of sequences in a language."""
-        return sum(self.streams[name].language == language for name in self.order) / len(self.order)
+        return self.order.count(language) / len(self.order)
 
 
 def mix(
@@ -273,7 +270,7 @@ def pack(
     ranks = np.argsort(order[: len(begins) - 1])  # of the encoded documents, in the data set
     later = [_shuffled(len(ranks), seed, turn) for turn in range(1, -(-tokens // begins[-1]))]
     visits = np.concatenate([np.arange(len(ranks)), *(ranks[turn] for turn in later)])
-    return Stream(language, shards, begins, visits, length, len(order))
+    return Stream(shards, begins, visits, length, len(order))
 
 
 def _ids_of_documents(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:

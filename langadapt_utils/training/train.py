@@ -116,14 +116,19 @@ def _loaded(start: PreTrainedModel | Path) -> PreTrainedModel:
     return load_model(start) if isinstance(start, Path) else start
 
 
+def check_length(model: PreTrainedModel | Base, length: int) -> None:
+    """Raise a ModelError if sequences of `length` tokens exceed the context of a model."""
+    if length > (longest := longest_context(model, silent=length)):
+        problem = f"sequences of {length} tokens exceed the context of the model, {longest}"
+        raise ModelError(f"{problem}: lower mixture.sequence_length")
+
+
 def settled(recipe: TrainingRecipe, model: PreTrainedModel, mixture: Mixture) -> TrainingRecipe:
     """Return the recipe with values in place of `auto`; check the length of the sequences.
 
     Eager attention is faster than SDPA for short sequences on a CPU (`benchmarks/training.py`).
     """
-    if mixture.length > (longest := longest_context(model, silent=mixture.length)):
-        problem = f"sequences of {mixture.length} tokens exceed the context of the model, {longest}"
-        raise ModelError(f"{problem}: lower mixture.sequence_length")
+    check_length(model, mixture.length)
     on_cpu, attention = hardware.device().type == "cpu", recipe.attention
     if attention == "auto":
         attention = "eager" if on_cpu and mixture.length <= SHORT else "sdpa"

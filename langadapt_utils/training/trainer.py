@@ -82,8 +82,8 @@ def training_arguments(
     chosen |= {"accelerator_config": {"non_blocking": on_gpu}, "report_to": tracked or "none"}
     chosen |= {"logging_strategy": "steps" if tracked else "no"}
     arguments = TrainingArguments(**{**chosen, **options})
-    if arguments.n_gpu > 1:  # DataParallel would change the batch; `accelerate launch` does not
-        arguments._n_gpu = 1
+    # DataParallel would change the batch; `accelerate launch` does not.
+    arguments._n_gpu = min(1, arguments.n_gpu)
     sequences, accumulated, steps = divide_batch(mixture, recipe, arguments.world_size)
     if mixture.separate_documents and sequences > 1 and recipe.attention == "flash_attention_2":
         problem = "flash_attention_2 separates documents only in micro-batches of one sequence"
@@ -92,6 +92,8 @@ def training_arguments(
     arguments.per_device_train_batch_size = sequences
     arguments.gradient_accumulation_steps = accumulated
     arguments.max_steps = steps
+    if steps * arguments.warmup_steps < 1:  # a fraction; the first warm-up step would learn nothing
+        arguments.warmup_steps = 0
     return arguments
 
 
@@ -120,7 +122,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             raise ModelError("FSDP 1 has no learning rate per embedding: set fsdp_version to 2")
         self._new_ids, self._recipe = new_ids, recipe
         tokens = self.train_dataset.length * self.get_total_train_batch_size(self.args)
-        self.steps = TrainingLog(report, tokens, recipe.checkpoint_minutes, self.accelerator)
+        every = len(self.train_dataset) * self.train_dataset.length
+        self.steps = TrainingLog(report, tokens, every, recipe.checkpoint_minutes, self.accelerator)
         self.add_callback(self.steps)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -130,11 +133,10 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
 
     def compute_loss(self, model: Any, inputs: Any, **options: Any) -> torch.Tensor:
         """Return the cross-entropy per token of a micro-batch, and log it for each part."""
-        ids_BT, sizes, learned_BT = (inputs[name] for name in ("input_ids", "sizes", "learned"))
-        losses = language_losses(model, ids_BT, inputs.get("position_ids"), sizes, learned_BT)
-        self.steps.add([loss.detach() for loss in losses], inputs["bytes"], sizes)
+        losses = language_losses(model, inputs)
+        self.steps.add([loss.detach() for loss in losses], inputs["bytes"], inputs["sizes"])
         # All processes divide by the same number, so that they train as one process does.
-        loss: torch.Tensor = torch.stack(losses).sum() / ids_BT.numel()
+        loss: torch.Tensor = torch.stack(losses).sum() / inputs["input_ids"].numel()
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float:
@@ -205,14 +207,17 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
     Args:
         report: called with each record.
         tokens: per training step.
+        every: tokens of the run; the last step may have fewer than others.
         minutes: between checkpoints.
         group: the processes that train together.
     """
 
-    def __init__(self, report: Report, tokens: int, minutes: float, group: Accelerator) -> None:
+    def __init__(
+        self, report: Report, tokens: int, every: int, minutes: float, group: Accelerator
+    ) -> None:
         self.records: list[Record] = []
         self.seconds = 0.0
-        self._report, self._tokens, self._group = report, tokens, group
+        self._report, self._tokens, self._every, self._group = report, tokens, every, group
         self._checkpoint_seconds = 60 * minutes
         self._sums: torch.Tensor | float = 0.0
         self._recent: dict[str, deque[float]] = {}
@@ -246,6 +251,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         if not all(map(math.isfinite, bits)):
             raise ModelError(f"the training loss is not finite at step {step}: {ADVICE}")
         self._watch(self._bits, step)
+        self._rate = kwargs["lr_scheduler"].get_last_lr()[0]
 
     def _watch(self, bits: dict[str, float], step: int) -> None:
         """Stop a run if the running mean of its loss has risen far above its minimum."""
@@ -265,11 +271,11 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Record the step, and request a checkpoint if one is due."""
         step, steps, now = state.global_step, state.max_steps, time.perf_counter()
-        tokens, speed = step * self._tokens, self._tokens / (now - self._stepped)
+        tokens, speed = min(step * self._tokens, self._every), self._tokens / (now - self._stepped)
         self._stepped, self.seconds = now, now - self._began
         left = self.seconds / (step - self._first) * (steps - step)
         record = {"step": step, "steps": steps, "tokens": tokens, "bits_per_byte": self._bits}
-        record |= {"learning_rate": kwargs["lr_scheduler"].get_last_lr()[0]}
+        record |= {"learning_rate": self._rate}
         record |= {"tokens_per_second": speed, "seconds_left": left}
         self.records.append(record)
         state.log_history.append(record)
@@ -309,8 +315,8 @@ def run_digest(
     """
     parts = recipe.model_dump_json(exclude=FREE_OPTIONS), weights_digest(model), others
     digest = hashlib.sha256(repr((*parts, mixture.order, mixture.separate_documents)).encode())
-    for stream in mixture.streams.values():
-        digest.update(repr((stream.language, stream.length)).encode())
+    for name, stream in mixture.streams.items():
+        digest.update(repr((name, stream.length)).encode())
         for array in (stream.begins, stream.visits, *stream.shards):
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
@@ -327,7 +333,6 @@ def claim(folder: Path, digest: str, *, write: bool) -> Path | None:
         problem = f"{folder} has checkpoints of a run with another recipe"
         raise ModelError(f"{problem}: choose another folder, or delete this one")
     if write:
-        folder.mkdir(parents=True, exist_ok=True)
         write_atomically(mark, lambda beside: beside.write_text(digest))
     return found[-1] if found else None
 

@@ -1,12 +1,12 @@
 """Notebook 4 in figures: the loss of each language."""
 
 from collections.abc import Sequence
-from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 
 from ..chat import CHAT
-from ..display.figures import colour_of, finish, new_axes, running_mean
+from ..display.figures import colour_of, finish, new_axes
 from ..languages import language_name
 from .trainer import Record
 
@@ -20,11 +20,10 @@ def plot_training(steps: Sequence[Record], target: str, *, ax: Axes | None = Non
         ax: axes to draw into; new ones by default.
     """
     ax = ax or new_axes()
-    for code, (tokens, losses) in _losses(steps, target).items():
+    for code, losses in _losses(steps, target).items():
         colour, style = colour_of(code), {"en": "--", CHAT: ":"}.get(code, "-")
-        ax.plot(tokens, losses, color=colour, alpha=0.25, linewidth=1)
-        mean = running_mean(losses)
-        ax.plot(tokens, mean, color=colour, linestyle=style, label=language_name(code))
+        ax.plot(losses, color=colour, alpha=0.25, linewidth=1)
+        ax.plot(running_mean(losses), color=colour, linestyle=style, label=language_name(code))
     ax.set(xlabel="tokens seen", ylabel="training loss, bits per byte")
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.legend(frameon=False)
@@ -33,7 +32,7 @@ def plot_training(steps: Sequence[Record], target: str, *, ax: Axes | None = Non
     return finish(ax, "Training loss: " + ", ".join(change))
 
 
-def loss_ends(steps: Sequence[Record], target: str) -> list[dict[str, Any]]:
+def loss_ends(steps: Sequence[Record], target: str) -> list[Record]:
     """Return the running mean of each language's training loss at its `first` and `last` step.
 
     Example:
@@ -41,15 +40,23 @@ def loss_ends(steps: Sequence[Record], target: str) -> list[dict[str, Any]]:
         [{'language': 'hu', 'first': 2.5, 'last': 2.5}]
     """
     curves = _losses(steps, target).items()
-    means = {code: running_mean(losses) for code, (_, losses) in curves}
+    means = {code: running_mean(losses).tolist() for code, losses in curves}
     return [{"language": code, "first": mean[0], "last": mean[-1]} for code, mean in means.items()]
 
 
-def _losses(steps: Sequence[Record], target: str) -> dict[str, tuple[list[int], list[float]]]:
-    """Return tokens seen and loss of each step, by language."""
-    curves = {}
-    for key, code in (("target", target), ("en", "en"), (CHAT, CHAT)):
-        if seen := [step for step in steps if key in step["bits_per_byte"]]:
-            losses = [step["bits_per_byte"][key] for step in seen]
-            curves[code] = [step["tokens"] for step in seen], losses
-    return curves
+def _losses(steps: Sequence[Record], target: str) -> dict[str, pd.Series]:
+    """Return the loss of each step over the tokens seen, by language."""
+    tokens = [step["tokens"] for step in steps]
+    bits = pd.DataFrame([step["bits_per_byte"] for step in steps], index=tokens)
+    codes = {"target": target, "en": "en", CHAT: CHAT}
+    return {codes[part]: bits[part].dropna() for part in codes if part in bits}
+
+
+def running_mean(values: pd.Series) -> pd.Series:
+    """Return the running mean of values, over a window of a tenth of them.
+
+    Example:
+        >>> running_mean(pd.Series(range(20)))[:4].tolist()
+        [0.0, 0.5, 1.5, 2.5]
+    """
+    return values.rolling(max(1, len(values) // 10), min_periods=1).mean()

@@ -4,14 +4,15 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import regex
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
+from ..errors import brief
 from ..models import load_tokenizer, save_tokenizer
-from ..sources import brief
 from ..tokens import spread, token_ids
 from .change import Check, Effect, VocabularyChange
 from .patterns import INNER, RARE, cuts_inside, find_cuts, splits_characters
@@ -45,10 +46,12 @@ def lint_tokenizer(
     unknown = sorted(set(regex.findall(r"<\|[^|<>\s]+\|>", template)) - spec.vocab.keys())
     special = regex.compile(one_of(spec.special.keys() - set(spec.found_first)))
     written = [found.group() for text in sample if (found := special.search(text))]
-    ids_of_sample = [index for part in token_ids(tokenizer, sample) for index in part]
+    ids_of_sample = list(chain(*token_ids(tokenizer, sample)))
     lost = sum(index == spec.unknown_id for index in ids_of_sample)
     cost = f"{lost:,} of {len(ids_of_sample):,} tokens are unknown; each byte counts as 8 bits"
     changed = _round_trips(tokenizer, sample).count(False)
+    cuts, clusters = find_cuts(tokenizer.backend_tokenizer.pre_tokenizer, texts)
+    parted = f"{cuts.total():,} of {clusters:,} are cut; notebook 2 repairs most word patterns"
     checks = [
         Check("every byte has a token", not missing, f"{len(missing)} of 256 have none{names}"),
         _none("the post-processor inserts tokens of this vocabulary", wrong, "wrong"),
@@ -58,6 +61,7 @@ def lint_tokenizer(
         Check("every character has a token", not lost, cost),
         Check("decoded tokens give the text", not changed, f"{changed} of {len(sample):,} do not"),
         apostrophes_kept(tokenizer, sample),
+        Check("letters and marks stay together", cuts.total() <= RARE * clusters, parted),
     ]
     with tempfile.TemporaryDirectory() as saved:
         checks.append(same_after_saving(tokenizer, Path(saved), sample))
@@ -110,6 +114,7 @@ class Audited:
         texts: excerpts of the target language.
         others: excerpts of the protected languages.
         sample: all excerpts.
+        tokenizers: before and after the change.
         old, new: the tokenizer.json before and after the change.
     """
 
@@ -120,7 +125,8 @@ class Audited:
 
     def __post_init__(self) -> None:
         self.sample = [*self.texts, *self.others]
-        self.old, self.new = Spec.of(self.base), Spec.of(self.change.tokenizer)
+        self.tokenizers = self.base, self.change.tokenizer
+        self.old, self.new = map(Spec.of, self.tokenizers)
 
 
 def audit_vocabulary(
@@ -192,9 +198,8 @@ def ids_kept(audited: Audited) -> Check:
 
 def special_tokens_kept(audited: Audited) -> Check:
     """Check that special tokens and chat template did not change."""
-    base, adapted = audited.base, audited.change.tokenizer
-    ids = {token.content: index for index, token in base.added_tokens_decoder.items()}
-    before, after = ((t.special_tokens_map, t.chat_template) for t in (base, adapted))
+    ids = {token.content: index for index, token in audited.base.added_tokens_decoder.items()}
+    before, after = ((own.special_tokens_map, own.chat_template) for own in audited.tokenizers)
     same = before == after and ids.items() <= audited.new.vocab.items()
     claim = "special tokens and chat template are unchanged"
     return Check(claim, same, f"{len(ids)} special tokens")
@@ -209,8 +214,7 @@ def no_false_specials(audited: Audited) -> Check:
 
 def round_trips(audited: Audited) -> Check:
     """Check that decoding still gives every text that it gave before the change."""
-    tokenizers = audited.base, audited.change.tokenizer
-    before, after = (_round_trips(tokenizer, audited.sample) for tokenizer in tokenizers)
+    before, after = (_round_trips(own, audited.sample) for own in audited.tokenizers)
     lost = sum(old and not new for old, new in zip(before, after, strict=True))
     detail = f"{lost} of {len(audited.sample):,} texts do not"
     return Check("decoded tokens give the text as before", not lost, detail)
@@ -218,15 +222,13 @@ def round_trips(audited: Audited) -> Check:
 
 def fewer_tokens(audited: Audited) -> Check:
     """Check that the target language takes fewer tokens, or fewer unknown tokens."""
-    tokens, unknown = [], []
-    for tokenizer in (audited.base, audited.change.tokenizer):
-        encodings = token_ids(tokenizer, audited.texts)
-        tokens.append(sum(map(len, encodings)))
-        unknown.append(sum(index == audited.old.unknown_id for ids in encodings for index in ids))
-    detail = f"{tokens[0]:,} → {tokens[1]:,}"
-    detail += f", unknown {unknown[0]:,} → {unknown[1]:,}" if any(unknown) else ""
+    encoded = [list(chain(*token_ids(own, audited.texts))) for own in audited.tokenizers]
+    (before, after), unknown = map(len, encoded), audited.old.unknown_id
+    lost, left = (sum(index == unknown for index in ids) for ids in encoded)
+    detail = f"{before:,} → {after:,}"
+    detail += f", unknown {lost:,} → {left:,}" if lost or left else ""
     claim = "the target language takes fewer tokens, or fewer unknown ones"
-    return Check(claim, tokens[1] < tokens[0] or unknown[1] < unknown[0], detail)
+    return Check(claim, after < before or left < lost, detail)
 
 
 def little_growth(change: VocabularyChange, language: str, effect: Effect) -> Check:
@@ -262,8 +264,7 @@ def other_text_cut_as_before(audited: Audited) -> Check:
     This is text without marks, joiners, apostrophes and characters that the base splits; in other
     languages, also with apostrophes.
     """
-    tokenizers = audited.base, audited.change.tokenizer
-    before, after = (t.backend_tokenizer.pre_tokenizer for t in tokenizers)
+    before, after = (own.backend_tokenizer.pre_tokenizer for own in audited.tokenizers)
     plain = [text for text in audited.texts if not WITH_INNER.search(text)] + [*audited.others]
     unmarked = (text for text in plain if not regex.search(r"[\p{M}\p{Join_Control}]", text))
     whole = (text for text in unmarked if not splits_characters(before, [text]))

@@ -1,8 +1,7 @@
 """VocabularyChange: the tokens that an adapted tokenizer gained and lost."""
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal, Self
@@ -14,18 +13,13 @@ from pydantic import ConfigDict, TypeAdapter
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from ..files import read_json
+from ..files import package_yaml, read_json
 from ..models import load_tokenizer, save_tokenizer
 from ..tokens import encode_texts, readable
 
 Mode = Literal["extend", "replace"]
 BATCH = 1_000  # sentences that are encoded at once
-# A sentence begins with the space before it, and ends with its line ends, as tokens hold them.
-SENTENCE = regex.compile(
-    r"""(?<=[.!?…]["'»”’)\]]*)(?=\ +\S)|(?<=\n)(?![\r\n])"""
-    r"""|(?<=[\p{Sentence_Break=STerm}།--[!?]])(?![\ \r]*\n)""",  # of other scripts
-    regex.V1,
-)
+SENTENCE = regex.compile(package_yaml("vocabulary/regex.yaml")["sentence"], regex.V1)
 
 
 @dataclass(frozen=True)
@@ -118,7 +112,7 @@ class VocabularyChange:
 
     def audit_table(self) -> pd.DataFrame:
         """Return the audit as a table."""
-        return pd.DataFrame([dataclasses.asdict(check) for check in self.audit])
+        return pd.DataFrame([asdict(check) for check in self.audit])
 
     def text(self, new: int) -> str:
         """Return an added token as readable text."""

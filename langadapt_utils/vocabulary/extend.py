@@ -7,11 +7,10 @@ Sources: continued BPE and leaf pruning, Purason et al., arXiv 2512.03989; `repl
 arXiv 2311.05741, who replace the least frequent base tokens.
 """
 
-import dataclasses
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
 from typing import Any
@@ -85,8 +84,8 @@ def extend_vocabulary(
         raise VocabularyError(f"{problem}: {remedy}, or give more text with corpus.target")
     change = growth.build(candidates, allowed, mode, give_up)
     pattern = repair.joined + repair.inside or r"\p{L}" if repair else ""
-    change = dataclasses.replace(change, pattern_repair=pattern)
-    return dataclasses.replace(change, audit=audit_vocabulary(tokenizer, change, head, reference))
+    change = replace(change, pattern_repair=pattern)
+    return replace(change, audit=audit_vocabulary(tokenizer, change, head, reference))
 
 
 @dataclass(frozen=True)
@@ -232,11 +231,8 @@ def _unicode(texts: Iterable[str]) -> Iterator[str]:
 def _substitutes(base: Spec, surface: str) -> tuple[int, ...]:
     """Return the base ids that represent a token that the base cannot spell."""
     kind = partial(bisect_right, (0x80, 0xC0))  # ASCII, continuing, leading
-    singles = {
-        byte: base.vocab[name]
-        for name, byte in base.byte_names.items()
-        if name in base.vocab and name not in base.special
-    }
+    names, vocab = base.byte_names, base.vocab
+    singles = {names[name]: vocab[name] for name in vocab.keys() & names.keys() - base.special}
     first = kind(base.raw(surface)[0])
     alike = tuple(index for byte, index in sorted(singles.items()) if kind(byte) == first)
     unknown = () if base.unknown_id is None else (base.unknown_id,)

@@ -145,15 +145,13 @@ def _invented_pairs(savings: Sequence[int], first: int) -> dict[str, int]:
     return {symbols[2 * i : 2 * i + 2]: saved + 1 for i, saved in enumerate(savings)}
 
 
-def _trained(pieces: Mapping[str, int], size: int, min_frequency: int, longest: int) -> Tokenizer:
+def _trained(pieces: Mapping[str, int], size: int, fewest: int, longest: int) -> Tokenizer:
     """Train BPE on pieces with counts."""
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(" ")
+    below = longest + 1  # the trainer stays below it
     trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        min_frequency=min_frequency,
-        max_token_length=longest + 1,  # the trainer stays below it
-        show_progress=False,
+        vocab_size=size, min_frequency=fewest, max_token_length=below, show_progress=False
     )
     learner.train_from_iterator(_repeated(pieces), trainer)
     return learner

@@ -24,8 +24,9 @@ from ..files import package_yaml
 from ..languages import KNOWN
 from ..tokens import spread
 
-GPT2_PATTERN, MARKS, JOINERS, INNER, ENGLISH, _PART = package_yaml("vocabulary/regex.yaml").values()
-PART = regex.compile(_PART, regex.DOTALL)
+REGEX = package_yaml("vocabulary/regex.yaml")
+GPT2_PATTERN, MARKS, JOINERS, INNER, ENGLISH, *_ = REGEX.values()
+PART = regex.compile(REGEX["part"], regex.DOTALL)
 BETWEEN = regex.compile(rf"(?<=(\p{{L}})\p{{M}}*)[{INNER}](?=\p{{L}})")
 NO_SPACES = {*KNOWN["with_dictionary"], *KNOWN["without_words"]}
 # Letters beside which an apostrophe may be English or a quotation mark, as the inside of a class.
@@ -135,6 +136,8 @@ def propose_repair(
         repaired = repair_pre_tokenizer(whole, join)
         # Joiners may now be split from the marks before them, which was no split before.
         left, _ = find_cuts(without_model({"pre_tokenizer": repaired}).pre_tokenizer, texts)
+    if 2 * left.total() > cuts.total():  # the repair did not reach the part that splits
+        repaired, joined = whole, ""
     whole = repair_pre_tokenizer(repaired, partial(join_inside, inside=inside, letters=letters))
     after = without_model({"pre_tokenizer": whole}).pre_tokenizer
     if inside and {*find_inside(after, texts)[0].split("|")} & {*inside.split("|")}:
@@ -186,12 +189,10 @@ def without_model(data: Mapping[str, Any]) -> Tokenizer:
 
 def repair_pre_tokenizer(spec: dict[str, Any], rewrite: Callable[[str], str]) -> dict[str, Any]:
     """Rewrite every pattern of a pre-tokenizer, given as in `tokenizer.json`."""
-    parts = [
-        {**part, "pattern": {"Regex": rewrite(part["pattern"]["Regex"])}}
-        if part["type"] == "Split" and "Regex" in part["pattern"]
-        else part
-        for part in spelled_out(spec)
-    ]
+    parts = [dict(part) for part in spelled_out(spec)]
+    for part in parts:
+        if part["type"] == "Split" and "Regex" in part["pattern"]:
+            part["pattern"] = {"Regex": rewrite(part["pattern"]["Regex"])}
     if parts == spelled_out(spec):
         return spec
     return parts[0] if len(parts) == 1 else {"type": "Sequence", "pretokenizers": parts}
@@ -242,7 +243,7 @@ def join_to_letters(pattern: str, joined: str = MARKS, cuts: Sequence[Pair] = ((
         if not any(_takes(atom, letter) and not _takes(atom, mark) for letter, mark in cuts):
             return str(part[0])
         if quantifier.startswith("+"):
-            inside = atom[1:-1] if atom.startswith("[") else atom
+            inside = atom[1:-1] if atom.startswith("[") and "&&" not in atom else atom
             return f"{atom}[{inside}{joined}]*{quantifier[1:]}"
         return f"(?:{atom}[{joined}]*){quantifier}" if quantifier else f"{atom}[{joined}]*"
 
@@ -270,6 +271,8 @@ def _takes(atom: str, character: str) -> bool:
     """Return whether a character class or escape that is not negated matches a character."""
     if not atom.startswith(("\\p", "\\w", "[")) or atom.startswith("[^"):
         return False
+    # The `\w` of `tokenizers` (Oniguruma) has no joiners, that of `regex` has.
+    atom = r"[\p{Alphabetic}\p{M}\p{Decimal_Number}\p{Pc}]" if atom == r"\w" else atom
     try:
         return regex.fullmatch(atom, character, flags=regex.V1) is not None
     except regex.error:  # syntax of another regular expression library: no change

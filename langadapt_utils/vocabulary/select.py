@@ -144,16 +144,15 @@ def _merged_from_bytes(spec: Spec, counts: Mapping[str, int]) -> list[NewToken]:
     The bytes E0 B8 81 of a Thai letter become E0+B8, then E0B8+81. A merge that two characters
     share counts for both.
     """
-    tokens: dict[str, NewToken] = {}
+    merges = Counter[tuple[str, str]]()
     surfaces = [bytes_surface(character.encode()) for character in counts]
     encodings = spec.bare.encode_batch(surfaces, add_special_tokens=False)
     for encoding, count in zip(encodings, counts.values(), strict=True):
         made, *rest = encoding.tokens
         for piece in rest:
-            before = tokens[made + piece].count if made + piece in tokens else 0
-            tokens[made + piece] = NewToken(made + piece, (made, piece), count + before)
+            merges[made, piece] += count
             made += piece
-    return list(tokens.values())
+    return [NewToken("".join(parts), parts, count) for parts, count in merges.items()]
 
 
 def _saving(character: NewToken) -> int:
@@ -242,7 +241,7 @@ def _to_drop(
             for root in roots:
                 touched[root].append((code, index))
     changed: set[tuple[str, int]] = set()
-    left, dropped = dict(allowed), set()
+    left, dropped = Counter(allowed), set()
     heap = [(-worth[root] / len(places), root) for root, places in touched.items()]
     heapq.heapify(heap)
     while heap:
@@ -253,10 +252,9 @@ def _to_drop(
             heapq.heappush(heap, (value, root))
             continue
         costs = Counter(code for code, _ in fresh)
-        if all(cost <= left[code] for code, cost in costs.items()):
+        if costs <= left:
             changed.update(fresh)
-            for code, cost in costs.items():
-                left[code] -= cost
+            left.subtract(costs)
         else:
             dropped.add(root)
     return dropped
@@ -312,11 +310,10 @@ def choose_leaves(
         if (of_token, of_target) != (uses[token], target_uses[token]):
             continue  # an outdated entry
         removed[vocabulary[token]] = token
-        for part in parts[token]:
-            needed[part] -= 1
-            if give_up == "usage":
-                uses[part] += of_token
-                target_uses[part] += of_target
+        needed.subtract(parts[token])
+        for part in parts[token] if give_up == "usage" else ():
+            uses[part] += of_token
+            target_uses[part] += of_target
         for part in set(parts[token]):
             if not needed[part] and part in parts:
                 heapq.heappush(leaves, entry(part))

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from transformers import AutoConfig
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from ..chat import chat_tokens, messages_of
 from ..corpus.corpus import Corpus
 from ..display.html import render
-from ..errors import VocabularyError
+from ..errors import CorpusError, VocabularyError
 from ..intervals import knee
 from ..languages import language_name
 from ..models import Base, parameter_count
@@ -87,7 +86,7 @@ def measure_sizes(
     numbers = np.array(list(counts[language]))
     tokens = {code: np.array(list(by_number.values())) for code, by_number in counts.items()}
     target = tokens[language]
-    config = AutoConfig.from_pretrained(str(base.folder)).get_text_config()
+    config = base.config.get_text_config()
     matrices = 1 if config.tie_word_embeddings else 2
     body = parameter_count(base.folder) - matrices * config.vocab_size * config.hidden_size
     added = numbers * (change.mode == "extend")
@@ -141,8 +140,6 @@ def text_tokens(base: Spec, grown: Spec, change: VocabularyChange, *texts: str) 
 
 def _with_first(base: Spec, grown: Spec, added: Mapping[int, str], number: int) -> Spec:
     """Return a Unigram tokenizer with only the first added pieces."""
-    if number == len(added):
-        return grown
     pieces, all_pieces = list(base.data["model"]["vocab"]), grown.data["model"]["vocab"]
     for new in sorted(list(added)[:number]):
         pieces[new : new + 1] = [all_pieces[new]]
@@ -187,9 +184,15 @@ def token_numbers(
 
     Raises:
         VocabularyError: no pair of tokens occurs twice in the text.
+        CorpusError: the mixture has only English and conversations.
         ModelError: the base cannot render the conversations of the recipe.
     """
-    for text in corpus.chat["text"][:1_000] if recipe.mixture.chat_share else ():
+    chat = recipe.mixture.chat_share
+    others = recipe.mixture.mean_english + chat
+    if chat and others >= 1 and recipe.mixture.schedule == "constant":
+        problem = f"mixture.english_share and chat_share leave no sequence in '{corpus.language}'"
+        raise CorpusError(f"{problem}: lower one of them")
+    for text in corpus.chat["text"][:1_000] if chat else ():
         chat_tokens(tokenizer, messages_of(text))  # a template that fails is found before training
     texts = corpus.train[corpus.language]["text"]
     size = sum(len(text.encode()) for text in texts)
@@ -203,7 +206,6 @@ def token_numbers(
     if not learned:
         problem = f"no pair of tokens occurs twice in {len(sample)} documents"
         raise VocabularyError(f"{problem}: give more text with corpus.target")
-    others = recipe.mixture.mean_english + recipe.mixture.chat_share
     budget = recipe.training.budget_tokens * max(0.0, 1 - others)
     rows: list[list[float]] = []
     for number in numbers:

@@ -5,12 +5,11 @@ Three families are supported: byte-level BPE (GPT-2, SmolLM2, Llama 3, Qwen), Se
 """
 
 import copy
-import dataclasses
 import json
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import Any, Literal, Self
@@ -29,6 +28,7 @@ from .patterns import BARE, INNER, JOINERS, as_data, spelled_out, without_model
 Family = Literal["byte-level BPE", "SentencePiece BPE", "Unigram"]
 REST = rf"[^\p{{L}}\p{{M}}\p{{N}}{SPACE}\r\n\0]"  # neither letter, digit, space nor line end
 DIGITS = "[0-9]", r"[^\P{N}0-9]"  # of English, and of other scripts
+CONTRACTION = regex.compile(rf"[{INNER}]\p{{L}}+")  # a token such as `'s`
 MARGIN = 1e-3  # score of a new Unigram piece above its best segmentation, in nats
 
 
@@ -67,8 +67,13 @@ class Spec:
 
     @cached_property
     def found_first(self) -> list[str]:
-        """Added tokens that are not special; they are found in text before merging."""
-        return [token["content"] for token in self.data["added_tokens"] if not token["special"]]
+        """Added tokens that are not special, also as text in the normal form of the tokenizer
+        spells them; they are found in text before merging.
+        """
+        tokens = [token for token in self.data["added_tokens"] if not token["special"]]
+        form = without_model(self.data).normalizer
+        read = [form.normalize_str(t["content"]) for t in tokens if form and t["normalized"]]
+        return [*(token["content"] for token in tokens), *read]
 
     @cached_property
     def bare(self) -> Tokenizer:
@@ -102,7 +107,7 @@ class Spec:
     def inside(self) -> Self:
         """The spec without the space before a text, to read the rest of a text; itself without."""
         parts = {name: without_prefix(self.data[name]) for name in ("normalizer", "pre_tokenizer")}
-        other = dataclasses.replace(self, data=self.data | parts)
+        other = replace(self, data=self.data | parts)
         # Metaspace also puts a space after added tokens, so that these are measured as a whole.
         return self if other == self or self.found_first else other
 
@@ -121,7 +126,8 @@ class Spec:
         """
         parts = spelled_out(self.data["pre_tokenizer"]) if self.data["pre_tokenizer"] else []
         # Converting words to bytes takes longer than counting, so it is done afterwards.
-        in_text = self.byte_level and bool(parts) and parts[-1]["type"] == "ByteLevel"
+        last = parts[-1] if parts else {"type": ""}
+        in_text = self.byte_level and last["type"] == "ByteLevel" and not last["add_prefix_space"]
         parts = parts[:-1] if in_text else parts
         if self.found_first:
             parts = [as_data(Split(Regex(one_of(self.found_first)), "removed")), *parts]
@@ -159,11 +165,8 @@ class Spec:
     @cached_property
     def repeated(self) -> list[str]:
         """Texts that two tokens spell; bytes of SentencePiece do not count."""
-        texts = Counter(
-            self.raw(token)
-            for token in self.vocab
-            if token not in self.special and (self.byte_level or not token.startswith("<0x"))
-        )
+        apart = {*self.special, *(() if self.byte_level else self.byte_names)}
+        texts = Counter(self.raw(token) for token in self.vocab if token not in apart)
         return [bytes_as_text(raw) for raw, count in texts.items() if count > 1]
 
     def digits(self, *surfaces: str) -> tuple[int, ...]:
@@ -193,7 +196,7 @@ class Spec:
 
     def with_pre_tokenizer(self, pre_tokenizer: dict[str, Any]) -> Self:
         """Return the spec with another pre-tokenizer."""
-        return dataclasses.replace(self, data={**self.data, "pre_tokenizer": pre_tokenizer})
+        return replace(self, data={**self.data, "pre_tokenizer": pre_tokenizer})
 
     def with_tokens(self, tokens: Mapping[int, NewToken]) -> Self:
         """Return the spec with new tokens at free ids; their merges come last, in their order."""
@@ -206,7 +209,7 @@ class Spec:
         else:
             model["vocab"] |= {token.surface: index for index, token in tokens.items()}
             model["merges"] += [list(token.parts) for token in tokens.values() if token.parts]
-        return dataclasses.replace(self, data={**self.data, "model": model})
+        return replace(self, data={**self.data, "model": model})
 
     def appended(self, tokens: Sequence[NewToken]) -> Self:
         """Return the spec with new tokens after all ids."""
@@ -220,7 +223,7 @@ class Spec:
             return self
         model["vocab"] = {token: i for token, i in model["vocab"].items() if token not in gone}
         model["merges"] = [m for m in model["merges"] if gone.isdisjoint([*m, "".join(m)])]
-        return dataclasses.replace(self, data={**self.data, "model": model})
+        return replace(self, data={**self.data, "model": model})
 
     def around(self, tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
         """Return a copy of a tokenizer with this spec; special tokens and chat template stay."""
@@ -247,15 +250,12 @@ def _read(text: str) -> Spec:
     """Return the spec of a tokenizer.json; the last two are cached."""
     data = json.loads(text) | {"truncation": None, "padding": None}
     family, vocab = _family(data), data["model"]["vocab"]
-    added = sorted(data["added_tokens"], key=lambda token: token["id"])
-    if family != "Unigram":
-        for token in added:
-            vocab.setdefault(token["content"], token["id"])
-        return Spec(data, family)
-    scores = dict(vocab)
+    scores = dict(vocab)  # of Unigram; ids of BPE
     lowest = min(scores.values())
-    for token in added:
-        if token["content"] not in scores and token["id"] == len(vocab):
+    for token in sorted(data["added_tokens"], key=lambda token: token["id"]):
+        if family != "Unigram":
+            vocab.setdefault(token["content"], token["id"])
+        elif token["content"] not in scores and token["id"] == len(vocab):
             vocab.append([token["content"], lowest])
     return Spec(data, family)
 
@@ -305,9 +305,10 @@ def word_pattern(vocabulary: Iterable[str]) -> str:
     """Return a pattern of words as SentencePiece's own trainer would separate them.
 
     A word is a run of letters, digits, line ends or other characters, with an optional space before
-    it. Joiners belong to the letters, and apostrophes between letters that are not Latin. Other
-    characters are joined only if a token of the vocabulary joins them: digits with digits, line
-    ends with line ends, a space with either, a full stop with a line end.
+    it. Joiners belong to the letters, and apostrophes between letters that are not Latin. A token
+    of an apostrophe and letters (`'s`) is a word. Other characters are joined only if a token of
+    the vocabulary joins them: digits with digits, line ends with line ends, a space with either, a
+    full stop with a line end.
 
     Example:
         >>> pattern = word_pattern(["▁the", "▁1", "19"])
@@ -316,7 +317,8 @@ def word_pattern(vocabulary: Iterable[str]) -> str:
         >>> regex.findall(word_pattern(["▁the", "1", "9"]), "▁the▁19")
         ['▁the', '▁', '1', '9']
     """
-    joined = "\0".join(vocabulary)
+    tokens = list(vocabulary)
+    joined, apart = "\0".join(tokens), [token for token in tokens if CONTRACTION.fullmatch(token)]
 
     def run(characters: str) -> str:
         space = f"{SPACE}?" if regex.search(SPACE + characters, joined) else ""
@@ -326,7 +328,8 @@ def word_pattern(vocabulary: Iterable[str]) -> str:
     letters = rf"{SPACE}?{letters}(?:(?<![{BARE}])[{INNER}](?=[^{BARE}\P{{L}}]){letters})*"
     if regex.search(rf"{REST}[\r\n]|[\r\n]{REST}", joined):
         rest = REST.replace(r"\r\n", "")
-    return "|".join([letters, *map(run, (*DIGITS, rest, r"[\r\n]")), f"{SPACE}+"])
+    endings = [one_of(apart)] if apart else []
+    return "|".join([*endings, letters, *map(run, (*DIGITS, rest, r"[\r\n]")), f"{SPACE}+"])
 
 
 def one_of(texts: Iterable[str]) -> str:

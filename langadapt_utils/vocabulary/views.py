@@ -89,10 +89,8 @@ def explore_html(
     spans = {name: token_spans(fact.tokenizer, shown) for name, fact in facts.items()}
     opened = sum(map(len, spans.values())) <= OPENED
     tokens = [_tokens(fact, spans[name], raw, opened) for name, fact in facts.items()]
-    stretches = [
-        [line[part.start : part.stop] for line, part in zip(tokens, parts, strict=True)]
-        for parts in _stretches(list(spans.values()))
-    ]
+    parts = _stretches(list(spans.values()))
+    stretches = [[line[own] for line, own in zip(tokens, each, strict=True)] for each in parts]
     notes = [f"Only the first {LONGEST:,} characters are shown."] if len(text) > LONGEST else []
     if not opened:
         notes.append(f"Tokens of texts with more than {OPENED} of them cannot be opened.")
@@ -105,18 +103,18 @@ def explore_html(
     return render("vocabulary/explorer.html.j2", **about, stretches=stretches, notes=notes)
 
 
-def _stretches(spans: Sequence[Sequence[Span]]) -> list[list[range]]:
+def _stretches(spans: Sequence[Sequence[Span]]) -> list[list[slice]]:
     """Return the tokens of each tokenizer between places where all tokenizers end a token.
 
     Example:
         >>> one, two = [Span(7, 0, 2)], [Span(3, 0, 1), Span(4, 1, 2)]
         >>> _stretches([one, two])
-        [[range(0, 1), range(0, 2)]]
+        [[slice(0, 1, None), slice(0, 2, None)]]
     """
     ends = [[span.end for span in part] for part in spans]
     common = sorted(set.intersection(*map(set, ends))) if spans else []
     places = [[0] * len(spans), *([bisect_right(own, end) for own in ends] for end in common)]
-    return [list(map(range, *between)) for between in pairwise(places)]
+    return [list(map(slice, *between)) for between in pairwise(places)]
 
 
 def _tokens(

@@ -51,3 +51,8 @@ def test_documents_are_compared_in_little_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak / len(texts) < 600  # 256 bytes of a signature, and one band of all
+
+
+def test_songs_with_one_line_each_are_no_repeats() -> None:
+    songs = ["\n".join([story(seed, length=3)] * 30) for seed in range(100)]
+    assert find_repeats(songs) == ({}, {})

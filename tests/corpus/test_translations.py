@@ -63,6 +63,32 @@ def test_rows_that_are_skipped_keep_the_places_of_the_others(write: Write) -> No
         assert english.split()[1] == own.split()[1]
 
 
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "csv"])
+@pytest.mark.parametrize("place", [0, 40, 150])
+def test_unreadable_lines_keep_the_places_of_the_others(
+    kind: str, place: int, write: Write
+) -> None:
+    texts = {
+        code: [f"{code} text {n}, {'x' * (n * 7 % 40)}." for n in range(160)]
+        for code in ("en", "hu")
+    }
+    if kind == "jsonl":
+        texts = {code: [json.dumps({"text": t}) for t in every] for code, every in texts.items()}
+    lines = {code: [text.encode() for text in every] for code, every in texts.items()}
+    lines["hu"][place] = lines["hu"][place].replace(b"text", b"sz\xf6veg")
+    head = [b"sentence"] if kind == "csv" else []
+    if kind == "csv":
+        lines = {c: [b'"' + line + b'"' for line in every] for c, every in lines.items()}
+    english, target = (
+        str(write(f"{code}.{kind}", b"\n".join([*head, *lines[code]]))) for code in ("en", "hu")
+    )
+    corpus = load_corpus(CorpusRecipe(target=[target], english=[english], skip_bad=0.01), "hu")
+    texts, parallel = corpus.measuring_texts()
+    assert parallel
+    for one, other in zip(texts["en"], texts["hu"], strict=True):
+        assert one.split()[2] == other.split()[2]
+
+
 def test_texts_of_one_length_that_are_read_in_part_are_no_translations(write: Write) -> None:
     lines = "\n".join(json.dumps({"text": f"{n:04} " + "x" * 995}) for n in range(200)).encode()
     paths = [
@@ -86,3 +112,26 @@ def test_one_text_for_both_languages_is_refused(kind: str, write: Write) -> None
     path = str(write("both.jsonl", "\n".join(lines).encode()))
     with pytest.raises(CorpusError, match="'hu' and 'en' have the same text: name two sources"):
         load_corpus(CorpusRecipe(target=[path], english=[path], others=[]), "hu")
+
+
+@pytest.mark.parametrize("named", ["both", "one"])
+def test_lines_with_ids_of_their_own_are_translations_by_their_order(
+    named: str, write: Write
+) -> None:
+    rows = {
+        code: [
+            {"id": f"{code}-{n}", "text": f"{code} {n} {'x' * (n * 7 % 40)}"} for n in range(120)
+        ]
+        for code in ("en", "hu")
+    }
+    if named == "one":
+        rows["en"] = [{"text": row["text"]} for row in rows["en"]]
+    english, target = (
+        str(write(f"{code}.jsonl", "\n".join(map(json.dumps, rows[code])).encode()))
+        for code in ("en", "hu")
+    )
+    corpus = load_corpus(CorpusRecipe(target=[target], english=[english]), "hu")
+    texts, parallel = corpus.measuring_texts()
+    assert parallel
+    for one, other in zip(texts["en"], texts["hu"], strict=True):
+        assert one.split()[1] == other.split()[1]

@@ -31,13 +31,9 @@ def test_items_are_judged_by_likelihood(
     """A stand-in for the model finds every text with `good` in it likelier."""
     judged: list[tuple[str, str]] = []
 
-    def bits(
-        model: object, tokenizer: object, contexts: list[str], continuations: list[str]
-    ) -> np.ndarray:
-        judged.extend(zip(contexts, continuations, strict=True))
-        return np.array(
-            [1.0 if "good" in c + t else 50.0 for c, t in zip(contexts, continuations, strict=True)]
-        )
+    def bits(model: object, tokenizer: object, pairs: list[tuple[str, str]]) -> np.ndarray:
+        judged.extend(pairs)
+        return np.array([1.0 if "good" in context + text else 50.0 for context, text in pairs])
 
     monkeypatch.setattr(evaluate, "continuation_bits", bits)
     choice = [

@@ -212,7 +212,7 @@ def test_a_loss_that_is_not_finite_names_the_text(
     with pytest.raises(ModelError, match="gives hu-12 a likelihood that is not finite"):
         document_bits(model, tokenizer, ["egy"], names=["hu-12"])
     with pytest.raises(ModelError, match="gives 'one two' a likelihood that is not finite"):
-        continuation_bits(model, tokenizer, ["one"], [" two"])
+        continuation_bits(model, tokenizer, [("one", " two")])
 
 
 def test_bytes_without_a_token_cost_eight_bits_each() -> None:
@@ -225,7 +225,7 @@ def test_bytes_without_a_token_cost_eight_bits_each() -> None:
             model.model.norm.weight.zero_()  # every token is as likely as another
         score = bits_per_byte(model, tokenizer, ["ภาษาไทย"]).value
         assert score >= 8
-        more = continuation_bits(model, tokenizer, ["the "], ["ภาษาไทย"])[0]
+        more = continuation_bits(model, tokenizer, [("the ", "ภาษาไทย")])[0]
         assert more >= 8 * len("ภาษาไทย".encode())
 
 
@@ -243,7 +243,7 @@ def test_a_continuation_costs_what_it_adds(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     context, continuation = "The cat sat", " on the mat."
-    cost = continuation_bits(model, tokenizer, [context, ""], [continuation, context])
+    cost = continuation_bits(model, tokenizer, [(context, continuation), ("", context)])
     assert cost.sum() == pytest.approx(
         direct_bits(model, tokenizer, context + continuation), rel=1e-4
     )
@@ -260,8 +260,8 @@ def test_contexts_that_are_shared_change_nothing(
     contexts = ["The cat sat", "A much longer context, and more of it, before", "One"]
     words = [" on the mat.", " x", " somewhere else entirely", " y z"]
     pairs = [(context, word) for context in contexts for word in words]
-    together = continuation_bits(model, tokenizer, *zip(*pairs, strict=True))
-    alone = [continuation_bits(model, tokenizer, [context], [word])[0] for context, word in pairs]
+    together = continuation_bits(model, tokenizer, pairs)
+    alone = [continuation_bits(model, tokenizer, [pair])[0] for pair in pairs]
     assert together == pytest.approx(alone, rel=1e-4)
 
 
@@ -271,7 +271,7 @@ def test_a_token_across_the_border_is_scored_with_its_context() -> None:
     model = llama(len(joining))
     assert len(joining("abcd")["input_ids"]) == 1
     expected = direct_bits(model, joining, "abcd") - direct_bits(model, joining, "ab")
-    assert continuation_bits(model, joining, ["ab"], ["cd"])[0] == pytest.approx(expected, rel=1e-4)
+    assert continuation_bits(model, joining, [("ab", "cd")])[0] == pytest.approx(expected, rel=1e-4)
 
 
 def test_bits_per_byte_needs_text(

@@ -239,3 +239,23 @@ def test_recorded_sweeps_say_where_they_come_from() -> None:
         for content in recorded_sweeps(language).values():
             assert {"commit", "recipes", "data", "hardware", "seconds", "summary"} <= set(content)
             json.dumps(content)
+
+
+def test_points_that_differ_by_little_have_names_of_their_own(
+    tokenizer: PreTrainedTokenizerFast,
+    change: VocabularyChange,
+    model: PreTrainedModel,
+    corpora: dict[str, Corpus],
+    tmp_path: Path,
+) -> None:
+    base = saved(model, tokenizer, tmp_path / "base")
+    start = initialise_embeddings(base.model, change)
+    adapted = saved(start, change.tokenizer, tmp_path / "adapted")
+    recipe = EvaluationRecipe(
+        interpolation_points=[0.5, 0.504, 0.996, 1.0], documents=2, other_documents=1, items=1
+    )
+    models = {"base": base, "adapted": adapted}
+    scores = evaluate(models, corpora["hu"], recipe, resamples=100, new_tokens=1)
+    found = interpolation_sweep(start, models, scores, corpora["hu"], recipe).table
+    names = ["50% of the way", "50.4% of the way", "99.6% of the way", "100% of the way"]
+    assert list(found.variant.unique()) == [BEFORE, *names]

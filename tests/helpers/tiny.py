@@ -180,7 +180,7 @@ def saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pa
     """A model and its tokenizer, saved as users save theirs."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return Base(folder, str(folder))
+    return Base(folder)
 
 
 def reply(model: Any, tokenizer: Any, prompt: str, new_tokens: int, **options: Any) -> Reply:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
 
+import nbformat
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+import langadapt_utils as la
 from helpers.tiny import sentencepiece_bpe, train_tokenizer, unigram
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.tokens import bytes_surface
 from langadapt_utils.vocabulary.change import VocabularyChange
 
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 # Whatever people type: any Unicode, much of the scripts that this is about, and characters that a
 # renaming could trip over (private use, noncharacters, NUL, byte tokens, spaces of every kind,
 # right-to-left text, emoji sequences).
@@ -104,3 +109,13 @@ FAMILIES: dict[str, Callable[[list[str]], PreTrainedTokenizerFast]] = {
     "metaspace": lambda texts: sentencepiece_bpe(texts, metaspace=True),
     "unigram": unigram,
 }
+
+
+def run_checks_of_notebook_2(
+    base: PreTrainedTokenizerFast, change: VocabularyChange, sample: str
+) -> None:
+    """Run the cell in which notebook 2 checks its claims."""
+    notebook = nbformat.read(next(NOTEBOOKS.glob("02_*.ipynb")), as_version=4)
+    (checks,) = (cell.source for cell in notebook.cells if "given_back" in cell.source)
+    read = SimpleNamespace(tokenizer=base)
+    exec(checks, {"la": la, "base": read, "change": change, "sample": sample})

@@ -65,7 +65,7 @@ def one_by_one(model: PreTrainedModel, rows: slice) -> float:
 @torch.no_grad()
 def test_documents_in_one_sequence_do_not_see_each_other(make: Any) -> None:
     model = make(300)
-    target, english = language_losses(model, IDS, POSITIONS, [3, 1], IDS != START)
+    target, english = language_losses(model, BATCH)
     assert target.item() == pytest.approx(one_by_one(model, slice(0, 3)), rel=1e-4)
     assert english.item() == pytest.approx(one_by_one(model, slice(3, 4)), rel=1e-4)
 
@@ -73,7 +73,7 @@ def test_documents_in_one_sequence_do_not_see_each_other(make: Any) -> None:
 @torch.no_grad()
 def test_without_positions_a_sequence_is_one_text() -> None:
     model = llama(300)
-    target, english = language_losses(model, IDS, None, [4, 0])
+    target, english = language_losses(model, {"input_ids": IDS, "sizes": [4, 0]})
     assert target.item() == pytest.approx(model(IDS, labels=IDS).loss.item() * 4 * 23, rel=1e-5)
     assert english.item() == 0
 
@@ -147,7 +147,7 @@ def test_the_fused_loss_and_its_gradients_are_the_plain_ones(make: Any, liger: N
         if fused:
             assert can_fuse_loss(model)
             fuse_loss(model)
-        sum(language_losses(model, IDS, POSITIONS, [3, 1])).backward()  # type: ignore[union-attr]
+        sum(language_losses(model, BATCH)).backward()  # type: ignore[union-attr]
         results.append([parameter.grad for parameter in model.parameters()])
     for plain, fused_gradient in zip(*results, strict=True):
         torch.testing.assert_close(plain, fused_gradient)
@@ -155,15 +155,12 @@ def test_the_fused_loss_and_its_gradients_are_the_plain_ones(make: Any, liger: N
 
 def test_speedups_leave_nothing_behind(liger: None) -> None:
     model = llama(300)
-    parts = IDS, POSITIONS, [3, 1]
-    before, plain = model(IDS).logits, language_losses(model, *parts)
+    before, plain = model(IDS).logits, language_losses(model, BATCH)
     fuse_loss(model)
     assert model.langadapt_fused
     undo_speedups(model)
     assert torch.equal(model(IDS).logits, before)
-    assert torch.equal(
-        torch.stack(language_losses(model, IDS, POSITIONS, [3, 1])), torch.stack(plain)
-    )
+    assert torch.equal(torch.stack(language_losses(model, BATCH)), torch.stack(plain))
 
 
 def test_a_head_that_does_more_than_multiply_is_not_fused(liger: None) -> None:

@@ -179,7 +179,7 @@ def test_a_stream_is_its_documents_end_to_end_in_passes(shards: list[list[int]],
         np.arange(begins[-1], dtype=np.int32), np.cumsum([sum(s) for s in shards])[:-1]
     )
     visits = [place for turn in range(5) for place in np.roll(range(len(sizes)), turn)]
-    stream = Stream("hu", parts, begins, np.array(visits), T, len(sizes))
+    stream = Stream(parts, begins, np.array(visits), T, len(sizes))
     tokens, positions = list[int](), list[int]()
     for document in visits + visits:  # after the last pass comes the first one again
         tokens += range(begins[document], begins[document + 1])

@@ -2,8 +2,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast, TrainingArguments
 
-from langadapt_utils.training.optimizer import RowAdamW, learning_rate
+from helpers.architectures import tiny_model
+from helpers.training import RECIPE
+from langadapt_utils.training.optimizer import RowAdamW, learning_rate, optimizer_for
 
 OLD, NEW = [0, 2, 3, 5], [1, 4]
 
@@ -146,3 +149,22 @@ def test_the_rate_follows_the_size_of_the_model_unless_it_is_named() -> None:
     assert rates[:2] == pytest.approx([4e-4, 4e-4]) and rates[-2:] == pytest.approx([2e-5, 2e-5])
     assert 5 * rates[-2] == pytest.approx(1e-4)  # of new embeddings at 7 to 8 billion
     assert learning_rate(3e-5, 135_000_000) == 3e-5
+
+
+def test_tables_of_layers_learn_at_the_rates_of_embeddings(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    model = tiny_model("gemma4_text", len(tokenizer))
+    assert model is not None
+    recipe = RECIPE.model_copy(
+        update={"old_embeddings_lr_scale": 0.0, "new_embeddings_lr_scale": 1.0}
+    )
+    arguments = TrainingArguments(learning_rate=0.1, weight_decay=0.1, use_cpu=True)
+    optimizer = optimizer_for(model, [5], recipe, arguments)
+    table = dict(model.named_parameters())["model.embed_tokens_per_layer.weight"]
+    before = table.detach().clone()
+    ids = torch.arange(10)[None]
+    model(input_ids=ids, labels=ids).loss.backward()
+    optimizer.step()
+    changed = (table.detach() != before).any(dim=1).nonzero().flatten()
+    assert changed.tolist() == [5]

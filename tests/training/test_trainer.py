@@ -127,7 +127,7 @@ def test_arguments_of_the_trainer_replace_the_defaults(
     given |= {"lr_scheduler_kwargs": {"num_decay_steps": 1}}
     steps = train(start, change, mixture, RECIPE, tmp_path, trainer_arguments=given).steps
     assert [step["learning_rate"] / RECIPE.learning_rate for step in steps] == pytest.approx(
-        [0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0]
+        [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0]
     )
 
 
@@ -238,3 +238,23 @@ def test_trackers_get_the_loss_of_each_language(
         step["bits_per_byte"]["en"] for step in steps
     ]
     assert "loss" in logged[0] and "grad_norm" in logged[0]
+
+
+@pytest.mark.parametrize("sequences", [1, 3, 8, 24])
+def test_every_step_trains_and_tokens_are_those_that_were_read(
+    sequences: int,
+    start: PreTrainedModel,
+    change: VocabularyChange,
+    corpora: dict[str, Corpus],
+    tmp_path: Path,
+) -> None:
+    """Also in a run of one step, which a warm-up would leave at a rate of 0."""
+    recipe = MixtureRecipe(sequence_length=32)
+    mixture = mix(corpora["hu"], change.tokenizer, recipe, budget_tokens=32 * sequences)
+    result = train(start, change, mixture, RECIPE, tmp_path)
+    assert result.steps[-1]["tokens"] == 32 * sequences
+    assert all(step["learning_rate"] > 0 for step in result.steps)
+    assert any(
+        not torch.equal(one, other)
+        for one, other in zip(start.parameters(), result.model.parameters(), strict=True)
+    )

@@ -4,16 +4,13 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
-import nbformat
 import pytest
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-import langadapt_utils as la
 from helpers.tiny import llama, saved, sentencepiece_bpe, train_tokenizer, unigram
-from helpers.vocabularies import failed, with_pattern
+from helpers.vocabularies import failed, run_checks_of_notebook_2, with_pattern
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.errors import CorpusError, ModelError, VocabularyError
@@ -24,7 +21,6 @@ from langadapt_utils.vocabulary.audit import lint_tokenizer
 from langadapt_utils.vocabulary.change import VocabularyChange, split_sentences
 from langadapt_utils.vocabulary.extend import extend_vocabulary
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 TEXTS = ["The price in 1989: 1,250.50 forints!", "Árvíztűrő tükörfúrógép\n\n  és 12 ház", "ที่นี่ 300"]
 CLASSES = ["PreTrainedTokenizerFast", "GPT2Tokenizer", "GPT2TokenizerFast", "LlamaTokenizer", ""]
 CLASSES += ["LlamaTokenizerFast", "Qwen2Tokenizer", "GPTNeoXTokenizer", "CodeGenTokenizer"]
@@ -210,10 +206,7 @@ def test_what_the_base_normalises_is_counted_and_stops_nothing(text: str) -> Non
     assert all(check.passed for check in change.audit), change.audit
     given_back = [t.decode(of_text(t, text)) for t in (base, change.tokenizer)]
     assert given_back[0] == given_back[1] != text
-    notebook = nbformat.read(next(NOTEBOOKS.glob("02_*.ipynb")), as_version=4)
-    (checks,) = (cell.source for cell in notebook.cells if "given_back" in cell.source)
-    read = SimpleNamespace(tokenizer=base)
-    exec(checks, {"la": la, "base": read, "change": change, "sample": text})
+    run_checks_of_notebook_2(base, change, text)
 
 
 def changed_file(tokenizer: PreTrainedTokenizerFast, **parts: object) -> PreTrainedTokenizerFast:

@@ -55,7 +55,7 @@ def test_costs_are_those_of_the_model(
         model = llama(len(tokenizer), tied=tied)
         model.save_pretrained(tmp_path / str(tied))
         tokenizer.save_pretrained(tmp_path / str(tied))
-        sizes = measure_sizes(Base(tmp_path / str(tied), "tiny"), change, sentences, language="hu")
+        sizes = measure_sizes(Base(tmp_path / str(tied)), change, sentences, language="hu")
         tables[tied] = sizes.table.set_index("new_tokens")
         matrix = model.get_input_embeddings().weight.numel()
         body = sum(p.numel() for p in model.parameters()) - matrix * (1 if tied else 2)
