@@ -135,12 +135,14 @@ class Machine:
         gpus: number of GPUs; 0 for a CPU.
         memory: bytes per device.
         speed: operations per second and device that training reaches.
+        precision: of matrix products in training.
     """
 
     name: str
     gpus: int
     memory: float
     speed: float
+    precision: Precision = "bfloat16"
 
 
 def this_machine(precision: Precision | None = None) -> Machine:
@@ -156,7 +158,8 @@ def this_machine(precision: Precision | None = None) -> Machine:
         memory = torch.cuda.get_device_properties(0).total_memory
     cores = f"{about['cores']} cores of " if kind == "cpu" else ""
     # `langadapt run` uses one GPU.
-    return Machine(f"{cores}{about['device']} in {precision}", int(kind == "cuda"), memory, speed)
+    name = f"{cores}{about['device']} in {precision}"
+    return Machine(name, int(kind == "cuda"), memory, speed, precision)
 
 
 def machine_named(gpu: str, gpus: int, precision: Precision | None = None) -> Machine:

@@ -102,7 +102,8 @@ def sign(change: Interval) -> int:
 def plain(content: Any) -> Any:
     """Return content as plain data for a JSON file.
 
-    A table becomes a list of rows, an interval an object, and NaN, which JSON lacks, None.
+    A table becomes a list of rows, an interval an object. NaN and infinity, which JSON lacks,
+    become None.
     """
     return TypeAdapter(Any).dump_python(
         content, mode="json", fallback=lambda table: table.to_dict("records")

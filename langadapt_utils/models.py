@@ -43,9 +43,9 @@ class Base:
         """The fast tokenizer of the folder; it can begin documents, and the model knows its ids."""
         tokenizer, config = load_tokenizer(self.folder), self.config.get_text_config()
         added = tokenizer.added_tokens_decoder
-        ends = [added[n] for n in always_iterable(config.eos_token_id) if n in added]
-        only_there = next((token.content for token in ends if token.special), None)
-        tokenizer.eos_token = tokenizer.eos_token or only_there  # in config.json
+        ids = always_iterable(getattr(config, "eos_token_id", None))
+        named = next((added[n].content for n in ids if n in added and added[n].special), None)
+        tokenizer.eos_token = tokenizer.eos_token or named  # some models name it only there
         document_start(tokenizer)
         check_rows(tokenizer, set(tokenizer.get_vocab().values()), config.vocab_size)
         return tokenizer

@@ -21,9 +21,9 @@ from .display.html import render
 from .fertility import measure_fertility
 from .hardware import ALONE, Machine, machine_named, native_precision
 from .languages import language_name
-from .models import EXPERTS, FACTORS, Base, building, check_model, fetch_model, token_layers
+from .models import EXPERTS, FACTORS, Base, building, check_model, fetch_model, is_tied
 from .recipe import Recipe
-from .training.optimizer import LINEAR, learning_rate
+from .training.optimizer import LINEAR, embedding_matrices, learning_rate
 from .training.train import check_length
 from .vocabulary.sizes import RARELY, token_numbers
 
@@ -52,6 +52,7 @@ class Shape:
     vocabulary: int
     weight_bytes: int = 2  # of a weight in the base
     plain_head: bool = True  # the logits are a matrix product, as the fused loss needs
+    tied: bool = True  # the LM head has no weights of its own
 
     @classmethod
     def of(cls, base: str, accept_terms: str = "") -> "Shape":
@@ -61,20 +62,23 @@ class Shape:
         with torch.device("meta"), building(folder):
             config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
             model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-        matrices = {id(layer.weight): layer.weight for layer in token_layers(model)}
+        matrices = {id(matrix): matrix for matrix in embedding_matrices(model)}
         body = (m.weight for m in model.modules() if type(m).__name__ in LINEAR)
         inner = [sum(weight.shape) for weight in body if id(weight) not in matrices]
         embeddings, text = sum(m.numel() for m in matrices.values()), config.get_text_config()
         size = text.num_hidden_layers, text.hidden_size, text.vocab_size
-        kind = 4 if text.dtype in (None, torch.float32) else 2, _has_plain_head(model)
+        weight = 4 if text.dtype in (None, torch.float32) else 2
+        kind = weight, _has_plain_head(model), is_tied(model)
         return cls(model.num_parameters(), _multiplied(model), embeddings, sum(inner), *size, *kind)
 
     def with_tokens(self, tokens: int, *, untie: bool = False) -> "Shape":
         """Return the shape after adding new tokens, and with an LM head of its own (`untie`)."""
-        tied, rows = self.embeddings < 2 * self.vocabulary * self.width, self.vocabulary + tokens
-        more = self.embeddings // self.vocabulary * tokens + rows * self.width * (untie and tied)
+        rows = self.vocabulary + tokens
+        more = self.embeddings // self.vocabulary * tokens
+        more += rows * self.width if untie and self.tied else 0
         grown: dict[str, Any] = {"parameters": self.parameters + more, "vocabulary": rows}
         grown |= {"multiplied": self.multiplied + tokens * self.width}
+        grown |= {"tied": self.tied and not untie}
         return replace(self, embeddings=self.embeddings + more, **grown)
 
 
@@ -95,10 +99,11 @@ def _multiplied(model: PreTrainedModel) -> int:
     config, head = model.config.get_text_config(), model.get_output_embeddings()
     used = np.mean(next((n for name in EXPERTS if (n := getattr(config, name, 0))), 0))
     tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    tables -= {id(getattr(head, "weight", None))}  # it may be tied
     total = 0.0
     for name, weight in model.named_parameters():
         some = used and ".experts." in name and weight.ndim == 3
-        if id(weight) not in tables - {id(head.weight)}:
+        if id(weight) not in tables:
             total += weight.numel() * (used / len(weight) if some else 1)
     return int(total)
 
@@ -116,7 +121,7 @@ def training_bytes(shape: Shape, recipe: Recipe, machine: Machine) -> float:
     """
     training = recipe.training
     learned = shape.embeddings + training.lora_rank * shape.linear
-    frozen = 4 if training.precision == "float32" else shape.weight_bytes
+    frozen = 4 if "float32" in (training.precision, machine.precision) else shape.weight_bytes
     adapted = 18 * learned + frozen * (shape.parameters - shape.embeddings)
     weights = adapted if training.lora_rank else 18 * shape.parameters / max(1, machine.gpus)
     one = 64 * shape.width

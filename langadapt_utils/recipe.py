@@ -83,7 +83,8 @@ class CorpusRecipe(_Section):
     max_megabytes: Ratio = 0.0
     # Column of the text; empty: `text`, or the code of the language, or the only one with letters.
     text_field: str = ""
-    skip_bad: Share = 0.0  # fraction of a file's lines that may be unreadable; they are skipped
+    # Fraction of a file's documents (lines, rows) that may be unreadable; they are left out.
+    skip_bad: Share = 0.0
     # Unicode normal form to which all text is converted, with Unix line ends.
     normal_form: NormalForm = "NFC"
     # Fraction of the documents of each domain that is held out for evaluation, at most 2,000.
@@ -144,6 +145,13 @@ class MixtureRecipe(_Section):
     def mean_english(self) -> float:
         """Fraction of English in the whole run."""
         return self.english_share * (EARLY if self.schedule == "early" else 1.0)
+
+    def require_target(self) -> None:
+        """Raise a RecipeError if English and conversations leave nothing to the language."""
+        english = self.english_share if self.schedule == "constant" else 0.0
+        if self.chat_share and round(english + self.chat_share, 9) >= 1:
+            problem = "mixture.english_share and chat_share leave no sequence in the language"
+            raise RecipeError(f"{problem}: lower one of them")
 
 
 class TrainingRecipe(_Section):

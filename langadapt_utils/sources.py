@@ -213,7 +213,7 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
     # Where links lead in a circle, each file is read once, at its shortest path.
     once = {os.path.realpath(file): file for file in sorted(paths, key=lambda p: -len(p.parts))}
     files = sorted(file for file in once.values() if not file.is_dir())
-    if lost := [file for file in files if not file.exists()]:
+    if lost := [file for file in files if text_kind(file) and not file.exists()]:
         raise CorpusError(f"corpus file {lost[0]} is a link to nothing: restore or remove it")
     if not found:
         raise CorpusError(f"corpus '{source}' does not exist: give a file, folder or hub:ORG/NAME")

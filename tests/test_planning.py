@@ -11,7 +11,7 @@ from helpers.architectures import tiny_model
 from helpers.tiny import llama, saved
 from langadapt_utils import planning
 from langadapt_utils.cli import app
-from langadapt_utils.errors import CorpusError, LangadaptError, ModelError, VocabularyError
+from langadapt_utils.errors import LangadaptError, ModelError, RecipeError, VocabularyError
 from langadapt_utils.files import read_json, write_json
 from langadapt_utils.hardware import Machine, machine_named
 from langadapt_utils.planning import Shape, enough_tokens, plan, stage_seconds, training_bytes
@@ -73,6 +73,13 @@ def test_a_shape_knows_what_a_configuration_says_of_memory(tiny_folder: Path) ->
         assert not capped.plain_head and capped.weight_bytes == 2
         recipe = Recipe.profile("gpu")
         assert training_bytes(capped, recipe, CARD) > training_bytes(shape, recipe, CARD)
+    adapters = Recipe.profile(
+        "gpu", overrides={"training.lora_rank": 8, "training.fused_loss": False}
+    )
+    frozen = [training_bytes(each, adapters, CARD) for each in (shape, capped)]
+    assert frozen[0] - frozen[1] == 2 * (shape.parameters - shape.embeddings)
+    exact = replace(CARD, precision="float32")
+    assert training_bytes(capped, adapters, exact) == frozen[0]
     untied = shape.with_tokens(10, untie=True)
     assert untied.embeddings == 2 * (shape.vocabulary + 10) * shape.width
     assert untied.parameters - shape.parameters == untied.embeddings - shape.embeddings
@@ -165,7 +172,7 @@ def test_a_model_that_cannot_be_built_is_one_sentence(base: Path) -> None:
 
 def test_a_mixture_without_the_language_is_refused(base: Path) -> None:
     options = {"base": str(base), **OPTIONS, "mixture.chat_share": 0.2}
-    with pytest.raises(CorpusError, match="leave no sequence in 'hu': lower one of them"):
+    with pytest.raises(RecipeError, match="no sequence in the language: lower one of them"):
         plan(Recipe.profile("cpu", overrides={**options, "mixture.english_share": 0.8}))
 
 

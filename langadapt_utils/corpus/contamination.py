@@ -125,11 +125,11 @@ def _signature(text: str) -> npt.NDArray[np.uint32]:
     from datasketch import MinHash  # takes a third of a second
 
     runs = np.unique(hashes_of_runs(text, RUN))
-    some = runs[runs % SAMPLE == 0]
-    sampled = (some if len(some) else runs) >> np.uint64(32)  # verses repeat few runs
+    chosen = runs[runs % SAMPLE == 0]
+    sampled = (chosen if len(chosen) else runs) >> np.uint64(32)  # few runs may have none in it
     minhash = MinHash(PERMUTATIONS, hashfunc=int)
-    for part in chunked(sampled.tolist(), 10_000):  # each takes half a kilobyte
-        minhash.update_batch(part)
+    for some in chunked(sampled.tolist(), 10_000):  # each takes half a kilobyte
+        minhash.update_batch(some)
     return np.asarray(minhash.hashvalues, dtype=np.uint32)
 
 

@@ -179,7 +179,7 @@ def translations(
                 other = {n: f"{partners.get(place)}-{nth}" for n, (place, _, nth) in places.items()}
                 there = _among(ids, other.values())
                 found = {name: other[name] for name in names if other[name] in there}
-                if not found and len(documents) == len(others) == sum(sizes.values()):  # own ids
+                if not found and FEW <= len(documents) == len(others) == sum(sizes.values()):
                     pairs = zip(others["id"], documents["id"], strict=True)
                     found = {name: own for name, own in pairs if name not in tied}
             # Other own ids than numbers are names.

@@ -116,7 +116,7 @@ class Reading:
         path = Path(self.file)
         if path.stat().st_size == 0:
             raise CorpusError(f"corpus file {path} is empty: give a file with text")
-        problem, remedy = f"cannot read {path}", "give a complete file"
+        problem, remedy = f"cannot read {path}", "give a complete file, text in UTF-8"
         with explained(CorpusError, problem, remedy, (*DAMAGED, *DATES)), opened(path) as file:
             rows = getattr(self, f"_{text_kind(path)[1:]}")(file)
             yield from self.with_text(rows)
@@ -137,7 +137,7 @@ class Reading:
         if not head:
             return
         name, needed = self.recipe.text_field, self.language != "en" and first.keys() != {"text"}
-        if not name or (name not in first and not needed):
+        if not name or not (needed or any(name in row for row in head)):
             name = text_column(head, self.language, self.file)
         if not any(name in row for row in head):
             raise _no_column(name, first, self.file)

@@ -172,9 +172,11 @@ def mix(
         seed: of the order of the documents.
 
     Raises:
+        RecipeError: the mixture has only English and conversations.
         CorpusError: the budget is less than one sequence, or a part of the mixture has no text.
         ModelError: the mixture has conversations, but the base has no chat template.
     """
+    recipe.require_target()
     length = recipe.sequence_length
     if budget_tokens < length:
         problem = f"a budget of {budget_tokens} tokens is less than one sequence ({length} tokens)"
@@ -182,9 +184,6 @@ def mix(
     chat = np.full(budget_tokens // length, recipe.chat_share)
     english = np.minimum(english_shares(len(chat), recipe), 1 - chat)
     shares = {"en": english, corpus.language: 1 - english - chat, CHAT: chat}
-    if recipe.chat_share and not shares[corpus.language].any():
-        problem = f"mixture.english_share and chat_share leave no sequence in '{corpus.language}'"
-        raise CorpusError(f"{problem}: lower one of them")
     order, streams = interleave(shares), {}
     for code in shares:
         if tokens := order.count(code) * length:

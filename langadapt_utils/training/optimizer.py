@@ -75,10 +75,10 @@ class RowAdamW(torch.optim.AdamW):
         for group in groups:
             for matrix in group["params"] if group["rows"] else ():
                 if matrix.grad is not None:
-                    self._step_rows(matrix, matrix.grad, group)
+                    self._step_rows(matrix, group)
         return loss
 
-    def _step_rows(self, matrix: torch.Tensor, slope: torch.Tensor, group: dict[str, Any]) -> None:
+    def _step_rows(self, matrix: torch.Tensor, group: dict[str, Any]) -> None:
         state = self.state[matrix]
         if not state:
             state["step"] = torch.tensor(0.0)
@@ -87,7 +87,8 @@ class RowAdamW(torch.optim.AdamW):
         step, (beta_1, beta_2) = state["step"].item(), group["betas"]
         rate = group["lr"] / (1 - beta_1**step)
         rates_V1 = self.row_rates_V1.to(matrix.device, matrix.dtype) * rate
-        tensors = [matrix, slope, state["exp_avg"], state["exp_avg_sq"], rates_V1]
+        assert matrix.grad is not None
+        tensors = [matrix, matrix.grad, state["exp_avg"], state["exp_avg_sq"], rates_V1]
         if isinstance(matrix, DTensor):  # it is spread over processes: each updates its own rows
             where = matrix.device_mesh, matrix.placements
             tensors[4] = distribute_tensor(rates_V1, *where, src_data_rank=None)

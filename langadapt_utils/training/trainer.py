@@ -92,7 +92,7 @@ def training_arguments(
     arguments.per_device_train_batch_size = sequences
     arguments.gradient_accumulation_steps = accumulated
     arguments.max_steps = steps
-    if steps * arguments.warmup_steps < 1:  # a fraction; the first warm-up step would learn nothing
+    if steps * arguments.warmup_steps < 1:  # a fraction of the steps, of which the first has rate 0
         arguments.warmup_steps = 0
     return arguments
 
@@ -121,9 +121,10 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.fsdp_version != 2:
             raise ModelError("FSDP 1 has no learning rate per embedding: set fsdp_version to 2")
         self._new_ids, self._recipe = new_ids, recipe
-        tokens = self.train_dataset.length * self.get_total_train_batch_size(self.args)
-        every = len(self.train_dataset) * self.train_dataset.length
-        self.steps = TrainingLog(report, tokens, every, recipe.checkpoint_minutes, self.accelerator)
+        # A run of one step may have fewer sequences than a batch.
+        sequences = min(self.get_total_train_batch_size(self.args), len(self.train_dataset))
+        tokens = self.train_dataset.length * sequences
+        self.steps = TrainingLog(report, tokens, recipe.checkpoint_minutes, self.accelerator)
         self.add_callback(self.steps)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -207,17 +208,14 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
     Args:
         report: called with each record.
         tokens: per training step.
-        every: tokens of the run; the last step may have fewer than others.
         minutes: between checkpoints.
         group: the processes that train together.
     """
 
-    def __init__(
-        self, report: Report, tokens: int, every: int, minutes: float, group: Accelerator
-    ) -> None:
+    def __init__(self, report: Report, tokens: int, minutes: float, group: Accelerator) -> None:
         self.records: list[Record] = []
         self.seconds = 0.0
-        self._report, self._tokens, self._every, self._group = report, tokens, every, group
+        self._report, self._tokens, self._group = report, tokens, group
         self._checkpoint_seconds = 60 * minutes
         self._sums: torch.Tensor | float = 0.0
         self._recent: dict[str, deque[float]] = {}
@@ -271,7 +269,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Record the step, and request a checkpoint if one is due."""
         step, steps, now = state.global_step, state.max_steps, time.perf_counter()
-        tokens, speed = min(step * self._tokens, self._every), self._tokens / (now - self._stepped)
+        tokens, speed = step * self._tokens, self._tokens / (now - self._stepped)
         self._stepped, self.seconds = now, now - self._began
         left = self.seconds / (step - self._first) * (steps - step)
         record = {"step": step, "steps": steps, "tokens": tokens, "bits_per_byte": self._bits}

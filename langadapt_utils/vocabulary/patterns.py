@@ -27,6 +27,8 @@ from ..tokens import spread
 REGEX = package_yaml("vocabulary/regex.yaml")
 GPT2_PATTERN, MARKS, JOINERS, INNER, ENGLISH, *_ = REGEX.values()
 PART = regex.compile(REGEX["part"], regex.DOTALL)
+# What `\w` matches in `tokenizers` (Oniguruma), inside a class; in `regex` also joiners.
+WORD = r"\p{Alphabetic}\p{M}\p{Decimal_Number}\p{Pc}"
 BETWEEN = regex.compile(rf"(?<=(\p{{L}})\p{{M}}*)[{INNER}](?=\p{{L}})")
 NO_SPACES = {*KNOWN["with_dictionary"], *KNOWN["without_words"]}
 # Letters beside which an apostrophe may be English or a quotation mark, as the inside of a class.
@@ -271,8 +273,7 @@ def _takes(atom: str, character: str) -> bool:
     """Return whether a character class or escape that is not negated matches a character."""
     if not atom.startswith(("\\p", "\\w", "[")) or atom.startswith("[^"):
         return False
-    # The `\w` of `tokenizers` (Oniguruma) has no joiners, that of `regex` has.
-    atom = r"[\p{Alphabetic}\p{M}\p{Decimal_Number}\p{Pc}]" if atom == r"\w" else atom
+    atom = atom.replace(r"\w", WORD if atom.startswith("[") else f"[{WORD}]")
     try:
         return regex.fullmatch(atom, character, flags=regex.V1) is not None
     except regex.error:  # syntax of another regular expression library: no change

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from ..chat import chat_tokens, messages_of
 from ..corpus.corpus import Corpus
 from ..display.html import render
-from ..errors import CorpusError, VocabularyError
+from ..errors import VocabularyError
 from ..intervals import knee
 from ..languages import language_name
 from ..models import Base, parameter_count
@@ -184,15 +184,11 @@ def token_numbers(
 
     Raises:
         VocabularyError: no pair of tokens occurs twice in the text.
-        CorpusError: the mixture has only English and conversations.
+        RecipeError: the mixture has only English and conversations.
         ModelError: the base cannot render the conversations of the recipe.
     """
-    chat = recipe.mixture.chat_share
-    others = recipe.mixture.mean_english + chat
-    if chat and others >= 1 and recipe.mixture.schedule == "constant":
-        problem = f"mixture.english_share and chat_share leave no sequence in '{corpus.language}'"
-        raise CorpusError(f"{problem}: lower one of them")
-    for text in corpus.chat["text"][:1_000] if chat else ():
+    recipe.mixture.require_target()
+    for text in corpus.chat["text"][:1_000] if recipe.mixture.chat_share else ():
         chat_tokens(tokenizer, messages_of(text))  # a template that fails is found before training
     texts = corpus.train[corpus.language]["text"]
     size = sum(len(text.encode()) for text in texts)
@@ -206,6 +202,7 @@ def token_numbers(
     if not learned:
         problem = f"no pair of tokens occurs twice in {len(sample)} documents"
         raise VocabularyError(f"{problem}: give more text with corpus.target")
+    others = recipe.mixture.mean_english + recipe.mixture.chat_share
     budget = recipe.training.budget_tokens * max(0.0, 1 - others)
     rows: list[list[float]] = []
     for number in numbers:

@@ -28,7 +28,7 @@ from .patterns import BARE, INNER, JOINERS, as_data, spelled_out, without_model
 Family = Literal["byte-level BPE", "SentencePiece BPE", "Unigram"]
 REST = rf"[^\p{{L}}\p{{M}}\p{{N}}{SPACE}\r\n\0]"  # neither letter, digit, space nor line end
 DIGITS = "[0-9]", r"[^\P{N}0-9]"  # of English, and of other scripts
-CONTRACTION = regex.compile(rf"[{INNER}]\p{{L}}+")  # a token such as `'s`
+CONTRACTION = regex.compile(r"['’]\p{L}+")  # a token such as `'s`
 MARGIN = 1e-3  # score of a new Unigram piece above its best segmentation, in nats
 
 
@@ -73,7 +73,7 @@ class Spec:
         tokens = [token for token in self.data["added_tokens"] if not token["special"]]
         form = without_model(self.data).normalizer
         read = [form.normalize_str(t["content"]) for t in tokens if form and t["normalized"]]
-        return [*(token["content"] for token in tokens), *read]
+        return [*(token["content"] for token in tokens), *filter(None, read)]
 
     @cached_property
     def bare(self) -> Tokenizer:

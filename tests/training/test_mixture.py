@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from helpers.tiny import CHAT_TEMPLATES, for_chat
 from langadapt_utils.corpus.corpus import Corpus
-from langadapt_utils.errors import CorpusError
+from langadapt_utils.errors import CorpusError, RecipeError
 from langadapt_utils.recipe import MixtureRecipe, Schedule
 from langadapt_utils.tokens import document_start
 from langadapt_utils.training.mixture import Mixture, Stream, english_shares, interleave, mix, pack
@@ -260,7 +260,7 @@ def test_conversations_and_english_leave_room_for_the_language(
 ) -> None:
     tokenizer = for_chat(change.tokenizer, CHAT_TEMPLATES["plain"])
     options = {"chat_share": 0.5, "english_share": 0.8, "sequence_length": 32}
-    with pytest.raises(CorpusError, match="leave no sequence in 'hu': lower one of them"):
+    with pytest.raises(RecipeError, match="no sequence in the language: lower one of them"):
         mix(corpora["hu"], tokenizer, MixtureRecipe(**options), budget_tokens=3_200)
     early = MixtureRecipe(**options | {"schedule": "early"})
     mixture = mix(corpora["hu"], tokenizer, early, budget_tokens=3_200)

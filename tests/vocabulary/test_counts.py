@@ -62,13 +62,13 @@ def test_new_tokens_are_counted_as_text_uses_them(
     change = extend_vocabulary(make(english), texts * 50, tokens=12)
     uses = Counter(token for ids in token_ids(change.tokenizer, texts * 50) for token in ids)
     inner = {token for token in change.added if not change.added_counts[token]}
-    assert not failed(change) and len(inner) < len(change.added)
+    assert not failed(change) and 2 * len(inner) < len(change.added)
     # A token may also be used at a border of the text, which is not counted.
     assert all(uses[n] >= 0.9 * change.added_counts[n] for n in change.added)
 
 
 @pytest.mark.parametrize(
-    "classes", [r" ?\w+| ?[^\s\w]+|\s+", r" ?[\p{L}&&[^\p{Han}]]+|[^\p{L}]+|."]
+    "classes", [r" ?\w+| ?[^\s\w]+|\s+", r" ?[\p{L}&&[^\p{Han}]]+|[^\p{L}]+|.", r"[\w']+|."]
 )
 def test_classes_that_differ_between_libraries_are_repaired(classes: str) -> None:
     """`\\w` without joiners, and intersections."""
