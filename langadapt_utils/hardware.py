@@ -157,9 +157,8 @@ def this_machine(precision: Precision | None = None) -> Machine:
     if kind == "cuda":
         memory = torch.cuda.get_device_properties(0).total_memory
     cores = f"{about['cores']} cores of " if kind == "cpu" else ""
-    # `langadapt run` uses one GPU.
-    name = f"{cores}{about['device']} in {precision}"
-    return Machine(name, int(kind == "cuda"), memory, speed, precision)
+    name, gpus = f"{cores}{about['device']} in {precision}", int(kind == "cuda")  # a run uses one
+    return Machine(name, gpus, memory, speed, precision)
 
 
 def machine_named(gpu: str, gpus: int, precision: Precision | None = None) -> Machine:

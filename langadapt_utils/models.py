@@ -242,8 +242,8 @@ def load_model(folder: Path) -> PreTrainedModel:
         raise ModelError(f"{folder} has {unread[0]}, but config.json has fewer layers: correct it")
     parts = {name for name, _ in model.named_modules()}
     dropped = [n for n in left if n.removesuffix("bias") + "weight" in known]
-    extra = [n for n in left if EXTRA.search(n) and n.rsplit(".", 2)[0] in parts]
-    if dropped := [*dropped, *extra]:
+    dropped += [n for n in left if EXTRA.search(n) and n.rsplit(".", 2)[0] in parts]
+    if dropped:
         raise ModelError(f"{folder} has {dropped[0]}, which config.json leaves out: correct it")
     if not is_tied(model.eval()):  # whatever the configuration says
         declare_untied(model)

@@ -335,7 +335,7 @@ def _repeated(old: torch.Tensor, kept: torch.Tensor, new: torch.Tensor) -> list[
     vectors = list(_bytes_of(new))
     first = {vector: place for place, vector in reversed(list(enumerate(vectors)))}
     blocks = (_bytes_of(old[ids]) for ids in torch.split(kept, BLOCK))
-    equal = first.keys() & chain.from_iterable(blocks)  # holds only what is in both
+    equal = first.keys() & chain.from_iterable(blocks)  # the new ones that equal an old one
     return [place for place, own in enumerate(vectors) if own in equal or first[own] < place]
 
 

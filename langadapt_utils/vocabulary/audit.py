@@ -15,7 +15,7 @@ from ..errors import brief
 from ..models import load_tokenizer, save_tokenizer
 from ..tokens import spread, token_ids
 from .change import Check, Effect, VocabularyChange
-from .patterns import INNER, RARE, cuts_inside, find_cuts, splits_characters
+from .patterns import INNER, RARE, as_the_pattern_sees, cuts_inside, find_cuts, splits_characters
 from .tokenizer_json import Spec, one_of
 
 SHOWN = 5  # examples of a finding
@@ -51,9 +51,8 @@ def lint_tokenizer(
     lost = sum(index == spec.unknown_id for index in ids_of_sample)
     cost = f"{lost:,} of {len(ids_of_sample):,} tokens are unknown; each byte counts as 8 bits"
     changed = _round_trips(tokenizer, sample).count(False)
-    backend = tokenizer.backend_tokenizer
-    read = map(getattr(backend.normalizer, "normalize_str", str), texts)  # as the pattern sees them
-    cuts, clusters = find_cuts(backend.pre_tokenizer, list(read))
+    cutter, seen = tokenizer.backend_tokenizer.pre_tokenizer, as_the_pattern_sees(tokenizer, texts)
+    cuts, clusters = find_cuts(cutter, seen)
     parted = f"{cuts.total():,} of {clusters:,} are cut" + "; notebook 2 repairs most" * bool(cuts)
     checks = [
         Check("every byte has a token", not missing, f"{len(missing)} of 256 have none{names}"),

@@ -103,6 +103,12 @@ def find_cuts(pre_tokenizer: Any, texts: Iterable[str]) -> tuple[Cuts, int]:
     return cuts, clusters
 
 
+def as_the_pattern_sees(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> list[str]:
+    """Return evenly spaced excerpts of texts in the normal form of a tokenizer."""
+    normalised = getattr(tokenizer.backend_tokenizer.normalizer, "normalize_str", str)
+    return list(map(normalised, spread(texts, length=SAMPLED)))
+
+
 def propose_repair(
     tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], others: Iterable[str] = ()
 ) -> Repair | None:
@@ -120,8 +126,7 @@ def propose_repair(
         None if the pattern splits no character and fewer than 1 in 1,000 letter clusters, or cannot
         be parsed.
     """
-    read = getattr(tokenizer.backend_tokenizer.normalizer, "normalize_str", str)
-    texts = list(map(read, spread(texts, length=SAMPLED)))  # as the pattern sees them
+    texts = as_the_pattern_sees(tokenizer, texts)
     before = tokenizer.backend_tokenizer.pre_tokenizer
     spec = whole = as_data(before) if before else {"type": "Sequence", "pretokenizers": []}
     bytes_last = sorted(spelled_out(spec), key=lambda part: part["type"] == "ByteLevel")
