@@ -25,7 +25,7 @@ from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.files import cache_folder
 from langadapt_utils.hardware import this_machine
 from langadapt_utils.models import load_base
-from langadapt_utils.planning import Shape, training_bytes, training_operations
+from langadapt_utils.planning import Shape, training_bytes, training_seconds
 from langadapt_utils.recipe import BASE_MODEL, Recipe
 from langadapt_utils.training.mixture import mix
 from langadapt_utils.training.train import train
@@ -63,7 +63,7 @@ def measure(base: str, steps: int) -> dict[str, float]:
     speeds = [record["tokens_per_second"] for record in made.steps[2:]]
     return {
         "seconds": 1_024 / statistics.median(speeds),
-        "predicted_seconds": training_operations(shape, recipe, machine, 1_024) / machine.speed,
+        "predicted_seconds": training_seconds(shape, recipe, machine, 1_024),
         "bytes": memory.peak_bytes(),
         "predicted_bytes": training_bytes(shape, recipe, machine),
     }

@@ -14,7 +14,7 @@ from .display.figures import colour_of, finish, new_axes
 from .errors import CorpusError
 from .files import package_yaml, read_json, write_json
 from .intervals import plain, ratio, restored
-from .languages import SEGMENTER, Spans, has_words, language_name, word_spans
+from .languages import SEGMENTER, Spans, Texts, has_words, language_name, word_spans
 from .tokens import encode_texts
 
 HEAD = 50  # texts in which the script of a language is looked up
@@ -56,10 +56,7 @@ class FertilityReport:
 
 
 def measure_fertility(
-    tokenizers: Mapping[str, Tokenizer],
-    texts: Mapping[str, Sequence[str]],
-    *,
-    parallel: bool = True,
+    tokenizers: Mapping[str, Tokenizer], texts: Texts, *, parallel: bool = True
 ) -> FertilityReport:
     """Count the tokens, words, characters and bytes of texts under tokenizers.
 

@@ -123,6 +123,20 @@ def measured_flops(precision: Precision, seconds: float = 1.5) -> float:
     return 2 * size**3 / min(timer.blocked_autorange(min_run_time=seconds).times)
 
 
+@cache
+def measured_bandwidth(seconds: float = 0.5) -> float:
+    """Measure bytes per second, read and written, of copying a large tensor on this machine."""
+    import torch
+    from torch.utils.benchmark import Timer
+
+    source = torch.randn(2**26, device=device())
+    setting = {"source": source, "copy": torch.empty_like(source)}
+    timer = Timer(
+        "copy.copy_(source)[-1].item()", globals=setting, num_threads=torch.get_num_threads()
+    )
+    return 2 * source.nbytes / min(timer.blocked_autorange(min_run_time=seconds).times)
+
+
 GPUS, EFFICIENCY, ALONE = package_yaml("hardware.yaml").values()
 
 
@@ -134,7 +148,8 @@ class Machine:
         name: description for the plan.
         gpus: number of GPUs; 0 for a CPU.
         memory: bytes per device.
-        speed: operations per second and device that training reaches.
+        speed: operations per second and device of large matrix products.
+        bandwidth: of the memory, in bytes per second and device, read and written.
         precision: of matrix products in training.
     """
 
@@ -142,15 +157,16 @@ class Machine:
     gpus: int
     memory: float
     speed: float
+    bandwidth: float
     precision: Precision = "bfloat16"
 
 
 def this_machine(precision: Precision | None = None) -> Machine:
-    """Return this machine; its speed is measured with a matrix product."""
+    """Return this machine; its speed is measured with a matrix product and a copy."""
     import torch
 
     kind, precision = device().type, precision or native_precision()
-    speed = EFFICIENCY[kind][precision] * measured_flops(precision)
+    speed = measured_flops(precision), measured_bandwidth()
     about, memory = describe(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if MEMORY_LIMIT.exists() and (limit := MEMORY_LIMIT.read_text().strip()).isdigit():
         memory = min(memory, int(limit))
@@ -158,7 +174,7 @@ def this_machine(precision: Precision | None = None) -> Machine:
         memory = torch.cuda.get_device_properties(0).total_memory
     cores = f"{about['cores']} cores of " if kind == "cpu" else ""
     name, gpus = f"{cores}{about['device']} in {precision}", int(kind == "cuda")  # a run uses one
-    return Machine(name, gpus, memory, speed, precision)
+    return Machine(name, gpus, memory, *speed, precision)
 
 
 def machine_named(gpu: str, gpus: int, precision: Precision | None = None) -> Machine:
@@ -173,6 +189,6 @@ def machine_named(gpu: str, gpus: int, precision: Precision | None = None) -> Ma
         return this_machine(precision)
     if gpu.lower() not in GPUS:
         raise LangadaptError(f"GPU '{gpu}' is unknown: set --gpu to one of {', '.join(GPUS)}")
-    memory, teraflops = GPUS[gpu.lower()]
-    speed = EFFICIENCY["cuda"]["bfloat16"] * teraflops * 1e12
-    return Machine(f"{gpus} x {gpu.upper()} in bfloat16", gpus, memory * 1e9, speed)
+    memory, teraflops, bandwidth = GPUS[gpu.lower()]
+    speed = EFFICIENCY * teraflops * 1e12, bandwidth * 1e9
+    return Machine(f"{gpus} x {gpu.upper()} in bfloat16", gpus, memory * 1e9, *speed)

@@ -105,9 +105,8 @@ def plain(content: Any) -> Any:
     A table becomes a list of rows, an interval an object. NaN and infinity, which JSON lacks,
     become None.
     """
-    return TypeAdapter(Any).dump_python(
-        content, mode="json", fallback=lambda table: table.to_dict("records")
-    )
+    options: Any = {"mode": "json", "fallback": lambda table: table.to_dict("records")}
+    return TypeAdapter(Any).dump_python(content, **options)
 
 
 def restored(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Languages: names, scripts, writing directions and word boundaries."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 import regex
@@ -13,6 +14,7 @@ from .files import package_yaml
 
 NO_LANGUAGE = "zxx"  # in ISO 639-2: no linguistic content
 KNOWN = package_yaml("languages.yaml")
+Texts = Mapping[str, Sequence[str]]  # by language
 Spans = list[tuple[int, int]]  # start and end of each word, in characters
 LETTER_OR_DIGIT = regex.compile(r"[\p{L}\p{N}]")
 SEGMENTER = "ICU words"

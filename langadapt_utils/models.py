@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +29,7 @@ OWN_ROPE, SCALED, LIMITS, DTYPES, QUANTISED, EXPERTS, FACTORS = package_yaml("mo
 SAME = 1e-3  # largest difference of equal logits, as a fraction of the largest logit
 BASE_CARD = "BASE_MODEL_CARD.md"  # name of the copy of the base's model card
 EXTRA = re.compile(r"norm\.weight$|\.lora_")  # weights that change what layers compute
+Models = Mapping[str, "Base"]  # by name
 NORMS = torch.nn.LayerNorm, torch.nn.GroupNorm
 
 
@@ -231,8 +232,9 @@ def load_model(folder: Path) -> PreTrainedModel:
     options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     with building(folder):
+        config = options["config"] = Base(folder).config
+        config.return_dict, config._attn_implementation = True, None  # may not be installed
         model, found = transformers.AutoModelForCausalLM.from_pretrained(str(folder), **options)
-    model.config.return_dict = True  # whatever the configuration says
     other_shape = {name for name, *_ in found["mismatched_keys"]}
     if lost := sorted(found["missing_keys"] | other_shape):  # these are random numbers now
         problem = f"{folder} lacks {lost[0]} in the shape of its config.json ({len(lost)} in all)"
@@ -251,9 +253,8 @@ def load_model(folder: Path) -> PreTrainedModel:
         model.apply(lambda part: part.float() if isinstance(part, NORMS) else part)
     rows, named = model.get_input_embeddings().weight.shape[0], model.config.get_text_config()
     if rows != named.vocab_size:
-        problem = f"the model in {folder} ({named.model_type}) has {rows:,} embeddings"
-        differ = f"its configuration says {named.vocab_size:,}"
-        raise ModelError(f"{problem}, but {differ}: choose another architecture")
+        problem = f"the model in {folder} ({named.model_type}) has {rows:,} embeddings, but its"
+        raise ModelError(f"{problem} config.json says {named.vocab_size:,}: choose another model")
     if not _is_causal(model):
         problem = f"the model in {folder} ({model.config.model_type}) reads in both directions"
         raise ModelError(f"{problem} and cannot generate: choose a causal language model")

@@ -8,21 +8,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from .corpus.corpus import load_corpus
+from .corpus.corpus import Corpus, load_corpus
 from .corpus.inspection import BEGINNING, share_in_language, share_in_script
 from .display.html import render
+from .evaluation.evaluate import documents_to_read
 from .fertility import measure_fertility
 from .hardware import ALONE, Machine, machine_named, native_precision
 from .languages import language_name
 from .models import EXPERTS, FACTORS, Base, building, check_model, fetch_model, is_tied
 from .recipe import Recipe
+from .tokens import token_ids
 from .training.optimizer import LINEAR, embedding_matrices, learning_rate
 from .training.train import check_length
 from .vocabulary.sizes import RARELY, token_numbers
@@ -36,7 +39,8 @@ ROOM = 0.9  # fraction of a device's memory that may be used
 # it (data/reference/rates-hu-gemma-40k.json).
 READS_WELL, CAREFUL = 1.7, 0.2
 LIBRARIES = 0.7e9  # bytes
-LOGIT_OPERATIONS, STEP_OPERATIONS = 6_500, 650  # per entry of the logits; per parameter
+# Bytes that training moves: per layer and dimension, entry of the logits, parameter and step.
+LAYER_BYTES, LOGIT_BYTES, OPTIMIZER_BYTES = 450, 200, 20
 
 
 @dataclass(frozen=True)
@@ -120,10 +124,10 @@ def training_bytes(shape: Shape, recipe: Recipe, machine: Machine) -> float:
     LM head. Libraries take 0.7 GB.
     """
     training = recipe.training
-    learned = shape.embeddings + training.lora_rank * shape.linear
+    learned = _learned(shape, recipe)
     frozen = 4 if "float32" in (training.precision, machine.precision) else shape.weight_bytes
     adapted = 18 * learned + frozen * (shape.parameters - shape.embeddings)
-    weights = adapted if training.lora_rank else 18 * shape.parameters / max(1, machine.gpus)
+    weights = adapted if training.lora_rank else 18 * learned / max(1, machine.gpus)
     one = 64 * shape.width
     kept = 4 * shape.width * shape.layers + one if training.gradient_checkpointing else 0
     logits = 16 * shape.vocabulary * _has_logits(shape, recipe, machine)
@@ -131,54 +135,89 @@ def training_bytes(shape: Shape, recipe: Recipe, machine: Machine) -> float:
     return LIBRARIES + weights + tokens * ((kept or one * shape.layers) + logits)
 
 
+def _learned(shape: Shape, recipe: Recipe) -> int:
+    """Return the number of trained parameters: all, or embeddings and adapters."""
+    rank = recipe.training.lora_rank
+    return shape.embeddings + rank * shape.linear if rank else shape.parameters
+
+
 def _has_logits(shape: Shape, recipe: Recipe, machine: Machine) -> bool:
     return not (machine.gpus and recipe.training.fused_loss and shape.plain_head)
 
 
-def training_operations(shape: Shape, recipe: Recipe, machine: Machine, tokens: float) -> float:
-    """Return the compute of training on a number of tokens, in operations of a matrix product.
+def training_seconds(shape: Shape, recipe: Recipe, machine: Machine, tokens: float) -> float:
+    """Return the seconds of training on a number of tokens, on one device.
 
-    A token takes 6 operations per parameter (Kaplan et al. 2020, arXiv 2001.08361), or 8 with
-    gradient checkpointing. Each entry of its logits takes as long as 6,500 operations, because it
-    is read and written many times. The optimizer takes 650 operations per parameter and training
-    step. The last two numbers were fitted to three models on two cores (`benchmarks/plan.py`).
+    Matrix products and memory take turns, as in the roofline model (Williams et al. 2009). A token
+    takes 6 operations per parameter (Kaplan et al. 2020, arXiv 2001.08361), or 4 if it is frozen.
+    Per layer and dimension, 450 bytes are read or written, and 200 per entry of its logits. With
+    gradient checkpointing, layers are computed four times instead of three. The optimizer moves 20
+    bytes per trained parameter and training step. The numbers of bytes were fitted to three models
+    on two cores (`benchmarks/plan.py`).
     """
-    multiplied = (8 if recipe.training.gradient_checkpointing else 6) * shape.multiplied
-    logits = LOGIT_OPERATIONS * shape.vocabulary * _has_logits(shape, recipe, machine)
-    step = STEP_OPERATIONS * shape.parameters / max(recipe.training.batch_tokens, 1)
-    return tokens * (multiplied + logits + step)
+    training, again = recipe.training, 4 / 3 if recipe.training.gradient_checkpointing else 1
+    learned = _learned(shape, recipe)
+    multiplied = shape.multiplied * (6 * again - 2 * (1 - learned / shape.parameters))
+    moved = again * LAYER_BYTES * shape.width * shape.layers
+    moved += LOGIT_BYTES * shape.vocabulary * _has_logits(shape, recipe, machine)
+    moved += OPTIMIZER_BYTES * learned / max(training.batch_tokens, 1)
+    return tokens * (multiplied / machine.speed + moved / machine.bandwidth)
+
+
+class Lengths(NamedTuple):
+    """Mean tokens per held-out document; by default those of the built-in Hungarian corpus."""
+
+    base: float = 680.0  # target language, base tokenizer
+    adapted: float = 410.0
+    english: float = 190.0
+    english_sources: float = 2.0  # English documents per target-language document
+
+
+TYPICAL = Lengths()
 
 
 def stage_seconds(
-    shape: Shape, recipe: Recipe, machine: Machine, tokens_per_document: float = 700.0
+    shape: Shape, recipe: Recipe, machine: Machine, lengths: Lengths = TYPICAL
 ) -> dict[str, float]:
     """Return the seconds per stage.
 
-    Training takes `training_operations`. Evaluation takes a third of them per token (without the
-    optimizer). Each notebook takes some more seconds to start, to learn tokens and to draw.
+    Training takes `training_seconds`. Evaluation takes a third of them per token (without the
+    optimizer); an item takes as long as a quarter of a document. Each notebook takes some more
+    seconds to start, to learn tokens and to draw. Bits that an earlier stage measured are not
+    measured again.
 
     Args:
         shape: of the adapted model.
         recipe: of the run.
         machine: that runs it.
-        tokens_per_document: mean length of the held-out documents.
+        lengths: of the held-out documents.
     """
-    few, many = recipe.evaluation.compared, recipe.evaluation.documents
+    asked, probe = recipe.evaluation, recipe.embeddings.probe_steps
+    few, many = asked.compared, asked.documents
     methods, sweeps = len(recipe.embeddings.compare), len(recipe.mixture.sweep)
-    probed = methods * recipe.embeddings.probe_steps * recipe.probe_batch_tokens
+    points = sum(share < 1 for share in asked.interpolation_points)
     trained = recipe.trained_tokens + sweeps * recipe.mixture.sweep_tokens
-    read = {"03_embeddings": 2 * few * (2 * methods + 1), "04_training": 2 * few * (sweeps + 1)}
-    # The base has read some documents in stage 3, and the adapted model is the last point.
-    read["05_evaluation"] = 6 * many + 2 * few * (len(recipe.evaluation.interpolation_points) - 2)
-    learned = {"03_embeddings": probed, "04_training": trained}
-    a_token = 2 * shape.multiplied + LOGIT_OPERATIONS / 3 * shape.vocabulary
+    learned = {"03_embeddings": methods * probe * recipe.probe_batch_tokens, "04_training": trained}
+    base, adapted = lengths.base + lengths.english, lengths.adapted + lengths.english
+    english, items = many * lengths.english_sources * lengths.english, asked.items / 4
+    read = {
+        "03_embeddings": few * (base + methods * (2 if probe else 1) * adapted),
+        "04_training": few * (1 + sweeps) * adapted,
+        # English documents are read by the control run, too.
+        "05_evaluation": many * (lengths.base + lengths.adapted)
+        + 3 * english
+        + items * (base + adapted)
+        + few * (points * adapted - base),
+    }
+    moved = (LAYER_BYTES * shape.width * shape.layers + LOGIT_BYTES * shape.vocabulary) / 3
+    a_token = 2 * shape.multiplied / machine.speed + moved / machine.bandwidth
 
-    def operations(stage: str) -> float:
-        measured = a_token * read.get(stage, 0) * tokens_per_document
-        return measured + training_operations(shape, recipe, machine, learned.get(stage, 0))
+    def seconds(stage: str) -> float:
+        training = training_seconds(shape, recipe, machine, learned.get(stage, 0))
+        shared = max(1, machine.gpus) if stage == "04_training" else 1
+        return float(ALONE[stage]) + a_token * read.get(stage, 0) + training / shared
 
-    shared = {"04_training": max(1, machine.gpus)}  # GPUs share only training
-    return {s: ALONE[s] + operations(s) / machine.speed / shared.get(s, 1) for s in ALONE}
+    return {stage: seconds(stage) for stage in ALONE}
 
 
 @dataclass(frozen=True)
@@ -192,7 +231,7 @@ class Plan:
         cost: the language under the base tokenizer: `parity` (NaN without translations),
             `tokens_per_word`, `tokens_per_byte`; `in_script`, `in_language` as in `inspect_text`.
         sizes: the table of `token_numbers`, and `megabytes` of embeddings in bfloat16.
-        tokens_per_document: mean length of the held-out documents.
+        lengths: of the held-out documents.
         passes: over the training text, by language.
     """
 
@@ -201,7 +240,7 @@ class Plan:
     shape: Shape
     cost: Mapping[str, float]
     sizes: pd.DataFrame
-    tokens_per_document: float
+    lengths: Lengths
     passes: Mapping[str, float]
 
     @property
@@ -212,7 +251,7 @@ class Plan:
     @cached_property
     def seconds(self) -> dict[str, float]:
         """Seconds per stage."""
-        return stage_seconds(self.shape, self.recipe, self.machine, self.tokens_per_document)
+        return stage_seconds(self.shape, self.recipe, self.machine, self.lengths)
 
     def __str__(self) -> str:
         name, sizes = language_name(self.recipe.language), self.sizes
@@ -258,13 +297,21 @@ def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:
     more = tokens if recipe.vocabulary.mode == "extend" else 0
     grown = shape.with_tokens(more, untie=recipe.embeddings.untie)
     fitted = _fitted(recipe.with_options(chosen), grown, machine)
-    heldout = corpus.heldout[recipe.language]["text"][: recipe.evaluation.documents]
-    length = cost["tokens_per_byte"] * sum(len(text.encode()) for text in heldout) / len(heldout)
+    row = sizes[sizes.new_tokens == tokens].iloc[0]
     size = sum(len(text.encode()) for text in corpus.train["en"]["text"])
     english = size * report.value("base", "en", "tokens_per_byte")
     passes = {"en": recipe.training.budget_tokens * recipe.mixture.mean_english / english}
-    passes[recipe.language] = float(sizes.passes[sizes.new_tokens == tokens].iloc[0])
-    return Plan(fitted, machine, grown, cost, sizes, length, passes)
+    passes[recipe.language] = float(row.passes)
+    lengths = _lengths(base, corpus, recipe, row.saved)
+    return Plan(fitted, machine, grown, cost, sizes, lengths, passes)
+
+
+def _lengths(base: Base, corpus: Corpus, recipe: Recipe, saved: float) -> Lengths:
+    read = documents_to_read(corpus, recipe.evaluation)
+    texts = ([row["text"] for row in read[code]] for code in (recipe.language, "en"))
+    own, english = (fmean(map(len, token_ids(base.tokenizer, part))) for part in texts)
+    sources = len(read["en"]) / len(read[recipe.language])
+    return Lengths(own, own * (1 - saved), english, sources)
 
 
 def enough_tokens(sizes: pd.DataFrame) -> int:

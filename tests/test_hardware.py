@@ -27,6 +27,7 @@ def test_a_plan_for_this_machine_uses_what_a_run_uses(
 ) -> None:
     """The memory of the container, and one of its GPUs."""
     monkeypatch.setattr(hardware, "measured_flops", lambda precision: 1e12)
+    monkeypatch.setattr(hardware, "measured_bandwidth", lambda: 1e10)
     limit = tmp_path / "memory.max"
     monkeypatch.setattr(hardware, "MEMORY_LIMIT", limit)
     whole = hardware.this_machine("float32").memory

@@ -14,11 +14,19 @@ from langadapt_utils.cli import app
 from langadapt_utils.errors import LangadaptError, ModelError, RecipeError, VocabularyError
 from langadapt_utils.files import read_json, write_json
 from langadapt_utils.hardware import Machine, machine_named
-from langadapt_utils.planning import Shape, enough_tokens, plan, stage_seconds, training_bytes
+from langadapt_utils.planning import (
+    Lengths,
+    Shape,
+    enough_tokens,
+    plan,
+    stage_seconds,
+    training_bytes,
+    training_seconds,
+)
 from langadapt_utils.recipe import BUILT_IN, Recipe
 from langadapt_utils.sources import built_in_rows
 
-CARD = Machine("a card", 1, 80e9, 1e14)
+CARD = Machine("a card", 1, 80e9, 6e14, 3e12)
 SEVEN = Shape(7 * 10**9, 6_880 * 10**6, 250 * 10**6, 2_000_000, 32, 4_096, 32_000)
 OPTIONS = {"corpus.english": BUILT_IN, "mixture.sequence_length": 64}
 
@@ -116,13 +124,50 @@ def test_what_does_not_fit_is_trained_in_parts_and_at_last_with_adapters() -> No
 def test_seconds_grow_with_the_model_the_budget_and_slower_machines() -> None:
     recipe = Recipe.profile("gpu")
     once = stage_seconds(SEVEN, recipe, CARD)
-    slower = stage_seconds(SEVEN, recipe, replace(CARD, speed=CARD.speed / 2))
+    half = {"speed": CARD.speed / 2, "bandwidth": CARD.bandwidth / 2}
+    slower = stage_seconds(SEVEN, recipe, replace(CARD, **half))
     assert list(once) == sorted(once) and all(slower[name] >= once[name] for name in once)
     training = once["04_training"] - 20
     assert slower["04_training"] - 20 == pytest.approx(2 * training)
     eight = stage_seconds(SEVEN, recipe, replace(CARD, gpus=8))
-    assert eight["04_training"] - 20 == pytest.approx(training / 8)
     assert eight["05_evaluation"] == once["05_evaluation"]
+    swept = {"mixture.sweep": [0.0], "training.budget_tokens": 10**9}
+    training = stage_seconds(SEVEN, recipe.with_options(swept), CARD)["04_training"]
+    shared = stage_seconds(SEVEN, recipe.with_options(swept), replace(CARD, gpus=8))
+    assert shared["04_training"] == pytest.approx(training / 8, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "low", "high"),
+    [
+        ("lora_rank", 64, 0.6, 0.8),  # 4 operations per frozen parameter instead of 6
+        ("gradient_checkpointing", True, 1.3, 1.34),
+        ("fused_loss", False, 1.01, 1.1),
+        ("batch_tokens", 1_024, 1.1, 2.0),
+    ],
+)
+def test_time_follows_what_is_multiplied_and_what_is_moved(
+    option: str, value: object, low: float, high: float
+) -> None:
+    usual = Recipe.profile("gpu")
+    other = usual.with_options({f"training.{option}": value, "training.micro_batch_tokens": 1_024})
+    ratio = training_seconds(SEVEN, other, CARD, 1) / training_seconds(SEVEN, usual, CARD, 1)
+    assert low < ratio < high
+
+
+def test_evaluation_reads_documents_at_the_length_of_each_tokenizer() -> None:
+    """Only the base reads 1,000 tokens more, most of them in stage 5."""
+    recipe = Recipe.profile("cpu")
+    usual = stage_seconds(SEVEN, recipe, CARD)
+    longer = Lengths(base=Lengths().base + 1_000)
+    more = {
+        name: seconds - usual[name]
+        for name, seconds in stage_seconds(SEVEN, recipe, CARD, longer).items()
+    }
+    assert [name for name in more if more[name]] == ["03_embeddings", "05_evaluation"]
+    settings = recipe.evaluation
+    read = settings.documents - settings.compared + settings.items / 4
+    assert more["05_evaluation"] / more["03_embeddings"] == pytest.approx(read / settings.compared)
 
 
 def test_a_plan_chooses_from_the_text_and_says_what_it_will_take(base: Path) -> None:
@@ -132,6 +177,7 @@ def test_a_plan_chooses_from_the_text_and_says_what_it_will_take(base: Path) -> 
     row = planned.sizes[planned.sizes.new_tokens == tokens].iloc[0]
     assert row.seen >= 0.9 and 0 < row.saved < 1
     assert planned.recipe.training.learning_rate == pytest.approx(4e-4)
+    assert planned.lengths.adapted == pytest.approx(planned.lengths.base * (1 - row.saved))
     said = str(planned)
     assert "2 x H100 in bfloat16" in said and f"{tokens:,}; {row.saved:.0%}" in said.replace(
         " %", "%"

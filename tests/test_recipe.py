@@ -50,6 +50,7 @@ def test_a_written_recipe_is_read_back_the_same(name: str, tmp_path: Path) -> No
             {"training.learning_rate": 0},
             "training.learning_rate cannot be 0: it should be greater than 0",
         ),
+        ({"mixture.sweep": []}, "mixture.sweep cannot be []: it should have at least 1 item"),
         ({"training.learning_rate": "fast"}, "training.learning_rate cannot be 'fast'"),
         ({"language": "th"}, "parameter 'language' is unknown"),
     ],

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from langadapt_utils import workspace
+from langadapt_utils import runner, workspace
 from langadapt_utils.errors import (
     CorpusError,
     LangadaptError,
@@ -206,6 +206,24 @@ def test_a_notebook_refuses_wrong_parameters(
 ) -> None:
     with pytest.raises(RecipeError, match=sentence):
         open_run("01_fertility", parameters(tmp_path, **changed))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("report_to", ["no_such_tracker"], "report_to names no_such_tracker, .* leave it out"),
+        ("lora_rank", 8, r"lora_rank needs peft: run pip install 'langadapt\[lora\]'"),
+    ],
+)
+def test_a_package_that_training_lacks_is_said_by_the_first_notebook(
+    option: str, value: object, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "find_spec", lambda name: None)
+    asked = parameters(tmp_path, overrides={f"training.{option}": value})
+    with pytest.raises(RecipeError, match=sentence):
+        open_run("01_fertility", asked)
+    with pytest.raises(WorkspaceError, match=r"stage 04_training .* is needed first"):
+        open_run("05_evaluation", asked)  # which does not train
 
 
 def test_a_notebook_needs_the_stage_before(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from ..sources import built_in_languages, built_in_rows
 from .contamination import CONTAMINATED, GRAM, find_contamination, normalised
 from .documents import at_most_of_each_source, built_in_documents, read_source, without_repeats
 from .items import ITEM_KINDS, item_texts
-from .readers import MESSAGES, Row
+from .readers import MESSAGES, Source
 
 HELD_OUT = 2_000  # maximum number of held-out documents per domain; the rest is for training
 KINDS, FREE = ["source", "domain"], 2  # of documents; a document whose side is not yet chosen
@@ -148,9 +148,7 @@ def _conversations(recipe: CorpusRecipe, language: str) -> Dataset:
     return documents.select([place for place, texts in enumerate(turns) if not asked & texts])
 
 
-def translations(
-    target: Sequence[tuple[Dataset, list[Row]]], english: Sequence[tuple[Dataset, list[Row]]]
-) -> dict[str, str]:
+def translations(target: Sequence[Source], english: Sequence[Source]) -> dict[str, str]:
     """Find documents that are translations of each other.
 
     Translations have the same id, or without own ids the same position in files of one name with
@@ -256,10 +254,9 @@ def split_documents(
         sides[order[:held]], sides[order[held:]] = 1, 0
     rest, heldout = (np.flatnonzero(sides[numbers] == side) for side in (0, 1))
     if not len(rest):
-        few = f"{len(documents)} documents with {len(names)} ids are too few"
-        remedy = "give more (in a .txt file, blank lines separate documents)"
-        problem = f"{documents['source'][0]}: {few} to hold out {share:.0%} for evaluation"
-        raise CorpusError(f"{problem}: {remedy}")
+        problem = f"{documents['source'][0]}: {len(documents)} documents with {len(names)} ids"
+        few = f"are too few to hold out {share:.0%} for evaluation: give more"
+        raise CorpusError(f"{problem} {few} (in a .txt file, blank lines separate documents)")
     return documents.select(rest), documents.select(heldout)
 
 

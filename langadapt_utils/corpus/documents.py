@@ -24,7 +24,7 @@ from ..files import cache_folder, made_once, read_json, trim_cache, write_atomic
 from ..languages import code_with_script
 from ..recipe import BUILT_IN, CorpusRecipe, NormalForm
 from .contamination import find_repeats
-from .readers import NAMES, Part, Reading, Row
+from .readers import NAMES, Part, Reading, Row, Source
 
 OPTIONS = {"text_field", "skip_bad", "normal_form", "max_megabytes"}  # that affect the result
 FORM = pa.schema([(column, pa.string()) for column in ("id", "source", "domain", "text")])
@@ -32,7 +32,7 @@ AT_ONCE = 1_000  # rows that are written together
 VERSION = 8  # of cached files; files of another version are not used
 
 
-def read_source(source: str, language: str, recipe: CorpusRecipe) -> tuple[Dataset, list[Row]]:
+def read_source(source: str, language: str, recipe: CorpusRecipe) -> Source:
     """Read the documents of one source.
 
     Args:
@@ -198,13 +198,10 @@ def _in_form(text: str, form: NormalForm) -> tuple[str, int]:
     try:
         return text, len(text.encode())
     except UnicodeEncodeError:
-        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return _in_form(whole, form)
+        return _in_form(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"), form)
 
 
-def _stored(
-    key: Sequence[str], parts: Iterable[Part], readings: Sequence[Reading]
-) -> tuple[Dataset, list[Row]]:
+def _stored(key: Sequence[str], parts: Iterable[Part], readings: Sequence[Reading]) -> Source:
     """Return documents from the cache; missing ones are written first."""
     digest = hashlib.sha256("\0".join([*key, str(VERSION)]).encode()).hexdigest()[:32]
     path = cache_folder() / "texts" / f"{digest}.arrow"

@@ -4,6 +4,7 @@ from typing import Any
 
 from ..files import data_folder, package_yaml, read_jsonl
 
+Table = list[dict[str, Any]]  # rows of items or of results
 ITEM_KINDS = ("choice", "cloze", "pairs")  # of the built-in evaluation items
 
 PATTERNS = ("copying", "mapping", "counting")
@@ -12,7 +13,7 @@ NAMES: dict[str, str] = package_yaml("corpus/items.yaml")
 CHAT_NAMES = {kind: name for kind, name in NAMES.items() if kind.startswith("chat_")}
 
 
-def load_items(kind: str, language: str) -> list[dict[str, Any]]:
+def load_items(kind: str, language: str) -> Table:
     """Return the built-in evaluation items of a kind in a language; empty if there are none.
 
     Args:
@@ -31,9 +32,7 @@ def load_items(kind: str, language: str) -> list[dict[str, Any]]:
     ]
 
 
-def item_options(
-    kind: str, items: list[dict[str, Any]], place: int, language: str
-) -> list[tuple[str, str]]:
+def item_options(kind: str, items: Table, place: int, language: str) -> list[tuple[str, str]]:
     """Return the options of an evaluation item: pairs of context and continuation.
 
     Args:

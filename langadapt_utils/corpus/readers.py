@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet
 import regex
+from datasets import Dataset
 from more_itertools import constrained_batches, spy
 
 from ..chat import conversation
@@ -30,6 +31,7 @@ from ..sources import text_kind
 
 Row = dict[str, Any]
 Part: TypeAlias = Row | pa.RecordBatch  # a row, or a block of rows
+Source = tuple[Dataset, list[Row]]  # its documents, and how each of its files was read
 BLOCK = 8_000_000  # bytes of JSON lines that are parsed together
 PEEKED = 100  # rows that tell the column of the text
 HEAD = 10_000_000  # characters of a .txt file in which the separator of documents is looked for
@@ -113,8 +115,7 @@ class Reading:
         Raises:
             CorpusError: the file cannot be read; the message names the line if the file has lines.
         """
-        path = Path(self.file)
-        if path.stat().st_size == 0:
+        if (path := Path(self.file)).stat().st_size == 0:
             raise CorpusError(f"corpus file {path} is empty: give a file with text")
         problem, remedy = f"cannot read {path}", "give a complete file, text in UTF-8"
         with explained(CorpusError, problem, remedy, (*DAMAGED, *DATES)), opened(path) as file:

@@ -165,8 +165,7 @@ def new_embeddings(
         known_VD = weight.detach()[: highest + 1].float().cpu()
         return _told_apart(METHODS[method](known_VD, change, seed), weight.detach(), change, seed)
 
-    output = made(head.weight) if two else None
-    return InitialEmbeddings(method, change, made(matrix), output)
+    return InitialEmbeddings(method, change, made(matrix), made(head.weight) if two else None)
 
 
 def initialise_embeddings(
@@ -215,7 +214,7 @@ def initialise_embeddings(
     made = [embeddings.input, embeddings.output, *biases]
     for new, old_VD, filled in zip(_matrices(result), before, made, strict=False):
         if filled is not None:  # not the LM head's where weights are tied
-            _fill(new, old_VD, filled, change)
+            _fill(new, old_VD, filled, list(change.added))
     _fill_other_tables(result, change, tables)
     config = result.config.get_text_config()
     for name, value in vars(config).items():  # some have it under several names
@@ -250,16 +249,16 @@ def _fill_other_tables(
     """Write tables into a resized model. The row of a new token is the mean of the rows of its base
     tokens; for tables of indices, the row of its first base token.
     """
-    size = len(model.get_input_embeddings().weight)
+    size, added = len(model.get_input_embeddings().weight), list(change.added)
     for path, old in tables.items():
         place, _, name = path.rpartition(".")
         module, new = model.get_submodule(place), old.new_zeros(size, *old.shape[1:])
         if old.is_floating_point():
-            _fill(new, old, subword_mean(old.float().cpu(), change), change)
+            _fill(new, old, subword_mean(old.float().cpu(), change), added)
             module.num_embeddings = size
         else:
-            firsts = [change.base_pieces[token][0] for token in change.added]
-            new[: len(old)], new[list(change.added)] = old, old[firsts]
+            firsts = [change.base_pieces[token][0] for token in added]
+            new[: len(old)], new[added] = old, old[firsts]
         learned = name in module._parameters
         setattr(module, name, torch.nn.Parameter(new, old.is_floating_point()) if learned else new)
 
@@ -275,14 +274,12 @@ def _matrices(model: PreTrainedModel) -> list[torch.Tensor]:
     return [matrix.detach() for matrix in [*weights, *columns]]
 
 
-def _fill(
-    new: torch.Tensor, old: torch.Tensor, made: NewEmbeddings, change: VocabularyChange
-) -> None:
+def _fill(new: torch.Tensor, old: torch.Tensor, made: NewEmbeddings, added: list[int]) -> None:
     """Fill a matrix: old rows under the same ids, the mean as padding, then the new rows."""
     new[: len(old)] = old
     if len(padding := new[len(old) :]):
         padding[:] = old.float().mean(dim=0).to(new.dtype)
-    new[list(change.added)] = made.vectors_ND.to(new.device, new.dtype)
+    new[added] = made.vectors_ND.to(new.device, new.dtype)
 
 
 def _copy(model: PreTrainedModel, *, share_matrices: bool) -> PreTrainedModel:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import torch
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..display.html import render, shown_spaces
@@ -14,11 +15,7 @@ NEIGHBOURS = 5  # per token
 
 
 def neighbour_table(
-    methods: Mapping[str, torch.Tensor],
-    old: torch.Tensor,
-    change: VocabularyChange,
-    *,
-    tokens: Sequence[int],
+    methods: Mapping[str, Tensor], old: Tensor, change: VocabularyChange, *, tokens: Sequence[int]
 ) -> pd.DataFrame:
     """Find the old tokens with the nearest embeddings to those of new tokens, by cosine.
 

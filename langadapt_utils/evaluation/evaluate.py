@@ -2,12 +2,11 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,18 +17,16 @@ from .. import hardware
 from ..chat import answer_tokens, can_chat
 from ..corpus.corpus import Corpus
 from ..corpus.documents import at_most_of_each_source
-from ..corpus.items import ITEM_KINDS, PATTERNS, item_options, load_items
+from ..corpus.items import ITEM_KINDS, PATTERNS, Table, item_options, load_items
 from ..intervals import RESAMPLES
 from ..languages import NO_LANGUAGE, language_name, script_counts
-from ..models import Base, load_base
+from ..models import Base, Models, load_base
 from ..processes import across_processes
 from ..recipe import EvaluationRecipe
 from ..workspace import Workspace
 from .generation import replies, sampled
 from .likelihood import continuation_bits, document_bits, kept_bits, shared_window, token_bits
 from .scores import CONTROL, Scores
-
-Table = list[dict[str, Any]]
 
 BEGINNING = 400  # characters per document in languages other than English and the target
 SAMPLES = 2  # prompts per language
@@ -77,8 +74,7 @@ def run_models(run: Workspace) -> dict[str, Base]:
     Raises:
         WorkspaceError: the training is not complete.
     """
-    control = run.stage("04_training") / CONTROL
-    folders = {CONTROL: control, "adapted": run.folder / "model"}
+    folders = {CONTROL: run.stage("04_training") / CONTROL, "adapted": run.folder / "model"}
     saved = {name: load_base(str(path)) for name, path in folders.items() if path.exists()}
     return {"base": load_base(run.recipe.base, accept_terms=run.recipe.accept_terms), **saved}
 
@@ -129,7 +125,7 @@ def score_chat(model: PreTrainedModel, tokenizer: Tokenizer, items: Table, targe
 
 
 def evaluate(
-    models: Mapping[str, Base],
+    models: Models,
     corpus: Corpus,
     recipe: EvaluationRecipe,
     *,

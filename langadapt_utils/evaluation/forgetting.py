@@ -5,7 +5,7 @@ Axes: T tokens, V rows that both models have.
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import product
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from .. import hardware
 from ..intervals import ratio
-from ..models import Base, longest_context, token_layers
+from ..models import Base, Models, longest_context, token_layers
 from ..tokens import token_ids
 from ..vocabulary.change import VocabularyChange
 from .generation import replies
@@ -60,8 +60,7 @@ def _place(name: str) -> tuple[int, str]:
         >>> _place("model.layers.3.mlp.up_proj.weight"), _place("model.norm.weight")
         ((3, 'mlp'), (-1, 'norm'))
     """
-    found = re.search(r"\.(\d+)\.", name)
-    if not found:
+    if not (found := re.search(r"\.(\d+)\.", name)):
         return -1, name.rsplit(".", 2)[-2]
     return int(found[1]), name.split(found[0])[1].split(".")[0]
 
@@ -69,9 +68,7 @@ def _place(name: str) -> tuple[int, str]:
 REQUESTS, PROMPT = 5, 100  # texts that models continue, and characters of each
 
 
-def measure_gains(
-    models: Mapping[str, Base], texts: Sequence[str], *, new_tokens: int = 8
-) -> pd.DataFrame:
+def measure_gains(models: Models, texts: Sequence[str], *, new_tokens: int = 8) -> pd.DataFrame:
     """Measure characters per token and per second of models, with intervals over texts.
 
     The speed is that of greedy generation with a cache after the first 100 characters of each of

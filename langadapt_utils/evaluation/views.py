@@ -12,7 +12,7 @@ from ..display.html import Html, render
 from ..display.widgets import Interactive, new_slider
 from ..intervals import Interval, percent
 from ..languages import language_name
-from ..models import Base
+from ..models import Models
 from ..sources import source_name
 from .generation import replies, sampled
 from .scores import Scores
@@ -65,7 +65,7 @@ def samples_html(samples: Sequence[Mapping[str, Any]]) -> Html:
     return render("evaluation/samples.html.j2", samples=samples)
 
 
-def talk_widget(models: Mapping[str, Base], scores: Scores) -> Interactive:
+def talk_widget(models: Models, scores: Scores) -> Interactive:
     """Return controls to write a prompt and read the answers of all models side by side.
 
     Args:

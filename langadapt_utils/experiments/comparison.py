@@ -24,8 +24,8 @@ from ..evaluation.scores import Scores
 from ..files import data_folder, read_json, write_json
 from ..hardware import device
 from ..intervals import plain, ratio, relative_change, sign
-from ..languages import language_name
-from ..models import Base
+from ..languages import Texts, language_name
+from ..models import Base, Models
 from ..recipe import EvaluationRecipe, Recipe
 from ..training.mixture import mix
 from ..training.train import interpolate, train
@@ -35,7 +35,6 @@ Loaded = tuple[PreTrainedModel, Tokenizer]  # a model and its tokenizer
 
 BASE, BEFORE, SUBWORD_MEAN = "base model", "before", "subword_mean"
 COLUMNS = ["variant", "steps", "seed", "language", "document", "bits", "bytes"]
-Texts = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -215,11 +214,7 @@ def sweep(
 
 
 def interpolation_sweep(
-    start: PreTrainedModel,
-    models: Mapping[str, Base],
-    scores: Scores,
-    corpus: Corpus,
-    recipe: EvaluationRecipe,
+    start: PreTrainedModel, models: Models, scores: Scores, corpus: Corpus, recipe: EvaluationRecipe
 ) -> Comparison:
     """Evaluate models interpolated between the start and the adapted model.
 

@@ -7,7 +7,7 @@ converters recognise a tokenizer by a hash of its ids, which a new vocabulary ch
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from ..corpus.corpus import load_corpus
 from ..errors import ModelError, RecipeError, VocabularyError
 from ..files import write_json
-from ..languages import language_name
+from ..languages import Texts, language_name
 from ..models import load_model, load_tokenizer, longest_context, quiet_transformers, save_tokenizer
 from ..report.report import PROOFS, proofs_of, write_card
 from ..tokens import byte_lengths, document_start, is_byte_level, token_ids
@@ -29,7 +29,6 @@ from .llama import loaded
 DOCUMENTS, TOKENS = 10, 100  # minimum number of documents, and scored tokens per document
 PROMPT, LENGTH = 12, 24  # maximum tokens of a prompt, and tokens of its continuation
 TIE = 0.01  # nats below the most likely id that rounding to float16 explains
-Documents = Mapping[str, Sequence[str]]  # by language
 BYTE_LEVEL = [Pattern(name) for name in KNOWN["byte_level"]]
 SENTENCEPIECE = [Pattern(*options) for options in KNOWN["sentencepiece"]]
 TEXTS, FIRST = 5_000, 500  # minimum number of texts; number of texts that are compared first
@@ -85,7 +84,7 @@ def export_gguf(run: Workspace, *, kind: str = "f16") -> list[str]:
 
 
 def prove(
-    file: Path, folder: Path, kind: str, texts: Sequence[str], documents: Documents
+    file: Path, folder: Path, kind: str, texts: Sequence[str], documents: Texts
 ) -> Iterator[str]:
     """Compare a GGUF file in llama.cpp with its folder in PyTorch, in float32.
 
@@ -142,7 +141,7 @@ def _read(model: PreTrainedModel, prompt: list[int], ids: list[int]) -> tuple[fl
     return float(nats_T.sum()), float((nats_T - nats_TV.min(dim=-1).values).max())
 
 
-def trial_texts(texts: Documents, least: int = TEXTS) -> list[str]:
+def trial_texts(texts: Texts, least: int = TEXTS) -> list[str]:
     """Return texts on which to compare the ids of two tokenizers.
 
     These are hard cases, lines and documents in all languages, and joined lines if there are too
@@ -188,13 +187,11 @@ def find_pattern(folder: Path, texts: Sequence[str]) -> Pattern:
             write_gguf(tiny, file, "f16", pattern)
             try:
                 with loaded(file) as llama:
-                    ids = llama.ids(texts[:FIRST], separator)
-                    if ids == right[:FIRST]:
+                    if (ids := llama.ids(texts[:FIRST], separator)) == right[:FIRST]:
                         ids += llama.ids(texts[FIRST:], separator)
             except ModelError:  # a name that this llama.cpp does not have, or its own failure
                 continue
-            wrong = [place for place, found in enumerate(ids) if found != right[place]]
-            if not wrong:
+            if not (wrong := [place for place, found in enumerate(ids) if found != right[place]]):
                 return pattern
             shortest = min(wrong, key=lambda place: len(texts[place]))
             tried.append((-len(ids), len(wrong), pattern.name, shortest, ids[shortest]))

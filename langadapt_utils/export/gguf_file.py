@@ -14,12 +14,11 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Kind
 from safetensors import safe_open
-from transformers import AutoConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from ..errors import ModelError, VocabularyError
 from ..files import package_yaml
-from ..models import load_tokenizer, weight_files
+from ..models import Base, load_tokenizer, weight_files
 from ..vocabulary.tokenizer_json import Spec
 
 KNOWN = package_yaml("export/llama_cpp.yaml")
@@ -93,7 +92,7 @@ def exportable(folder: Path) -> Any:
     Raises:
         ModelError: the architecture or the rotary positions are not supported.
     """
-    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    config: Any = Base(folder).config
     kind, known = config.model_type, ("default", "linear", "llama3")
     if kind not in ARCHITECTURES:
         problem = f"'{kind}' models cannot be written as GGUF, only {', '.join(ARCHITECTURES)}"
@@ -131,8 +130,7 @@ def _add_shape(writer: gguf.GGUFWriter, config: Any) -> None:
 def _add_vocabulary(writer: gguf.GGUFWriter, folder: Path, rows: int, pattern: Pattern) -> None:
     """Add the tokenizer of a folder, with one token per embedding."""
     tokenizer = load_tokenizer(folder)
-    spec = Spec.of(tokenizer)
-    if spec.family == "Unigram":
+    if (spec := Spec.of(tokenizer)).family == "Unigram":
         raise VocabularyError(f"a Unigram tokenizer cannot be written as GGUF: {ELSEWHERE}")
     surfaces = {index: surface for surface, index in spec.vocab.items()}
     types = dict.fromkeys(surfaces, gguf.TokenType.NORMAL)

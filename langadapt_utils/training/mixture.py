@@ -26,6 +26,7 @@ from ..intervals import Numbers
 from ..recipe import EARLY, MixtureRecipe
 from ..tokens import Ids, byte_lengths, document_end, document_start, token_ids
 
+Shard = npt.NDArray[np.int32]  # token ids of some documents
 Encode = Callable[[Tokenizer, Sequence[str]], list[list[int]]]
 
 SHARD_CHARACTERS = 8_000_000  # of documents that are encoded into one file
@@ -46,7 +47,7 @@ class Stream:
         documents: number of documents in the data set; only those that the run needs are encoded.
     """
 
-    shards: Sequence[npt.NDArray[np.int32]]
+    shards: Sequence[Shard]
     begins: Ids
     visits: Ids
     length: int
@@ -177,8 +178,7 @@ def mix(
         ModelError: the mixture has conversations, but the base has no chat template.
     """
     recipe.require_target()
-    length = recipe.sequence_length
-    if budget_tokens < length:
+    if budget_tokens < (length := recipe.sequence_length):
         problem = f"a budget of {budget_tokens} tokens is less than one sequence ({length} tokens)"
         raise CorpusError(f"{problem}: raise training.budget_tokens")
     chat = np.full(budget_tokens // length, recipe.chat_share)
@@ -285,9 +285,7 @@ def _ids_of_chats(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]
     return [[i if own else ~i for i, own in zip(*pair, strict=True)] for pair in pairs]
 
 
-def _encoded(
-    texts: Sequence[str], tokenizer: Tokenizer, encode: Encode
-) -> tuple[npt.NDArray[np.int32], ...]:
+def _encoded(texts: Sequence[str], tokenizer: Tokenizer, encode: Encode) -> tuple[Shard, ...]:
     """Return concatenated token ids of texts, mapped from a cache file, and their lengths."""
     about = encode.__name__, tokenizer.chat_template, tokenizer.special_tokens_map
     digest = hashlib.sha256(f"{tokenizer.backend_tokenizer.to_str()} {about}".encode())

@@ -79,8 +79,7 @@ class RowAdamW(torch.optim.AdamW):
         return loss
 
     def _step_rows(self, matrix: torch.Tensor, group: dict[str, Any]) -> None:
-        state = self.state[matrix]
-        if not state:
+        if not (state := self.state[matrix]):
             state["step"] = torch.tensor(0.0)
             state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(matrix) for _ in range(2))
         state["step"] += 1

@@ -49,8 +49,7 @@ def divide_batch(mixture: Mixture, recipe: TrainingRecipe, processes: int) -> tu
     Raises:
         ModelError: the sequences of a batch cannot be divided evenly.
     """
-    batch = max(1, recipe.batch_tokens // mixture.length)
-    if batch % processes:
+    if (batch := max(1, recipe.batch_tokens // mixture.length)) % processes:
         problem = f"a batch of {batch} sequences cannot be divided among {processes} processes"
         raise ModelError(f"{problem}: change the number of processes or training.batch_tokens")
     most = max(1, recipe.micro_batch_tokens // mixture.length)
@@ -171,8 +170,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         needed = sum(p.nbytes * (5 if p.requires_grad else 3) for p in self.model.parameters())
         if saves:
             shutil.rmtree(beside, ignore_errors=True)  # left by a killed process
-        free = free_bytes(folder)
-        if not agreed(self.accelerator, free >= needed):
+        if not agreed(self.accelerator, (free := free_bytes(folder)) >= needed):
             sizes = f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB of disk are free"
             return self.steps.say(f"no checkpoint: {sizes}")
         self.args.output_dir = str(beside)
@@ -273,8 +271,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         self._stepped, self.seconds = now, now - self._began
         left = self.seconds / (step - self._first) * (steps - step)
         record = {"step": step, "steps": steps, "tokens": tokens, "bits_per_byte": self._bits}
-        record |= {"learning_rate": self._rate}
-        record |= {"tokens_per_second": speed, "seconds_left": left}
+        record |= {"learning_rate": self._rate, "tokens_per_second": speed, "seconds_left": left}
         self.records.append(record)
         state.log_history.append(record)
         if self._group.is_main_process:

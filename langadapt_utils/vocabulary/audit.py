@@ -8,8 +8,9 @@ from itertools import chain
 from pathlib import Path
 
 import regex
-from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
+import tokenizers
+from transformers import AutoConfig, AutoTokenizer
+from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from ..errors import brief
 from ..models import load_tokenizer, save_tokenizer
@@ -18,15 +19,14 @@ from .change import Check, Effect, VocabularyChange
 from .patterns import INNER, RARE, as_the_pattern_sees, cuts_inside, find_cuts, splits_characters
 from .tokenizer_json import Spec, one_of
 
+Others = Mapping[str, Iterable[str]]  # texts of other languages, by code
 SHOWN = 5  # examples of a finding
 WITH_INNER = regex.compile(rf"[\p{{L}}\p{{M}}]+[{INNER}][\p{{L}}\p{{M}}]+")
 # Fraction of additional tokens that other languages may take; `replace` removes base tokens.
 GROWTH = {"extend": 0.001, "replace": 0.003}
 
 
-def lint_tokenizer(
-    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str] = ()
-) -> tuple[Check, ...]:
+def lint_tokenizer(tokenizer: Tokenizer, texts: Sequence[str] = ()) -> tuple[Check, ...]:
     """Check a tokenizer before any change.
 
     Args:
@@ -73,7 +73,7 @@ def lint_tokenizer(
     return tuple(checks)
 
 
-def apostrophes_kept(tokenizer: PreTrainedTokenizerFast, sample: Sequence[str]) -> Check:
+def apostrophes_kept(tokenizer: Tokenizer, sample: Sequence[str]) -> Check:
     """Check that the word pattern does not split at an apostrophe between letters (`to'siq`)."""
     cutter = tokenizer.backend_tokenizer.pre_tokenizer
     words = [word for text in sample for word in cuts_inside(cutter, text, WITH_INNER)]
@@ -82,7 +82,7 @@ def apostrophes_kept(tokenizer: PreTrainedTokenizerFast, sample: Sequence[str]) 
     return _none("words with an apostrophe inside are not split", cut, what)
 
 
-def every_token_has_a_row(tokenizer: PreTrainedTokenizerFast, folder: Path) -> Check:
+def every_token_has_a_row(tokenizer: Tokenizer, folder: Path) -> Check:
     """Check that the model in the tokenizer's folder has an embedding for each token."""
     rows = AutoConfig.from_pretrained(str(folder)).get_text_config().vocab_size
     beyond = [token for token, index in tokenizer.get_vocab().items() if index >= rows]
@@ -90,9 +90,7 @@ def every_token_has_a_row(tokenizer: PreTrainedTokenizerFast, folder: Path) -> C
     return _none("every token has an embedding in the model", beyond, what)
 
 
-def read_by_stock(
-    folder: Path, sample: Sequence[str], own: PreTrainedTokenizerFast | None = None
-) -> Check:
+def read_by_stock(folder: Path, sample: Sequence[str], own: Tokenizer | None = None) -> Check:
     """Check that `AutoTokenizer` gives the ids of the tokenizer.json of a folder, as we do."""
     claim = "`AutoTokenizer` gives the ids of tokenizer.json"
     own = own or load_tokenizer(folder)
@@ -120,7 +118,7 @@ class Audited:
         old, new: the tokenizer.json before and after the change.
     """
 
-    base: PreTrainedTokenizerFast
+    base: Tokenizer
     change: VocabularyChange
     texts: Sequence[str]
     others: Sequence[str]
@@ -132,10 +130,7 @@ class Audited:
 
 
 def audit_vocabulary(
-    base: PreTrainedTokenizerFast,
-    change: VocabularyChange,
-    texts: Sequence[str],
-    others: Mapping[str, Iterable[str]] | None = None,
+    base: Tokenizer, change: VocabularyChange, texts: Sequence[str], others: Others | None = None
 ) -> tuple[Check, ...]:
     """Check a vocabulary change on real text: it is correct, and other languages are unharmed.
 
@@ -274,12 +269,10 @@ def other_text_cut_as_before(audited: Audited) -> Check:
     return _none("the repaired word pattern splits all other text as before", bad, "differ")
 
 
-def same_after_saving(
-    tokenizer: PreTrainedTokenizerFast, folder: Path, sample: Sequence[str]
-) -> Check:
+def same_after_saving(tokenizer: Tokenizer, folder: Path, sample: Sequence[str]) -> Check:
     """Check that a tokenizer gives the same ids after saving and loading."""
     save_tokenizer(tokenizer, folder)
-    again = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    again = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     now = tokenizer(list(sample), split_special_tokens=False)["input_ids"]
     later = (encoding.ids for encoding in again.encode_batch_fast(list(sample)))
     differing = sum(ids != found for ids, found in zip(now, later, strict=True))
@@ -302,7 +295,7 @@ def read_again(audited: Audited) -> list[Check]:
     return checks
 
 
-def _round_trips(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[bool]:
+def _round_trips(tokenizer: Tokenizer, texts: Sequence[str]) -> list[bool]:
     ids = token_ids(tokenizer, texts)
     decoded = tokenizer.backend_tokenizer.decode_batch(ids, skip_special_tokens=False)
     return [text == again for text, again in zip(texts, decoded, strict=True)]

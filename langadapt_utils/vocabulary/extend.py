@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from ..errors import VocabularyError
 from ..recipe import GiveUp
 from ..tokens import spread
-from .audit import audit_vocabulary
+from .audit import Others, audit_vocabulary
 from .change import Mode, ProtectionCost, VocabularyChange, changed_sentences, split_sentences
 from .merges import NewToken, token_counts
 from .patterns import propose_repair
@@ -38,7 +38,7 @@ def extend_vocabulary(
     *,
     tokens: int,
     mode: Mode = "extend",
-    others: Mapping[str, Iterable[str]] | None = None,
+    others: Others | None = None,
     protect: Mapping[str, float] | None = None,
     give_up: GiveUp = "usage",
     repair_script: bool = True,
@@ -74,7 +74,7 @@ def extend_vocabulary(
     repair = propose_repair(tokenizer, head, chain(*reference.values())) if repair_script else None
     spec = base.with_pre_tokenizer(repair.pre_tokenizer) if repair else base
     words = spec.count_words(_unicode(lines))
-    growth = _Growth(tokenizer, base, spec, words, reference, protect or {}, tokens)
+    growth = _Growth(tokenizer, base, spec, words, reference, protect or {}, tokens, mode, give_up)
     limits = {"min_frequency": min_frequency, "max_token_length": max_token_length}
     candidates, allowed = growth.select(complete_bytes=complete_bytes, **limits)
     if len(allowed) < tokens:
@@ -82,9 +82,8 @@ def extend_vocabulary(
         problem = f"the text supports only {len(allowed)} new tokens, not {tokens} ({rule})"
         remedy = "lower vocabulary.tokens or vocabulary.protect_english"
         raise VocabularyError(f"{problem}: {remedy}, or give more text with corpus.target")
-    change = growth.build(candidates, allowed, mode, give_up)
     pattern = repair.joined + repair.inside or r"\p{L}" if repair else ""
-    change = replace(change, pattern_repair=pattern)
+    change = replace(growth.build(candidates, allowed), pattern_repair=pattern)
     return replace(change, audit=audit_vocabulary(tokenizer, change, head, reference))
 
 
@@ -96,9 +95,11 @@ class _Growth:
     base: Spec
     spec: Spec
     words: Mapping[str, int]  # of the target language
-    reference: Mapping[str, Iterable[str]]  # texts of other languages
+    reference: Others
     protect: Mapping[str, float]
     tokens: int  # to add
+    mode: Mode
+    give_up: GiveUp
 
     @cached_property
     def sentences(self) -> dict[str, list[str]]:
@@ -125,12 +126,10 @@ class _Growth:
             candidates, allowed, wanted = more, self._allowed(more), 3 * wanted
         return candidates, allowed
 
-    def build(
-        self, candidates: list[NewToken], allowed: list[NewToken], mode: Mode, give_up: GiveUp
-    ) -> VocabularyChange:
+    def build(self, candidates: list[NewToken], allowed: list[NewToken]) -> VocabularyChange:
         """Return the change that adds the first allowed tokens, without its audit."""
         spec, chosen = self.spec, allowed[: self.tokens]
-        removed, lost = self._given_up(chosen, give_up) if mode == "replace" else ({}, {})
+        removed, lost = self._given_up(chosen) if self.mode == "replace" else ({}, {})
         first = max(spec.vocab.values()) + 1
         free = sorted(removed) or range(first, first + self.tokens)
         new_tokens = dict(zip(free, chosen, strict=True))
@@ -151,7 +150,7 @@ class _Growth:
 
         return VocabularyChange(
             tokenizer=grown.around(self.tokenizer),
-            mode=mode,
+            mode=self.mode,
             new_to_old={old: old for old in sorted(spec.vocab.values()) if old not in removed},
             added=added,
             removed=removed,
@@ -173,14 +172,12 @@ class _Growth:
         specs = self.base, self.spec
         return protected_candidates(*specs, candidates, self.tokens, sentences, self.protect)
 
-    def _given_up(
-        self, chosen: list[NewToken], give_up: GiveUp
-    ) -> tuple[dict[int, str], dict[int, int]]:
+    def _given_up(self, chosen: list[NewToken]) -> tuple[dict[int, str], dict[int, int]]:
         """Return the base tokens to replace, and their uses in the reference text."""
         words = map(self.spec.count_words, self.reference.values())
         used = sum((token_counts(self.spec.bare, counts) for counts in words), Counter[str]())
         in_target = token_counts(self.spec.bare, self.words)
-        return choose_leaves(self.spec, used, in_target, chosen, give_up)
+        return choose_leaves(self.spec, used, in_target, chosen, self.give_up)
 
 
 def base_pieces(base: Spec, added: Mapping[int, str]) -> dict[int, tuple[int, ...]]:
@@ -196,9 +193,7 @@ def base_pieces(base: Spec, added: Mapping[int, str]) -> dict[int, tuple[int, ..
     }
 
 
-def _check_request(
-    tokens: int, mode: str, reference: Mapping[str, Iterable[str]], protect: Mapping[str, float]
-) -> None:
+def _check_request(tokens: int, mode: str, reference: Others, protect: Mapping[str, float]) -> None:
     if tokens < 1:
         raise VocabularyError(f"vocabulary.tokens is {tokens}: set it to at least 1")
     if mode not in ("extend", "replace"):

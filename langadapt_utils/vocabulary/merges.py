@@ -29,6 +29,9 @@ FIRST_SYMBOL = 0x21  # first character that a base token is renamed to
 SURROGATES = range(0xD800, 0xE000)  # code points that are not characters
 
 
+Counts = Mapping[str, int]  # of words, tokens or sentences
+
+
 @dataclass(frozen=True)
 class NewToken:
     """A token to add: its spelling in the vocabulary, the two parts of its merge, and its count.
@@ -60,7 +63,7 @@ def count_words(tokenizer: Tokenizer, texts: Iterable[str], *, most: int = MOST)
     return counts
 
 
-def thin(counts: Mapping[str, int], most: int) -> dict[str, int]:
+def thin(counts: Counts, most: int) -> dict[str, int]:
     """Return a sample of counted words that is unbiased for every sum over them.
 
     A word with count c is kept with probability min(1, c / t), with the count max(c, t). So
@@ -87,7 +90,7 @@ def thin(counts: Mapping[str, int], most: int) -> dict[str, int]:
 
 def learn_merges(
     base: Tokenizer,
-    words: Mapping[str, int],
+    words: Counts,
     merges: int,
     boundaries: Iterable[int] = (),
     rivals: Sequence[int] = (),
@@ -145,7 +148,7 @@ def _invented_pairs(savings: Sequence[int], first: int) -> dict[str, int]:
     return {symbols[2 * i : 2 * i + 2]: saved + 1 for i, saved in enumerate(savings)}
 
 
-def _trained(pieces: Mapping[str, int], size: int, fewest: int, longest: int) -> Tokenizer:
+def _trained(pieces: Counts, size: int, fewest: int, longest: int) -> Tokenizer:
     """Train BPE on pieces with counts."""
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(" ")
@@ -162,7 +165,7 @@ def _in_base_tokens(
     surfaces: Mapping[str, str],
     taken: set[str],
     pairs: Container[str],
-    applied: Mapping[str, int],
+    applied: Counts,
 ) -> list[NewToken | None]:
     """Return merges of symbols as merges of base tokens, and None for an invented pair.
 
@@ -187,7 +190,7 @@ def _in_base_tokens(
     return kept
 
 
-def token_counts(model: Tokenizer, words: Mapping[str, int]) -> Counter[str]:
+def token_counts(model: Tokenizer, words: Counts) -> Counter[str]:
     """Return the count of each token in a text, given as words and their counts.
 
     Args:
@@ -205,7 +208,7 @@ def token_counts(model: Tokenizer, words: Mapping[str, int]) -> Counter[str]:
     return Counter({surfaces[index]: int(totals[index]) for index in used})
 
 
-def times_applied(counts: Mapping[str, int], merges: Iterable[tuple[str, str]]) -> Counter[str]:
+def times_applied(counts: Counts, merges: Iterable[tuple[str, str]]) -> Counter[str]:
     """Return the number of uses of each merge, including uses as a part of later merges.
 
     Args:
@@ -235,7 +238,7 @@ def _encoded(model: Tokenizer, words: Iterable[str]) -> Iterator[tuple[list[str]
 
 
 def _renamed(
-    base: Tokenizer, words: Mapping[str, int], boundaries: set[int]
+    base: Tokenizer, words: Counts, boundaries: set[int]
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Return the words with one symbol per base token and their counts, and each symbol's token.
 
@@ -290,7 +293,7 @@ def _symbols(ranks: Ids) -> str:
     return points.astype("<u4").tobytes().decode("utf-32-le")
 
 
-def _repeated(pieces: Mapping[str, int]) -> Iterator[str]:
+def _repeated(pieces: Counts) -> Iterator[str]:
     """Return every piece of two or more symbols as often as its count, in long lines.
 
     Example:

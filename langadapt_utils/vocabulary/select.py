@@ -14,16 +14,17 @@ import regex
 from tokenizers import Tokenizer
 
 from ..errors import VocabularyError
+from ..languages import Texts
 from ..recipe import GiveUp
 from ..tokens import as_words, bytes_surface, encode_texts
 from .change import changed_sentences
-from .merges import SEPARATOR, NewToken, learn_merges
+from .merges import SEPARATOR, Counts, NewToken, learn_merges
 from .tokenizer_json import Spec
 
 
 def learn_tokens(
     spec: Spec,
-    words: Mapping[str, int],
+    words: Counts,
     wanted: int,
     *,
     min_frequency: int,
@@ -97,7 +98,7 @@ def without(tokens: Iterable[NewToken], surfaces: set[str]) -> list[NewToken]:
     return left
 
 
-def _cut_at(words: Mapping[str, int], characters: Sequence[str]) -> Mapping[str, int]:
+def _cut_at(words: Counts, characters: Sequence[str]) -> Counts:
     """Return words split at some characters, with their counts.
 
     Example:
@@ -114,7 +115,7 @@ def _cut_at(words: Mapping[str, int], characters: Sequence[str]) -> Mapping[str,
     return pieces
 
 
-def _characters(spec: Spec, words: Mapping[str, int], min_frequency: int) -> list[NewToken]:
+def _characters(spec: Spec, words: Counts, min_frequency: int) -> list[NewToken]:
     """Return tokens for characters without a token of their own, the most useful first."""
     texts = as_words(words) if spec.byte_level else list(words)
     counts = _character_counts(texts, list(words.values()))
@@ -138,7 +139,7 @@ def _character_counts(texts: Sequence[str], weights: Sequence[int]) -> dict[str,
     return {chr(point): int(totals[point]) for point in np.flatnonzero(totals).tolist()}
 
 
-def _merged_from_bytes(spec: Spec, counts: Mapping[str, int]) -> list[NewToken]:
+def _merged_from_bytes(spec: Spec, counts: Counts) -> list[NewToken]:
     """Return the merges that build characters from their bytes, from left to right.
 
     The bytes E0 B8 81 of a Thai letter become E0+B8, then E0B8+81. A merge that two characters
@@ -171,7 +172,7 @@ def protected_candidates(
     spec: Spec,
     candidates: list[NewToken],
     tokens: int,
-    sentences: Mapping[str, Sequence[str]],
+    sentences: Texts,
     protect: Mapping[str, float],
 ) -> list[NewToken]:
     """Drop candidates until enough sentences in protected languages keep their ids.
@@ -209,25 +210,19 @@ def protected_candidates(
         worth = Counter[str]()  # tokens that each root saves in the target, with tokens built on it
         for token in chosen:
             worth.update(dict.fromkeys(roots[token.surface], token.count))
-        harmful = _to_drop(fired, allowed, worth)
-        if not harmful:
+        if not (harmful := _to_drop(fired, allowed, worth)):
             worst = max(over, key=lambda code: len(over[code]))
             share = f"{len(over[worst]):,} of {len(sentences[worst]):,} sentences in '{worst}'"
-            problem = f"{share} change even without new tokens"
-            limit = f"protect['{worst}'] = {protect[worst]}"
-            raise VocabularyError(f"{problem}: lower {limit}, or set repair_script=False")
+            remedy = f"lower protect['{worst}'] = {protect[worst]}, or set repair_script=False"
+            raise VocabularyError(f"{share} change even without new tokens: {remedy}")
         candidates = without(candidates, harmful)
 
 
-def _changed(
-    before: Tokenizer, after: Tokenizer, sentences: Mapping[str, Sequence[str]]
-) -> dict[str, list[str]]:
+def _changed(before: Tokenizer, after: Tokenizer, sentences: Texts) -> dict[str, list[str]]:
     return {code: changed_sentences(before, after, lines)[0] for code, lines in sentences.items()}
 
 
-def _to_drop(
-    fired: Mapping[str, Sequence[set[str]]], allowed: Mapping[str, int], worth: Mapping[str, int]
-) -> set[str]:
+def _to_drop(fired: Mapping[str, Sequence[set[str]]], allowed: Counts, worth: Counts) -> set[str]:
     """Return the roots to drop: all except those that save most per sentence that may change.
 
     Example:
@@ -275,11 +270,7 @@ def _roots(tokens: Sequence[NewToken]) -> dict[str, set[str]]:
 
 
 def choose_leaves(
-    spec: Spec,
-    used: Mapping[str, int],
-    in_target: Mapping[str, int],
-    chosen: Sequence[NewToken],
-    give_up: GiveUp,
+    spec: Spec, used: Counts, in_target: Counts, chosen: Sequence[NewToken], give_up: GiveUp
 ) -> tuple[dict[int, str], dict[int, int]]:
     """Choose base tokens to replace, one per new token, that no remaining merge needs.
 
@@ -297,7 +288,7 @@ def choose_leaves(
         Spelling and uses of the tokens to replace, by id.
     """
     vocabulary, uses, target_uses = spec.vocab, Counter(used), Counter(in_target)
-    parts, needed = _dependencies(spec, chosen)
+    parts, needed = _parts_of(spec, chosen)
 
     def entry(token: str) -> tuple[int, int, int, str]:
         return uses[token], target_uses[token], -vocabulary[token], token
@@ -323,9 +314,7 @@ def choose_leaves(
     return removed, {old: used.get(token, 0) for old, token in removed.items()}
 
 
-def _dependencies(
-    spec: Spec, chosen: Sequence[NewToken]
-) -> tuple[dict[str, list[str]], Counter[str]]:
+def _parts_of(spec: Spec, chosen: Sequence[NewToken]) -> tuple[dict[str, list[str]], Counter[str]]:
     """Return the parts of each removable token, and how often each token is needed as a part."""
     stay = {token for token, index in spec.vocab.items() if index in spec.boundaries}
     if spec.family == "Unigram":

@@ -17,7 +17,7 @@ from ..corpus.corpus import Corpus
 from ..display.html import render
 from ..errors import VocabularyError
 from ..intervals import knee
-from ..languages import language_name
+from ..languages import Texts, language_name
 from ..models import Base, parameter_count
 from ..recipe import Recipe
 from ..tokens import encode_texts
@@ -62,12 +62,7 @@ class VocabularySizes:
 
 
 def measure_sizes(
-    base: Base,
-    change: VocabularyChange,
-    texts: Mapping[str, Sequence[str]],
-    *,
-    language: str,
-    parallel: bool = True,
+    base: Base, change: VocabularyChange, texts: Texts, *, language: str, parallel: bool = True
 ) -> VocabularySizes:
     """Measure what each number of new tokens saves and costs, on held-out text.
 

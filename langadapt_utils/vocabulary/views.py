@@ -64,13 +64,11 @@ class TokenFacts:
         return facts
 
 
+Facts = Mapping[str, TokenFacts]  # by name of the tokenizer
+
+
 def explore_html(
-    facts: Mapping[str, TokenFacts],
-    text: str,
-    *,
-    language: str = "",
-    english: str = "",
-    price: float = 0.0,
+    facts: Facts, text: str, *, language: str = "", english: str = "", price: float = 0.0
 ) -> Html:
     """Return a text under several tokenizers, one line each, with counts and costs.
 
@@ -154,7 +152,7 @@ def plot_sizes(sizes: VocabularySizes, *, ax: Axes | None = None) -> Axes:
 
 
 def token_explorer(
-    facts: Mapping[str, TokenFacts], samples: Mapping[str, str], *, parallel: bool = True
+    facts: Facts, samples: Mapping[str, str], *, parallel: bool = True
 ) -> Interactive:
     """Return controls to type or choose a text and see its tokens; a token opens at a click.
 

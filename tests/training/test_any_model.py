@@ -17,6 +17,7 @@ from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.errors import ModelError
 from langadapt_utils.evaluation.forgetting import weight_drift
 from langadapt_utils.experiments.comparison import compare_methods
+from langadapt_utils.files import read_json, write_json
 from langadapt_utils.hardware import native_precision
 from langadapt_utils.models import _older_rope, load_base, longest_context, parameter_count
 from langadapt_utils.recipe import MixtureRecipe, Recipe
@@ -271,3 +272,12 @@ def test_options_that_a_plan_chooses_work_on_models_with_parts_of_their_own(
     assert trained.steps and trained.settings["gradient checkpointing"] is False
     before = dict(model.named_parameters())
     assert any(not torch.equal(w, before[n]) for n, w in trained.model.named_parameters())
+
+
+def test_attention_that_config_json_asks_for_need_not_be_installed(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    folder = saved(llama(len(tokenizer)), tokenizer, tmp_path).folder
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", config | {"_attn_implementation": "flash_attention_2"})
+    assert load_base(str(folder)).model.config._attn_implementation == "sdpa"
