@@ -77,8 +77,7 @@ def atlas_languages() -> dict[str, str]:
         if locale.language == "en" or locale.territory or locale.variant:
             continue
         own = _beside_english(code)
-        same = locale.script and own == _beside_english(locale.language)
-        if len(own) >= FEWEST and not same:
+        if len(own) >= FEWEST and not (locale.script and own == _beside_english(locale.language)):
             found[code] = str(locale.get_display_name("en"))
     return found
 

@@ -27,13 +27,14 @@ PLAIN_LINE_SECONDS = 20  # between progress lines where there is no terminal
 # Help texts; one in brackets would be read as markup.
 RUN = "Run folder. Default: runs/NAME, with a name from language, profile and options."
 RECIPE = "Recipe file, such as plan.yaml, in place of --language and --profile."
+CHANGE = "Recipe option, NAME=VALUE; repeatable."
+RUNS = "Run folders; the first is the reference."
+CLEAR = "Delete texts, tokens, bits; models stay."
 PROMPT = "Text to continue or answer. Without it, you are asked for one text after the other."
 Stages = Annotated[Optional[list[str]], typer.Argument(help="Stages, such as 03. Default: all.")]
 Language = Annotated[Optional[str], typer.Option(help="Code of the target language. Default: hu.")]
 Profile = Annotated[Optional[str], typer.Option(help=f"{', '.join(PROFILES)}. Default: cpu.")]
-Overrides = Annotated[
-    list[str], typer.Option("--parameter", "-p", help="Recipe option, NAME=VALUE; repeatable.")
-]
+Overrides = Annotated[list[str], typer.Option("--parameter", "-p", help=CHANGE)]
 
 
 @app.command()
@@ -107,7 +108,7 @@ def plan(
     """Print the memory and time that a run needs, and write its recipe. It loads no weights."""
     from .planning import plan
 
-    planned = plan(_recipe(language, profile, parameter), gpu=gpu, gpus=gpus)
+    planned = plan(_recipe(language, profile, parameter, None), gpu=gpu, gpus=gpus)
     write_atomically(write, planned.recipe.write)
     typer.echo(f"{planned}\n\nrecipe: {write}; run it with: langadapt run --recipe {write}")
 
@@ -133,9 +134,7 @@ def export(
 
 
 @app.command()
-def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; the first is the reference.")],
-) -> None:
+def compare(runs: Annotated[list[Path], typer.Argument(help=RUNS)]) -> None:
     """Print a table that compares finished runs with the first one."""
     from rich.table import Table
 
@@ -147,13 +146,11 @@ def compare(
         changes = ("" if change is None else percent(change) for change in row[6:8])
         scores = f"{row.before.value:.3f}", f"{row.after.value:.3f}"
         table.add_row(row.run, row.language, row.source, *scores, *changes)
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 @app.command()
-def cache(
-    clear: Annotated[bool, typer.Option(help="Delete texts, tokens, bits; models stay.")] = False,
-) -> None:
+def cache(clear: Annotated[bool, typer.Option(help=CLEAR)] = False) -> None:
     """Show the size of the cache. Deleted files are made or downloaded again when needed."""
     for kind in ("texts", "tokens", "bits") if clear else ():
         typer.echo(f"{kind}: {trim_cache(kind, 0) / 1e6:,.0f} MB deleted")
@@ -171,11 +168,9 @@ def entry() -> None:
         raise SystemExit(1) from None
 
 
-def _recipe(
-    code: str | None, kind: str | None, parameters: list[str], file: Path | None = None
-) -> Recipe:
+def _recipe(code: str | None, kind: str | None, given: list[str], file: Path | None) -> Recipe:
     recipe = Recipe.read(file) if file else Recipe.profile(kind or "cpu", language=code or "hu")
-    options = [parse_override(text) for text in parameters]
+    options = [parse_override(text) for text in given]
     for name in duplicates_everseen(name for name, _ in options):
         raise RecipeError(f"option {name} is given twice: give it once, a list with commas")
     return anchored(recipe.with_options(dict(options)), Path.cwd())

@@ -82,8 +82,7 @@ def measure_fertility(
     table["continued_words"] = table.continued / table.words
     table["single_token_words"] = 1 - table.continued_words
     english = table[table.language == "en"].set_index("tokenizer").tokens
-    known = parallel and len(english)
-    table["parity"] = table.tokens / table.tokenizer.map(english) if known else float("nan")
+    table["parity"] = table.tokens / table.tokenizer.map(english) if parallel else float("nan")
     return FertilityReport(table.drop(columns="continued"), min(counts.values()))
 
 
@@ -113,8 +112,7 @@ def tokens_touching(words: Spans, tokens: Spans) -> list[int]:
     columns = [np.array(spans, dtype=np.int64).reshape(-1, 2).T for spans in (words, tokens)]
     (starts, ends), (token_starts, token_ends) = columns
     before = np.searchsorted(token_ends, starts, side="right")
-    touching: list[int] = (np.searchsorted(token_starts, ends) - before).tolist()
-    return touching
+    return list((np.searchsorted(token_starts, ends) - before).tolist())
 
 
 MEASURES: dict[str, dict[str, str]] = package_yaml("fertility.yaml")

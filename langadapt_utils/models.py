@@ -200,7 +200,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     backend.no_padding()
     if hasattr(model := backend.model, "dropout"):
         model.dropout = None
-    tokenizer.unk_token = tokenizer.unk_token or unknown_token(backend)
+    tokenizer.unk_token = unknown_token(backend) or tokenizer.unk_token
     return tokenizer
 
 
@@ -218,12 +218,11 @@ def check_rows(tokenizer: PreTrainedTokenizerFast, ids: set[int], rows: int) -> 
 def load_model(folder: Path) -> PreTrainedModel:
     """Load the causal language model of a folder, in evaluation mode.
 
-    The model keeps the precision of its file. It is float32 if the machine lacks native bfloat16,
+    It has the most frequent precision of its file, or float32 if the machine lacks native bfloat16,
     and for a file in float16 on a CPU, where many architectures fail in float16.
 
     Raises:
-        ModelError: `check_model` refuses the model, weights are missing, logits are not finite, or
-            a token attends to later tokens.
+        ModelError: `check_model` refuses it, weights are missing, or logits not finite or causal.
     """
     check_model(folder)
     on_cpu, dtype = hardware.device().type == "cpu", getattr(torch, _dtype_of(folder))
@@ -233,8 +232,9 @@ def load_model(folder: Path) -> PreTrainedModel:
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     with building(folder):
         config = options["config"] = Base(folder).config
-        config.return_dict, config._attn_implementation = True, None  # may not be installed
+        config._attn_implementation = None  # what the file says may not be installed
         model, found = transformers.AutoModelForCausalLM.from_pretrained(str(folder), **options)
+    model.config.return_dict, model.config.output_attentions = True, False
     other_shape = {name for name, *_ in found["mismatched_keys"]}
     if lost := sorted(found["missing_keys"] | other_shape):  # these are random numbers now
         problem = f"{folder} lacks {lost[0]} in the shape of its config.json ({len(lost)} in all)"
@@ -305,8 +305,7 @@ def parameter_count(folder: Path) -> int:
 
 def _parameters_by_type(folder: Path) -> Counter[str]:
     """Count the parameters of a saved model by the type of their numbers, such as BF16."""
-    headers = map(header_of, weight_files(folder))
-    return sum((Counter(header.parameter_count) for header in headers), Counter())
+    return sum((Counter(header_of(f).parameter_count) for f in weight_files(folder)), Counter())
 
 
 @contextmanager
@@ -438,13 +437,14 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Save a tokenizer so that every version of `transformers` loads its tokenizer.json.
 
     Model-specific classes rebuild the word pattern from code and would lose a change to it. Older
-    versions use another name for lists of special tokens and would add token types.
+    versions use another name for lists of special tokens, and would add token types and spaces.
     """
     tokenizer.save_pretrained(folder)
-    path = folder / "tokenizer_config.json"
-    config = read_json(path)
+    config = read_json(path := folder / "tokenizer_config.json")
     if more := config.pop("extra_special_tokens", None):
         config[f"{'additional' if isinstance(more, list) else 'extra'}_special_tokens"] = more
-    config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    config["model_input_names"] = ["input_ids", "attention_mask"]
+    config.pop("from_slow", None)
+    inputs, cutter = ["input_ids", "attention_mask"], tokenizer.backend_tokenizer.pre_tokenizer
+    config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs}
+    config["add_prefix_space"] = getattr(cutter, "add_prefix_space", False)
     write_json(path, config)

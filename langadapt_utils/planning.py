@@ -22,7 +22,6 @@ from .display.html import render
 from .evaluation.evaluate import documents_to_read
 from .fertility import measure_fertility
 from .hardware import ALONE, Machine, machine_named, native_precision
-from .languages import language_name
 from .models import EXPERTS, FACTORS, Base, building, check_model, fetch_model, is_tied
 from .recipe import Recipe
 from .tokens import token_ids
@@ -40,7 +39,7 @@ ROOM = 0.9  # fraction of a device's memory that may be used
 READS_WELL, CAREFUL = 1.7, 0.2
 LIBRARIES = 0.7e9  # bytes
 # Bytes that training moves: per layer and dimension, entry of the logits, parameter and step.
-LAYER_BYTES, LOGIT_BYTES, OPTIMIZER_BYTES = 450, 200, 20
+LAYER_BYTES, LOGIT_BYTES, OPTIMIZER_BYTES = 450, 600, 20
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Shape:
         inner = [sum(weight.shape) for weight in body if id(weight) not in matrices]
         embeddings, text = sum(m.numel() for m in matrices.values()), config.get_text_config()
         size = text.num_hidden_layers, text.hidden_size, text.vocab_size
-        weight = 4 if text.dtype in (None, torch.float32) else 2
+        weight = 4 if (text.dtype or config.dtype) in (None, torch.float32) else 2
         kind = weight, _has_plain_head(model), is_tied(model)
         return cls(model.num_parameters(), _multiplied(model), embeddings, sum(inner), *size, *kind)
 
@@ -150,7 +149,7 @@ def training_seconds(shape: Shape, recipe: Recipe, machine: Machine, tokens: flo
 
     Matrix products and memory take turns, as in the roofline model (Williams et al. 2009). A token
     takes 6 operations per parameter (Kaplan et al. 2020, arXiv 2001.08361), or 4 if it is frozen.
-    Per layer and dimension, 450 bytes are read or written, and 200 per entry of its logits. With
+    Per layer and dimension, 450 bytes are read or written, and 600 per entry of its logits. With
     gradient checkpointing, layers are computed four times instead of three. The optimizer moves 20
     bytes per trained parameter and training step. The numbers of bytes were fitted to three models
     on two cores (`benchmarks/plan.py`).
@@ -181,10 +180,10 @@ def stage_seconds(
 ) -> dict[str, float]:
     """Return the seconds per stage.
 
-    Training takes `training_seconds`. Evaluation takes a third of them per token (without the
-    optimizer); an item takes as long as a quarter of a document. Each notebook takes some more
-    seconds to start, to learn tokens and to draw. Bits that an earlier stage measured are not
-    measured again.
+    Training takes `training_seconds`. Evaluation takes a third of the operations and half of the
+    bytes per token, without the optimizer; an item takes as long as a third of a document. Each
+    notebook takes some more seconds to start, to learn tokens and to draw. Bits that an earlier
+    stage measured are not measured again.
 
     Args:
         shape: of the adapted model.
@@ -199,7 +198,7 @@ def stage_seconds(
     trained = recipe.trained_tokens + sweeps * recipe.mixture.sweep_tokens
     learned = {"03_embeddings": methods * probe * recipe.probe_batch_tokens, "04_training": trained}
     base, adapted = lengths.base + lengths.english, lengths.adapted + lengths.english
-    english, items = many * lengths.english_sources * lengths.english, asked.items / 4
+    english, items = many * lengths.english_sources * lengths.english, asked.items / 3
     read = {
         "03_embeddings": few * (base + methods * (2 if probe else 1) * adapted),
         "04_training": few * (1 + sweeps) * adapted,
@@ -209,7 +208,7 @@ def stage_seconds(
         + items * (base + adapted)
         + few * (points * adapted - base),
     }
-    moved = (LAYER_BYTES * shape.width * shape.layers + LOGIT_BYTES * shape.vocabulary) / 3
+    moved = (LAYER_BYTES * shape.width * shape.layers + LOGIT_BYTES * shape.vocabulary) / 2
     a_token = 2 * shape.multiplied / machine.speed + moved / machine.bandwidth
 
     def seconds(stage: str) -> float:
@@ -254,10 +253,9 @@ class Plan:
         return stage_seconds(self.shape, self.recipe, self.machine, self.lengths)
 
     def __str__(self) -> str:
-        name, sizes = language_name(self.recipe.language), self.sizes
-        row = sizes[sizes.new_tokens == self.recipe.vocabulary.tokens].iloc[0]
+        row = self.sizes[self.sizes.new_tokens == self.recipe.vocabulary.tokens].iloc[0]
         bounds = {"room": ROOM, "reads_well": READS_WELL, "often": OFTEN, "rarely": RARELY}
-        return str(render("planning.txt.j2", plan=self, name=name, row=row, **bounds))
+        return str(render("planning.txt.j2", plan=self, row=row, **bounds))
 
 
 def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:

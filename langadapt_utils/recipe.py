@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from babel.core import get_global
+from babel.core import Locale, get_global
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from .errors import RecipeError
@@ -42,6 +42,8 @@ def _language_code(code: str) -> str:
         raise ValueError("a language other than English, which the base model already knows")
     if usual := get_global("language_aliases").get(code):
         raise ValueError(f"{usual.partition('_')[0]}, the usual code of this language")
+    if len(code) == 2 and code not in Locale("en").languages:
+        raise ValueError("the code of a language, not of a country, such as ja or cs")
     return code
 
 
@@ -58,6 +60,7 @@ Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Ratio = Annotated[float, Field(ge=0)]
 Names = Annotated[list[str], BeforeValidator(_parts)]
+SomeNames = Annotated[Names, Field(min_length=1)]
 Methods = Annotated[list[MethodName], BeforeValidator(_parts)]
 Others = Annotated[list[Annotated[str, AfterValidator(_other_source)]], BeforeValidator(_parts)]
 
@@ -71,12 +74,12 @@ class CorpusRecipe(_Section):
 
     # Sources of text in your language: files, a folder, a pattern such as `texts/*.jsonl`,
     # `hub:ORG/NAME[:CONFIG][@REV]`, `fineweb2`, or `builtin` (only Hungarian and Thai).
-    target: Names = [BUILT_IN]
+    target: SomeNames = [BUILT_IN]
     # Sources of English text, for replay and for measuring forgetting; also `fineweb-edu`.
-    english: Names = [BUILT_IN, WIKIPEDIA]
+    english: SomeNames = [BUILT_IN, WIKIPEDIA]
     # Sources of conversations to learn from, used if `mixture.chat_share` is above 0: rows with
     # `messages`, or with `prompt` and `response`.
-    chat: Annotated[Names, Field(min_length=1)] = [BUILT_IN]
+    chat: SomeNames = [BUILT_IN]
     # Text in languages that are evaluated but not trained on: `CODE:SOURCE`, or `builtin`.
     others: Others = [BUILT_IN]
     # Megabytes to read of each source, divided equally among its files; 0: all of it.
@@ -261,9 +264,9 @@ class Recipe(_Section):
             RecipeError: the file is not a recipe.
         """
         try:
-            values = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
-            if values.get("language") is False:  # in YAML, `no` is not Norwegian
-                values["language"] = "no"
+            # As on a command line, all values are text: `no` may be Norwegian, 0500 is not octal.
+            values = _flat(yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader))
+            values = {k: _number(k, v) if isinstance(v, str) else v for k, v in values.items()}
             return cls._of({"profile_name": "cpu", **values})
         except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
             problem = f"{path} is not a recipe in YAML ({' '.join(str(error).split())})"
@@ -348,9 +351,14 @@ def parse_override(text: str) -> tuple[str, Any]:
     name, equals, value = (part.strip() for part in text.partition("="))
     if not equals:
         raise RecipeError(f"'{text}' lacks '=': write name=value, such as vocabulary.tokens=500")
+    return name, _number(name, value)
+
+
+def _number(name: str, value: str) -> str | float:
+    """Return an option's value; a number such as 2e6 is one, also of an integer."""
     is_text = isinstance(_options().get(name), str | list)
-    number = re.fullmatch(r"\d+\.?\d*[eE][-+]?\d+", value)  # also of an integer
-    return name, float(value) if number and not is_text else value
+    number = re.fullmatch(r"\d+\.?\d*[eE][-+]?\d+", value)
+    return float(value) if number and not is_text else value
 
 
 def _options() -> dict[str, Any]:

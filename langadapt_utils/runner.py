@@ -69,7 +69,9 @@ def _require_packages(recipe: Recipe) -> None:
     if trackers := recipe.training.report_to:
         from transformers.integrations import get_available_reporting_integrations
 
-        if missing := set(trackers).difference(get_available_reporting_integrations()):
+        if missing := set(trackers).difference(
+            {"all", "none"}, get_available_reporting_integrations()
+        ):
             problem = f"training.report_to names {min(missing)}, which `transformers` does not find"
             raise RecipeError(f"{problem}: install it, or leave it out")
 
@@ -168,7 +170,9 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
     follower = threading.Thread(target=_follow, args=(log, start, progress, over), daemon=True)
     follower.start()
     try:
-        done = papermill.execute_notebook(notebook, beside, _parameters(run), **options)
+        # Papermill fills in names between braces.
+        place = str(beside).translate({ord(c): 2 * c for c in "{}"})
+        done = papermill.execute_notebook(notebook, place, _parameters(run), **options)
     except DeadKernelError as error:
         problem = f"the kernel of {notebook.name} died, probably for lack of memory"
         raise StageFailed(f"{problem}: lower training.micro_batch_tokens") from error

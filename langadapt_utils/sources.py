@@ -48,7 +48,7 @@ def require_built_in(language: str) -> None:
 
 def source_name(source: str) -> str:
     """Return the name of a source in figures and sentences."""
-    return str(NAMES.get(source, Path(source).name))
+    return str(NAMES.get(source, " ".join(Path(source).name.split())))
 
 
 def fingerprint(recipe: CorpusRecipe) -> str:

@@ -20,24 +20,32 @@ def read(model: PreTrainedModel, ids_BT: torch.Tensor, **inputs: Any) -> torch.T
 
 @torch.no_grad()
 def keeps_apart(
-    model: PreTrainedModel, end_BT: torch.Tensor, ids_BT: torch.Tensor, leak: float, **inputs: Any
+    model: PreTrainedModel,
+    end_BT: torch.Tensor,
+    ids_BT: torch.Tensor,
+    leak: float,
+    *,
+    last: int = 0,
+    **inputs: Any,
 ) -> bool:
     """Return whether inputs such as positions hide the rest of a sequence from its last tokens.
 
     Args:
         model: to test.
-        end_BT: the last tokens with what they may attend to, read alone for comparison.
+        end_BT: for comparison, the last tokens with what they may attend to, read alone; or, with
+            `last`, a sequence of the same length with another rest, read with the same inputs.
         ids_BT: the whole sequence.
         leak: largest influence of the rest that rounding explains, as a fraction of its influence
             without the inputs.
-        inputs: of the model, such as `position_ids`. `logits_to_keep` is the number of last tokens
-            that are compared; by default all of `end_BT`.
+        last: number of last tokens that are compared; by default all of `end_BT`.
+        inputs: of the model, such as `position_ids`; `logits_to_keep` is used in all readings.
     """
     kept = {name: inputs[name] for name in inputs if name == "logits_to_keep"}
     try:
-        asked = (end_BT, kept), (ids_BT, inputs), (ids_BT, kept)
+        asked = (end_BT, inputs if last else kept), (ids_BT, inputs), (ids_BT, kept)
         alone, apart, mixed = (read(model, ids, **given) for ids, given in asked)
     except Exception:  # models that take no such inputs raise many kinds
         return False
-    leaked, whole = (float((x[:, -alone.shape[1] :] - alone).abs().max()) for x in (apart, mixed))
-    return leaked <= leak * whole
+    places = slice(-(last or alone.shape[1]), None)
+    leaked, whole = ((x[:, places] - alone[:, places]).abs().max() for x in (apart, mixed))
+    return bool(leaked <= leak * whole)

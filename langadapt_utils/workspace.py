@@ -200,8 +200,7 @@ def anchored(recipe: Recipe, root: Path) -> Recipe:
     """Return the recipe with absolute paths, which do not depend on the working directory."""
     paths: dict[str, Any] = {"base": absolute(recipe.base, root)}
     for option in ("target", "english", "chat"):
-        sources = getattr(recipe.corpus, option)
-        paths[f"corpus.{option}"] = [absolute(source, root) for source in sources]
+        paths[f"corpus.{option}"] = [absolute(s, root) for s in getattr(recipe.corpus, option)]
     others = (named.partition(":") for named in recipe.corpus.others)
     named = [f"{code}:{absolute(s, root)}" if colon else code for code, colon, s in others]
     return recipe.with_options(paths | {"corpus.others": named})

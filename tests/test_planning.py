@@ -166,7 +166,7 @@ def test_evaluation_reads_documents_at_the_length_of_each_tokenizer() -> None:
     }
     assert [name for name in more if more[name]] == ["03_embeddings", "05_evaluation"]
     settings = recipe.evaluation
-    read = settings.documents - settings.compared + settings.items / 4
+    read = settings.documents - settings.compared + settings.items / 3
     assert more["05_evaluation"] / more["03_embeddings"] == pytest.approx(read / settings.compared)
 
 
@@ -202,6 +202,9 @@ def test_a_plan_names_what_it_counts_on(base: Path, tmp_path: Path) -> None:
     assert "adapters of rank 8 (they need `pip install 'langadapt[lora]'`)" in said
     assert "with the fused loss (it needs `pip install 'langadapt[gpu]'`)" in said
     assert "note:" not in said and "fused" not in str(plan(recipe))
+    assert "cannot be divided" not in said
+    three = str(plan(recipe, gpu="h100", gpus=3))
+    assert "a batch of 16 sequences cannot be divided among 3 GPUs: change training" in three
     text = tmp_path / "text.txt"
     rows = sorted(" ".join(row["hu"]) for row in built_in_rows())  # not in the order of English
     text.write_text("\n\n".join(rows), encoding="utf-8")

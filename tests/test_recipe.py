@@ -163,6 +163,9 @@ def test_every_method_that_a_recipe_may_name_exists() -> None:
         ("language: hu\nprofile_name: gpuu", "profile 'gpuu' is unknown: did you mean gpu?"),
         ("vocabulary.tokens: 5", "has no language: add it"),
         ("language: jpn", "language cannot be 'jpn': it should be ja, the usual code"),
+        ("language: jp", "it should be the code of a language, not of a country, such as ja"),
+        ("language: hu\nvocabulary.tokens: true", "tokens cannot be 'true': it should be a valid"),
+        ("language: hu\nmixture.english_share: yes", "it should be a valid number"),
     ],
 )
 def test_a_broken_recipe_file_is_refused(content: str, sentence: str, tmp_path: Path) -> None:
@@ -181,6 +184,26 @@ def test_a_short_recipe_file_has_the_other_options_of_its_profile(tmp_path: Path
     values = {"training.batch_tokens": 2048, "training.budget_tokens": 9999}
     whole = Recipe.profile("gpu", language="no", overrides=values | {"vocabulary.tokens": 70})
     assert Recipe.read(path) == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("vocabulary.tokens", "0500"),
+        ("training.budget_tokens", "2e6"),
+        ("mixture.control", "no"),
+        ("corpus.text_field", "no"),
+        ("corpus.target", "1e5"),
+        ("mixture.sweep", "0.0, 0.5"),
+    ],
+)
+def test_a_file_reads_a_value_as_the_command_line_does(
+    name: str, value: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(f"language: no\n{name}: {value}\n")
+    override = dict([parse_override(f"{name}={value}")])
+    assert Recipe.read(path) == Recipe.profile("cpu", language="no", overrides=override)
 
 
 def test_the_schedule_early_has_english_in_a_tenth_of_the_run() -> None:

@@ -253,7 +253,7 @@ def split_documents(
         held = min(HELD_OUT, math.ceil(share * len(order)))
         sides[order[:held]], sides[order[held:]] = 1, 0
     rest, heldout = (np.flatnonzero(sides[numbers] == side) for side in (0, 1))
-    if not len(rest):
+    if not (len(rest) and len(heldout)):
         problem = f"{documents['source'][0]}: {len(documents)} documents with {len(names)} ids"
         few = f"are too few to hold out {share:.0%} for evaluation: give more"
         raise CorpusError(f"{problem} {few} (in a .txt file, blank lines separate documents)")
@@ -307,7 +307,8 @@ def check_contamination(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFra
     Returns:
         One row per language and kind of text: `tests`, their number, and `largest_share`, the
         largest fraction of n-grams of one text that the training text contains (NaN if all texts
-        are too short).
+        are too short). Short items are looked for whole; they are no error, because other texts may
+        have the same sentence.
 
     Raises:
         CorpusError: an evaluation text occurs in the training text.
@@ -320,13 +321,14 @@ def check_contamination(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFra
     tests = pd.concat(parts, ignore_index=True)
     trained = chain.from_iterable(part["text"] for part in (*corpus.train.values(), corpus.chat))
     tests["share"] = find_contamination(trained, tests.text.to_dict())
-    if len(copies := tests[tests.share > CONTAMINATED]):
+    if len(copies := tests[(tests.share > CONTAMINATED) & (tests.text.str.len() >= GRAM)]):
         worst = copies.loc[copies.share.idxmax()]
         where = f"'{worst.id}' of the {worst.measured_on} ({worst.language})"
         share = f"{worst.share:.0%} of its {GRAM}-character n-grams; {len(copies)} such texts"
         problem = f"test contamination: {where} also occurs in the training text ({share})"
-        remedy = "set corpus.contamination=drop to exclude such documents from the evaluation"
-        raise CorpusError(f"{problem}: remove the copies, or {remedy}")
+        remedy = ", or set corpus.contamination=drop to exclude such documents from the evaluation"
+        remedy = "" if worst.measured_on.startswith("items") else remedy
+        raise CorpusError(f"{problem}: remove the copies{remedy}")
     kinds = tests.groupby(["language", "measured_on"], sort=False)["share"]
     return kinds.agg(tests="size", largest_share="max").reset_index()
 

@@ -6,11 +6,14 @@ text does not have to fit in memory.
 
 import hashlib
 import json
+import math
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,8 +31,9 @@ from .readers import NAMES, Part, Reading, Row, Source
 
 OPTIONS = {"text_field", "skip_bad", "normal_form", "max_megabytes"}  # that affect the result
 FORM = pa.schema([(column, pa.string()) for column in ("id", "source", "domain", "text")])
+ODD_NAME = r"^[\s\pZ\x1c-\x1f\x85]|[\s\pZ\x1c-\x1f\x85]$|\.0$"  # that `_name` may change
 AT_ONCE = 1_000  # rows that are written together
-VERSION = 8  # of cached files; files of another version are not used
+VERSION = 9  # of cached files; files of another version are not used
 
 
 def read_source(source: str, language: str, recipe: CorpusRecipe) -> Source:
@@ -124,7 +128,10 @@ def _hub_rows(reading: Reading, source: str) -> Iterator[Part]:
     where: Row = {"split": "train", "streaming": True, "revision": revision or None}
     remedy = "check the name and the network, or download it and give the files"
     with explained(CorpusError, f"cannot load {source}", remedy):
-        yield from reading.with_text(load_dataset(repository, config or None, **where))
+        rows = load_dataset(repository, config or None, **where)
+        yield from reading.with_text(
+            rows.decode(False) if getattr(rows, "features", None) else rows
+        )
 
 
 def _documents(
@@ -151,10 +158,24 @@ def _document(row: Row, reading: Reading, source: str) -> Iterator[Row]:
         reading.empty += 1
         return
     usual = {"id": f"{reading.place}-{reading.rows}", "domain": "text", "source": source}
-    own = {n: str(row[n]) for n in NAMES if isinstance(row.get(n), str | int) and row[n] != ""}
+    own = {n: name for n in NAMES if (name := _name(row.get(n)))}
     reading.documents += 1
     reading.megabytes += size / 1e6
-    yield usual | {n: _in_form(v, "as it is")[0] for n, v in own.items()} | {"text": text}
+    yield usual | own | {"text": text}
+
+
+def _name(value: Any) -> str:
+    """Return an id or a domain; empty if there is none.
+
+    It is found again if tables made numbers of ids with gaps, or file systems changed their form.
+
+    Example:
+        >>> _name(7), _name(7.0), _name("7.0 "), _name(float("nan")), _name(None)
+        ('7', '7', '7', '', '')
+    """
+    known = isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    text = unicodedata.normalize("NFC", str(value)).strip() if known else ""
+    return _in_form(re.sub(r"^(\d+)\.0$", r"\1", text), "as it is")[0]
 
 
 def _block(
@@ -165,9 +186,12 @@ def _block(
     size = reading.megabytes + pc.sum(pc.binary_length(texts)).as_py() / 1e6
     ids, domains = (block[name].cast(pa.string()) for name in ("id", "domain"))
     blank = any(pc.index(column, "").as_py() >= 0 for column in (texts, ids, domains))
-    odd = pc.utf8_is_space(texts), pc.match_substring(texts, "\r\n")
+    odd = [pc.utf8_is_space(texts), pc.match_substring(texts, "\r\n")]
+    odd += [pc.match_substring_regex(column, ODD_NAME) for column in (ids, domains)]
     changed = blank or any(pc.any(found).as_py() for found in odd)
-    if changed or 0 < megabytes <= size or not _all_in_form(texts, reading.recipe.normal_form):
+    forms: list[tuple[Any, NormalForm]] = [(ids, "NFC"), (domains, "NFC")]
+    forms += [(texts, reading.recipe.normal_form)]
+    if changed or 0 < megabytes <= size or not all(_all_in_form(*each) for each in forms):
         return None
     names = pa.array([f"{reading.place}-{first + n}" for n in range(len(block))])
     reading.documents, reading.megabytes = reading.documents + len(block), size
@@ -177,6 +201,8 @@ def _block(
 
 def _all_in_form(texts: pa.StringArray, form: NormalForm) -> bool:
     """Return whether all texts are in a normal form of Unicode."""
+    if texts.null_count == len(texts):
+        return True
     _, offsets, raw = texts.buffers()
     places = np.frombuffer(offsets, dtype=np.int32)[texts.offset :][: len(texts) + 1].tolist()
     raw = raw[places[0] : places[-1]]

@@ -52,6 +52,7 @@ COMPRESSED: dict[bytes, Callable[[Path], Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
     b"\x28\xb5\x2f\xfd": partial(pa.input_stream, compression="zstd"),
+    b"\x50\x2a\x4d\x18": partial(pa.input_stream, compression="zstd"),  # of pzstd
 }
 
 
@@ -295,14 +296,15 @@ class Reading:
         # A tab is no punctuation of a name; the usual delimiter comes before others.
         mark = "\t" if "\t" in header else max(usual + DELIMITERS, key=header.count)
         cells, head = header.rstrip("\r\n").split(mark), list(islice(lines, 1_000))
-        named = self.recipe.text_field or "text" in cells
+        named = self.recipe.text_field or "text" in map(str.strip, cells)
         if not named and (cells[0].isdecimal() or _said(cells)):
             remedy = "add a header line before it, or name its column in corpus.text_field"
             raise CorpusError(f"{self.file} begins with {header[:60]!r}: {remedy}")
         quoting: Any = csv.QUOTE_NONE if _bare(head, mark, len(cells)) else csv.QUOTE_MINIMAL
         every = chain([header], head, lines)
         absent: Any = ...  # in rows with fewer cells
-        rows = csv.DictReader(every, restval=absent, delimiter=mark, strict=True, quoting=quoting)
+        options: Any = {"delimiter": mark, "quoting": quoting, "skipinitialspace": mark != "\t"}
+        rows = csv.DictReader(every, restval=absent, strict=True, **options)
         place = 2
         try:
             for row in rows:

@@ -17,8 +17,7 @@ ENGLISH, TARGET, GREY = "#0072B2", "#BD5200", "#6e6e6e"
 
 def new_axes(rows: int = 6, width: float = 7) -> Axes:
     """Return axes of a figure that is not registered with pyplot; only `show` displays it."""
-    ax: Axes = Figure(figsize=(width, max(2.2, 1.2 + 0.38 * rows))).subplots()
-    return ax
+    return Figure(figsize=(width, max(2.2, 1.2 + 0.38 * rows))).subplots()
 
 
 @cache
@@ -42,6 +41,7 @@ def set_fonts(figure: Any) -> None:
             missing -= found
     for text in texts:
         text.set_fontfamily(families)
+        text.set_parse_math(False)  # names of files may have dollar signs
 
 
 def beside(

@@ -121,8 +121,7 @@ def cuts_html(tokenizer: Tokenizer, text: str, *, language: str, label: str = ""
     for _, (start, end) in cuts:
         torn = start > 0 and _is_mark(text[start])
         pieces.append({"text": "◌" * torn + shown_spaces(text[start:end]), "torn": torn})
-    about = {"language": language, "direction": direction(language), "label": label}
-    return render("display/pieces.html.j2", pieces=pieces, **about)
+    return render("display/pieces.html.j2", pieces=pieces, language=language, label=label)
 
 
 def bytes_html(tokenizer: Tokenizer, words: Mapping[str, str]) -> Html:
@@ -137,8 +136,7 @@ def bytes_html(tokenizer: Tokenizer, words: Mapping[str, str]) -> Html:
         letters = [(visible_piece(letter.encode()), len(letter.encode())) for letter in word]
         raw, spans = word.encode(), token_spans(tokenizer, word)
         tokens = [(visible_piece(raw[s.start : s.end]), s.end - s.start) for s in spans]
-        about = {"code": code, "name": language_name(code), "bytes": len(raw)}
-        rows.append({**about, "letters": letters, "tokens": tokens})
+        rows.append({"code": code, "bytes": len(raw), "letters": letters, "tokens": tokens})
     return render("display/bytes.html.j2", words=rows, colours=TOKEN_COLOURS)
 
 

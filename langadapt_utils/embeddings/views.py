@@ -31,13 +31,12 @@ def neighbour_table(
     """
     place = {new: index for index, new in enumerate(change.added)}
     # Other rows are padding, and an added token may lack a row.
-    ids = {*change.new_to_old.values(), *change.removed} & {*range(len(old))}
-    known = torch.tensor(sorted(ids))
-    directions = normalize(old[known].float(), dim=1)
+    ids = torch.tensor(sorted({*change.new_to_old.values(), *change.removed} & {*range(len(old))}))
+    directions = normalize(old[ids].float(), dim=1)
     rows = []
     for method, matrix in methods.items():
         chosen = normalize(matrix[[place[new] for new in tokens]].float(), dim=1)
-        near = known[(chosen @ directions.T).topk(NEIGHBOURS, dim=1).indices].tolist()
+        near = ids[(chosen @ directions.T).topk(NEIGHBOURS, dim=1).indices].tolist()
         for new, found in zip(tokens, near, strict=True):
             rows.append([change.text(new), method, [change.base_text(index) for index in found]])
     return pd.DataFrame(rows, columns=["token", "method", "neighbours"])

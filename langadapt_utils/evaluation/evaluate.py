@@ -17,7 +17,7 @@ from .. import hardware
 from ..chat import answer_tokens, can_chat
 from ..corpus.corpus import Corpus
 from ..corpus.documents import at_most_of_each_source
-from ..corpus.items import ITEM_KINDS, PATTERNS, Table, item_options, load_items
+from ..corpus.items import ITEM_KINDS, OPTIONS, PATTERNS, Table, item_options, load_items
 from ..intervals import RESAMPLES
 from ..languages import NO_LANGUAGE, language_name, script_counts
 from ..models import Base, Models, load_base
@@ -181,14 +181,16 @@ def documents_to_read(corpus: Corpus, recipe: EvaluationRecipe) -> dict[str, Tab
         read[code] = [row | {"text": row["text"][:BEGINNING]} for row in rows]
     for rows in read.values():
         for row, times in zip(rows, pd.DataFrame(rows).groupby("id").cumcount(), strict=True):
-            row["id"] += f" ({times + 1})" if times else ""
+            row["id"] += f" (repeat {times})" if times else ""
     return read
 
 
 def _items(languages: Sequence[str], most: int) -> list[tuple[str, str, Table]]:
-    """Return language, kind and items of each test."""
+    """Return language, kind and items of each test: at least four, because the options of a cloze
+    item are those of others.
+    """
+    each, most = math.ceil(most / len(PATTERNS)), max(most, OPTIONS)
     asked = [(code, k, load_items(k, code)[:most]) for code in languages for k in ITEM_KINDS]
-    each = math.ceil(most / len(PATTERNS))
     asked += [(NO_LANGUAGE, k, load_items(k, NO_LANGUAGE)[:each]) for k in PATTERNS]
     return [(code, kind, items) for code, kind, items in asked if items]
 

@@ -114,9 +114,8 @@ def _padded(read: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     A prompt is padded with a token of its own, as a penalty for repetition counts padding, too.
     """
     width = max(map(len, read))
-    ids_BT = [ids[:1] * (width - len(ids)) + ids for ids in read]
-    mask_BT = [[0] * (width - len(ids)) + [1] * len(ids) for ids in read]
-    return torch.tensor(ids_BT), torch.tensor(mask_BT)
+    mask_BT = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in read])
+    return torch.tensor([ids[:1] * (width - len(ids)) + ids for ids in read]), mask_BT
 
 
 def _written(model: PreTrainedModel, ids_BT: torch.Tensor, **options: Any) -> Any:

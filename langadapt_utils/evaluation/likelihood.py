@@ -123,7 +123,8 @@ def shared_window(
 
 
 def _read(tokenizer: Tokenizer, texts: Sequence[str]) -> list[_Read]:
-    unknown, dropping = tokenizer.unk_token_id, is_byte_level(tokenizer)
+    unknown = tokenizer.unk_token_id
+    dropping = is_byte_level(tokenizer) or unknown is None
     sizes, read = byte_lengths(tokenizer), []
     for text in texts:
         spans = token_spans(tokenizer, text)

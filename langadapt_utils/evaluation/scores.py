@@ -95,19 +95,18 @@ class Scores:
         `retained` is the fraction of the base's accuracy above chance that is left. It is None if
         the base is not significantly above chance, or with fewer than 30 items.
         """
-        rows = []
+        rows, draws = [], self.resamples
         items = self.items.groupby(["language", "kind"], sort=False) if len(self.items) else ()
         for (language, kind), group in items:
             wide = group.pivot(index="id", columns="model", values="correct").astype(float)
             before, after = wide[self.models[0]].to_numpy(), wide[self.models[-1]].to_numpy()
             count, chance = len(before), float(group.chance.mean())
             intervals = [wilson(int(right.sum()), count) for right in (before, after)]
-            change = ratio(after - before, np.ones(count), resamples=self.resamples)
+            change = ratio(after - before, np.ones(count), resamples=draws)
             if np.count_nonzero(after - before) < 6:  # no sign test is significant at 5 %
                 change = replace(change, low=min(change.low, 0.0), high=max(change.high, 0.0))
-            retained = None
-            if intervals[0].low > chance and count >= ENOUGH:
-                retained = ratio(after - chance, before - chance, resamples=self.resamples)
+            known = count >= ENOUGH and intervals[0].low > chance
+            retained = ratio(after - chance, before - chance, resamples=draws) if known else None
             rows.append([language, kind, chance, *intervals, change, retained])
         columns = ["language", "kind", "chance", "before", "after", "change", "retained"]
         return pd.DataFrame(rows, columns=columns)
@@ -141,11 +140,8 @@ class Scores:
 
     def findings(self) -> list[Finding]:
         """Return the results of the tests: gain on the target language, loss on English."""
-        texts, items = self.bits_per_byte().itertuples(), self.accuracy().itertuples()
-        about: dict[str, Any] = {"texts": texts, "items": items, "comparisons": self.comparisons()}
-        about |= {"transfer": self.backward_transfer(), "kind_name": kind_name, "fewest": FEWEST}
-        lines = render("evaluation/findings.txt.j2", **about).splitlines()
-        return [Finding(*line.split("\t")) for line in lines if line]
+        text = render("evaluation/findings.txt.j2", scores=self, kind_name=kind_name, fewest=FEWEST)
+        return [Finding(*line.split("\t")) for line in text.splitlines() if line]
 
     def save(self, path: Path) -> None:
         """Write documents, items and all tables as JSON, in the form of `scores.schema.json`."""

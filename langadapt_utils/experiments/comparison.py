@@ -23,8 +23,8 @@ from ..evaluation.likelihood import document_bits, kept_bits, shared_window
 from ..evaluation.scores import Scores
 from ..files import data_folder, read_json, write_json
 from ..hardware import device
-from ..intervals import plain, ratio, relative_change, sign
-from ..languages import Texts, language_name
+from ..intervals import plain, ratio, relative_change
+from ..languages import Texts
 from ..models import Base, Models
 from ..recipe import EvaluationRecipe, Recipe
 from ..training.mixture import mix
@@ -76,9 +76,8 @@ class Comparison:
         target, english = (table[table.language == code] for code in (self.target, "en"))
         stages = [(steps, list(rows.itertuples())) for steps, rows in target.groupby("steps")]
         last, seeds = stages[-1][0], self.table[self.table.variant != BASE].seed.nunique()
-        about: dict[str, Any] = {"target": language_name(self.target), "stages": stages}
-        about |= {"reference": self.reference, "english": list(english.itertuples())}
-        about |= {"one_seed": last and seeds == 1, "when": when, "sign": sign}
+        about = {"target": self.target, "stages": stages, "reference": self.reference, "when": when}
+        about |= {"english": list(english.itertuples()), "one_seed": last and seeds == 1}
         return render("experiments/findings.txt.j2", **about).split("\n")
 
     def front(self) -> list[str]:

@@ -75,8 +75,8 @@ def export_gguf(run: Workspace, *, kind: str = "f16") -> list[str]:
         write_gguf(folder, made, kind, pattern, recipe)
         results += prove(made, folder, kind, texts, documents)
         made.replace(file)
-    chats = load_tokenizer(folder).chat_template  # Ollama reads it from the file
-    prompt = "" if chats else 'TEMPLATE "{{ .Prompt }}"\n'
+    # Ollama reads a chat template from the file.
+    prompt = "" if load_tokenizer(folder).chat_template else 'TEMPLATE "{{ .Prompt }}"\n'
     (folder / "Modelfile").write_text(f"FROM ./{file.name}\n{prompt}", encoding="utf-8")
     write_json(folder / PROOFS, proofs_of(folder) | {file.name: results})
     write_card(run)

@@ -93,11 +93,10 @@ def exportable(folder: Path) -> Any:
         ModelError: the architecture or the rotary positions are not supported.
     """
     config: Any = Base(folder).config
-    kind, known = config.model_type, ("default", "linear", "llama3")
-    if kind not in ARCHITECTURES:
+    if (kind := config.model_type) not in ARCHITECTURES:
         problem = f"'{kind}' models cannot be written as GGUF, only {', '.join(ARCHITECTURES)}"
         raise ModelError(f"{problem}: {ELSEWHERE}")
-    if (rope := _rope(config)["rope_type"]) not in known:
+    if (rope := _rope(config)["rope_type"]) not in ("default", "linear", "llama3"):
         raise ModelError(f"RoPE of type '{rope}' cannot be written as GGUF: {ELSEWHERE}")
     return config
 

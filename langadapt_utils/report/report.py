@@ -1,6 +1,8 @@
 """The report of a run, one self-contained HTML file, and the model card."""
 
+import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -14,7 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..corpus.items import kind_name
 from ..display.figures import new_axes
 from ..display.html import render, show, table_html
-from ..errors import WorkspaceError
+from ..errors import WorkspaceError, explained
 from ..evaluation.scores import CONTROL, Finding, Scores
 from ..evaluation.views import plot_changes
 from ..fertility import FertilityReport, plot_fertility
@@ -77,11 +79,9 @@ def stage_tables(run: Workspace) -> dict[str, list[dict[str, Any]]]:
     Raises:
         WorkspaceError: a stage is missing.
     """
-    change = VocabularyChange.load(run.stage("02_vocabulary"))
+    audit = VocabularyChange.load(run.stage("02_vocabulary")).audit_table().to_dict("records")
     fertility = FertilityReport.load(run.stage("02_vocabulary") / "fertility.json")
-    steps = read_json(run.stage("04_training") / "steps.json")
-    audit = change.audit_table().to_dict("records")
-    training = loss_ends(steps, run.recipe.language)
+    training = loss_ends(read_json(run.stage("04_training") / "steps.json"), run.recipe.language)
     return {"fertility": plain(fertility.table), "audit": audit, "training": training}
 
 
@@ -108,7 +108,9 @@ def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
         if not (folder / "scores.json").is_file():
             problem = f"{folder} holds no finished run (no scores.json)"
             raise WorkspaceError(f"{problem}: finish it with `langadapt run --run {folder}`")
-        scores = Scores.load(folder / "scores.json")
+        again = "evaluate the run again with this version"
+        with explained(WorkspaceError, f"{folder / 'scores.json'} cannot be read", again):
+            scores = Scores.load(folder / "scores.json")
         adapted = scores.documents[scores.documents.model == scores.models[-1]]
         parts = dict(list(adapted.set_index("id").sort_index().groupby(["language", "source"])))
         first = first or parts
@@ -118,7 +120,7 @@ def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
             if parts is not first and before is not None and after.bytes.equals(before.bytes):
                 bits = before.bits.to_numpy(), after.bits.to_numpy()
                 against = relative_change(*bits, resamples=scores.resamples)
-            rows.append([folder.name, *key, row.before, row.after, row.change, against])
+            rows.append([folder.absolute().name, *key, row.before, row.after, row.change, against])
     columns = ["run", "language", "source", "before", "after", "change", "against_first"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -197,13 +199,11 @@ def model_card(
     table = list(scores.bits_per_byte().itertuples()) if scores else []
     texts = [f"{language_name(row.language)}, {source_name(row.source)}" for row in table]
     terms = _base_terms(recipe, folder)
-    about = {"recipe": recipe, "change": change, "base": terms.get("base_model", recipe.base)}
+    about = {"recipe": recipe, "change": change, "scores": scores, "stock": stock, "terms": terms}
     about |= {"rows": list(zip(texts, table, strict=True)), "proofs": proofs_of(folder)}
-    about |= {"licence": terms.get("license_name") or terms.get("license")}
-    about |= {"findings": scores.findings() if scores else []}
-    about |= {"prompt": scores.samples[0]["prompt"] if scores and scores.samples else "…"}
-    about |= {"tokenizer_class": "AutoTokenizer" if stock else "PreTrainedTokenizerFast"}
-    about |= {"metadata": _metadata(recipe, table, texts, terms)}
+    prompt = scores.samples[0]["prompt"] if scores and scores.samples else "…"
+    about |= {"prompt": " ".join(prompt.split()), "json": partial(json.dumps, ensure_ascii=False)}
+    about |= {"metadata": _metadata(recipe, table, texts, terms), "quote": shlex.quote}
     return f"{render('report/card.md.j2', **about)}\n"
 
 

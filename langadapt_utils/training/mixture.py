@@ -139,8 +139,7 @@ class Mixture:
     @property
     def passes(self) -> dict[str, float]:
         """Number of passes over the documents of each stream in the run."""
-        counts = {name: self.order.count(name) for name in self.streams}
-        return {name: stream.passes(counts[name]) for name, stream in self.streams.items()}
+        return {name: s.passes(self.order.count(name)) for name, s in self.streams.items()}
 
     def only(self, language: str) -> Self:
         """Return the mixture with only the sequences in one language, in the same order."""

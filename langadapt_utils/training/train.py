@@ -246,9 +246,8 @@ def interpolate(start: PreTrainedModel, end: PreTrainedModel, share: float) -> P
 
 @torch.no_grad()
 def _blend(start: PreTrainedModel, end: PreTrainedModel, share: float) -> None:
-    begin = dict(start.named_parameters())
     for name, parameter in end.named_parameters():
-        parameter.copy_(torch.lerp(begin[name].to(parameter), parameter, share))
+        parameter.copy_(torch.lerp(start.get_parameter(name).to(parameter), parameter, share))
 
 
 def mixture_of(recipe: Recipe, change: VocabularyChange) -> Mixture:

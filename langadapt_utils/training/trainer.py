@@ -49,7 +49,9 @@ def divide_batch(mixture: Mixture, recipe: TrainingRecipe, processes: int) -> tu
     Raises:
         ModelError: the sequences of a batch cannot be divided evenly.
     """
-    if (batch := max(1, recipe.batch_tokens // mixture.length)) % processes:
+    # A run of one step may have fewer sequences than a batch.
+    batch = max(1, min(recipe.batch_tokens // mixture.length, len(mixture)))
+    if batch % processes:
         problem = f"a batch of {batch} sequences cannot be divided among {processes} processes"
         raise ModelError(f"{problem}: change the number of processes or training.batch_tokens")
     most = max(1, recipe.micro_batch_tokens // mixture.length)
@@ -120,9 +122,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.fsdp_version != 2:
             raise ModelError("FSDP 1 has no learning rate per embedding: set fsdp_version to 2")
         self._new_ids, self._recipe = new_ids, recipe
-        # A run of one step may have fewer sequences than a batch.
-        sequences = min(self.get_total_train_batch_size(self.args), len(self.train_dataset))
-        tokens = self.train_dataset.length * sequences
+        tokens = self.train_dataset.length * self.get_total_train_batch_size(self.args)
         self.steps = TrainingLog(report, tokens, recipe.checkpoint_minutes, self.accelerator)
         self.add_callback(self.steps)
 

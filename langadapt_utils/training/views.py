@@ -39,8 +39,7 @@ def loss_ends(steps: Sequence[Record], target: str) -> list[Record]:
         >>> loss_ends([{"tokens": 10, "bits_per_byte": {"target": 2.5}}], "hu")
         [{'language': 'hu', 'first': 2.5, 'last': 2.5}]
     """
-    curves = _losses(steps, target).items()
-    means = {code: running_mean(losses).tolist() for code, losses in curves}
+    means = {code: running_mean(losses).tolist() for code, losses in _losses(steps, target).items()}
     return [{"language": code, "first": mean[0], "last": mean[-1]} for code, mean in means.items()]
 
 

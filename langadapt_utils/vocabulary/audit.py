@@ -67,9 +67,8 @@ def lint_tokenizer(tokenizer: Tokenizer, texts: Sequence[str] = ()) -> tuple[Che
     ]
     with tempfile.TemporaryDirectory() as saved:
         checks.append(same_after_saving(tokenizer, Path(saved), sample))
-    if (folder := Path(tokenizer.name_or_path)).joinpath("config.json").is_file():
-        checks.append(every_token_has_a_row(tokenizer, folder))
-        checks.append(read_by_stock(folder, sample, tokenizer))
+    if (where := Path(tokenizer.name_or_path)).joinpath("config.json").is_file():
+        checks += [every_token_has_a_row(tokenizer, where), read_by_stock(where, sample, tokenizer)]
     return tuple(checks)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import chain, repeat
 
 import numpy as np
-from more_itertools import chunked, constrained_batches
+from more_itertools import chunked, constrained_batches, sliced
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from ..tokens import Ids
@@ -152,10 +152,8 @@ def _trained(pieces: Counts, size: int, fewest: int, longest: int) -> Tokenizer:
     """Train BPE on pieces with counts."""
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(" ")
-    below = longest + 1  # the trainer stays below it
-    trainer = trainers.BpeTrainer(
-        vocab_size=size, min_frequency=fewest, max_token_length=below, show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=size, min_frequency=fewest, show_progress=False)
+    trainer.max_token_length = longest + 1  # it stays below
     learner.train_from_iterator(_repeated(pieces), trainer)
     return learner
 
@@ -166,28 +164,25 @@ def _in_base_tokens(
     taken: set[str],
     pairs: Container[str],
     applied: Counts,
-) -> list[NewToken | None]:
-    """Return merges of symbols as merges of base tokens, and None for an invented pair.
+) -> Iterator[NewToken | None]:
+    """Yield merges of symbols as merges of base tokens, and None for an invented pair.
 
     A token that already exists is skipped, and so are tokens that build on it.
 
     Example:
-        >>> _in_base_tokens([("!", '"')], {"!": "th", '"': "e"}, {"th", "e"}, {}, {'!"': 9})
+        >>> list(_in_base_tokens([("!", '"')], {"!": "th", '"': "e"}, {"th", "e"}, {}, {'!"': 9}))
         [NewToken(surface='the', parts=('th', 'e'), count=9)]
     """
     table, usable = str.maketrans(dict(surfaces)), set(surfaces)
-    kept: list[NewToken | None] = []
     for left, right in learned:
-        if left + right in pairs:
-            kept.append(None)
-            continue
         parts = left.translate(table), right.translate(table)
         surface = "".join(parts)
-        if left in usable and right in usable and surface not in taken:
+        if left + right in pairs:
+            yield None
+        elif left in usable and right in usable and surface not in taken:
             taken.add(surface)
             usable.add(left + right)
-            kept.append(NewToken(surface, parts, applied[left + right]))
-    return kept
+            yield NewToken(surface, parts, applied[left + right])
 
 
 def token_counts(model: Tokenizer, words: Counts) -> Counter[str]:
@@ -204,8 +199,7 @@ def token_counts(model: Tokenizer, words: Counts) -> Counter[str]:
         weights = np.fromiter(map(words.__getitem__, batch), dtype=np.int64, count=len(batch))
         ends = ids == separator
         np.add.at(totals, ids[~ends], weights[np.cumsum(ends)[~ends]])
-    used = np.flatnonzero(totals).tolist()
-    return Counter({surfaces[index]: int(totals[index]) for index in used})
+    return Counter({surfaces[i]: int(totals[i]) for i in np.flatnonzero(totals).tolist()})
 
 
 def times_applied(counts: Counts, merges: Iterable[tuple[str, str]]) -> Counter[str]:
@@ -277,8 +271,7 @@ def _learnable(text: str) -> list[str]:
     """
     if len(text) <= LONGEST and BOUNDARY not in text:
         return [text]
-    runs = text.split(BOUNDARY)
-    return [run[i : i + LONGEST] for run in runs for i in range(0, len(run), LONGEST)]
+    return [piece for run in text.split(BOUNDARY) for piece in sliced(run, LONGEST)]
 
 
 def _symbols(ranks: Ids) -> str:

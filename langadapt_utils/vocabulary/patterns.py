@@ -30,9 +30,8 @@ PART = regex.compile(REGEX["part"], regex.DOTALL)
 # What `\w` matches in `tokenizers` (Oniguruma), inside a class; in `regex` also joiners.
 WORD = r"\p{Alphabetic}\p{M}\p{Decimal_Number}\p{Pc}"
 BETWEEN = regex.compile(rf"(?<=(\p{{L}})\p{{M}}*)[{INNER}](?=\p{{L}})")
-NO_SPACES = {*KNOWN["with_dictionary"], *KNOWN["without_words"]}
 # Letters beside which an apostrophe may be English or a quotation mark, as the inside of a class.
-QUOTING = {*NO_SPACES, "Hang"}
+QUOTING = {*KNOWN["with_dictionary"], *KNOWN["without_words"], "Hang"}
 BARE = r"\p{Latn}" + "".join(rf"\p{{{code}}}" for code in sorted(QUOTING))
 RARE = 0.001  # fraction of split letter clusters below which a pattern is not repaired
 SAMPLED = 300  # characters per excerpt

@@ -163,8 +163,7 @@ def _saving(character: NewToken) -> int:
         >>> _saving(NewToken("ก", None, 10)), _saving(NewToken("ab", ("a", "b"), 10))
         (20, 10)
     """
-    pieces = 2 if character.parts else max(2, len(character.surface.encode()))
-    return character.count * (pieces - 1)
+    return character.count * (1 if character.parts else max(1, len(character.surface.encode()) - 1))
 
 
 def protected_candidates(

@@ -17,7 +17,7 @@ from ..corpus.corpus import Corpus
 from ..display.html import render
 from ..errors import VocabularyError
 from ..intervals import knee
-from ..languages import Texts, language_name
+from ..languages import Texts
 from ..models import Base, parameter_count
 from ..recipe import Recipe
 from ..tokens import encode_texts
@@ -83,10 +83,9 @@ def measure_sizes(
     target = tokens[language]
     config = base.config.get_text_config()
     matrices = 1 if config.tie_word_embeddings else 2
-    body = parameter_count(base.folder) - matrices * config.vocab_size * config.hidden_size
+    used = parameter_count(base.folder) - (matrices - 1) * config.vocab_size * config.hidden_size
     added = numbers * (change.mode == "extend")
-    rows = config.vocab_size + added
-    work = (body + rows * config.hidden_size) / (body + config.vocab_size * config.hidden_size)
+    work = (used + added * config.hidden_size) / used  # a token reads one row of input embeddings
     columns = {
         "new_tokens": numbers,
         "tokens": target,
@@ -120,9 +119,8 @@ def text_tokens(base: Spec, grown: Spec, change: VocabularyChange, *texts: str) 
         return Counter(token for encoding in encodings for token in encoding.tokens)
 
     added, points = change.added, UNIGRAM_POINTS if grown.family == "Unigram" else POINTS
-    numbers = [0]
-    if added:
-        numbers += np.unique(np.geomspace(1, len(added), points).round().astype(int)).tolist()
+    rising = np.geomspace(1, max(1, len(added)), points).round().astype(int)
+    numbers = [0, *np.unique(rising).tolist()] if added else [0]
     if grown.family == "Unigram":
         specs = {number: _with_first(base, grown, added, number) for number in numbers}
         return {number: count(spec).total() for number, spec in specs.items()}
@@ -153,8 +151,7 @@ def text_allowance(tokenizer: Tokenizer, corpus: Corpus, recipe: Recipe) -> str:
         VocabularyError: no pair of tokens occurs twice in the text.
     """
     row = token_numbers(tokenizer, corpus, recipe, [recipe.vocabulary.tokens]).iloc[0]
-    about = {"row": row, "name": language_name(corpus.language), "rarely": RARELY}
-    return str(render("vocabulary/allowance.txt.j2", **about))
+    return str(render("vocabulary/allowance.txt.j2", row=row, code=corpus.language, rarely=RARELY))
 
 
 def token_numbers(
@@ -200,9 +197,7 @@ def token_numbers(
     others = recipe.mixture.mean_english + recipe.mixture.chat_share
     budget = recipe.training.budget_tokens * max(0.0, 1 - others)
     rows: list[list[float]] = []
-    for number in numbers:
-        if number > len(learned) and rows:
-            break
+    for number in [n for n in numbers if n <= len(learned)] or [len(learned)]:
         chosen = learned[:number]
         counts = token_counts(spec.appended(chosen).bare, words)
         passes = budget / (counts.total() * scale)

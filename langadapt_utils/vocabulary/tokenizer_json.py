@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any, Literal, Self
 
 import regex
@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ..errors import VocabularyError
 from ..tokens import BYTE_ALPHABET, SPACE, as_surfaces, bytes_as_text, surface_bytes
+from .change import SENTENCE
 from .merges import SEPARATOR, NewToken, count_words
 from .patterns import BARE, INNER, JOINERS, as_data, spelled_out, without_model
 
@@ -30,6 +31,7 @@ REST = rf"[^\p{{L}}\p{{M}}\p{{N}}{SPACE}\r\n\0]"  # neither letter, digit, space
 DIGITS = "[0-9]", r"[^\P{N}0-9]"  # of English, and of other scripts
 CONTRACTION = regex.compile(r"['’]\p{L}+")  # a token such as `'s`
 MARGIN = 1e-3  # score of a new Unigram piece above its best segmentation, in nats
+NEVER = 1e4  # nats below all other pieces, so that no segmentation has the piece
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,16 @@ class Spec:
 
     @cached_property
     def found_first(self) -> list[str]:
-        """Added tokens that are not special, also as text in the normal form of the tokenizer
-        spells them; they are found in text before merging.
+        """Added tokens that are found in text before merging, also within words, as the normal form
+        of the tokenizer spells them. Special ones are none.
         """
-        tokens = [token for token in self.data["added_tokens"] if not token["special"]]
+        within = [t for t in self.data["added_tokens"] if not (t["special"] or t["single_word"])]
         form = without_model(self.data).normalizer
-        read = [form.normalize_str(t["content"]) for t in tokens if form and t["normalized"]]
-        return [*(token["content"] for token in tokens), *filter(None, read)]
+        read = (
+            form.normalize_str(t["content"]) if form and t["normalized"] else t["content"]
+            for t in within
+        )
+        return list(filter(None, read))
 
     @cached_property
     def bare(self) -> Tokenizer:
@@ -135,7 +140,10 @@ class Spec:
             merged = [token for token, index in self.vocab.items() if index not in self.boundaries]
             parts = [*parts, as_data(Split(Regex(word_pattern(merged)), "isolated"))]
         sequence = {"type": "Sequence", "pretokenizers": parts}
-        counts = count_words(without_model({**self.data, "pre_tokenizer": sequence}), texts)
+        cutter = without_model({**self.data, "pre_tokenizer": sequence})
+        if len(cutter.pre_tokenizer.pre_tokenize_str("a. A")) == 1:  # words end where sentences end
+            texts = chain.from_iterable(map(SENTENCE.split, texts))
+        counts = count_words(cutter, texts)
         surfaces = as_surfaces(counts) if in_text else counts
         return dict(zip(surfaces, counts.values(), strict=True))
 
@@ -256,7 +264,7 @@ def _read(text: str) -> Spec:
         if family != "Unigram":
             vocab.setdefault(token["content"], token["id"])
         elif token["content"] not in scores and token["id"] == len(vocab):
-            vocab.append([token["content"], lowest])
+            vocab.append([token["content"], lowest - NEVER])  # it is found before, or not at all
     return Spec(data, family)
 
 
@@ -280,7 +288,8 @@ def unigram_scores(spec: Spec, tokens: Collection[NewToken]) -> dict[str, float]
                 score = scores.get(surface[start:end], -math.inf)
                 best[end] = max(best[end], best[start] + score)
         share = math.log(max(token.count, 1) / total)
-        new[surface] = scores[surface] = max(share, best[-1] + MARGIN)
+        # Rounded, because JSON may change the last digit, which would decide between equal sums.
+        new[surface] = scores[surface] = round(max(share, best[-1] + MARGIN), 6)
     return new
 
 

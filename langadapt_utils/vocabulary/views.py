@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from ..display.figures import GREY, TARGET, beside, finish, new_axes
 from ..display.html import TOKEN_COLOURS, Html, render, shown_spaces, visible_piece
 from ..display.widgets import Interactive, evenly_spread, listed, new_slider
-from ..languages import direction, language_name
+from ..languages import language_name
 from ..tokens import Span, readable, token_spans
 from .change import VocabularyChange
 from .sizes import VocabularySizes, text_tokens
@@ -92,12 +92,9 @@ def explore_html(
     notes = [f"Only the first {LONGEST:,} characters are shown."] if len(text) > LONGEST else []
     if not opened:
         notes.append(f"Tokens of texts with more than {OPENED} of them cannot be opened.")
-    costs = {
-        name: {"tokens": len(spans[name]), "english": len(token_spans(fact.tokenizer, english))}
-        for name, fact in facts.items()
-    }
-    about: dict[str, Any] = {"language": language, "direction": direction(language), "text": shown}
-    about |= {"bytes": len(raw), "costs": costs, "price": price, "page": PAGE}
+    sizes = {name: len(token_spans(fact.tokenizer, english)) for name, fact in facts.items()}
+    costs = {name: {"tokens": len(spans[name]), "english": size} for name, size in sizes.items()}
+    about = {"language": language, "text": shown, "costs": costs, "price": price, "page": PAGE}
     return render("vocabulary/explorer.html.j2", **about, stretches=stretches, notes=notes)
 
 
@@ -115,9 +112,7 @@ def _stretches(spans: Sequence[Sequence[Span]]) -> list[list[slice]]:
     return [list(map(slice, *between)) for between in pairwise(places)]
 
 
-def _tokens(
-    fact: TokenFacts, spans: Sequence[Span], raw: bytes, opened: bool
-) -> list[dict[str, Any]]:
+def _tokens(fact: TokenFacts, spans: list[Span], raw: bytes, opened: bool) -> list[dict[str, Any]]:
     """Return the tokens for the template: text, colour, and facts if they can be opened."""
     shown: list[dict[str, Any]] = []
     for span, colour in zip(spans, cycle(TOKEN_COLOURS)):

@@ -1,5 +1,6 @@
 """The saved folder in transformers 4.57, in an environment beside this one."""
 
+import copy
 import json
 import os
 import subprocess
@@ -9,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from helpers.architectures import SIZES
 from helpers.tiny import CHAT_TEMPLATES, for_chat, saved
 from langadapt_utils.embeddings.initialise import initialise_embeddings
-from langadapt_utils.models import load_base
+from langadapt_utils.models import load_base, save_tokenizer
 from langadapt_utils.training.train import save_adapted
 from langadapt_utils.vocabulary.change import VocabularyChange
 
@@ -73,12 +75,17 @@ def test_transformers_4_57_reads_the_same_ids_and_logits(
         (stage := tmp_path / f"{name}-stage").mkdir()
         save_adapted(grown, [], chat, stage, base)
         places[str(stage / "publish" / "model")] = grown
+    spaced = copy.deepcopy(change.tokenizer)  # whose setting is only in tokenizer.json
+    spaced.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    grown.save_pretrained(tmp_path / "spaced")
+    save_tokenizer(spaced, tmp_path / "spaced")
+    places[str(tmp_path / "spaced")] = grown
     command = [sys.executable, "-c", SCRIPT, TEXT, *places]
     environment = {**os.environ, "PYTHONPATH": str(older)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     for folder, (names, ids, logits) in json.loads(done.stdout.splitlines()[-1]).items():
         assert names == ["attention_mask", "input_ids"]
-        assert ids == change.tokenizer(TEXT)["input_ids"]
+        assert ids == (spaced if "spaced" in folder else change.tokenizer)(TEXT)["input_ids"]
         with torch.no_grad():
             expected = places[folder](torch.tensor([ids])).logits[0, -1]
         assert torch.allclose(torch.tensor(logits), expected, atol=1e-4), folder

@@ -1,6 +1,7 @@
 """JSON lines are read in blocks: the same documents as line by line, and the same errors."""
 
 import json
+import math
 import tempfile
 import unicodedata
 from collections.abc import Callable
@@ -25,7 +26,10 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("LANGADAPT_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
-LABELS = st.one_of(st.none(), st.text(), st.integers(-(2**70), 2**70), st.booleans(), st.floats())
+ODD = st.sampled_from(["7.0", "7 ", "\xa07", "a\u0301", "\x1f7", "7.0\n", "a\r\nb"])
+LABELS = st.one_of(
+    st.none(), st.text(), ODD, st.integers(-(2**70), 2**70), st.booleans(), st.floats()
+)
 ROWS = st.fixed_dictionaries(
     {"text": st.one_of(st.text(), st.sampled_from(["a\u0301", "árvíz " * 30, " \n", "\u2126"]))},
     optional={"id": LABELS, "domain": LABELS, "more": st.one_of(LABELS, st.lists(LABELS))},
@@ -64,7 +68,13 @@ def in_form(text: str) -> str:
 
 def label(row: dict[str, Any], name: str, otherwise: str) -> str:
     value = row.get(name)
-    return str(value) if isinstance(value, str | int) and value != "" else otherwise
+    if not isinstance(value, str | int | float):
+        return otherwise
+    if isinstance(value, float) and not math.isfinite(value):
+        return otherwise
+    found = unicodedata.normalize("NFC", str(value).strip())
+    whole = found.removesuffix(".0")
+    return (whole if whole.isdecimal() else found) or otherwise
 
 
 def test_a_bad_line_is_named_wherever_it_stands(write: Write) -> None:

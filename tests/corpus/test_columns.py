@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import zstandard
 
 from langadapt_utils.corpus.documents import read_source
 from langadapt_utils.errors import CorpusError
@@ -260,6 +261,22 @@ def test_an_article_with_a_list_of_tags_is_read(write: Write) -> None:
     path = write("rows.jsonl", "\n".join([json.dumps(row)] * 5).encode())
     documents, _ = read_source(str(path), "hu", CorpusRecipe())
     assert set(documents["text"]) == {row["body"]}
+
+
+@pytest.mark.parametrize("header", ["id, hu, en", "id,hu,en", "id; hu; en", " id,  hu,  en"])
+def test_spaces_after_commas_are_no_part_of_cells(header: str, write: Write) -> None:
+    mark = "; " if ";" in header else ", "
+    rows = [mark.join((f"{n}", f'"Szia, {n}. Péter"', f"Hello {n}")) for n in range(5)]
+    path = write("rows.csv", "\n".join([header, *rows]).encode())
+    documents, _ = read_source(str(path), "hu", CorpusRecipe())
+    assert documents["text"][:] == [f"Szia, {n}. Péter" for n in range(5)]
+    assert documents["id"][:] == list("01234")
+
+
+def test_a_file_of_parallel_zstandard_begins_with_a_frame_without_text(write: Write) -> None:
+    packed = b"\x50\x2a\x4d\x18\4\0\0\0size" + zstandard.compress(b"egy\nk\xc3\xa9t\n")
+    documents, _ = read_source(str(write("own.txt.zst", packed)), "hu", CorpusRecipe())
+    assert documents["text"][:] == ["egy", "két"]
 
 
 def test_the_cache_of_a_saved_data_set_is_no_text(tmp_path: Path) -> None:

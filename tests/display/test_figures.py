@@ -43,6 +43,13 @@ def test_of_a_letter_that_no_font_has_matplotlib_warns() -> None:
         show(ax)
 
 
+def test_dollar_signs_are_no_formulas() -> None:
+    """Names of files may have them."""
+    ax = figures.finish(figures.new_axes(), "ár $a_{b$, $5$")
+    show(ax)  # a formula that is no formula would raise an error
+    assert not any(text.get_parse_math() for text in ax.figure.findobj(figures.Text))
+
+
 def test_a_font_that_has_no_bold_letters_is_drawn_without_a_notice(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

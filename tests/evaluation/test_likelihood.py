@@ -1,3 +1,4 @@
+import json
 import math
 import unicodedata
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from tokenizers import Tokenizer, normalizers
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from helpers.tiny import gpt2, llama, train_tokenizer, unigram
+from helpers.tiny import gpt2, llama, sentencepiece_bpe, train_tokenizer, unigram
 from helpers.vocabularies import without_bytes
 from langadapt_utils import hardware
 from langadapt_utils.errors import CorpusError, ModelError
@@ -219,7 +220,12 @@ def test_bytes_without_a_token_cost_eight_bits_each() -> None:
     """A base that does not know Thai at all: an unknown token, or nothing, for a whole word."""
     spelled = unigram(["the old bridge over the river"] * 50, size=40)
     dropping = without_bytes(train_tokenizer(["the old bridge"] * 9), "ภาษาไทย")
-    for tokenizer in (spelled, dropping):
+    data = json.loads(sentencepiece_bpe(["the old bridge"] * 9, 300).backend_tokenizer.to_str())
+    data["model"]["vocab"].pop("<0xE0>")  # with which every Thai letter begins
+    data["model"]["unk_token"] = None
+    fallback = Tokenizer.from_str(json.dumps(data))
+    lacking = PreTrainedTokenizerFast(tokenizer_object=fallback, bos_token="<s>")
+    for tokenizer in (spelled, dropping, lacking):
         model = llama(max(tokenizer.get_vocab().values()) + 1)
         with torch.no_grad():
             model.model.norm.weight.zero_()  # every token is as likely as another

@@ -1,6 +1,8 @@
+import ast
 import dataclasses
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +33,9 @@ from langadapt_utils.workspace import CARD
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-def test_runs_are_compared_on_the_same_documents(tmp_path: Path) -> None:
+def test_runs_are_compared_on_the_same_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def finished(name: str, after: float, documents: int = 20) -> Path:
         rows = [
             {"model": model, "language": code, "source": "builtin", "domain": "d", "id": str(i)}
@@ -49,7 +53,7 @@ def test_runs_are_compared_on_the_same_documents(tmp_path: Path) -> None:
 
     first, second, other = (
         finished("first", 250.0),
-        finished("second", 200.0),
+        finished("second [v2]", 200.0),
         finished("other", 200.0, documents=9),
     )
     table = compare_runs([first, second, other])
@@ -57,9 +61,17 @@ def test_runs_are_compared_on_the_same_documents(tmp_path: Path) -> None:
     expected = sum(200.0 + i for i in range(20)) / sum(250.0 + i for i in range(20)) - 1
     assert table.against_first[2].value == pytest.approx(expected)
     done = CliRunner().invoke(cli.app, ["compare", str(first), str(second)], terminal_width=200)
-    assert done.exit_code == 0 and "second" in done.output and f"{expected:+.1%}" in done.output
+    assert (
+        done.exit_code == 0 and "second [v2]" in done.output and f"{expected:+.1%}" in done.output
+    )
     with pytest.raises(WorkspaceError, match="holds no finished run"):
         compare_runs([tmp_path])
+    monkeypatch.chdir(second)
+    assert set(compare_runs([Path()]).run) == {"second [v2]"}
+    for broken in ('{"documents": ', "{}"):
+        (first / "scores.json").write_text(broken)
+        with pytest.raises(WorkspaceError, match=r"scores.json cannot be read .*: evaluate the"):
+            compare_runs([first])
 
 
 def finished_run(
@@ -227,6 +239,21 @@ def test_one_document_has_no_interval(change: VocabularyChange, scores: Scores) 
     )
     card = model_card(Recipe.profile("smoke"), change, alone)
     assert TOO_FEW in card and "nan" not in card
+
+
+def test_the_card_quotes_a_prompt_for_each_program(
+    change: VocabularyChange, scores: Scores
+) -> None:
+    prompt = 'Ő: "Jó\nreggelt!" C:\\új $5 `ls` it\'s'
+    samples = [{**sample, "prompt": prompt} for sample in scores.samples]
+    documents = scores.documents.assign(source="a|b.txt")
+    odd = dataclasses.replace(scores, samples=samples, documents=documents)
+    card, one_line = model_card(Recipe.profile("smoke"), change, odd), " ".join(prompt.split())
+    (call,) = re.findall(r"^ids = tokenizer\((.+), return_tensors", card, re.MULTILINE)
+    assert ast.literal_eval(call) == one_line
+    (command,) = re.findall(r"^mlx_lm.generate .+", card, re.MULTILINE)
+    assert shlex.split(command)[-1] == one_line
+    assert "| Hungarian, a\\|b.txt |" in card
 
 
 def test_a_model_that_was_not_measured_says_so(change: VocabularyChange) -> None:

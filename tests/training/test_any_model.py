@@ -19,7 +19,13 @@ from langadapt_utils.evaluation.forgetting import weight_drift
 from langadapt_utils.experiments.comparison import compare_methods
 from langadapt_utils.files import read_json, write_json
 from langadapt_utils.hardware import native_precision
-from langadapt_utils.models import _older_rope, load_base, longest_context, parameter_count
+from langadapt_utils.models import (
+    _older_rope,
+    load_base,
+    longest_context,
+    parameter_count,
+    save_model,
+)
 from langadapt_utils.recipe import MixtureRecipe, Recipe
 from langadapt_utils.tokens import document_end, document_start
 from langadapt_utils.training.losses import shifted_targets
@@ -274,10 +280,19 @@ def test_options_that_a_plan_chooses_work_on_models_with_parts_of_their_own(
     assert any(not torch.equal(w, before[n]) for n, w in trained.model.named_parameters())
 
 
-def test_attention_that_config_json_asks_for_need_not_be_installed(
-    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+@pytest.mark.parametrize(
+    "asked", [{"_attn_implementation": "flash_attention_2"}, {"output_attentions": True}]
+)
+def test_outputs_and_attention_that_config_json_asks_for_are_not_taken(
+    asked: dict[str, object], tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
-    folder = saved(llama(len(tokenizer)), tokenizer, tmp_path).folder
-    config = read_json(folder / "config.json")
-    write_json(folder / "config.json", config | {"_attn_implementation": "flash_attention_2"})
-    assert load_base(str(folder)).model.config._attn_implementation == "sdpa"
+    """The attention may not be installed, and the model would not be saved with these outputs."""
+    folder = saved(llama(len(tokenizer)), tokenizer, tmp_path / "base").folder
+    config = read_json(folder / "config.json") | asked | {"return_dict": False}
+    write_json(folder / "config.json", config)
+    base = load_base(str(folder))
+    assert base.model.config._attn_implementation == "sdpa"
+    save_model(base.model, tokenizer, tmp_path / "again", folder)
+    again = load_base(str(tmp_path / "again")).model
+    ids = torch.arange(9)[None]
+    assert torch.equal(again(ids).logits, base.model(ids).logits)

@@ -13,6 +13,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from helpers.architectures import tiny_model
 from helpers.tiny import GROUPED, SMALL, gpt2, llama
 from langadapt_utils.recipe import TrainingRecipe
 from langadapt_utils.training import train as train_module
@@ -97,6 +98,17 @@ def test_a_trial_tells_whether_documents_are_kept_apart(make: Any) -> None:
     assert not keeps_documents_apart(model)
 
 
+@pytest.mark.parametrize("kind", ["lfm2", "falcon_h1", "jamba"])
+def test_what_reaches_a_little_into_the_document_before_is_found(kind: str) -> None:
+    """With the small weights that models begin with, a convolution reaches 0.1 % across."""
+    model = tiny_model(kind, 300)
+    assert model is not None
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.div_(4 if weight.ndim > 1 else 1)
+    assert not keeps_documents_apart(model)
+
+
 def made_faster(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The settings of a model after all speedups of a GPU, which there is none of here."""
     monkeypatch.setattr(train_module.hardware, "device", lambda: torch.device("cuda"))
@@ -168,6 +180,12 @@ def test_a_head_that_does_more_than_multiply_is_not_fused(liger: None) -> None:
     before = model(IDS).logits
     assert not can_fuse_loss(model)
     assert torch.equal(model(IDS).logits, before)
+
+
+@pytest.mark.parametrize("kind", ["llama4_text", "modernbert-decoder"])
+def test_a_decoder_of_another_kind_is_not_fused(kind: str, liger: None) -> None:
+    model = tiny_model(kind, 300)
+    assert model is not None and not can_fuse_loss(model)
 
 
 def test_no_fused_loss_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,6 +145,14 @@ def test_a_batch_has_the_same_tokens_however_it_is_shared_out(
         divide_batch(mixture, RECIPE, 3)
 
 
+@pytest.mark.parametrize("micro", [32, 64, 256])
+def test_a_run_of_less_than_a_batch_counts_each_sequence_once(mixture: Mixture, micro: int) -> None:
+    few = dataclasses.replace(mixture, order=mixture.order[:3])
+    recipe = RECIPE.model_copy(update={"micro_batch_tokens": micro})
+    sequences, accumulated, steps = divide_batch(few, recipe, 1)
+    assert sequences * accumulated == 3 and steps == 1
+
+
 def test_checkpoints_of_another_run_are_not_taken_for_ones_own(
     start: PreTrainedModel, change: VocabularyChange, mixture: Mixture, tmp_path: Path
 ) -> None:

@@ -324,12 +324,15 @@ def test_no_token_is_learned_that_reads_like_a_special_one() -> None:
     assert "PAD" not in {change.text(new).strip() for new in change.added}
 
 
-def test_the_unknown_token_of_the_file_counts_without_a_configuration(tmp_path: Path) -> None:
+def test_the_unknown_token_is_that_of_the_file(tmp_path: Path) -> None:
+    """Whether the configuration names none or another."""
     for build in (sentencepiece_bpe, unigram):
         build(["the old bridge"] * 50, size=330).save_pretrained(tmp_path)
-        (tmp_path / "tokenizer_config.json").unlink()
-        base = load_tokenizer(tmp_path)
-        assert base.unk_token == "<unk>"
+        path = tmp_path / "tokenizer_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"unk_token": "</s>"}))
+        assert load_tokenizer(tmp_path).unk_token == "<unk>"
+        path.unlink()
+        assert load_tokenizer(tmp_path).unk_token == "<unk>"
     fused = changed_file(sentencepiece_bpe(["the old bridge"]), byte_fallback=False, fuse_unk=True)
     thai = extend_vocabulary(fused, ["ภาษาไทย ที่นี่"] * 50, tokens=9)
     assert all(check.passed for check in thai.audit), thai.audit

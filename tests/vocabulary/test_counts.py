@@ -6,7 +6,7 @@ from collections.abc import Callable
 from unicodedata import normalize
 
 import pytest
-from tokenizers import Tokenizer, normalizers
+from tokenizers import AddedToken, Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast
 
 import langadapt_utils as la
@@ -18,6 +18,7 @@ from langadapt_utils.vocabulary.audit import lint_tokenizer
 from langadapt_utils.vocabulary.change import split_sentences
 from langadapt_utils.vocabulary.extend import extend_vocabulary
 from langadapt_utils.vocabulary.patterns import find_cuts, propose_repair, without_model
+from langadapt_utils.vocabulary.tokenizer_json import Spec
 
 Texts = list[str]
 UZBEK = ["Shu to'siq va ta'lim haqida, san'at emas.", "To'siq katta, ta'lim esa kichik ma'no."]
@@ -95,6 +96,60 @@ def test_a_repair_that_does_not_help_is_not_made() -> None:
 def test_closing_marks_belong_to_the_sentence_before_them() -> None:
     quoted = "彼は「今日は雨だ。」と言った。"
     assert split_sentences([quoted], 9) == ["彼は「今日は雨だ。」", "と言った。"]
+
+
+def test_an_added_token_that_is_no_part_of_words_hides_no_word(corpora: dict[str, Corpus]) -> None:
+    texts = list(corpora["hu"].train["hu"]["text"])
+    base = train_tokenizer(list(corpora["hu"].train["en"]["text"]), 400)
+    plain = extend_vocabulary(base, texts, tokens=300)
+    base.add_tokens([AddedToken("a", single_word=True)])
+    change = extend_vocabulary(base, texts, tokens=300)
+    learned = [sum("a" in each.text(new) for new in each.added) for each in (plain, change)]
+    assert learned[1] > learned[0] / 2 > 0
+
+
+def test_added_tokens_that_text_never_has_hide_no_word(corpora: dict[str, Corpus]) -> None:
+    """SentencePiece looks for its own spelling of them, `▁▁ho`."""
+    base = sentencepiece_bpe(list(corpora["hu"].train["en"]["text"]), 700)
+    base.add_tokens(["▁ho"])
+    assert "▁hogy" in Spec.of(base).count_words(corpora["hu"].train["hu"]["text"])
+
+
+@pytest.mark.parametrize(
+    "token", [AddedToken("anguag", single_word=True), AddedToken("▁language", normalized=False)]
+)
+def test_an_added_token_is_no_piece_of_a_word(
+    token: AddedToken, corpora: dict[str, Corpus]
+) -> None:
+    english = list(corpora["hu"].train["en"]["text"])
+    base = unigram(english, 200)
+    base.add_tokens([token])
+    others, protect = {"en": english}, {"en": 1.0}
+    texts = list(corpora["hu"].train["hu"]["text"])
+    change = extend_vocabulary(base, texts, tokens=5, others=others, protect=protect)
+    assert token_ids(base, english) == token_ids(change.tokenizer, english)
+
+
+@pytest.mark.parametrize("tokens", [300, 1_000])
+def test_scores_that_tie_are_the_same_after_saving(tokens: int, corpora: dict[str, Corpus]) -> None:
+    base = unigram(list(corpora["th"].train["en"]["text"]), 600)
+    change = extend_vocabulary(base, list(corpora["th"].train["th"]["text"]), tokens=tokens)
+    assert not failed(change)
+
+
+def test_no_new_token_crosses_the_end_of_a_sentence(corpora: dict[str, Corpus]) -> None:
+    """Also if words are not split, because sentences are protected one by one."""
+    english = list(corpora["hu"].train["en"]["text"])
+    data = json.loads(train_tokenizer(english[:2], 270).backend_tokenizer.to_str())
+    data["pre_tokenizer"] |= {"use_regex": False}
+    base = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(data)), eos_token="<|endoftext|>"
+    )
+    texts = list(corpora["hu"].train["hu"]["text"])
+    others, protect = {"en": english}, {"en": 1.0}
+    change = extend_vocabulary(base, texts, tokens=60, others=others, protect=protect)
+    assert token_ids(base, english) == token_ids(change.tokenizer, english)
+    assert any(" " in change.text(new).strip() for new in change.added)
 
 
 def test_text_without_words_has_no_figures_per_word() -> None:
