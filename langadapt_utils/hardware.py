@@ -125,15 +125,16 @@ def measured_flops(precision: Precision, seconds: float = 1.5) -> float:
 
 @cache
 def measured_bandwidth(seconds: float = 0.5) -> float:
-    """Measure bytes per second, read and written, of copying a large tensor on this machine."""
+    """Return the memory bandwidth in bytes per second, measured by copying 128 MB.
+
+    Bytes that are read and bytes that are written both count.
+    """
     import torch
     from torch.utils.benchmark import Timer
 
-    source = torch.randn(2**26, device=device())
-    setting = {"source": source, "copy": torch.empty_like(source)}
-    timer = Timer(
-        "copy.copy_(source)[-1].item()", globals=setting, num_threads=torch.get_num_threads()
-    )
+    source = torch.randn(2**25, device=device())
+    setting = {"a": source, "b": torch.empty_like(source)}
+    timer = Timer("b.copy_(a)[-1].item()", globals=setting, num_threads=torch.get_num_threads())
     return 2 * source.nbytes / min(timer.blocked_autorange(min_run_time=seconds).times)
 
 
@@ -166,7 +167,6 @@ def this_machine(precision: Precision | None = None) -> Machine:
     import torch
 
     kind, precision = device().type, precision or native_precision()
-    speed = measured_flops(precision), measured_bandwidth()
     about, memory = describe(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if MEMORY_LIMIT.exists() and (limit := MEMORY_LIMIT.read_text().strip()).isdigit():
         memory = min(memory, int(limit))
@@ -174,7 +174,8 @@ def this_machine(precision: Precision | None = None) -> Machine:
         memory = torch.cuda.get_device_properties(0).total_memory
     cores = f"{about['cores']} cores of " if kind == "cpu" else ""
     name, gpus = f"{cores}{about['device']} in {precision}", int(kind == "cuda")  # a run uses one
-    return Machine(name, gpus, memory, *speed, precision)
+    speeds = {"speed": measured_flops(precision), "bandwidth": measured_bandwidth()}
+    return Machine(name, gpus, memory, **speeds, precision=precision)
 
 
 def machine_named(gpu: str, gpus: int, precision: Precision | None = None) -> Machine:
@@ -190,5 +191,5 @@ def machine_named(gpu: str, gpus: int, precision: Precision | None = None) -> Ma
     if gpu.lower() not in GPUS:
         raise LangadaptError(f"GPU '{gpu}' is unknown: set --gpu to one of {', '.join(GPUS)}")
     memory, teraflops, bandwidth = GPUS[gpu.lower()]
-    speed = EFFICIENCY * teraflops * 1e12, bandwidth * 1e9
-    return Machine(f"{gpus} x {gpu.upper()} in bfloat16", gpus, memory * 1e9, *speed)
+    speeds = {"speed": EFFICIENCY * teraflops * 1e12, "bandwidth": bandwidth * 1e9}
+    return Machine(f"{gpus} x {gpu.upper()} in bfloat16", gpus, memory * 1e9, **speeds)

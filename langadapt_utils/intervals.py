@@ -105,8 +105,8 @@ def plain(content: Any) -> Any:
     A table becomes a list of rows, an interval an object. NaN and infinity, which JSON lacks,
     become None.
     """
-    options: Any = {"mode": "json", "fallback": lambda table: table.to_dict("records")}
-    return TypeAdapter(Any).dump_python(content, **options)
+    adapter: TypeAdapter[Any] = TypeAdapter(Any)
+    return adapter.dump_python(content, mode="json", fallback=lambda t: t.to_dict("records"))
 
 
 def restored(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

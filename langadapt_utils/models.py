@@ -130,8 +130,7 @@ def check_model(folder: Path, *, weights: bool = True) -> None:
     if model_class.config_class.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         problem = "whose language model `transformers` cannot load again by itself"
         raise ModelError(f"{found}, {problem}: choose a text-only model")
-    # Some configurations lack the entry.
-    types = _parameters_by_type(folder) if weights and not entry else {}
+    types = _parameters_by_type(folder) if weights and not entry else {}  # some lack the entry
     low = next((name for name in types if name.startswith(("F8", "I8", "I32"))), "")
     if low or entry:
         method = low or entry.get("quant_method") or f"{entry.get('bits', 'unknown')} bits"
@@ -222,7 +221,8 @@ def load_model(folder: Path) -> PreTrainedModel:
     and for a file in float16 on a CPU, where many architectures fail in float16.
 
     Raises:
-        ModelError: `check_model` refuses it, weights are missing, or logits not finite or causal.
+        ModelError: `check_model` refuses the model, weights are missing, or a token attends to
+            later tokens.
     """
     check_model(folder)
     on_cpu, dtype = hardware.device().type == "cpu", getattr(torch, _dtype_of(folder))
@@ -446,5 +446,5 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     config.pop("from_slow", None)
     inputs, cutter = ["input_ids", "attention_mask"], tokenizer.backend_tokenizer.pre_tokenizer
     config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs}
-    config["add_prefix_space"] = getattr(cutter, "add_prefix_space", False)
+    config |= {n: getattr(cutter, n) for n in ("add_prefix_space",) if hasattr(cutter, n)}
     write_json(path, config)

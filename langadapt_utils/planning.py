@@ -148,7 +148,7 @@ def training_seconds(shape: Shape, recipe: Recipe, machine: Machine, tokens: flo
     """Return the seconds of training on a number of tokens, on one device.
 
     Matrix products and memory take turns, as in the roofline model (Williams et al. 2009). A token
-    takes 6 operations per parameter (Kaplan et al. 2020, arXiv 2001.08361), or 4 if it is frozen.
+    takes 6 operations per parameter (Kaplan et al. 2020, arXiv 2001.08361), 4 per frozen parameter.
     Per layer and dimension, 450 bytes are read or written, and 600 per entry of its logits. With
     gradient checkpointing, layers are computed four times instead of three. The optimizer moves 20
     bytes per trained parameter and training step. The numbers of bytes were fitted to three models
@@ -167,16 +167,14 @@ class Lengths(NamedTuple):
     """Mean tokens per held-out document; by default those of the built-in Hungarian corpus."""
 
     base: float = 680.0  # target language, base tokenizer
-    adapted: float = 410.0
+    adapted: float = 450.0
     english: float = 190.0
-    english_sources: float = 2.0  # English documents per target-language document
-
-
-TYPICAL = Lengths()
+    documents: int = 40  # in the target language
+    english_documents: int = 80
 
 
 def stage_seconds(
-    shape: Shape, recipe: Recipe, machine: Machine, lengths: Lengths = TYPICAL
+    shape: Shape, recipe: Recipe, machine: Machine, lengths: Lengths | None = None
 ) -> dict[str, float]:
     """Return the seconds per stage.
 
@@ -189,22 +187,23 @@ def stage_seconds(
         shape: of the adapted model.
         recipe: of the run.
         machine: that runs it.
-        lengths: of the held-out documents.
+        lengths: of the held-out documents; by default typical ones.
     """
     asked, probe = recipe.evaluation, recipe.embeddings.probe_steps
     few, many = asked.compared, asked.documents
+    lengths = lengths or Lengths(documents=many, english_documents=2 * many)
     methods, sweeps = len(recipe.embeddings.compare), len(recipe.mixture.sweep)
     points = sum(share < 1 for share in asked.interpolation_points)
     trained = recipe.trained_tokens + sweeps * recipe.mixture.sweep_tokens
     learned = {"03_embeddings": methods * probe * recipe.probe_batch_tokens, "04_training": trained}
     base, adapted = lengths.base + lengths.english, lengths.adapted + lengths.english
-    english, items = many * lengths.english_sources * lengths.english, asked.items / 3
+    english, items = lengths.english_documents * lengths.english, asked.items / 3
     read = {
         "03_embeddings": few * (base + methods * (2 if probe else 1) * adapted),
         "04_training": few * (1 + sweeps) * adapted,
         # English documents are read by the control run, too.
-        "05_evaluation": many * (lengths.base + lengths.adapted)
-        + 3 * english
+        "05_evaluation": lengths.documents * (lengths.base + lengths.adapted)
+        + (2 + recipe.mixture.control) * english
         + items * (base + adapted)
         + few * (points * adapted - base),
     }
@@ -308,8 +307,7 @@ def _lengths(base: Base, corpus: Corpus, recipe: Recipe, saved: float) -> Length
     read = documents_to_read(corpus, recipe.evaluation)
     texts = ([row["text"] for row in read[code]] for code in (recipe.language, "en"))
     own, english = (fmean(map(len, token_ids(base.tokenizer, part))) for part in texts)
-    sources = len(read["en"]) / len(read[recipe.language])
-    return Lengths(own, own * (1 - saved), english, sources)
+    return Lengths(own, own * (1 - saved), english, len(read[recipe.language]), len(read["en"]))
 
 
 def enough_tokens(sizes: pd.DataFrame) -> int:

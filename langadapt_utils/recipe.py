@@ -43,7 +43,7 @@ def _language_code(code: str) -> str:
     if usual := get_global("language_aliases").get(code):
         raise ValueError(f"{usual.partition('_')[0]}, the usual code of this language")
     if len(code) == 2 and code not in Locale("en").languages:
-        raise ValueError("the code of a language, not of a country, such as ja or cs")
+        raise ValueError("a language code, such as ja or cs, not a country code")
     return code
 
 
@@ -62,7 +62,9 @@ Ratio = Annotated[float, Field(ge=0)]
 Names = Annotated[list[str], BeforeValidator(_parts)]
 SomeNames = Annotated[Names, Field(min_length=1)]
 Methods = Annotated[list[MethodName], BeforeValidator(_parts)]
-Others = Annotated[list[Annotated[str, AfterValidator(_other_source)]], BeforeValidator(_parts)]
+OtherSources = Annotated[
+    list[Annotated[str, AfterValidator(_other_source)]], BeforeValidator(_parts)
+]
 
 
 class _Section(BaseModel):
@@ -81,7 +83,7 @@ class CorpusRecipe(_Section):
     # `messages`, or with `prompt` and `response`.
     chat: SomeNames = [BUILT_IN]
     # Text in languages that are evaluated but not trained on: `CODE:SOURCE`, or `builtin`.
-    others: Others = [BUILT_IN]
+    others: OtherSources = [BUILT_IN]
     # Megabytes to read of each source, divided equally among its files; 0: all of it.
     max_megabytes: Ratio = 0.0
     # Column of the text; empty: `text`, or the code of the language, or the only one with letters.
@@ -196,7 +198,7 @@ class EvaluationRecipe(_Section):
     documents: Count = 40  # maximum number of held-out documents per source
     # Maximum number of documents per source in languages that are evaluated but not trained on.
     other_documents: Count = 6
-    items: Count = 50  # maximum number of test items per kind and language
+    items: Count = 50  # maximum number of test items per kind and language; at least 4 are used
     # UTF-8 bytes per window in which a long document is read; fewer if the context is too short.
     window_bytes: Annotated[int, Field(ge=64)] = 4_096
     # Held-out documents per language in comparisons of methods, fractions of English and
@@ -266,7 +268,7 @@ class Recipe(_Section):
         try:
             # As on a command line, all values are text: `no` may be Norwegian, 0500 is not octal.
             values = _flat(yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader))
-            values = {k: _number(k, v) if isinstance(v, str) else v for k, v in values.items()}
+            values = {k: _value(k, v) if isinstance(v, str) else v for k, v in values.items()}
             return cls._of({"profile_name": "cpu", **values})
         except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
             problem = f"{path} is not a recipe in YAML ({' '.join(str(error).split())})"
@@ -351,11 +353,11 @@ def parse_override(text: str) -> tuple[str, Any]:
     name, equals, value = (part.strip() for part in text.partition("="))
     if not equals:
         raise RecipeError(f"'{text}' lacks '=': write name=value, such as vocabulary.tokens=500")
-    return name, _number(name, value)
+    return name, _value(name, value)
 
 
-def _number(name: str, value: str) -> str | float:
-    """Return an option's value; a number such as 2e6 is one, also of an integer."""
+def _value(name: str, value: str) -> str | float:
+    """Return a value as text; 2e6 as a number, because text for an integer has not this form."""
     is_text = isinstance(_options().get(name), str | list)
     number = re.fullmatch(r"\d+\.?\d*[eE][-+]?\d+", value)
     return float(value) if number and not is_text else value

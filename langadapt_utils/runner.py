@@ -24,6 +24,7 @@ from .workspace import NOTEBOOKS, STAGES, Workspace, anchored, default_folder
 
 # The parameters of each notebook, with their types.
 PARAMETERS = dict(profile=str, language=str, run_dir=str, overrides=dict, build_missing=bool)
+UNLISTED = {"all", "none", "azure_ml", "flyte"}  # trackers that `transformers` does not list
 WIDGET = "application/vnd.jupyter.widget-view+json"  # the type of a control among outputs
 Report = Callable[[str], None]
 Progress = Callable[[dict[str, Any]], None]
@@ -69,11 +70,9 @@ def _require_packages(recipe: Recipe) -> None:
     if trackers := recipe.training.report_to:
         from transformers.integrations import get_available_reporting_integrations
 
-        if missing := set(trackers).difference(
-            {"all", "none"}, get_available_reporting_integrations()
-        ):
+        if missing := set(trackers) - UNLISTED.union(get_available_reporting_integrations()):
             problem = f"training.report_to names {min(missing)}, which `transformers` does not find"
-            raise RecipeError(f"{problem}: install it, or leave it out")
+            raise RecipeError(f"{problem}: install its package, or remove it from the list")
 
 
 def run_notebooks(
@@ -171,8 +170,8 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
     follower.start()
     try:
         # Papermill fills in names between braces.
-        place = str(beside).translate({ord(c): 2 * c for c in "{}"})
-        done = papermill.execute_notebook(notebook, place, _parameters(run), **options)
+        paths = (str(path).translate({ord(c): 2 * c for c in "{}"}) for path in (notebook, beside))
+        done = papermill.execute_notebook(*paths, _parameters(run), **options)
     except DeadKernelError as error:
         problem = f"the kernel of {notebook.name} died, probably for lack of memory"
         raise StageFailed(f"{problem}: lower training.micro_batch_tokens") from error

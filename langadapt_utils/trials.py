@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
+from torch import Tensor
 from transformers import PreTrainedModel
 
 LEAKED = 0.1  # influence of what inputs hide that is only rounding in bfloat16
 
 
-def read(model: PreTrainedModel, ids_BT: torch.Tensor, **inputs: Any) -> torch.Tensor:
+def read(model: PreTrainedModel, ids_BT: Tensor, **inputs: Any) -> Tensor:
     """Return the logits (B, T, V) of a model that reads sequences without a cache."""
     sent = send_to_device({**inputs, "input_ids": ids_BT, "use_cache": False}, model.device)
     return torch.as_tensor(model(**sent).logits)
@@ -21,10 +22,9 @@ def read(model: PreTrainedModel, ids_BT: torch.Tensor, **inputs: Any) -> torch.T
 @torch.no_grad()
 def keeps_apart(
     model: PreTrainedModel,
-    end_BT: torch.Tensor,
-    ids_BT: torch.Tensor,
+    end_BT: Tensor,
+    ids_BT: Tensor,
     leak: float,
-    *,
     last: int = 0,
     **inputs: Any,
 ) -> bool:
@@ -32,8 +32,8 @@ def keeps_apart(
 
     Args:
         model: to test.
-        end_BT: for comparison, the last tokens with what they may attend to, read alone; or, with
-            `last`, a sequence of the same length with another rest, read with the same inputs.
+        end_BT: for comparison: the last tokens with what they may attend to, which are read alone.
+            With `last`: the whole sequence with another rest, which is read with the same inputs.
         ids_BT: the whole sequence.
         leak: largest influence of the rest that rounding explains, as a fraction of its influence
             without the inputs.

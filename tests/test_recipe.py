@@ -163,7 +163,7 @@ def test_every_method_that_a_recipe_may_name_exists() -> None:
         ("language: hu\nprofile_name: gpuu", "profile 'gpuu' is unknown: did you mean gpu?"),
         ("vocabulary.tokens: 5", "has no language: add it"),
         ("language: jpn", "language cannot be 'jpn': it should be ja, the usual code"),
-        ("language: jp", "it should be the code of a language, not of a country, such as ja"),
+        ("language: jp", "it should be a language code, such as ja or cs, not a country code"),
         ("language: hu\nvocabulary.tokens: true", "tokens cannot be 'true': it should be a valid"),
         ("language: hu\nmixture.english_share: yes", "it should be a valid number"),
     ],

@@ -211,7 +211,11 @@ def test_a_notebook_refuses_wrong_parameters(
 @pytest.mark.parametrize(
     ("option", "value", "sentence"),
     [
-        ("report_to", ["no_such_tracker"], "report_to names no_such_tracker, .* leave it out"),
+        (
+            "report_to",
+            ["no_such_tracker"],
+            "report_to names no_such_tracker, .* remove it from the list",
+        ),
         ("lora_rank", 8, r"lora_rank needs peft: run pip install 'langadapt\[lora\]'"),
     ],
 )

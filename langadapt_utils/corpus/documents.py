@@ -31,7 +31,8 @@ from .readers import NAMES, Part, Reading, Row, Source
 
 OPTIONS = {"text_field", "skip_bad", "normal_form", "max_megabytes"}  # that affect the result
 FORM = pa.schema([(column, pa.string()) for column in ("id", "source", "domain", "text")])
-ODD_NAME = r"^[\s\pZ\x1c-\x1f\x85]|[\s\pZ\x1c-\x1f\x85]$|\.0$"  # that `_name` may change
+EDGE = r"[\x09-\x0d\x1c-\x20\x85\pZ]"  # what `str.strip` removes
+ODD_NAME = rf"^{EDGE}|{EDGE}$|\.0$"  # that `_name` may change
 AT_ONCE = 1_000  # rows that are written together
 VERSION = 9  # of cached files; files of another version are not used
 
@@ -67,7 +68,9 @@ def read_source(source: str, language: str, recipe: CorpusRecipe) -> Source:
         files, others = sources.text_files(name)
         folder = Path(name).expanduser()
         base = folder if folder.is_dir() else os.path.commonpath([file.parent for file in files])
-        readings = [Reading(str(f), str(f.relative_to(base)), recipe, language) for f in files]
+        places = [unicodedata.normalize("NFC", str(file.relative_to(base))) for file in files]
+        pairs = zip(map(str, files), places, strict=True)
+        readings = [Reading(*pair, recipe, language) for pair in pairs]
         versions = [f"{file} {sources.version_of(file)}" for file in files]
         parts = [reading.parts() for reading in readings]
     limit = recipe.max_megabytes / len(readings)
@@ -167,15 +170,15 @@ def _document(row: Row, reading: Reading, source: str) -> Iterator[Row]:
 def _name(value: Any) -> str:
     """Return an id or a domain; empty if there is none.
 
-    It is found again if tables made numbers of ids with gaps, or file systems changed their form.
+    An id is the same if a table stored it as a fraction or a file system decomposed its accents.
 
     Example:
-        >>> _name(7), _name(7.0), _name("7.0 "), _name(float("nan")), _name(None)
-        ('7', '7', '7', '', '')
+        >>> _name(7), _name(7.0), _name("-7.0 "), _name(float("nan")), _name(None)
+        ('7', '7', '-7', '', '')
     """
     known = isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
     text = unicodedata.normalize("NFC", str(value)).strip() if known else ""
-    return _in_form(re.sub(r"^(\d+)\.0$", r"\1", text), "as it is")[0]
+    return _in_form(re.sub(r"^(-?\d+)\.0$", r"\1", text), "as it is")[0]
 
 
 def _block(

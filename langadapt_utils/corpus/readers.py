@@ -303,7 +303,10 @@ class Reading:
         quoting: Any = csv.QUOTE_NONE if _bare(head, mark, len(cells)) else csv.QUOTE_MINIMAL
         every = chain([header], head, lines)
         absent: Any = ...  # in rows with fewer cells
-        options: Any = {"delimiter": mark, "quoting": quoting, "skipinitialspace": mark != "\t"}
+        # A cell that goes on after a quotation begins with a space and a quotation mark.
+        goes_on = regex.compile(rf'{regex.escape(mark)} +"[^"]*" *[^"\s{regex.escape(mark)}]')
+        spaced = mark != "\t" and not any(map(goes_on.search, head))
+        options: Any = {"delimiter": mark, "quoting": quoting, "skipinitialspace": spaced}
         rows = csv.DictReader(every, restval=absent, strict=True, **options)
         place = 2
         try:

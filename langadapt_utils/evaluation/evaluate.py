@@ -189,8 +189,8 @@ def _items(languages: Sequence[str], most: int) -> list[tuple[str, str, Table]]:
     """Return language, kind and items of each test: at least four, because the options of a cloze
     item are those of others.
     """
-    each, most = math.ceil(most / len(PATTERNS)), max(most, OPTIONS)
-    asked = [(code, k, load_items(k, code)[:most]) for code in languages for k in ITEM_KINDS]
+    each, at_least = math.ceil(most / len(PATTERNS)), max(most, OPTIONS)
+    asked = [(code, k, load_items(k, code)[:at_least]) for code in languages for k in ITEM_KINDS]
     asked += [(NO_LANGUAGE, k, load_items(k, NO_LANGUAGE)[:each]) for k in PATTERNS]
     return [(code, kind, items) for code, kind, items in asked if items]
 

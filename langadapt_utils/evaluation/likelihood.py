@@ -123,8 +123,8 @@ def shared_window(
 
 
 def _read(tokenizer: Tokenizer, texts: Sequence[str]) -> list[_Read]:
-    unknown = tokenizer.unk_token_id
-    dropping = is_byte_level(tokenizer) or unknown is None
+    unknown, model = tokenizer.unk_token_id, tokenizer.backend_tokenizer.model
+    dropping = is_byte_level(tokenizer) or getattr(model, "unk_token", "") is None
     sizes, read = byte_lengths(tokenizer), []
     for text in texts:
         spans = token_spans(tokenizer, text)

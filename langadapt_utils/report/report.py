@@ -108,7 +108,7 @@ def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
         if not (folder / "scores.json").is_file():
             problem = f"{folder} holds no finished run (no scores.json)"
             raise WorkspaceError(f"{problem}: finish it with `langadapt run --run {folder}`")
-        again = "evaluate the run again with this version"
+        again = f"run `langadapt run 05 --run {folder}` again"
         with explained(WorkspaceError, f"{folder / 'scores.json'} cannot be read", again):
             scores = Scores.load(folder / "scores.json")
         adapted = scores.documents[scores.documents.model == scores.models[-1]]

@@ -49,11 +49,11 @@ def divide_batch(mixture: Mixture, recipe: TrainingRecipe, processes: int) -> tu
     Raises:
         ModelError: the sequences of a batch cannot be divided evenly.
     """
-    # A run of one step may have fewer sequences than a batch.
-    batch = max(1, min(recipe.batch_tokens // mixture.length, len(mixture)))
-    if batch % processes:
+    if (batch := max(1, recipe.batch_tokens // mixture.length)) % processes:
         problem = f"a batch of {batch} sequences cannot be divided among {processes} processes"
         raise ModelError(f"{problem}: change the number of processes or training.batch_tokens")
+    # A run of one step may have fewer sequences than a batch.
+    batch = min(batch, max(processes, len(mixture) // processes * processes))
     most = max(1, recipe.micro_batch_tokens // mixture.length)
     sequences = max(size for size in range(1, most + 1) if batch // processes % size == 0)
     return sequences, batch // processes // sequences, max(1, len(mixture) // batch)
@@ -170,7 +170,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         needed = sum(p.nbytes * (5 if p.requires_grad else 3) for p in self.model.parameters())
         if saves:
             shutil.rmtree(beside, ignore_errors=True)  # left by a killed process
-        if not agreed(self.accelerator, (free := free_bytes(folder)) >= needed):
+        free = free_bytes(folder)
+        if not agreed(self.accelerator, free >= needed):
             sizes = f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB of disk are free"
             return self.steps.say(f"no checkpoint: {sizes}")
         self.args.output_dir = str(beside)

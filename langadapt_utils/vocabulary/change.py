@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal, Self
 
@@ -136,13 +137,16 @@ class VocabularyChange:
         return TypeAdapter(cls).validate_python(plain)
 
 
-def split_sentences(texts: Iterable[str], most: int, *, before: str = "") -> list[str]:
+def split_sentences(
+    texts: Iterable[str], most: int, *, before: str = "", apart: str = "(?!)"
+) -> list[str]:
     """Return the sentences of texts, or `most` evenly spaced ones. The texts are read twice.
 
     Args:
         texts: to split.
         most: maximum number of sentences.
-        before: put before each text.
+        before: put before each text that does not begin with it.
+        apart: pattern at which texts are split into several; by default none.
 
     Example:
         >>> split_sentences(["One. Two\\n\\nThree।"], 9)
@@ -150,7 +154,9 @@ def split_sentences(texts: Iterable[str], most: int, *, before: str = "") -> lis
     """
 
     def sentences() -> Iterator[str]:
-        return (part for text in texts for part in SENTENCE.split(before + text) if part.strip())
+        pieces = chain.from_iterable(map(regex.compile(apart).split, texts))
+        whole = (before * (not piece.startswith(before)) + piece for piece in pieces)
+        return (part for piece in whole for part in SENTENCE.split(piece) if part.strip())
 
     total = sum(1 for _ in sentences())
     wanted = {int(index * max(1, total / most)) for index in range(min(total, most))}

@@ -17,7 +17,7 @@ from ..corpus.corpus import Corpus
 from ..display.html import render
 from ..errors import VocabularyError
 from ..intervals import knee
-from ..languages import Texts
+from ..languages import Texts, language_name
 from ..models import Base, parameter_count
 from ..recipe import Recipe
 from ..tokens import encode_texts
@@ -151,7 +151,8 @@ def text_allowance(tokenizer: Tokenizer, corpus: Corpus, recipe: Recipe) -> str:
         VocabularyError: no pair of tokens occurs twice in the text.
     """
     row = token_numbers(tokenizer, corpus, recipe, [recipe.vocabulary.tokens]).iloc[0]
-    return str(render("vocabulary/allowance.txt.j2", row=row, code=corpus.language, rarely=RARELY))
+    about = {"row": row, "name": language_name(corpus.language), "rarely": RARELY}
+    return str(render("vocabulary/allowance.txt.j2", **about))
 
 
 def token_numbers(

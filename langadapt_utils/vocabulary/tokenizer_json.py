@@ -113,8 +113,7 @@ class Spec:
         """The spec without the space before a text, to read the rest of a text; itself without."""
         parts = {name: without_prefix(self.data[name]) for name in ("normalizer", "pre_tokenizer")}
         other = replace(self, data=self.data | parts)
-        # Metaspace also puts a space after added tokens, so that these are measured as a whole.
-        return self if other == self or self.found_first else other
+        return self if other == self else other
 
     def _model(self, vocab: Any) -> Model:
         """Return the model of this family with another vocabulary."""
@@ -127,7 +126,8 @@ class Spec:
         """Count the words of texts in the alphabet of the model; tokens are learned inside words.
 
         Words are the pre-tokens. A SentencePiece tokenizer has none, so text is split where its own
-        trainer would end a word. Added tokens are skipped, because they are found before merging.
+        trainer would end a word. If the base does not split words, they end where sentences end.
+        Added tokens are skipped, because they are found before merging.
         """
         parts = spelled_out(self.data["pre_tokenizer"]) if self.data["pre_tokenizer"] else []
         # Converting words to bytes takes longer than counting, so it is done afterwards.

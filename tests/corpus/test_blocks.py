@@ -26,7 +26,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("LANGADAPT_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
-ODD = st.sampled_from(["7.0", "7 ", "\xa07", "a\u0301", "\x1f7", "7.0\n", "a\r\nb"])
+ODD = st.sampled_from(["7.0", "7 ", "\xa07", "a\u0301", "\x1f7", "7\x0b", "-7.0\n", "a\r\nb"])
 LABELS = st.one_of(
     st.none(), st.text(), ODD, st.integers(-(2**70), 2**70), st.booleans(), st.floats()
 )
@@ -74,7 +74,7 @@ def label(row: dict[str, Any], name: str, otherwise: str) -> str:
         return otherwise
     found = unicodedata.normalize("NFC", str(value).strip())
     whole = found.removesuffix(".0")
-    return (whole if whole.isdecimal() else found) or otherwise
+    return (whole if whole.removeprefix("-").isdecimal() else found) or otherwise
 
 
 def test_a_bad_line_is_named_wherever_it_stands(write: Write) -> None:

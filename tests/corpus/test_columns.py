@@ -273,6 +273,12 @@ def test_spaces_after_commas_are_no_part_of_cells(header: str, write: Write) -> 
     assert documents["id"][:] == list("01234")
 
 
+def test_a_quotation_at_the_start_of_a_text_is_no_quoted_cell(write: Write) -> None:
+    path = write("rows.csv", 'id,text\n1, "Szia" mondta Péter\n2, Jó.\n'.encode())
+    documents, _ = read_source(str(path), "hu", CorpusRecipe())
+    assert documents["text"][0].strip() == '"Szia" mondta Péter'
+
+
 def test_a_file_of_parallel_zstandard_begins_with_a_frame_without_text(write: Write) -> None:
     packed = b"\x50\x2a\x4d\x18\4\0\0\0size" + zstandard.compress(b"egy\nk\xc3\xa9t\n")
     documents, _ = read_source(str(write("own.txt.zst", packed)), "hu", CorpusRecipe())

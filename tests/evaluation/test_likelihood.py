@@ -224,7 +224,7 @@ def test_bytes_without_a_token_cost_eight_bits_each() -> None:
     data["model"]["vocab"].pop("<0xE0>")  # with which every Thai letter begins
     data["model"]["unk_token"] = None
     fallback = Tokenizer.from_str(json.dumps(data))
-    lacking = PreTrainedTokenizerFast(tokenizer_object=fallback, bos_token="<s>")
+    lacking = PreTrainedTokenizerFast(tokenizer_object=fallback, bos_token="<s>", unk_token="<s>")
     for tokenizer in (spelled, dropping, lacking):
         model = llama(max(tokenizer.get_vocab().values()) + 1)
         with torch.no_grad():

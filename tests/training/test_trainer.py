@@ -149,8 +149,9 @@ def test_a_batch_has_the_same_tokens_however_it_is_shared_out(
 def test_a_run_of_less_than_a_batch_counts_each_sequence_once(mixture: Mixture, micro: int) -> None:
     few = dataclasses.replace(mixture, order=mixture.order[:3])
     recipe = RECIPE.model_copy(update={"micro_batch_tokens": micro})
-    sequences, accumulated, steps = divide_batch(few, recipe, 1)
-    assert sequences * accumulated == 3 and steps == 1
+    for processes, used in ((1, 3), (2, 2), (4, 4)):
+        sequences, accumulated, steps = divide_batch(few, recipe, processes)
+        assert sequences * accumulated * processes == used and steps == 1
 
 
 def test_checkpoints_of_another_run_are_not_taken_for_ones_own(

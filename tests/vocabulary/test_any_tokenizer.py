@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -234,12 +235,18 @@ PREFIX_SPACE = {"type": "ByteLevel"} | BYTES
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-@pytest.mark.parametrize("kind", PREFIXED)
-def test_lines_keep_their_ids_under_a_space_before_the_text(kind: str, end: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "added"),
+    [*product(PREFIXED, ["", "zzz"]), ("metaspace", "Cam"), ("byte-level", "Cam")],
+)
+def test_lines_keep_their_ids_under_a_space_before_the_text(
+    kind: str, added: str, end: str
+) -> None:
     """A line inside a text has no such space before it: its first letter is a token of its own."""
     words = [f"C{vowel}{last}" for vowel in "aeiou" for last in "bdpm"]
     base = PREFIXED[kind]([" ".join(words)] * 50, 285)
     assert "C" in base.tokenize(f"Cab{end}Cab")[2:]
+    base.add_tokens([added] * bool(added))
     english = [f"Cob.{end}Cam.{end}Cam."] * 20
     target = [end.join(["bob.", "Cab.", "Cad.", "Cap."])] * 90
     change = extend_vocabulary(base, target, tokens=3, others={"en": english}, protect={"en": 1.0})
