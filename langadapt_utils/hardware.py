@@ -149,7 +149,7 @@ class Machine:
         name: description for the plan.
         gpus: number of GPUs; 0 for a CPU.
         memory: bytes per device.
-        speed: operations per second and device of large matrix products.
+        speed: operations per second and device of matrix products.
         bandwidth: of the memory, in bytes per second and device, read and written.
         precision: of matrix products in training.
     """

@@ -221,8 +221,8 @@ def load_model(folder: Path) -> PreTrainedModel:
     and for a file in float16 on a CPU, where many architectures fail in float16.
 
     Raises:
-        ModelError: `check_model` refuses the model, weights are missing, or a token attends to
-            later tokens.
+        ModelError: `check_model` refuses the model, weights are missing, logits are not finite, or
+            a token attends to later tokens.
     """
     check_model(folder)
     on_cpu, dtype = hardware.device().type == "cpu", getattr(torch, _dtype_of(folder))

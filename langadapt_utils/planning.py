@@ -152,7 +152,7 @@ def training_seconds(shape: Shape, recipe: Recipe, machine: Machine, tokens: flo
     Per layer and dimension, 450 bytes are read or written, and 600 per entry of its logits. With
     gradient checkpointing, layers are computed four times instead of three. The optimizer moves 20
     bytes per trained parameter and training step. The numbers of bytes were fitted to three models
-    on two cores (`benchmarks/plan.py`).
+    on two cores in bfloat16 (`benchmarks/plan.py`); they were not tried on GPUs.
     """
     training, again = recipe.training, 4 / 3 if recipe.training.gradient_checkpointing else 1
     learned = _learned(shape, recipe)
@@ -164,7 +164,7 @@ def training_seconds(shape: Shape, recipe: Recipe, machine: Machine, tokens: flo
 
 
 class Lengths(NamedTuple):
-    """Mean tokens per held-out document; by default those of the built-in Hungarian corpus."""
+    """Mean tokens of held-out documents, by default those of built-in text, and their numbers."""
 
     base: float = 680.0  # target language, base tokenizer
     adapted: float = 450.0
@@ -190,8 +190,8 @@ def stage_seconds(
         lengths: of the held-out documents; by default typical ones.
     """
     asked, probe = recipe.evaluation, recipe.embeddings.probe_steps
-    few, many = asked.compared, asked.documents
-    lengths = lengths or Lengths(documents=many, english_documents=2 * many)
+    lengths = lengths or Lengths(documents=asked.documents, english_documents=2 * asked.documents)
+    few = min(asked.compared, lengths.documents, lengths.english_documents)
     methods, sweeps = len(recipe.embeddings.compare), len(recipe.mixture.sweep)
     points = sum(share < 1 for share in asked.interpolation_points)
     trained = recipe.trained_tokens + sweeps * recipe.mixture.sweep_tokens

@@ -357,7 +357,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def _value(name: str, value: str) -> str | float:
-    """Return a value as text; 2e6 as a number, because text for an integer has not this form."""
+    """Return a value as text, or as a number if it is written like 2e6, also of an integer."""
     is_text = isinstance(_options().get(name), str | list)
     number = re.fullmatch(r"\d+\.?\d*[eE][-+]?\d+", value)
     return float(value) if number and not is_text else value

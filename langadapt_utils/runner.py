@@ -24,7 +24,6 @@ from .workspace import NOTEBOOKS, STAGES, Workspace, anchored, default_folder
 
 # The parameters of each notebook, with their types.
 PARAMETERS = dict(profile=str, language=str, run_dir=str, overrides=dict, build_missing=bool)
-UNLISTED = {"all", "none", "azure_ml", "flyte"}  # trackers that `transformers` does not list
 WIDGET = "application/vnd.jupyter.widget-view+json"  # the type of a control among outputs
 Report = Callable[[str], None]
 Progress = Callable[[dict[str, Any]], None]
@@ -68,9 +67,10 @@ def _require_packages(recipe: Recipe) -> None:
     if recipe.training.lora_rank and not find_spec("peft"):
         raise RecipeError("training.lora_rank needs peft: run pip install 'langadapt[lora]'")
     if trackers := recipe.training.report_to:
-        from transformers.integrations import get_available_reporting_integrations
+        from transformers.integrations import get_available_reporting_integrations as listed
 
-        if missing := set(trackers) - UNLISTED.union(get_available_reporting_integrations()):
+        # The four names are known to `transformers`, but not listed.
+        if missing := set(trackers) - {"all", "none", "azure_ml", "flyte", *listed()}:
             problem = f"training.report_to names {min(missing)}, which `transformers` does not find"
             raise RecipeError(f"{problem}: install its package, or remove it from the list")
 

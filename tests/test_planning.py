@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from helpers.architectures import tiny_model
 from helpers.tiny import llama, saved
-from langadapt_utils import planning
+from langadapt_utils import hardware, planning
 from langadapt_utils.cli import app
 from langadapt_utils.errors import LangadaptError, ModelError, RecipeError, VocabularyError
 from langadapt_utils.files import read_json, write_json
@@ -171,6 +171,13 @@ def test_evaluation_reads_documents_at_the_length_of_each_tokenizer(
     usual = stage_seconds(SEVEN, recipe, CARD)
     more = stage_seconds(SEVEN, recipe, CARD, Lengths()._replace(**longer))
     assert [name for name in more if more[name] > usual[name]] == stages
+
+
+def test_a_plan_for_few_documents_has_no_time_to_give_back() -> None:
+    options = {"evaluation.items": 1, "evaluation.interpolation_points": "1.0"}
+    recipe = Recipe.profile("gpu", overrides=options)
+    seconds = stage_seconds(SEVEN, recipe, CARD, Lengths(documents=20, english_documents=30))
+    assert seconds["05_evaluation"] > hardware.ALONE["05_evaluation"]
 
 
 def test_a_plan_chooses_from_the_text_and_says_what_it_will_take(base: Path) -> None:

@@ -34,7 +34,7 @@ FORM = pa.schema([(column, pa.string()) for column in ("id", "source", "domain",
 EDGE = r"[\x09-\x0d\x1c-\x20\x85\pZ]"  # what `str.strip` removes
 ODD_NAME = rf"^{EDGE}|{EDGE}$|\.0$"  # that `_name` may change
 AT_ONCE = 1_000  # rows that are written together
-VERSION = 9  # of cached files; files of another version are not used
+VERSION = 10  # of cached files; files of another version are not used
 
 
 def read_source(source: str, language: str, recipe: CorpusRecipe) -> Source:
@@ -69,8 +69,9 @@ def read_source(source: str, language: str, recipe: CorpusRecipe) -> Source:
         folder = Path(name).expanduser()
         base = folder if folder.is_dir() else os.path.commonpath([file.parent for file in files])
         places = [unicodedata.normalize("NFC", str(file.relative_to(base))) for file in files]
-        pairs = zip(map(str, files), places, strict=True)
-        readings = [Reading(*pair, recipe, language) for pair in pairs]
+        readings = [
+            Reading(str(f), p, recipe, language) for f, p in zip(files, places, strict=True)
+        ]
         versions = [f"{file} {sources.version_of(file)}" for file in files]
         parts = [reading.parts() for reading in readings]
     limit = recipe.max_megabytes / len(readings)
@@ -170,7 +171,7 @@ def _document(row: Row, reading: Reading, source: str) -> Iterator[Row]:
 def _name(value: Any) -> str:
     """Return an id or a domain; empty if there is none.
 
-    An id is the same if a table stored it as a fraction or a file system decomposed its accents.
+    An id is the same if a table stored it as a float (7.0) or a file system decomposed its accents.
 
     Example:
         >>> _name(7), _name(7.0), _name("-7.0 "), _name(float("nan")), _name(None)

@@ -9,6 +9,7 @@ import json
 import lzma
 import sys
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -303,13 +304,12 @@ class Reading:
         quoting: Any = csv.QUOTE_NONE if _bare(head, mark, len(cells)) else csv.QUOTE_MINIMAL
         every = chain([header], head, lines)
         absent: Any = ...  # in rows with fewer cells
-        # A cell that goes on after a quotation begins with a space and a quotation mark.
-        goes_on = regex.compile(rf'{regex.escape(mark)} +"[^"]*" *[^"\s{regex.escape(mark)}]')
-        spaced = mark != "\t" and not any(map(goes_on.search, head))
+        spaced = mark != "\t" and not _goes_on(head, mark)
         options: Any = {"delimiter": mark, "quoting": quoting, "skipinitialspace": spaced}
         rows = csv.DictReader(every, restval=absent, strict=True, **options)
         place = 2
         try:
+            rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
             for row in rows:
                 if None in row:
                     many = "has more cells than the header: quote its texts"
@@ -352,6 +352,15 @@ def _bare(lines: list[str], mark: str, columns: int) -> bool:
     opened = (cell[:1] == '"' and not cell.endswith('"', 1) for row in rows for cell in row)
     apart = mark == "\t" and columns > 1 and all(len(row) == columns for row in rows)
     return apart and any(opened)
+
+
+def _goes_on(lines: list[str], mark: str) -> bool:
+    """Return whether a cell that begins with a space and a quotation goes on after it."""
+    try:
+        deque(csv.reader(lines, delimiter=mark, skipinitialspace=True, strict=True), maxlen=0)
+    except csv.Error as error:
+        return "expected after" in str(error)
+    return False
 
 
 def ahead(items: Iterable[Any]) -> Iterator[Any]:

@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel, set_seed
 
 from .. import hardware
-from ..corpus.corpus import check_contamination, load_corpus
+from ..corpus.corpus import load_corpus
 from ..errors import ModelError
 from ..files import write_json
 from ..models import Base, load_model, longest_context, quiet_transformers, save_model
@@ -254,10 +254,9 @@ def mixture_of(recipe: Recipe, change: VocabularyChange) -> Mixture:
     """Return the training mixture of a recipe.
 
     Raises:
-        CorpusError: text is missing, or evaluation text occurs in the training text.
+        CorpusError: text is missing.
     """
     corpus, budget = load_corpus(recipe.corpus, recipe.language), recipe.training.budget_tokens
-    check_contamination(corpus, documents=recipe.evaluation.documents)
     return mix(corpus, change.tokenizer, recipe.mixture, budget_tokens=budget)
 
 

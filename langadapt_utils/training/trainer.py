@@ -52,7 +52,7 @@ def divide_batch(mixture: Mixture, recipe: TrainingRecipe, processes: int) -> tu
     if (batch := max(1, recipe.batch_tokens // mixture.length)) % processes:
         problem = f"a batch of {batch} sequences cannot be divided among {processes} processes"
         raise ModelError(f"{problem}: change the number of processes or training.batch_tokens")
-    # A run of one step may have fewer sequences than a batch.
+    # A run of one step may have fewer sequences than a batch: it has what processes can share.
     batch = min(batch, max(processes, len(mixture) // processes * processes))
     most = max(1, recipe.micro_batch_tokens // mixture.length)
     sequences = max(size for size in range(1, most + 1) if batch // processes % size == 0)

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Literal, Self
 
@@ -145,8 +144,8 @@ def split_sentences(
     Args:
         texts: to split.
         most: maximum number of sentences.
-        before: put before each text that does not begin with it.
-        apart: pattern at which texts are split into several; by default none.
+        before: put before each text.
+        apart: pattern that splits texts; what follows it is returned with and without `before`.
 
     Example:
         >>> split_sentences(["One. Two\\n\\nThree।"], 9)
@@ -154,9 +153,10 @@ def split_sentences(
     """
 
     def sentences() -> Iterator[str]:
-        pieces = chain.from_iterable(map(regex.compile(apart).split, texts))
-        whole = (before * (not piece.startswith(before)) + piece for piece in pieces)
-        return (part for piece in whole for part in SENTENCE.split(piece) if part.strip())
+        for text in texts:
+            first, *rest = regex.split(apart, text)
+            pieces = [before + first, *rest, *(before + piece for piece in rest if before)]
+            yield from (part for piece in pieces for part in SENTENCE.split(piece) if part.strip())
 
     total = sum(1 for _ in sentences())
     wanted = {int(index * max(1, total / most)) for index in range(min(total, most))}

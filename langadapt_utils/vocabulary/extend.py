@@ -106,7 +106,7 @@ class _Growth:
         """Sentences in other languages, to count the effect of the change."""
         most = {code: PROTECTED if code in self.protect else SENTENCES for code in self.reference}
         before = "" if self.base.inside is self.base else " "
-        # As before a text, tokenizers put a space after a token that was added.
+        # As before a text, some tokenizers put a space after a token that was added.
         given = {"before": before, "apart": one_of(self.base.found_first)}
         return {
             code: list(_unicode(split_sentences(lines, most[code], **given)))

@@ -277,6 +277,9 @@ def test_a_quotation_at_the_start_of_a_text_is_no_quoted_cell(write: Write) -> N
     path = write("rows.csv", 'id,text\n1, "Szia" mondta Péter\n2, Jó.\n'.encode())
     documents, _ = read_source(str(path), "hu", CorpusRecipe())
     assert documents["text"][0].strip() == '"Szia" mondta Péter'
+    path = write("more.csv", 'id, text\n1, "A ""b"" c, d."\n2, "Igen, az, ""e"" jó."\n'.encode())
+    documents, _ = read_source(str(path), "hu", CorpusRecipe())
+    assert documents["text"][:] == ['A "b" c, d.', 'Igen, az, "e" jó.']
 
 
 def test_a_file_of_parallel_zstandard_begins_with_a_frame_without_text(write: Write) -> None:

@@ -146,7 +146,7 @@ def test_a_batch_has_the_same_tokens_however_it_is_shared_out(
 
 
 @pytest.mark.parametrize("micro", [32, 64, 256])
-def test_a_run_of_less_than_a_batch_counts_each_sequence_once(mixture: Mixture, micro: int) -> None:
+def test_a_run_of_less_than_a_batch_is_one_step(mixture: Mixture, micro: int) -> None:
     few = dataclasses.replace(mixture, order=mixture.order[:3])
     recipe = RECIPE.model_copy(update={"micro_batch_tokens": micro})
     for processes, used in ((1, 3), (2, 2), (4, 4)):
