@@ -105,9 +105,9 @@ class _Growth:
     def sentences(self) -> dict[str, list[str]]:
         """Sentences in other languages, to count the effect of the change."""
         most = {code: PROTECTED if code in self.protect else SENTENCES for code in self.reference}
-        before = "" if self.base.inside is self.base else " "
+        prefixed = self.base.inside is not self.base
         # As before a text, some tokenizers put a space after a token that was added.
-        given = {"before": before, "apart": one_of(self.base.found_first)}
+        given = {"before": " ", "apart": one_of(self.base.found_first)} if prefixed else {}
         return {
             code: list(_unicode(split_sentences(lines, most[code], **given)))
             for code, lines in self.reference.items()
