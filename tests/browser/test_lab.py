@@ -140,9 +140,8 @@ def run_all(page: Page) -> None:
     )
     prompts: list[str] = []
     for second in range(SECONDS):
-        if second % 15 == 0 and not any(
-            re.search(r"\d", prompt) for prompt in prompts
-        ):  # nothing was executed yet
+        # Nothing runs yet or was run. A second order while cells wait would leave them waiting.
+        if second % 15 == 0 and not any(re.search(r"[\d*]", prompt) for prompt in prompts):
             if page.locator("dialog").count():  # asks for a kernel that is being started
                 page.keyboard.press("Escape")
             page.get_by_role("menuitem", name="Run", exact=True).click()
