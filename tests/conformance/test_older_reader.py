@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from helpers.architectures import SIZES
 from helpers.tiny import CHAT_TEMPLATES, for_chat, saved
 from langadapt_utils.embeddings.initialise import initialise_embeddings
-from langadapt_utils.models import load_base, save_tokenizer
+from langadapt_utils.models import load_base, save_model
 from langadapt_utils.training.train import save_adapted
 from langadapt_utils.vocabulary.change import VocabularyChange
 
@@ -77,8 +77,7 @@ def test_transformers_4_57_reads_the_same_ids_and_logits(
         places[str(stage / "publish" / "model")] = grown
     spaced = copy.deepcopy(change.tokenizer)  # whose setting is only in tokenizer.json
     spaced.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    grown.save_pretrained(tmp_path / "spaced")
-    save_tokenizer(spaced, tmp_path / "spaced")
+    save_model(grown, spaced, tmp_path / "spaced", base.folder)
     places[str(tmp_path / "spaced")] = grown
     command = [sys.executable, "-c", SCRIPT, TEXT, *places]
     environment = {**os.environ, "PYTHONPATH": str(older)}
