@@ -27,14 +27,14 @@ PLAIN_LINE_SECONDS = 20  # between progress lines where there is no terminal
 # Help texts; one in brackets would be read as markup.
 RUN = "Run folder. Default: runs/NAME, with a name from language, profile and options."
 RECIPE = "Recipe file, such as plan.yaml, in place of --language and --profile."
-CHANGE = "Recipe option, NAME=VALUE; repeatable."
+OPTION = "Recipe option, NAME=VALUE; repeatable."
 RUNS = "Run folders; the first is the reference."
 CLEAR = "Delete texts, tokens, bits; models stay."
 PROMPT = "Text to continue or answer. Without it, you are asked for one text after the other."
 Stages = Annotated[Optional[list[str]], typer.Argument(help="Stages, such as 03. Default: all.")]
 Language = Annotated[Optional[str], typer.Option(help="Code of the target language. Default: hu.")]
 Profile = Annotated[Optional[str], typer.Option(help=f"{', '.join(PROFILES)}. Default: cpu.")]
-Overrides = Annotated[list[str], typer.Option("--parameter", "-p", help=CHANGE)]
+Overrides = Annotated[list[str], typer.Option("--parameter", "-p", help=OPTION)]
 
 
 @app.command()

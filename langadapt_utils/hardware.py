@@ -115,12 +115,10 @@ def use_all_cores() -> None:
 def measured_flops(precision: Precision, seconds: float = 1.5) -> float:
     """Measure floating-point operations per second of a large matrix product on this machine."""
     import torch
-    from torch.utils.benchmark import Timer
 
     size = 1_024 if device().type == "cpu" else 4_096
     a = torch.randn(size, size, dtype=getattr(torch, precision), device=device())
-    timer = Timer("(a @ a).sum().item()", globals={"a": a}, num_threads=torch.get_num_threads())
-    return 2 * size**3 / min(timer.blocked_autorange(min_run_time=seconds).times)
+    return 2 * size**3 / _fastest("(a @ a).sum().item()", seconds, a=a)
 
 
 @cache
@@ -130,12 +128,18 @@ def measured_bandwidth(seconds: float = 0.5) -> float:
     Bytes that are read and bytes that are written both count.
     """
     import torch
+
+    a = torch.randn(2**25, device=device())
+    return 2 * a.nbytes / _fastest("b.copy_(a)[-1].item()", seconds, a=a, b=torch.empty_like(a))
+
+
+def _fastest(statement: str, seconds: float, **tensors: "torch.Tensor") -> float:
+    """Return the seconds of the fastest run of a statement; it runs for about `seconds`."""
+    import torch
     from torch.utils.benchmark import Timer
 
-    source = torch.randn(2**25, device=device())
-    setting = {"a": source, "b": torch.empty_like(source)}
-    timer = Timer("b.copy_(a)[-1].item()", globals=setting, num_threads=torch.get_num_threads())
-    return 2 * source.nbytes / min(timer.blocked_autorange(min_run_time=seconds).times)
+    timer = Timer(statement, globals=tensors, num_threads=torch.get_num_threads())
+    return float(min(timer.blocked_autorange(min_run_time=seconds).times))
 
 
 GPUS, EFFICIENCY, ALONE = package_yaml("hardware.yaml").values()

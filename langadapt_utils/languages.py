@@ -38,8 +38,9 @@ def code_with_script(code: str) -> str:
         ('hun_Latn', 'cmn_Hani', 'ceb_Latn')
     """
     script = get_global("likely_subtags").get(code, f"{code}_Latn").split("_")[1]
-    longer = [k for k, short in get_global("language_aliases").items() if short == code]
-    three = code if len(code) == 3 else next((long for long in longer if len(long) == 3), code)
+    aliases = get_global("language_aliases").items()
+    longer = (long for long, short in aliases if short == code and len(long) == 3)
+    three = code if len(code) == 3 else next(longer, code)
     return f"{KNOWN['codes'].get(code, three)}_{KNOWN['scripts'].get(script, script)}"
 
 

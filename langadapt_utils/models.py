@@ -444,7 +444,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     if more := config.pop("extra_special_tokens", None):
         config[f"{'additional' if isinstance(more, list) else 'extra'}_special_tokens"] = more
     config.pop("from_slow", None)
-    inputs, cutter = ["input_ids", "attention_mask"], tokenizer.backend_tokenizer.pre_tokenizer
-    config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs}
-    config |= {n: getattr(cutter, n) for n in ("add_prefix_space",) if hasattr(cutter, n)}
+    inputs, part = ["input_ids", "attention_mask"], tokenizer.backend_tokenizer.pre_tokenizer
+    own = {"add_prefix_space": part.add_prefix_space} if hasattr(part, "add_prefix_space") else {}
+    config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs} | own
     write_json(path, config)

@@ -164,7 +164,7 @@ def training_seconds(shape: Shape, recipe: Recipe, machine: Machine, tokens: flo
 
 
 class Lengths(NamedTuple):
-    """Mean tokens of held-out documents, by default those of built-in text, and their numbers."""
+    """The number of held-out documents and their mean tokens. Defaults: built-in Hungarian text."""
 
     base: float = 680.0  # target language, base tokenizer
     adapted: float = 450.0

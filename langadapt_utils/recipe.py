@@ -397,5 +397,5 @@ def _first_of(error: ValidationError) -> RecipeError:
     name = ".".join(part for part in names if part.isidentifier() and part != "float")
     if first["type"] == "missing":
         return RecipeError(f"the recipe has no {name}: add it")
-    wanted = re.sub(r"^\w+ should ", "", first["msg"].replace("Value error, ", "it should be "))
+    wanted = re.sub(r"^\w+ should ", "", first["msg"].replace("Value error, ", "be "))
     return wrong_value(name, first["input"], wanted)

@@ -169,8 +169,8 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
     follower = threading.Thread(target=_follow, args=(log, start, progress, over), daemon=True)
     follower.start()
     try:
-        # Papermill fills in names between braces.
-        paths = (str(path).translate({ord(c): 2 * c for c in "{}"}) for path in (notebook, beside))
+        # Papermill fills in names between single braces.
+        paths = (str(p).replace("{", "{{").replace("}", "}}") for p in (notebook, beside))
         done = papermill.execute_notebook(*paths, _parameters(run), **options)
     except DeadKernelError as error:
         problem = f"the kernel of {notebook.name} died, probably for lack of memory"

@@ -32,8 +32,9 @@ def keeps_apart(
 
     Args:
         model: to test.
-        end_BT: for comparison: the last tokens with what they may attend to, which are read alone.
-            With `last`: the whole sequence with another rest, which is read with the same inputs.
+        end_BT: is read for comparison. Without `last`: alone, the last tokens and what they may
+            attend to. With `last`: with the same inputs, a sequence of the same length that differs
+            before its last tokens.
         ids_BT: the whole sequence.
         leak: largest influence of the rest that rounding explains, as a fraction of its influence
             without the inputs.

@@ -326,9 +326,9 @@ def check_contamination(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFra
         where = f"'{worst.id}' of the {worst.measured_on} ({worst.language})"
         share = f"{worst.share:.0%} of its {GRAM}-character n-grams; {len(copies)} such texts"
         problem = f"test contamination: {where} also occurs in the training text ({share})"
-        remedy = ", or set corpus.contamination=drop to exclude such documents from the evaluation"
-        remedy = "" if worst.measured_on.startswith("items") else remedy
-        raise CorpusError(f"{problem}: remove the copies{remedy}")
+        drop = ", or set corpus.contamination=drop to exclude such documents from the evaluation"
+        other = drop if worst.measured_on == "held-out documents" else ""
+        raise CorpusError(f"{problem}: remove the copies{other}")
     kinds = tests.groupby(["language", "measured_on"], sort=False)["share"]
     return kinds.agg(tests="size", largest_share="max").reset_index()
 

@@ -68,9 +68,9 @@ def read_source(source: str, language: str, recipe: CorpusRecipe) -> Source:
         files, others = sources.text_files(name)
         folder = Path(name).expanduser()
         base = folder if folder.is_dir() else os.path.commonpath([file.parent for file in files])
-        places = [unicodedata.normalize("NFC", str(file.relative_to(base))) for file in files]
         readings = [
-            Reading(str(f), p, recipe, language) for f, p in zip(files, places, strict=True)
+            Reading(str(file), _in_form(str(file.relative_to(base)), "NFC")[0], recipe, language)
+            for file in files
         ]
         versions = [f"{file} {sources.version_of(file)}" for file in files]
         parts = [reading.parts() for reading in readings]

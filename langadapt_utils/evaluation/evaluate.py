@@ -186,8 +186,9 @@ def documents_to_read(corpus: Corpus, recipe: EvaluationRecipe) -> dict[str, Tab
 
 
 def _items(languages: Sequence[str], most: int) -> list[tuple[str, str, Table]]:
-    """Return language, kind and items of each test: at least four, because the options of a cloze
-    item are those of others.
+    """Return language, kind and items of each test.
+
+    A test has at least four items, because a cloze item takes its wrong options from three others.
     """
     each, at_least = math.ceil(most / len(PATTERNS)), max(most, OPTIONS)
     asked = [(code, k, load_items(k, code)[:at_least]) for code in languages for k in ITEM_KINDS]

@@ -145,7 +145,8 @@ def split_sentences(
         texts: to split.
         most: maximum number of sentences.
         before: put before each text.
-        apart: pattern that splits texts; what follows it is returned with and without `before`.
+        apart: pattern at which texts are split. Each part after the first is returned twice: with
+            `before` and without.
 
     Example:
         >>> split_sentences(["One. Two\\n\\nThree।"], 9)
