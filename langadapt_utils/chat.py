@@ -17,7 +17,7 @@ TURN, ROLE = "\x1e", "\x1f"  # separators in one text: between turns, between ro
 CONTROLS, JOINED = str.maketrans("", "", TURN + ROLE), "\\g<0>\u2060"  # removed; with a joiner
 MARKED = re.compile(r"\{%[-+]?\s*generation\b")  # the template marks the assistant's turns
 ONE_ANSWER = "give conversations with one answer each, or choose another base"
-OTHER_BASE = "choose a base that was tuned for chat, or set mixture.chat_share=0"
+OTHER_BASE = "choose a base that was tuned for chat, or leave chat out"
 Messages = Sequence[Mapping[str, str]]
 Ids = list[int]
 

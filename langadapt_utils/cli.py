@@ -6,6 +6,7 @@ Type `langadapt COMMAND --help` for the options of a command.
 import time
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal, Optional
 
 import typer
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
 from .errors import LangadaptError, RecipeError
-from .files import cache_folder, trim_cache, write_atomically
+from .files import cache_folder, package_yaml, trim_cache, write_atomically
 from .hardware import GPUS, device
 from .recipe import PROFILES, Recipe, parse_override
 from .workspace import STAGES, Workspace, anchored, default_folder, progress_note
@@ -24,13 +25,7 @@ app = typer.Typer(
 )
 PLAIN_LINE_SECONDS = 20  # between progress lines where there is no terminal
 
-# Help texts; one in brackets would be read as markup.
-RUN = "Run folder. Default: runs/NAME, with a name from language, profile and options."
-RECIPE = "Recipe file, such as plan.yaml, in place of --language and --profile."
-OPTION = "Recipe option, NAME=VALUE; repeatable."
-RUNS = "Run folders; the first is the reference."
-CLEAR = "Delete texts, tokens, bits; models stay."
-PROMPT = "Text to continue or answer. Without it, you are asked for one text after the other."
+RUN, RECIPE, OPTION, RUNS, CLEAR, PROMPT = package_yaml("cli.yaml").values()
 Stages = Annotated[Optional[list[str]], typer.Argument(help="Stages, such as 03. Default: all.")]
 Language = Annotated[Optional[str], typer.Option(help="Code of the target language. Default: hu.")]
 Profile = Annotated[Optional[str], typer.Option(help=f"{', '.join(PROFILES)}. Default: cpu.")]
@@ -108,9 +103,12 @@ def plan(
     """Print the memory and time that a run needs, and write its recipe. It loads no weights."""
     from .planning import plan
 
+    if write.is_dir():
+        raise RecipeError(f"--write {write} is a folder: name a file, such as plan.yaml")
     planned = plan(_recipe(language, profile, parameter, None), gpu=gpu, gpus=gpus)
     write_atomically(write, planned.recipe.write)
-    typer.echo(f"{planned}\n\nrecipe: {write}; run it with: langadapt run --recipe {write}")
+    command = f"langadapt run --recipe {quote(str(write))}"
+    typer.echo(f"{planned}\n\nrecipe: {write}; run it with: {command}")
 
 
 @app.command()
@@ -118,7 +116,7 @@ def report(run_dir: Annotated[Path, typer.Option("--run", help="Run folder.")]) 
     """Write report.html of a finished run again."""
     from .report.report import write_report
 
-    typer.echo(f"report: {write_report(Workspace.existing(run_dir))}")
+    typer.echo(f"report: {write_report(Workspace.existing(run_dir, frozen=True))}")
 
 
 @app.command()

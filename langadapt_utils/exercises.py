@@ -7,6 +7,7 @@ follows from. So the cell with the answer does not contain the solution.
 import copy
 import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,7 @@ def check_exercise(number: str, answer: object, *given: object) -> None:
         right, rtol = VALUES[number]
         wrong = NOT_TRIED if answer is None else f"{_shown(answer)} is wrong; unfold the hint"
         verdict = RIGHT if _accepts(_equal, answer, right(*given), rtol) else wrong
-    sign = {RIGHT: "✓", NOT_TRIED: "…"}.get(verdict, "✗")
-    print(f"{sign} {number}: {verdict}")
+    print({RIGHT: "✓", NOT_TRIED: "…"}.get(verdict, "✗"), f"{number}: {verdict}")
 
 
 def _try_function(function: Any, judge: Callable[..., bool], calls: Any, given: Any) -> str:
@@ -55,10 +55,9 @@ def _try_function(function: Any, judge: Callable[..., bool], calls: Any, given: 
 
 
 def _accepts(judge: Callable[..., bool], *values: Any) -> bool:
-    try:
+    with suppress(Exception):  # an answer of a type that cannot be compared
         return judge(*values)
-    except Exception:  # an answer of a type that cannot be compared
-        return False
+    return False
 
 
 def _shown(value: object) -> str:

@@ -112,8 +112,7 @@ def tokens_touching(words: Spans, tokens: Spans) -> list[int]:
     columns = [np.array(spans, dtype=np.int64).reshape(-1, 2).T for spans in (words, tokens)]
     (starts, ends), (token_starts, token_ends) = columns
     before = np.searchsorted(token_ends, starts, side="right")
-    touching: list[int] = (np.searchsorted(token_starts, ends) - before).tolist()
-    return touching
+    return list((np.searchsorted(token_starts, ends) - before).tolist())
 
 
 MEASURES: dict[str, dict[str, str]] = package_yaml("fertility.yaml")

@@ -102,8 +102,7 @@ def write_json(path: Path, content: Any, *, allow_nan: bool = True) -> None:
 def read_jsonl(path: Path) -> Iterable[dict[str, Any]]:
     """Yield the rows of a JSONL file."""
     with path.open(encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
+        yield from map(json.loads, file)
 
 
 def write_atomically(path: Path, write: Any) -> None:

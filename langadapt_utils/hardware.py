@@ -193,7 +193,8 @@ def machine_named(gpu: str, gpus: int, precision: Precision | None = None) -> Ma
     if not gpu and gpus == 1:
         return this_machine(precision)
     if gpu.lower() not in GPUS:
-        raise LangadaptError(f"GPU '{gpu}' is unknown: set --gpu to one of {', '.join(GPUS)}")
+        problem = f"GPU '{gpu}' is unknown" if gpu else f"the name of the {gpus} GPUs is missing"
+        raise LangadaptError(f"{problem}: set --gpu to one of {', '.join(GPUS)}")
     memory, teraflops, bandwidth = GPUS[gpu.lower()]
     speeds = {"speed": EFFICIENCY * teraflops * 1e12, "bandwidth": bandwidth * 1e9}
     return Machine(f"{gpus} x {gpu.upper()} in bfloat16", gpus, memory * 1e9, **speeds)

@@ -132,8 +132,7 @@ def _interval(value: float, resampled: Numbers, units: int) -> Interval:
     """Return a value with the interval of its resamples, widened for few units."""
     if units < FEWEST:
         return Interval(float(value), math.nan, math.nan, units)
-    quantile = t.ppf((1 + CONFIDENCE) / 2, units - 1)
-    tail = norm.cdf(-math.sqrt(units / (units - 1)) * quantile)
+    tail = norm.cdf(-math.sqrt(units / (units - 1)) * t.ppf((1 + CONFIDENCE) / 2, units - 1))
     low, high = np.quantile(resampled, [tail, 1 - tail])
     return Interval(float(value), float(low), float(high), units)
 

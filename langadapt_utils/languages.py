@@ -15,6 +15,7 @@ from .files import package_yaml
 NO_LANGUAGE = "zxx"  # in ISO 639-2: no linguistic content
 KNOWN = package_yaml("languages.yaml")
 Texts = Mapping[str, Sequence[str]]  # by language
+Shares = Mapping[str, float]  # by language
 Spans = list[tuple[int, int]]  # start and end of each word, in characters
 LETTER_OR_DIGIT = regex.compile(r"[\p{L}\p{N}]")
 SEGMENTER = "ICU words"

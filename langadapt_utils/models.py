@@ -130,7 +130,7 @@ def check_model(folder: Path, *, weights: bool = True) -> None:
     if model_class.config_class.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         problem = "whose language model `transformers` cannot load again by itself"
         raise ModelError(f"{found}, {problem}: choose a text-only model")
-    types = _parameters_by_type(folder) if weights and not entry else {}  # some lack the entry
+    types = parameters_by_type(folder) if weights and not entry else {}  # some lack the entry
     low = next((name for name in types if name.startswith(("F8", "I8", "I32"))), "")
     if low or entry:
         method = low or entry.get("quant_method") or f"{entry.get('bits', 'unknown')} bits"
@@ -298,13 +298,8 @@ def longest_context(model: PreTrainedModel | Base, *, silent: int = 1_024) -> in
     return next((int(limit) for name in LIMITS if (limit := getattr(config, name, None))), silent)
 
 
-def parameter_count(folder: Path) -> int:
-    """Count the parameters of a saved model, from the headers of its safetensors files."""
-    return _parameters_by_type(folder).total()
-
-
-def _parameters_by_type(folder: Path) -> Counter[str]:
-    """Count the parameters of a saved model by the type of their numbers, such as BF16."""
+def parameters_by_type(folder: Path) -> Counter[str]:
+    """Count the parameters of a saved model by type, such as BF16, from headers of its files."""
     return sum((Counter(header_of(f).parameter_count) for f in weight_files(folder)), Counter())
 
 
@@ -411,15 +406,13 @@ def save_model(
 
 def _dtype_of(folder: Path) -> str:
     """Return the most frequent precision of the saved weights, by its name in torch."""
-    return str(DTYPES.get(_parameters_by_type(folder).most_common(1)[0][0], "float32"))
+    return str(DTYPES.get(parameters_by_type(folder).most_common(1)[0][0], "float32"))
 
 
 def _older_rope(parameters: dict[str, Any] | None) -> dict[str, Any]:
     """Return the settings of rotary positions in the spelling before transformers 5.
 
     Example:
-        >>> _older_rope({"rope_type": "default", "rope_theta": 100_000})
-        {'rope_theta': 100000}
         >>> kinds = {"full_attention": {"rope_theta": 10}, "sliding_attention": {"rope_theta": 5}}
         >>> _older_rope(kinds)
         {'rope_theta': 10, 'rope_local_base_freq': 5}
@@ -428,8 +421,12 @@ def _older_rope(parameters: dict[str, Any] | None) -> dict[str, Any]:
     local, whole = (flat.get(f"{kind}_attention") or {} for kind in ("sliding", "full"))
     own = whole or flat  # Gemma has them for each kind of layers
     older = {name: own[name] for name in own if name in OWN_ROPE}
-    if own.get("rope_type") in SCALED:
+    older |= {OWN_ROPE[name]: own[name] for name in older if "partial_rotary_factor" in older}
+    if (kind := own.get("rope_type")) in SCALED:
         older["rope_scaling"] = {name: own[name] for name in own if name not in OWN_ROPE}
+    if kind == "longrope":  # Phi-3 refuses other names
+        parts = {name: own[name] for name in ("short_factor", "long_factor")}
+        older["rope_scaling"] = {"type": kind, **parts}
     return older | ({"rope_local_base_freq": local["rope_theta"]} if "rope_theta" in local else {})
 
 

@@ -254,14 +254,16 @@ class Plan:
     def __str__(self) -> str:
         row = self.sizes[self.sizes.new_tokens == self.recipe.vocabulary.tokens].iloc[0]
         bounds = {"room": ROOM, "reads_well": READS_WELL, "often": OFTEN, "rarely": RARELY}
+        bounds["enough"] = enough_tokens(self.sizes)
         return str(render("planning.txt.j2", plan=self, row=row, **bounds))
 
 
 def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:
     """Plan a run: choose options that fit its text, base and machine, and estimate memory and time.
 
-    The plan chooses the number of new tokens, the learning rate, the micro-batch, gradient
-    checkpointing and adapters. All other options stay as in the recipe.
+    The plan chooses the number of new tokens (unless the recipe has another one than its profile),
+    the learning rate, the micro-batch, gradient checkpointing and adapters. All other options stay
+    as in the recipe.
 
     Args:
         recipe: base, language, text, budget.
@@ -277,9 +279,12 @@ def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:
     base = Base(fetch_model(recipe.base, recipe.accept_terms, weights=False))
     check_length(base, recipe.mixture.sequence_length)
     corpus = load_corpus(recipe.corpus, recipe.language)
-    sizes = token_numbers(base.tokenizer, corpus, recipe, NUMBERS)
+    own = {recipe.vocabulary.tokens} - {Recipe.profile(recipe.profile_name).vocabulary.tokens}
+    sizes = token_numbers(base.tokenizer, corpus, recipe, sorted({*NUMBERS, *own}))
     sizes["megabytes"] = sizes.new_tokens * (2e-6 * shape.embeddings / shape.vocabulary)
-    tokens = enough_tokens(sizes)
+    tokens = (
+        int(max(sizes.new_tokens[sizes.new_tokens <= max(own)])) if own else enough_tokens(sizes)
+    )
     texts, parallel = corpus.measuring_texts()
     report = measure_fertility({"base": base.tokenizer}, texts, parallel=parallel)
     columns = ("parity", "tokens_per_word", "tokens_per_byte")

@@ -216,6 +216,7 @@ class EvaluationRecipe(_Section):
 # Options of training that change only speed or memory: a stopped run may resume with other values.
 FREE_OPTIONS = {"micro_batch_tokens", "gradient_checkpointing", "attention", "compile_layers"}
 FREE_OPTIONS |= {"fused_loss", "checkpoint_minutes", "report_to"}
+NAMES = ("language", "profile_name")  # options that the command line has flags for
 FIRST = ("language", "base", "corpus.target", "training.budget_tokens")  # at the top of a file
 
 
@@ -290,7 +291,8 @@ class Recipe(_Section):
         """
         for option in values:
             if option not in _options():
-                raise RecipeError(_unknown("parameter", option, _options()))
+                known = [*_options(), "--language", "--profile"]
+                raise RecipeError(_unknown("parameter", option, known))
         return self._of({**_flat(self.model_dump()), **values})
 
     @property
@@ -366,8 +368,7 @@ def _value(name: str, value: str) -> str | float:
 def _options() -> dict[str, Any]:
     """Return every option by its dotted name, with its default."""
     options = _flat(Recipe(profile_name="cpu", language="hu").model_dump())
-    del options["profile_name"], options["language"]
-    return options
+    return {name: value for name, value in options.items() if name not in NAMES}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -393,7 +394,7 @@ def _first_of(error: ValidationError) -> RecipeError:
     first = error.errors()[0]
     names = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
-        return RecipeError(_unknown("option", ".".join(names), _options()))
+        return RecipeError(_unknown("option", ".".join(names), [*_options(), *NAMES]))
     name = ".".join(part for part in names if part.isidentifier() and part != "float")
     if first["type"] == "missing":
         return RecipeError(f"the recipe has no {name}: add it")

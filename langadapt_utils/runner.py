@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from . import hardware
 from .errors import RecipeError, StageFailed, WorkspaceError
 from .files import cache_folder, project_folder, require_space
-from .models import fetch_model, parameter_count
+from .models import fetch_model, parameters_by_type
 from .planning import Shape, stage_seconds
 from .recipe import Recipe, wrong_value
 from .workspace import NOTEBOOKS, STAGES, Workspace, anchored, default_folder
@@ -112,9 +112,9 @@ def _run_missing(run: Workspace, stages: Sequence[str], report: Report, progress
         import matplotlib.font_manager  # noqa: F401
 
         report(f"base model: {run.recipe.base}")  # the first download takes a moment
-        parameters = parameter_count(fetch_model(run.recipe.base, run.recipe.accept_terms))
+        saved = fetch_model(run.recipe.base, run.recipe.accept_terms)
         # Three models (before and after training, control) and a checkpoint of weights and moments.
-        needed = 24 * parameters if "04_training" in missing else 0
+        needed = 24 * parameters_by_type(saved).total() if "04_training" in missing else 0
         require_space(run.folder, needed, "for a run", "choose another with --run")
         report(expected_time(run.recipe, missing))
     for name in stages:
@@ -144,7 +144,7 @@ def expected_time(recipe: Recipe, stages: Sequence[str]) -> str:
     machine = hardware.this_machine(hardware.native_precision(recipe.training.precision))
     seconds = stage_seconds(Shape.of(recipe.base, recipe.accept_terms), recipe, machine)
     minutes = max(1, round(sum(map(seconds.__getitem__, stages)) / 60))
-    return f"about {minutes} minutes on {machine.name}"
+    return f"about {minutes} minute{'s' * (minutes > 1)} on {machine.name}"
 
 
 def _execute(run: Workspace, name: str, progress: Progress) -> float:
@@ -160,7 +160,7 @@ def _execute(run: Workspace, name: str, progress: Progress) -> float:
     beside = executed.with_name(f".{notebook.stem}.partial.ipynb")
     failed = executed.with_suffix(".failed.ipynb")
     options = {"kernel_name": "python3", "progress_bar": False, "start_timeout": 120}
-    options |= {"cwd": notebook.parent, "extra_arguments": ["--log-level=ERROR"]}  # no notices
+    options |= {"cwd": notebook.parent, "extra_arguments": ["--log-level=CRITICAL"]}  # no notices
     # Without a kernel, the state of controls would only hide their static copies.
     options["store_widget_state"] = False
     began, over = time.monotonic(), threading.Event()

@@ -51,6 +51,11 @@ def source_name(source: str) -> str:
     return str(NAMES.get(source, " ".join(Path(source).name.split())))
 
 
+def public_name(source: str) -> str:
+    """Return a source for publishing: of a local path, only the last part."""
+    return Path(source).name if parse_source(source)[0] == "path" else source
+
+
 def fingerprint(recipe: CorpusRecipe) -> str:
     """Return a hash of the sources whose content can change: built-in text and local files."""
     others = (named.partition(":")[2] or named for named in recipe.others)
@@ -209,7 +214,8 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
     found = [path] if path == there else _below(there, str(path.relative_to(there)))
     paths = [file for one in found for file in (one, *_below(one))]
     # Where links lead in a circle, each file is read once, at its shortest path.
-    once = {os.path.realpath(file): file for file in sorted(paths, key=lambda p: -len(p.parts))}
+    paths.sort(key=lambda file: (text_kind(file) > "", -len(file.parts)))
+    once = {os.path.realpath(file): file for file in paths}
     files = sorted(file for file in once.values() if not file.is_dir())
     if lost := [file for file in files if text_kind(file) and not file.exists()]:
         raise CorpusError(f"corpus file {lost[0]} is a link to nothing: restore or remove it")

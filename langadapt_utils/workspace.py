@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -55,11 +56,10 @@ class Workspace:
             # If no stage has begun, as after a failed download, nothing is lost.
             begun = any(path for name in STAGES for path in self.folder.glob(f"*{name}*"))
             for name, (there, asked) in before.differences(recipe).items() if begun else ():
-                if name.removeprefix("training.") in FREE_OPTIONS:
-                    continue
-                differ = f"{name} is {there!r} there, not {asked!r}"
-                problem = f"{self.folder} has a run with another recipe ({differ})"
-                raise WorkspaceError(f"{problem}: choose another with --run, or delete it")
+                if name.removeprefix("training.") not in FREE_OPTIONS:
+                    differ = f"{name} is {there!r} there, not {asked!r}"
+                    problem = f"{self.folder} has a run with another recipe ({differ})"
+                    raise WorkspaceError(f"{problem}: choose another with --run, or delete it")
             if before == recipe:
                 return
         elif self.folder.exists() and any(self.folder.glob("[!.]*")):
@@ -96,7 +96,7 @@ class Workspace:
             manifest = self.folder / name / MANIFEST
             reason = "has other inputs" if manifest.exists() else "does not exist"
             problem = f"stage {name} of run {self.folder} is needed first: {manifest} {reason}"
-            command = f"`langadapt run {name[:2]} --run {self.folder}`, or set build_missing"
+            command = f"`langadapt run --run {shlex.quote(str(self.folder))}`, or set build_missing"
             raise WorkspaceError(f"{problem}; run notebook {NOTEBOOKS[name]}, or {command}")
         return self.folder / name
 

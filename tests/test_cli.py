@@ -44,6 +44,9 @@ def langadapt(*arguments: str) -> Result:
         (["run", "--profile", "smoke", "-p", "base=/no/such/model"], "is not a model folder"),
         (["run", "--profile", "smoke", "-p", "corpus.target=/no/such/text.txt"], "does not exist"),
         (["report", "--run", "/no/such/run"], "is not a run folder"),
+        (["compare", "/no/such/run"], "is not a run folder"),
+        (["plan", "--write", "/"], "--write / is a folder: name a file"),
+        (["plan", "-p", "language=fi"], "did you mean --language?"),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(

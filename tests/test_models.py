@@ -25,7 +25,7 @@ from langadapt_utils.models import (
     load_base,
     load_model,
     load_tokenizer,
-    parameter_count,
+    parameters_by_type,
     save_model,
     save_tokenizer,
     weight_files,
@@ -124,7 +124,7 @@ def test_a_source_that_is_no_model_is_refused(source: str, sentence: str) -> Non
 
 def test_a_local_folder_is_a_base_model(tiny_folder: Path) -> None:
     base = load_base(str(tiny_folder))
-    assert base.model.num_parameters() == parameter_count(tiny_folder)
+    assert base.model.num_parameters() == parameters_by_type(tiny_folder).total()
     assert base.tokenizer.decode(base.tokenizer("a word")["input_ids"]) == "a word"
 
 
@@ -179,7 +179,7 @@ def test_a_hub_model_that_cannot_be_fetched_is_one_sentence(tmp_path: Path) -> N
 def test_the_default_base_is_whole(base: Base) -> None:
     config = json.loads((base.folder / "config.json").read_text())
     assert "quantization_config" not in config
-    assert parameter_count(base.folder) == base.model.num_parameters() == 134_515_008
+    assert parameters_by_type(base.folder).total() == base.model.num_parameters() == 134_515_008
     assert {path.suffix for path in base.folder.iterdir()} <= {".json", ".safetensors", ".jinja"}
     assert base.tokenizer.chat_template and isinstance(base.tokenizer, PreTrainedTokenizerFast)
 
@@ -333,12 +333,12 @@ def test_a_folder_of_the_hub_without_a_model_is_refused(
 
 def test_weights_in_parts_and_twice_are_counted_once(tiny_folder: Path) -> None:
     base = load_base(str(tiny_folder))
-    count, model = parameter_count(tiny_folder), base.model
+    count, model = parameters_by_type(tiny_folder).total(), base.model
     shutil.copy(tiny_folder / "model.safetensors", tiny_folder / "consolidated.safetensors")
-    assert parameter_count(tiny_folder) == count
+    assert parameters_by_type(tiny_folder).total() == count
     (tiny_folder / "model.safetensors").unlink()
     model.save_pretrained(tiny_folder, max_shard_size="10KB")
-    assert len(weight_files(tiny_folder)) > 1 and parameter_count(tiny_folder) == count
+    assert len(weight_files(tiny_folder)) > 1 and parameters_by_type(tiny_folder).total() == count
     (last := weight_files(tiny_folder)[-1]).unlink()
     with pytest.raises(ModelError, match=f"lacks its weights in {last.name}"):
         load_base(str(tiny_folder))

@@ -205,6 +205,14 @@ def test_a_plan_chooses_from_the_text_and_says_what_it_will_take(base: Path) -> 
     assert "mixture.sweep_tokens is 60, less than one sequence (64 tokens)" in short
 
 
+def test_a_plan_keeps_the_number_of_new_tokens_that_was_asked_for(base: Path) -> None:
+    recipe = Recipe.profile("cpu", overrides={"base": str(base), **OPTIONS})
+    usual, own = plan(recipe), plan(recipe.with_options({"vocabulary.tokens": 33}))
+    assert own.recipe.vocabulary.tokens == 33 != usual.recipe.vocabulary.tokens
+    said = [line for line in str(own).splitlines() if "the largest number with" in line]
+    assert len(said) == 1 and said[0].startswith(f"{usual.recipe.vocabulary.tokens:19d}:")
+
+
 def test_a_plan_names_what_it_counts_on(base: Path, tmp_path: Path) -> None:
     """Packages that are installed apart, and a translation without which parity is unknown."""
     recipe = Recipe.profile("cpu", overrides={"base": str(base), **OPTIONS})
@@ -287,7 +295,7 @@ def test_a_tiny_text_gets_as_many_tokens_as_it_has(base: Path, tmp_path: Path) -
 def test_an_unknown_card_is_one_sentence() -> None:
     with pytest.raises(LangadaptError, match="GPU 'h9' is unknown: set --gpu to one of h100"):
         machine_named("h9", 1)
-    with pytest.raises(LangadaptError, match="GPU '' is unknown"):
+    with pytest.raises(LangadaptError, match="the name of the 8 GPUs is missing: set --gpu"):
         machine_named("", 8)
 
 

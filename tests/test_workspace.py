@@ -141,7 +141,7 @@ def test_a_lost_report_does_not_undo_a_stage(run: Workspace) -> None:
 
 def test_a_missing_stage_is_named_with_the_command_that_makes_it(run: Workspace) -> None:
     with pytest.raises(
-        WorkspaceError, match=r"02_vocabulary_extension\.ipynb, or `langadapt run 02"
+        WorkspaceError, match=r"02_vocabulary_extension\.ipynb, or `langadapt run --run"
     ):
         run.stage("02_vocabulary")
 

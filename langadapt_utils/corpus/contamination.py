@@ -19,7 +19,8 @@ from more_itertools import chunked, constrained_batches
 
 Hashes = npt.NDArray[np.uint64]
 
-INVISIBLE = regex.compile(r"\p{Default_Ignorable_Code_Point}+")  # such as soft hyphens
+INVISIBLE = regex.compile(r"\p{Default_Ignorable_Code_Point}+|\u0640")  # soft hyphens, tatweel
+SAME = str.maketrans("’‘ʼʻ`şţŞŢ", "'''''șțȘȚ")  # apostrophes; old letters of Romanian
 GRAM = 50  # characters, about nine English words
 # Fraction of a text's n-grams: more is a copy, less may be a quotation or a common phrase.
 CONTAMINATED = 0.5
@@ -78,7 +79,8 @@ def normalised(text: str) -> str:
         >>> normalised("Ár\\u00advíz  ") == normalised("A\\u0301RVÍZ")
         True
     """
-    return " ".join(INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold().split())
+    plain = unicodedata.normalize("NFKC", INVISIBLE.sub("", text)).translate(SAME)
+    return " ".join(plain.casefold().split())
 
 
 def hashes_of_runs(text: str, gram: int) -> Hashes:

@@ -1,6 +1,5 @@
 """The corpus of a run: documents per language, split into training and held-out documents."""
 
-import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +30,8 @@ COMPARED, FEW = 200, 10  # pairs of texts whose lengths are compared; fewer do n
 RELATED = 0.4  # rank correlation of the lengths of translations; 0.9 in the built-in text
 MEASURED, SHOWN = 1_000, 20_000  # texts for fertility, and characters of each, if not parallel
 
+Parts = dict[str, Dataset]  # documents by language
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -41,13 +42,13 @@ class Corpus:
     """
 
     language: str
-    train: dict[str, Dataset]
-    heldout: dict[str, Dataset]
+    train: Parts
+    heldout: Parts
     # Held-out sentences, with the columns `id`, `domain` and one per language; may be empty.
     parallel: pd.DataFrame
     read: pd.DataFrame  # one row per file: how it was read, and counts
     repeats: dict[str, dict[str, int]]  # number of dropped documents, by language and kind
-    others: dict[str, Dataset]  # documents in languages that are only evaluated, by code
+    others: Parts  # documents in languages that are only evaluated, by code
     chat: Dataset  # conversations to learn from
 
     def summary(self) -> pd.DataFrame:
@@ -122,7 +123,7 @@ def built_in_corpus(language: str) -> Corpus:
     return load_corpus(CorpusRecipe(english=[BUILT_IN]), language)
 
 
-def _other_languages(recipe: CorpusRecipe, language: str, heldout: set[str]) -> dict[str, Dataset]:
+def _other_languages(recipe: CorpusRecipe, language: str, heldout: set[str]) -> Parts:
     """Read documents in third languages; of the built-in ones, only those that are held out."""
     found: dict[str, list[Dataset]] = defaultdict(list)
     for named in recipe.others:
@@ -165,10 +166,8 @@ def translations(target: Sequence[Source], english: Sequence[Source]) -> dict[st
         for others, about_others in english:
             names = [name for name in others["id"][:] if name not in tied]
             cut = any(row["cut"] for row in (*about, *about_others))  # then sizes tell nothing
-            sizes, of_others = (
-                {r["place"]: 0 if cut else r["rows"] for r in a if r["documents"]}
-                for a in (about, about_others)
-            )
+            full = ([row for row in a if row["documents"]] for a in (about, about_others))
+            sizes, of_others = ({r["place"]: 0 if cut else r["rows"] for r in own} for own in full)
             places = {name: name.rpartition("-") for name in names}  # no file is that of an own id
             whole = [n for n in names if sizes.get(place := places[n][0]) == of_others.get(place)]
             found = {name: name for name in _among(ids, whole)}
@@ -209,9 +208,7 @@ def _belong_together(tied: Mapping[str, str], english: Dataset, own: Dataset, cu
     return correlation >= RELATED or not (cut or correlation < RELATED)
 
 
-def _parallel_documents(
-    heldout: dict[str, Dataset], language: str, tied: dict[str, str]
-) -> pd.DataFrame:
+def _parallel_documents(heldout: Parts, language: str, tied: dict[str, str]) -> pd.DataFrame:
     """Return held-out documents that are translations of each other, at most 1,000."""
     tables = (heldout[code].to_pandas() for code in ("en", language))
     english, own = (table.drop_duplicates("id", keep=False) for table in tables)
@@ -244,13 +241,18 @@ def split_documents(
     kinds = pd.DataFrame({k: _column(documents, k).dictionary_encode().to_pandas() for k in KINDS})
     large = share * kinds.groupby(KINDS, observed=True).source.transform("size") >= 1
     kinds["domain"] = kinds.domain.astype(object).where(large, "")
+    # Small sources are pooled, and some of their documents are trained.
+    large = share * kinds.groupby("source", observed=True).source.transform("size") >= 1
+    kinds["source"] = kinds.source.astype(object).where(large, "")
     for (source, domain), places in sorted(kinds.groupby(KINDS, observed=True).indices.items()):
         free = np.unique(numbers[places])
         free = free[sides[free] == FREE]
         order = free[pc.sort_indices(names.take(free))].tolist()
         group = Path(source).name, domain  # independent of the folder of the file
         random.Random(f"{seed} {group}").shuffle(order)
-        held = min(HELD_OUT, math.ceil(share * len(order)))
+        sizes = np.bincount(numbers[places])[order].cumsum()  # an id may have several documents
+        most = min(HELD_OUT, share * sizes[-1]) if order else 0
+        held = min(int(np.searchsorted(sizes, most)) + 1, len(order) - (not source))
         sides[order[:held]], sides[order[held:]] = 1, 0
     rest, heldout = (np.flatnonzero(sides[numbers] == side) for side in (0, 1))
     if not (len(rest) and len(heldout)):
@@ -272,7 +274,7 @@ def _among(ids: pa.ChunkedArray, names: Iterable[str]) -> set[str]:
     return set(ids.filter(pc.is_in(ids, value_set=pa.array(names, pa.string()))).to_pylist())
 
 
-def _without_contamination(train: list[Dataset], heldout: dict[str, Dataset]) -> dict[str, Dataset]:
+def _without_contamination(train: list[Dataset], heldout: Parts) -> Parts:
     """Drop held-out documents that also occur, for the most part, in the training text."""
     texts = {(code, n): t for code, part in heldout.items() for n, t in enumerate(part["text"])}
     long = {place: text for place, text in texts.items() if len(text) >= GRAM}
@@ -285,12 +287,10 @@ def _without_contamination(train: list[Dataset], heldout: dict[str, Dataset]) ->
 
 
 def _parallel_sentences(language: str, ids: set[str]) -> pd.DataFrame:
-    rows = [
-        (row["id"], row["domain"], *pair)
-        for row in built_in_rows()
-        if row["id"] in ids and isinstance(row.get(language), list)
-        for pair in zip(row["en"], row[language], strict=True)
-    ]
+    asked = [row for row in built_in_rows() if row["id"] in ids]
+    found = [row for row in asked if isinstance(row.get(language), list)]
+    pairs = ((row, pair) for row in found for pair in zip(row["en"], row[language], strict=True))
+    rows = [(row["id"], row["domain"], *pair) for row, pair in pairs]
     return pd.DataFrame(rows, columns=["id", "domain", "en", language])
 
 

@@ -11,7 +11,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, groupby, islice
+from itertools import chain, groupby, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,9 @@ from .readers import NAMES, Part, Reading, Row, Source
 OPTIONS = {"text_field", "skip_bad", "normal_form", "max_megabytes"}  # that affect the result
 FORM = pa.schema([(column, pa.string()) for column in ("id", "source", "domain", "text")])
 EDGE = r"[\x09-\x0d\x1c-\x20\x85\pZ]"  # what `str.strip` removes
-ODD_NAME = rf"^{EDGE}|{EDGE}$|\.0$"  # that `_name` may change
+ODD_NAME = rf"^{EDGE}|{EDGE}$|\.0+$|^-?0\d"  # that `_name` may change
 AT_ONCE = 1_000  # rows that are written together
-VERSION = 10  # of cached files; files of another version are not used
+VERSION = 11  # of cached files; files of another version are not used
 
 
 def read_source(source: str, language: str, recipe: CorpusRecipe) -> Source:
@@ -68,15 +68,12 @@ def read_source(source: str, language: str, recipe: CorpusRecipe) -> Source:
         files, others = sources.text_files(name)
         folder = Path(name).expanduser()
         base = folder if folder.is_dir() else os.path.commonpath([file.parent for file in files])
-        readings = [
-            Reading(str(file), _in_form(str(file.relative_to(base)), "NFC")[0], recipe, language)
-            for file in files
-        ]
+        names = [(str(f), _in_form(str(f.relative_to(base)), "NFC")[0]) for f in files]
+        readings = [Reading(*both, recipe, language) for both in names]
         versions = [f"{file} {sources.version_of(file)}" for file in files]
         parts = [reading.parts() for reading in readings]
     limit = recipe.max_megabytes / len(readings)
-    every = zip(readings, parts, strict=True)
-    documents = chain.from_iterable(_documents(*each, source, limit) for each in every)
+    documents = chain.from_iterable(map(_documents, readings, parts, repeat(source), repeat(limit)))
     key = [recipe.model_dump_json(include=OPTIONS), language, source, *versions]
     stored, about = _stored(key, documents, readings)
     nothing = dict.fromkeys(about[0], 0)
@@ -133,23 +130,20 @@ def _hub_rows(reading: Reading, source: str) -> Iterator[Part]:
     remedy = "check the name and the network, or download it and give the files"
     with explained(CorpusError, f"cannot load {source}", remedy):
         rows = load_dataset(repository, config or None, **where)
-        yield from reading.with_text(
-            rows.decode(False) if getattr(rows, "features", None) else rows
-        )
+        plain = rows.decode(False) if getattr(rows, "features", None) else rows
+        yield from reading.with_text(plain)
 
 
-def _documents(
-    reading: Reading, parts: Iterable[Part], source: str, megabytes: float
-) -> Iterator[Part]:
-    """Yield documents with the four columns, up to a number of megabytes (0: all); count them."""
+def _documents(reading: Reading, parts: Iterable[Part], source: str, most: float) -> Iterator[Part]:
+    """Yield documents with the four columns, at most so many megabytes (0: all); count them."""
     for part in parts:
         if isinstance(part, dict):
             yield from _document(part, reading, source)
-        elif (block := _block(part, reading, source, megabytes)) is not None:
+        elif (block := _block(part, reading, source, most)) is not None:
             yield block
         else:
-            yield from _documents(reading, part.to_pylist(), source, megabytes)
-        reading.cut = 0 < megabytes <= reading.megabytes
+            yield from _documents(reading, part.to_pylist(), source, most)
+        reading.cut = 0 < most <= reading.megabytes
         if reading.cut:
             break
 
@@ -177,25 +171,25 @@ def _name(value: Any) -> str:
         >>> _name(7), _name(7.0), _name("-7.0 "), _name(float("nan")), _name(None)
         ('7', '7', '-7', '', '')
     """
-    known = isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
-    text = unicodedata.normalize("NFC", str(value)).strip() if known else ""
-    return _in_form(re.sub(r"^(-?\d+)\.0$", r"\1", text), "as it is")[0]
+    unknown = value is None or isinstance(value, list | dict)
+    unknown = unknown or (isinstance(value, float) and not math.isfinite(value))
+    text = "" if unknown else unicodedata.normalize("NFC", str(value)).strip()
+    return _in_form(re.sub(r"^(-?)0*(\d+)(\.0+)?$", r"\1\2", text), "as it is")[0]
 
 
 def _block(
     block: pa.RecordBatch, reading: Reading, source: str, megabytes: float
 ) -> pa.RecordBatch | None:
     """Return a block with the four columns; None if a text has to be changed or left out."""
-    texts, first = block["text"], reading.rows
+    texts, first, form = block["text"], reading.rows, reading.recipe.normal_form
     size = reading.megabytes + pc.sum(pc.binary_length(texts)).as_py() / 1e6
     ids, domains = (block[name].cast(pa.string()) for name in ("id", "domain"))
     blank = any(pc.index(column, "").as_py() >= 0 for column in (texts, ids, domains))
     odd = [pc.utf8_is_space(texts), pc.match_substring(texts, "\r\n")]
     odd += [pc.match_substring_regex(column, ODD_NAME) for column in (ids, domains)]
     changed = blank or any(pc.any(found).as_py() for found in odd)
-    forms: list[tuple[Any, NormalForm]] = [(ids, "NFC"), (domains, "NFC")]
-    forms += [(texts, reading.recipe.normal_form)]
-    if changed or 0 < megabytes <= size or not all(_all_in_form(*each) for each in forms):
+    in_form = (_all_in_form(column, "NFC") for column in (ids, domains))
+    if changed or 0 < megabytes <= size or not (all(in_form) and _all_in_form(texts, form)):
         return None
     names = pa.array([f"{reading.place}-{first + n}" for n in range(len(block))])
     reading.documents, reading.megabytes = reading.documents + len(block), size
@@ -240,8 +234,7 @@ def _stored(key: Sequence[str], parts: Iterable[Part], readings: Sequence[Readin
         if not (path.exists() and about.exists()):
             trim_cache("texts")
             write_atomically(path, lambda beside: _write(parts, beside))
-            counts = [reading.about() for reading in readings]
-            write_atomically(about, lambda beside: write_json(beside, counts))
+            write_atomically(about, lambda new: write_json(new, [r.about() for r in readings]))
     return Dataset.from_file(str(path)), read_json(about)
 
 

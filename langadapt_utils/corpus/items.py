@@ -25,11 +25,9 @@ def load_items(kind: str, language: str) -> Table:
     rows = list(read_jsonl(data_folder() / f"eval_{kind}.jsonl"))
     if "lang" in rows[0]:
         return [row for row in rows if row["lang"] == language]
-    return [
-        {name: value for name, value in row.items() if not isinstance(value, dict)} | row[language]
-        for row in rows
-        if isinstance(row.get(language), dict)
-    ]
+    rows = [row for row in rows if isinstance(row.get(language), dict)]
+    shared = ({k: v for k, v in row.items() if not isinstance(v, dict)} for row in rows)
+    return [common | row[language] for common, row in zip(shared, rows, strict=True)]
 
 
 def item_options(kind: str, items: Table, place: int, language: str) -> list[tuple[str, str]]:

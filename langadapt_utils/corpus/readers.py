@@ -399,14 +399,20 @@ def text_column(rows: Sequence[Row], language: str, where: object) -> str:
     cells = [(name, own) for row in rows for name, own in row.items()]
     names, filled = {*chain(*rows)}, {n for n, v in cells if v and isinstance(v, str | int | float)}
     # `id` is also a code: of Indonesian, beside a column of English.
-    others = {*NAMES} - {language if "en" in names else ""}
-    found = {n for n, own in cells if isinstance(own, str) and LETTER.search(own)} - others
+    others = {*NAMES} - {language if "en" in names else ""} | {"en"} - {language}
+    plain = [(n, own) for n, own in cells if isinstance(own, str) and n not in others]
+    found = {name for name, own in plain if LETTER.search(own)}
+    said = {name for name, own in plain if _said([own])}
+    # Other fields are named like languages, too, such as `to`: longer names are no codes.
+    better = language not in said and any(len(name) > 3 for name in said)
+    own_name = language not in filled or (language in found and not better)
     for name in "text", language:
-        if name in names - others and (name in found or name == "text" or name not in filled):
+        if name in names - others and (name == "text" or own_name):
             return name
-    nested = (str(own) for _, own in cells if isinstance(own, list | dict))
+    nested = [str(own) for _, own in cells if isinstance(own, list | dict)]
+    longer = sum(map(len, nested)) > 3 * sum(len(own) for name, own in plain if name in found)
     # A title beside a list of paragraphs is not the text.
-    if len(found) != 1 or (_said(nested) and not _said(own for n, own in cells if n in found)):
+    if len(found) != 1 or (_said(nested) and (longer or not said)):
         raise _no_column("text", dict(cells), where)
     return found.pop()
 

@@ -25,7 +25,7 @@ from ..intervals import plain, relative_change, restored
 from ..languages import language_name
 from ..models import BASE_CARD
 from ..recipe import Recipe
-from ..sources import HUB_NAMES, WHEELS, parse_source, source_name
+from ..sources import HUB_NAMES, WHEELS, parse_source, public_name, source_name
 from ..training.views import loss_ends, plot_training
 from ..vocabulary.audit import read_by_stock
 from ..vocabulary.change import VocabularyChange
@@ -106,7 +106,7 @@ def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
     first: dict[Any, pd.DataFrame] = {}
     for folder in folders:
         if not (folder / "scores.json").is_file():
-            problem = f"{folder} holds no finished run (no scores.json)"
+            problem = f"{Workspace.existing(folder).folder} holds no finished run (no scores.json)"
             raise WorkspaceError(f"{problem}: finish it with `langadapt run --run {folder}`")
         again = f"run `langadapt run 05 --run {folder}` again"
         with explained(WorkspaceError, f"{folder / 'scores.json'} cannot be read", again):
@@ -204,7 +204,10 @@ def model_card(
     prompt = scores.samples[0]["prompt"] if scores and scores.samples else "…"
     about |= {"prompt": " ".join(prompt.split()), "json": partial(json.dumps, ensure_ascii=False)}
     about |= {"metadata": _metadata(recipe, table, texts, terms), "quote": shlex.quote}
-    return f"{render('report/card.md.j2', **about)}\n"
+    sources = {"base": terms.get("base_model", public_name(recipe.base))}
+    for part in ("target", "english"):
+        sources[part] = ", ".join(map(public_name, getattr(recipe.corpus, part)))
+    return f"{render('report/card.md.j2', **about, **sources)}\n"
 
 
 def proofs_of(folder: Path | None) -> dict[str, list[str]]:
@@ -234,7 +237,7 @@ def _metadata(recipe: Recipe, table: list[Any], texts: list[str], about: dict[st
         results.append(EvalResult(**measured, **named))
     sources = map(parse_source, [*recipe.corpus.target, *recipe.corpus.english])
     hub = [HUB_NAMES.get(name, name) for kind, name in sources if kind == "hub"]
-    base = about.get("base_model", recipe.base)
+    base = about.get("base_model", public_name(recipe.base))
     about |= {"library_name": "transformers", "pipeline_tag": task, "tags": ["langadapt"]}
     about["model_name"] = f"{language_name(recipe.language)} adaptation of {base}"
     about["datasets"] = [re.split("[:@]", name)[0] for name in hub] or None

@@ -136,8 +136,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         losses = language_losses(model, inputs)
         self.steps.add([loss.detach() for loss in losses], inputs["bytes"], inputs["sizes"])
         # All processes divide by the same number, so that they train as one process does.
-        loss: torch.Tensor = torch.stack(losses).sum() / inputs["input_ids"].numel()
-        return loss
+        return torch.div(torch.stack(losses).sum(), inputs["input_ids"].numel())
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float:
         norm, step = float(super()._get_grad_norm(model, grad_norm)), self.state.global_step + 1

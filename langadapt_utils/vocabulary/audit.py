@@ -76,8 +76,7 @@ def apostrophes_kept(tokenizer: Tokenizer, sample: Sequence[str]) -> Check:
     """Check that the word pattern does not split at an apostrophe between letters (`to'siq`)."""
     cutter = tokenizer.backend_tokenizer.pre_tokenizer
     words = [word for text in sample for word in cuts_inside(cutter, text, WITH_INNER)]
-    cut = [word for word, places in words if places]
-    what = f"of {len(words):,} are split"
+    cut, what = [word for word, places in words if places], f"of {len(words):,} are split"
     return _none("words with an apostrophe inside are not split", cut, what)
 
 
@@ -115,6 +114,7 @@ class Audited:
         sample: all excerpts.
         tokenizers: before and after the change.
         old, new: the tokenizer.json before and after the change.
+        cutters: the pre-tokenizers before and after the change.
     """
 
     base: Tokenizer
@@ -126,6 +126,7 @@ class Audited:
         self.sample = [*self.texts, *self.others]
         self.tokenizers = self.base, self.change.tokenizer
         self.old, self.new = map(Spec.of, self.tokenizers)
+        self.cutters = [own.backend_tokenizer.pre_tokenizer for own in self.tokenizers]
 
 
 def audit_vocabulary(
@@ -145,13 +146,11 @@ def audit_vocabulary(
     unique = _none("no added token spells the text of another", repeated, "do")
     checks = [reachable(audited), spelled(audited), unique, ids_kept(audited)]
     if change.mode == "replace":
-        before, after = len(audited.old.vocab), len(audited.new.vocab)
-        detail = f"{before:,} → {after:,}"
-        checks.append(Check("the vocabulary keeps its size", before == after, detail))
+        old, new = len(audited.old.vocab), len(audited.new.vocab)
+        checks.append(Check("the vocabulary keeps its size", old == new, f"{old:,} → {new:,}"))
     checks += [special_tokens_kept(audited), no_false_specials(audited), round_trips(audited)]
     checks += read_again(audited)
-    if change.added:
-        checks.append(fewer_tokens(audited))
+    checks += [fewer_tokens(audited)] if change.added else []
     for language, effect in change.effects.items():
         checks.append(little_growth(change, language, effect))
         if effect.protected is not None:
@@ -221,8 +220,7 @@ def fewer_tokens(audited: Audited) -> Check:
     encoded = [list(chain(*token_ids(own, audited.texts))) for own in audited.tokenizers]
     (before, after), unknown = map(len, encoded), audited.old.unknown_id
     lost, left = (sum(index == unknown for index in ids) for ids in encoded)
-    detail = f"{before:,} → {after:,}"
-    detail += f", unknown {lost:,} → {left:,}" if lost or left else ""
+    detail = f"{before:,} → {after:,}" + (f", unknown {lost:,} → {left:,}" if lost or left else "")
     claim = "the target language takes fewer tokens, or fewer unknown ones"
     return Check(claim, after < before or left < lost, detail)
 
@@ -248,8 +246,7 @@ def protection_kept(change: VocabularyChange, language: str, effect: Effect) -> 
 
 def marks_kept(audited: Audited) -> Check:
     """Check that the repaired word pattern does not separate marks from letters."""
-    repaired = audited.change.tokenizer.backend_tokenizer.pre_tokenizer
-    cuts, clusters = find_cuts(repaired, audited.texts)
+    cuts, clusters = find_cuts(audited.cutters[-1], audited.texts)
     claim = "the repaired word pattern keeps letters and marks together"
     return Check(claim, cuts.total() <= RARE * clusters, f"{cuts.total()} of {clusters:,} cut")
 
@@ -260,7 +257,7 @@ def other_text_cut_as_before(audited: Audited) -> Check:
     This is text without marks, joiners, apostrophes and characters that the base splits; in other
     languages, also with apostrophes.
     """
-    before, after = (own.backend_tokenizer.pre_tokenizer for own in audited.tokenizers)
+    before, after = audited.cutters
     plain = [text for text in audited.texts if not WITH_INNER.search(text)] + [*audited.others]
     unmarked = (text for text in plain if not regex.search(r"[\p{M}\p{Join_Control}]", text))
     whole = (text for text in unmarked if not splits_characters(before, [text]))

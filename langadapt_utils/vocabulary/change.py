@@ -131,8 +131,7 @@ class VocabularyChange:
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
-        plain = read_json(Path(folder, "change.json"))
-        plain["tokenizer"] = load_tokenizer(Path(folder))
+        plain = read_json(Path(folder, "change.json")) | {"tokenizer": load_tokenizer(Path(folder))}
         return TypeAdapter(cls).validate_python(plain)
 
 

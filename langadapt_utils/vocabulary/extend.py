@@ -19,11 +19,12 @@ import regex
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from ..errors import VocabularyError
+from ..languages import Shares
 from ..recipe import GiveUp
 from ..tokens import spread
 from .audit import Others, audit_vocabulary
 from .change import Mode, ProtectionCost, VocabularyChange, changed_sentences, split_sentences
-from .merges import NewToken, token_counts
+from .merges import NewTokens, token_counts
 from .patterns import propose_repair
 from .select import candidates_for, choose_leaves, learn_tokens, protected_candidates
 from .tokenizer_json import Spec, one_of
@@ -39,7 +40,7 @@ def extend_vocabulary(
     tokens: int,
     mode: Mode = "extend",
     others: Others | None = None,
-    protect: Mapping[str, float] | None = None,
+    protect: Shares | None = None,
     give_up: GiveUp = "usage",
     repair_script: bool = True,
     complete_bytes: bool = False,
@@ -96,7 +97,7 @@ class _Growth:
     spec: Spec
     words: Mapping[str, int]  # of the target language
     reference: Others
-    protect: Mapping[str, float]
+    protect: Shares
     tokens: int  # to add
     mode: Mode
     give_up: GiveUp
@@ -113,13 +114,13 @@ class _Growth:
             for code, lines in self.reference.items()
         }
 
-    def select(self, **limits: Any) -> tuple[list[NewToken], list[NewToken]]:
+    def select(self, **limits: Any) -> tuple[NewTokens, NewTokens]:
         """Learn more and more candidates until enough of them are allowed; return both lists.
 
         Args:
             limits: of `learn_tokens`.
         """
-        candidates = allowed = list[NewToken]()
+        candidates = allowed = NewTokens()
         wanted = candidates_for(self.tokens)
         while len(allowed) < self.tokens:
             more = learn_tokens(self.spec, self.words, wanted, counted=bool(self.protect), **limits)
@@ -128,7 +129,7 @@ class _Growth:
             candidates, allowed, wanted = more, self._allowed(more), 3 * wanted
         return candidates, allowed
 
-    def build(self, candidates: list[NewToken], allowed: list[NewToken]) -> VocabularyChange:
+    def build(self, candidates: NewTokens, allowed: NewTokens) -> VocabularyChange:
         """Return the change that adds the first allowed tokens, without its audit."""
         spec, chosen = self.spec, allowed[: self.tokens]
         removed, lost = self._given_up(chosen) if self.mode == "replace" else ({}, {})
@@ -167,14 +168,14 @@ class _Growth:
             protection_cost=cost,
         )
 
-    def _allowed(self, candidates: list[NewToken]) -> list[NewToken]:
+    def _allowed(self, candidates: NewTokens) -> NewTokens:
         if not self.protect:
             return candidates
         sentences = {code: self.sentences[code] for code in self.protect}
         specs = self.base, self.spec
         return protected_candidates(*specs, candidates, self.tokens, sentences, self.protect)
 
-    def _given_up(self, chosen: list[NewToken]) -> tuple[dict[int, str], dict[int, int]]:
+    def _given_up(self, chosen: NewTokens) -> tuple[dict[int, str], dict[int, int]]:
         """Return the base tokens to replace, and their uses in the reference text."""
         words = map(self.spec.count_words, self.reference.values())
         used = sum((token_counts(self.spec.bare, counts) for counts in words), Counter[str]())
@@ -189,13 +190,11 @@ def base_pieces(base: Spec, added: Mapping[int, str]) -> dict[int, tuple[int, ..
     continuing); an unknown character by the unknown token.
     """
     encodings = base.bare.encode_batch_fast(list(added.values()), add_special_tokens=False)
-    return {
-        new: tuple(encoding.ids) or _substitutes(base, surface)
-        for (new, surface), encoding in zip(added.items(), encodings, strict=True)
-    }
+    found = zip(added.items(), encodings, strict=True)
+    return {new: tuple(own.ids) or _substitutes(base, surface) for (new, surface), own in found}
 
 
-def _check_request(tokens: int, mode: str, reference: Others, protect: Mapping[str, float]) -> None:
+def _check_request(tokens: int, mode: str, reference: Others, protect: Shares) -> None:
     if tokens < 1:
         raise VocabularyError(f"vocabulary.tokens is {tokens}: set it to at least 1")
     if mode not in ("extend", "replace"):

@@ -44,6 +44,9 @@ class NewToken:
     count: int
 
 
+NewTokens = list[NewToken]
+
+
 def count_words(tokenizer: Tokenizer, texts: Iterable[str], *, most: int = MOST) -> dict[str, int]:
     """Count the distinct pre-tokens of texts, in the alphabet of the tokenizer's model.
 
@@ -76,15 +79,11 @@ def thin(counts: Counts, most: int) -> dict[str, int]:
         counts: words and their counts.
         most: characters to keep.
     """
-    threshold = 1
-    kept = dict(counts)
+    threshold, kept = 1, dict(counts)
     while sum(map(len, kept)) > most:
         threshold *= 2
-        kept = {
-            word: max(count, threshold)
-            for word, count in counts.items()
-            if count >= threshold or zlib.crc32(word.encode()) % threshold < count
-        }
+        chosen = ((w, n) for w, n in counts.items() if zlib.crc32(w.encode()) % threshold < n)
+        kept = {word: max(count, threshold) for word, count in chosen}
     return kept
 
 

@@ -176,9 +176,8 @@ def find_inside(
                 letters[place] = letter.lower() + letter.upper()
     places = [place for place, count in sorted(cut.items()) if count >= RARE * words]
     for text in chain([ENGLISH], others):
-        if not places:
+        if not (places := [place for place in places if not regex.search(place, text)]):
             break
-        places = [place for place in places if not regex.search(place, text)]
     return "|".join(places), "".join(letters[place] for place in places)
 
 

@@ -14,11 +14,11 @@ import regex
 from tokenizers import Tokenizer
 
 from ..errors import VocabularyError
-from ..languages import Texts
+from ..languages import Shares, Texts
 from ..recipe import GiveUp
 from ..tokens import as_words, bytes_surface, encode_texts
 from .change import changed_sentences
-from .merges import SEPARATOR, Counts, NewToken, learn_merges
+from .merges import SEPARATOR, Counts, NewToken, NewTokens, learn_merges
 from .tokenizer_json import Spec
 
 
@@ -31,7 +31,7 @@ def learn_tokens(
     max_token_length: int,
     complete_bytes: bool = False,
     counted: bool = False,
-) -> list[NewToken]:
+) -> NewTokens:
     """Learn tokens for a text, the most useful first.
 
     Merges are learned on complete characters, so that no token ends inside one. Characters without
@@ -61,13 +61,9 @@ def learn_tokens(
     waiting = iter(characters)  # None among the merges marks the place of the next character
     learned = [merge or next(waiting) for merge in merges]
     texts = {token.surface: spec.text(token.surface) for token in learned if token.parts}
-    unwanted = {
-        surface
-        for surface, text in texts.items()
-        if len(text) > max_token_length
-        or text.strip() in spec.special
-        or any(map(gt, spec.digits(surface), spec.most_digits))
-    }
+    unwanted = {surface for surface, text in texts.items() if len(text) > max_token_length}
+    unwanted |= {surface for surface, text in texts.items() if text.strip() in spec.special}
+    unwanted |= {own for own in texts if any(map(gt, spec.digits(own), spec.most_digits))}
     return without([*first, *learned], unwanted)
 
 
@@ -81,7 +77,7 @@ def candidates_for(tokens: int) -> int:
     return 11 * tokens // 10 + 100
 
 
-def without(tokens: Iterable[NewToken], surfaces: set[str]) -> list[NewToken]:
+def without(tokens: Iterable[NewToken], surfaces: set[str]) -> NewTokens:
     """Return the tokens without some, and without tokens that build on them.
 
     Example:
@@ -115,7 +111,7 @@ def _cut_at(words: Counts, characters: Sequence[str]) -> Counts:
     return pieces
 
 
-def _characters(spec: Spec, words: Counts, min_frequency: int) -> list[NewToken]:
+def _characters(spec: Spec, words: Counts, min_frequency: int) -> NewTokens:
     """Return tokens for characters without a token of their own, the most useful first."""
     texts = as_words(words) if spec.byte_level else list(words)
     counts = _character_counts(texts, list(words.values()))
@@ -139,7 +135,7 @@ def _character_counts(texts: Sequence[str], weights: Sequence[int]) -> dict[str,
     return {chr(point): int(totals[point]) for point in np.flatnonzero(totals).tolist()}
 
 
-def _merged_from_bytes(spec: Spec, counts: Counts) -> list[NewToken]:
+def _merged_from_bytes(spec: Spec, counts: Counts) -> NewTokens:
     """Return the merges that build characters from their bytes, from left to right.
 
     The bytes E0 B8 81 of a Thai letter become E0+B8, then E0B8+81. A merge that two characters
@@ -167,13 +163,8 @@ def _saving(character: NewToken) -> int:
 
 
 def protected_candidates(
-    base: Spec,
-    spec: Spec,
-    candidates: list[NewToken],
-    tokens: int,
-    sentences: Texts,
-    protect: Mapping[str, float],
-) -> list[NewToken]:
+    base: Spec, spec: Spec, candidates: NewTokens, tokens: int, sentences: Texts, protect: Shares
+) -> NewTokens:
     """Drop candidates until enough sentences in protected languages keep their ids.
 
     Greedy rule: allow the merge that saves the most tokens per additional changed sentence, until
@@ -234,8 +225,7 @@ def _to_drop(fired: Mapping[str, Sequence[set[str]]], allowed: Counts, worth: Co
         for index, roots in enumerate(lines):
             for root in roots:
                 touched[root].append((code, index))
-    changed: set[tuple[str, int]] = set()
-    left, dropped = Counter(allowed), set()
+    changed, dropped, left = set[tuple[str, int]](), set[str](), Counter(allowed)
     heap = [(-worth[root] / len(places), root) for root, places in touched.items()]
     heapq.heapify(heap)
     while heap:

@@ -18,7 +18,7 @@ from ..display.html import render
 from ..errors import VocabularyError
 from ..intervals import knee
 from ..languages import Texts, language_name
-from ..models import Base, parameter_count
+from ..models import Base, parameters_by_type
 from ..recipe import Recipe
 from ..tokens import encode_texts
 from .change import VocabularyChange
@@ -83,7 +83,8 @@ def measure_sizes(
     target = tokens[language]
     config = base.config.get_text_config()
     matrices = 1 if config.tie_word_embeddings else 2
-    used = parameter_count(base.folder) - (matrices - 1) * config.vocab_size * config.hidden_size
+    lookup = (matrices - 1) * config.vocab_size * config.hidden_size
+    used = parameters_by_type(base.folder).total() - lookup
     added = numbers * (change.mode == "extend")
     work = (used + added * config.hidden_size) / used  # a token reads one row of input embeddings
     columns = {

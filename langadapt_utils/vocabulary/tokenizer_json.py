@@ -126,8 +126,9 @@ class Spec:
         """Count the words of texts in the alphabet of the model; tokens are learned inside words.
 
         Words are the pre-tokens. A SentencePiece tokenizer has none, so text is split where its own
-        trainer would end a word. If the base does not split words, they end where sentences end.
-        Added tokens are skipped, because they are found before merging.
+        trainer would end a word. Words end where sentences end, so that protection, which is
+        measured by sentences, sees all that new tokens change. Added tokens are skipped, because
+        they are found before merging.
         """
         parts = spelled_out(self.data["pre_tokenizer"]) if self.data["pre_tokenizer"] else []
         # Converting words to bytes takes longer than counting, so it is done afterwards.
@@ -143,7 +144,10 @@ class Spec:
         cutter = without_model({**self.data, "pre_tokenizer": sequence})
         if len(cutter.pre_tokenizer.pre_tokenize_str("a. A")) == 1:  # words end where sentences end
             texts = chain.from_iterable(map(SENTENCE.split, texts))
-        counts = count_words(cutter, texts)
+        counts = Counter[str]()
+        for word, count in count_words(cutter, texts).items():
+            for part in SENTENCE.split(word) if in_text or not self.byte_level else [word]:
+                counts[part] += count
         surfaces = as_surfaces(counts) if in_text else counts
         return dict(zip(surfaces, counts.values(), strict=True))
 

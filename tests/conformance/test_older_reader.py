@@ -23,10 +23,14 @@ from langadapt_utils.vocabulary.change import VocabularyChange
 OLDER = ("transformers==4.57.1", "huggingface_hub==0.36.0", "tokenizers==0.22.1")
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 50_000.0, "factor": 8.0, "low_freq_factor": 1.0}
 LLAMA3 |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+PARTS = SIZES["hidden_size"] // SIZES["num_attention_heads"] // 2  # of the positions of a head
+FACTORS = {"short_factor": [1.5] * PARTS, "long_factor": [4.0] * PARTS}
 ROPES = {
     "llama": {"rope_type": "default", "rope_theta": 100_000.0},
     "mistral": {"rope_type": "default", "rope_theta": 1_000_000.0},
     "qwen3": {"rope_type": "default", "rope_theta": 5_000.0},
+    "gpt_neox": {"rope_type": "default", "rope_theta": 20_000.0, "partial_rotary_factor": 1.0},
+    "phi3-long": {"rope_type": "longrope", "rope_theta": 20_000.0, **FACTORS},
     "llama-scaled": LLAMA3,
     "gemma3_text": {
         "full_attention": {"rope_type": "default", "rope_theta": 1_000_000.0},
@@ -69,6 +73,8 @@ def test_transformers_4_57_reads_the_same_ids_and_logits(
     for name, rope in ROPES.items():
         torch.manual_seed(0)
         sizes = SIZES | {"vocab_size": len(tokenizer), "rope_parameters": rope}
+        if name == "phi3-long":
+            sizes |= {"original_max_position_embeddings": 64, "pad_token_id": 0}
         config = AutoConfig.for_model(name.partition("-")[0], **sizes)
         base = saved(AutoModelForCausalLM.from_config(config), tokenizer, tmp_path / name)
         grown = initialise_embeddings(load_base(str(base.folder)).model, change)

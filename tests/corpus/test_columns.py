@@ -212,6 +212,9 @@ def test_a_code_of_a_language_may_name_another_column(write: Write) -> None:
     rows = write("rows.csv", b"no,line\n1,God morgen.\n2,Tusen takk.\n")
     found, _ = read_source(str(rows), "no", CorpusRecipe())
     assert found["text"][:] == ["God morgen.", "Tusen takk."]
+    mails = write("mails.csv", b"from,to,body\na@c.to,b@c.to,Ko e fuofua lea eni. Ko e ua eni.\n")
+    with pytest.raises(CorpusError, match=r"set corpus\.text_field to one of from, to, body"):
+        read_source(str(mails), "to", CorpusRecipe())
     lists = write("lists.jsonl", '{"title": "Cím", "hu": ["Egy mondat."]}'.encode())
     with pytest.raises(CorpusError, match="a value of type list in column 'hu'"):
         texts_of(lists)
@@ -243,6 +246,7 @@ def test_a_sentence_about_a_list_of_texts_is_no_text(rows: list[object], write: 
     "row",
     [
         {"title": "Cím", "paragraphs": ["Ez egy hosszú bekezdés.", "Ez még egy."]},
+        {"title": "Mi történt ma?", "paragraphs": ["Ez egy hosszú bekezdés. " * 9]},
         {"url": "https://a.hu/1", "sentences": ["Ez egy mondat.", "Ez még egy mondat."]},
         {"source": "forum", "messages": [{"role": "user", "content": "Szia, hogy vagy ma?"}]},
         {"title": "Cím", "sections": {"first": "Ez egy hosszú bekezdés."}},
@@ -254,6 +258,13 @@ def test_a_title_beside_lists_of_sentences_is_not_the_text(
     path = write("rows.jsonl", "\n".join([json.dumps(row)] * 5).encode())
     with pytest.raises(CorpusError, match=f"corpus.text_field to one of {', '.join(row)}"):
         read_source(str(path), "hu", CorpusRecipe())
+
+
+def test_a_column_of_english_is_no_text_of_another_language(write: Write) -> None:
+    path = write("rows.jsonl", b'{"en": "In the first years it rained.", "score": 0.9}')
+    with pytest.raises(CorpusError, match="no column 'text'"):
+        texts_of(path)
+    assert len(read_source(str(path), "en", CorpusRecipe())[0]) == 1
 
 
 def test_an_article_with_a_list_of_tags_is_read(write: Write) -> None:

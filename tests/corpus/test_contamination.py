@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -37,11 +38,12 @@ def plainly(trained: list[str], test: str, gram: int) -> float:
 
 
 def normal(text: str) -> str:
-    seen = regex.sub(r"\p{Default_Ignorable_Code_Point}", "", unicodedata.normalize("NFKC", text))
+    seen = regex.sub(r"\p{Default_Ignorable_Code_Point}|\u0640", "", text)
+    seen = re.sub("[’‘ʼʻ`]", "'", unicodedata.normalize("NFKC", seen))
     return " ".join(seen.casefold().split())
 
 
-WORDS = st.text(alphabet="ab ñกิ\u0301\u00ad😀\n", max_size=60)
+WORDS = st.text(alphabet="ab ñกิ\u0301\u00ad\u0640’😀\n", max_size=60)
 
 
 @given(st.lists(WORDS, max_size=5), WORDS, st.integers(1, 12), st.integers(1, 100))
@@ -143,6 +145,26 @@ def test_copies_with_invisible_characters_are_found() -> None:
     text = "A language that nobody wrote down, but everybody sang in the evening."
     marked = text.replace("a", "a\u00ad").replace("n", "n\u200b")
     assert find_contamination([marked], {"copy": text})["copy"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "copied"),
+    [
+        ("П’ять років тому в цьому м’якому кліматі не було жодного лісу.", str.maketrans("’", "'")),
+        ("O'zbek tili bo'yicha yangi so'zlar lug'ati bugun bosilib chiqdi.", {39: "\u02bb"}),
+        ("Această țară își păstrează tradițiile și le învață pe copiii ei.", {537: 351, 539: 355}),
+        ("كتب المعلم الدرس الجديد على السبورة وقرأه التلاميذ في الصباح.", {1604: "ل\u0640"}),
+        (
+            "Árvízt\u0171r\u0151 tükörfúrógép a hegyen túl, ahol senki sem hallja.",
+            {252: "u\u0308\u00ad"},
+        ),
+    ],
+)
+def test_copies_with_other_signs_for_the_same_letters_are_found(
+    text: str, copied: dict[int, int | str]
+) -> None:
+    other = text.translate(copied)
+    assert other != text and find_contamination([other], {"copy": text})["copy"] == 1.0
 
 
 @pytest.mark.parametrize("place", ["English", "target", "chat"])

@@ -120,6 +120,21 @@ def test_domains_of_one_document_are_pooled() -> None:
     assert (len(train), len(heldout)) == (40, 10)
 
 
+def test_a_source_of_one_document_is_pooled_with_others(write: Write) -> None:
+    books = [str(write(f"book-{n}.md", f"A {n}. könyv szövege. ".encode() * 9)) for n in range(6)]
+    corpus = load_corpus(CorpusRecipe(target=books), "hu")
+    assert (len(corpus.train["hu"]), len(corpus.heldout["hu"])) == (4, 2)
+
+
+def test_held_out_documents_are_counted_where_ids_come_again() -> None:
+    """As in shards that are numbered from 0 each."""
+    rows = [
+        {"id": str(n % 1_000), "source": "s", "domain": "d", "text": "t"} for n in range(30_000)
+    ]
+    _, heldout = split_documents(datasets.Dataset.from_list(rows), 0.2, 0)
+    assert 2_000 <= len(heldout) <= 2_030
+
+
 def test_files_of_one_name_keep_their_documents_apart(write: Write, tmp_path: Path) -> None:
     for folder in "abcdefgh":
         write(f"texts/{folder}/part.txt", f"document {folder}".encode())

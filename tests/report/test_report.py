@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from helpers.traces import sourced, untraceable
 from helpers.vocabularies import with_pattern
 from langadapt_utils import cli, hardware
-from langadapt_utils.errors import WorkspaceError
+from langadapt_utils.errors import RecipeError, WorkspaceError
 from langadapt_utils.evaluation.scores import Scores
 from langadapt_utils.fertility import measure_fertility
 from langadapt_utils.intervals import TOO_FEW, plain
@@ -28,7 +28,7 @@ from langadapt_utils.report import report
 from langadapt_utils.report.report import compare_runs, model_card, write_report
 from langadapt_utils.vocabulary.change import VocabularyChange
 from langadapt_utils.vocabulary.extend import extend_vocabulary
-from langadapt_utils.workspace import CARD
+from langadapt_utils.workspace import CARD, Workspace
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -62,8 +62,11 @@ def test_runs_are_compared_on_the_same_documents(
     assert table.against_first[2].value == pytest.approx(expected)
     done = CliRunner().invoke(cli.app, ["compare", str(first), str(second)], terminal_width=200)
     assert done.exit_code == 0 and "[v2]" in done.output and f"{expected:+.1%}" in done.output
-    with pytest.raises(WorkspaceError, match="holds no finished run"):
+    with pytest.raises(RecipeError, match="is not a run folder"):
         compare_runs([tmp_path])
+    Workspace(tmp_path / "new", Recipe.profile("smoke"))
+    with pytest.raises(WorkspaceError, match="new holds no finished run"):
+        compare_runs([tmp_path / "new"])
     monkeypatch.chdir(second)
     assert set(compare_runs([Path()]).run) == {"second [v2]"}
     for broken in ('{"documents": ', "{}"):
@@ -254,6 +257,15 @@ def test_the_card_quotes_a_prompt_for_each_program(
     (command,) = re.findall(r"^mlx_lm.generate .+", card, re.MULTILINE)
     assert shlex.split(command)[-1] == one_line
     assert "| Hungarian, a\\|b.txt |" in card
+
+
+def test_the_card_does_not_publish_where_files_lie(
+    change: VocabularyChange, tmp_path: Path
+) -> None:
+    options = {"base": "/home/anna/my models/llama", "corpus.target": ["/home/anna/hu.txt"]}
+    card = model_card(Recipe.profile("smoke", overrides=options), change)
+    assert "anna" not in card and "# Hungarian adaptation of llama\n" in card
+    assert "Hungarian from hu.txt; English from builtin" in card
 
 
 def test_a_model_that_was_not_measured_says_so(change: VocabularyChange) -> None:

@@ -23,7 +23,7 @@ from langadapt_utils.models import (
     _older_rope,
     load_base,
     longest_context,
-    parameter_count,
+    parameters_by_type,
     save_model,
 )
 from langadapt_utils.recipe import MixtureRecipe, Recipe
@@ -182,7 +182,7 @@ def test_an_adapted_model_is_saved_in_the_precision_of_its_base(
     for name, weight in again.named_parameters():
         kept = dict(grown.named_parameters())[name].to(dtype)
         assert torch.equal(weight.float(), kept.float()), name
-    size = {2: 2.1, 4: 4.2}[dtype.itemsize] * parameter_count(place) + 20_000
+    size = {2: 2.1, 4: 4.2}[dtype.itemsize] * parameters_by_type(place).total() + 20_000
     assert (place / "model.safetensors").stat().st_size < size
 
 
@@ -192,6 +192,12 @@ def test_rotary_positions_are_spelled_as_older_readers_do() -> None:
         "rope_theta": 5e5,
         "rope_scaling": {"rope_type": "llama3", "factor": 8.0},
     }
+    phi3 = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0], "long_factor": [2.0]}
+    scaling = {"type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}
+    own = {**phi3, "original_max_position_embeddings": 64}
+    assert _older_rope(own) == {"rope_theta": 1e4, "rope_scaling": scaling}
+    neox = _older_rope({"rope_theta": 5.0, "partial_rotary_factor": 1.0})
+    assert (neox["rotary_emb_base"], neox["rotary_pct"]) == (5.0, 1.0)
     assert _older_rope(None) == {}
 
 

@@ -1,9 +1,11 @@
 """Sentences of other languages that keep their exact ids."""
 
+from collections.abc import Callable
+
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from helpers.tiny import train_tokenizer, unigram
+from helpers.tiny import sentencepiece_bpe, train_tokenizer, unigram
 from helpers.vocabularies import encode, english, failed, token_total
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.errors import VocabularyError
@@ -75,6 +77,32 @@ def test_a_contract_that_cannot_be_kept_is_refused() -> None:
         base, texts, tokens=2, others=lao, protect={"lo": 1.0}, repair_script=False
     )
     assert unrepaired.effects["lo"].changed == 0
+
+
+PROSE = [f"We {verb} the book.\nThen we slept.\n" for verb in ("read", "saw", "took", "held")] * 9
+MARKS = ["a - b -c e-d f- g (h) i"] * 9
+
+
+@pytest.mark.parametrize(
+    ("made", "junction"),
+    [
+        (lambda: sentencepiece_bpe([*PROSE, *MARKS], size=330), "\n- "),
+        (lambda: unigram([*PROSE, *MARKS], size=90), "\n- "),
+        (lambda: train_tokenizer([*PROSE, *MARKS], 300, r" ?[^\s\p{P}]+|[\p{P} ]+"), " ("),
+    ],
+    ids=["SentencePiece", "Unigram", "punctuation with spaces"],
+)
+def test_what_crosses_the_end_of_a_sentence_is_no_token(
+    made: Callable[[], PreTrainedTokenizerFast], junction: str
+) -> None:
+    """Protection is measured by sentences and would not see it."""
+    base = made()
+    target = [junction.join(["Itt a lista.", "első dolog.", "második dolog.", "Vége van."])] * 300
+    english = [junction.join(["The list is here.", "first thing.", "second thing.", "End."])] * 60
+    options = {"tokens": 12, "others": {"en": english}, "protect": {"en": 1.0}}
+    change = extend_vocabulary(base, target, **options)
+    assert change.effects["en"].kept == 1.0
+    assert token_ids(base, english) == token_ids(change.tokenizer, english)
 
 
 def test_documents_with_added_tokens_are_protected_as_they_are_read(
