@@ -12,6 +12,20 @@ largest process of each notebook, and the seconds of processors, which do not co
 machine does. The profile `smoke` trains for a few steps on the first documents, so the row
 `mixture` packs a whole text.
 
+Measured without --text on 2 cores of AMD EPYC (Zen 4, 0.39 TFLOP/s in bfloat16), W = 1.26 GB:
+
+| step | GB | limit |
+|---|---|---|
+| load | 2.20 | 2.21 |
+| embeddings | 2.44 | 2.59 |
+| bits | 2.31 | 2.84 |
+| adapters | 4.66 | 4.56 |
+| full | 12.26 | 12.06 |
+
+The last two do not hold there: glibc keeps freed memory in pieces (`keep_freed_memory`). If blocks
+of 256 kB and more went back to the kernel at once, `full` would take 11.1 GB, but a training step
+1.5 times as long, and twice as long with adapters.
+
 Measured with --text on 2 cores of AMD EPYC, other work beside; GB, and seconds of processors. Each
 notebook takes some 30 seconds without much text; the rest grows no faster than a line. The row
 `mixture` for 100 and 1,000 MB was measured later, on a machine with 0.4 times the speed.

@@ -282,9 +282,8 @@ def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:
     own = {recipe.vocabulary.tokens} - {Recipe.profile(recipe.profile_name).vocabulary.tokens}
     sizes = token_numbers(base.tokenizer, corpus, recipe, sorted({*NUMBERS, *own}))
     sizes["megabytes"] = sizes.new_tokens * (2e-6 * shape.embeddings / shape.vocabulary)
-    tokens = (
-        int(max(sizes.new_tokens[sizes.new_tokens <= max(own)])) if own else enough_tokens(sizes)
-    )
+    numbers = sizes.new_tokens
+    tokens = int(numbers[numbers <= max(own)].max()) if own else enough_tokens(sizes)
     texts, parallel = corpus.measuring_texts()
     report = measure_fertility({"base": base.tokenizer}, texts, parallel=parallel)
     columns = ("parity", "tokens_per_word", "tokens_per_byte")

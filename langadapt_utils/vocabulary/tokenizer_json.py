@@ -144,9 +144,9 @@ class Spec:
         cutter = without_model({**self.data, "pre_tokenizer": sequence})
         if len(cutter.pre_tokenizer.pre_tokenize_str("a. A")) == 1:  # words end where sentences end
             texts = chain.from_iterable(map(SENTENCE.split, texts))
-        counts = Counter[str]()
+        cut, counts = in_text or not self.byte_level, Counter[str]()
         for word, count in count_words(cutter, texts).items():
-            for part in SENTENCE.split(word) if in_text or not self.byte_level else [word]:
+            for part in filter(None, SENTENCE.split(word)) if cut else [word]:
                 counts[part] += count
         surfaces = as_surfaces(counts) if in_text else counts
         return dict(zip(surfaces, counts.values(), strict=True))
