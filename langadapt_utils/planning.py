@@ -279,7 +279,8 @@ def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:
     base = Base(fetch_model(recipe.base, recipe.accept_terms, weights=False))
     check_length(base, recipe.mixture.sequence_length)
     corpus = load_corpus(recipe.corpus, recipe.language)
-    own = {recipe.vocabulary.tokens} - {Recipe.profile(recipe.profile_name).vocabulary.tokens}
+    usual = Recipe.profile(recipe.profile_name, language=recipe.language)
+    own = {recipe.vocabulary.tokens} - {usual.vocabulary.tokens}
     sizes = token_numbers(base.tokenizer, corpus, recipe, sorted({*NUMBERS, *own}))
     sizes["megabytes"] = sizes.new_tokens * (2e-6 * shape.embeddings / shape.vocabulary)
     numbers = sizes.new_tokens
