@@ -422,11 +422,11 @@ def _older_rope(parameters: dict[str, Any] | None) -> dict[str, Any]:
     own = whole or flat  # Gemma has them for each kind of layers
     older = {name: own[name] for name in own if name in OWN_ROPE}
     older |= {OWN_ROPE[name]: own[name] for name in older if "partial_rotary_factor" in older}
-    if (kind := own.get("rope_type")) in SCALED:
-        older["rope_scaling"] = {name: own[name] for name in own if name not in OWN_ROPE}
-    if kind == "longrope":  # Phi-3 refuses other names
+    if (kind := own.get("rope_type")) == "longrope":  # Phi-3 refuses other names
         parts = {name: own[name] for name in ("short_factor", "long_factor")}
         older["rope_scaling"] = {"type": kind, **parts}
+    elif kind in SCALED:
+        older["rope_scaling"] = {name: own[name] for name in own if name not in OWN_ROPE}
     return older | ({"rope_local_base_freq": local["rope_theta"]} if "rope_theta" in local else {})
 
 

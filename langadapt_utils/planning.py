@@ -279,8 +279,8 @@ def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:
     base = Base(fetch_model(recipe.base, recipe.accept_terms, weights=False))
     check_length(base, recipe.mixture.sequence_length)
     corpus = load_corpus(recipe.corpus, recipe.language)
-    usual = Recipe.profile(recipe.profile_name, language=recipe.language)
-    own = {recipe.vocabulary.tokens} - {usual.vocabulary.tokens}
+    # The number that was asked for, if it is not that of the profile.
+    own = {recipe.vocabulary.tokens} - {recipe.plain.vocabulary.tokens}
     sizes = token_numbers(base.tokenizer, corpus, recipe, sorted({*NUMBERS, *own}))
     sizes["megabytes"] = sizes.new_tokens * (2e-6 * shape.embeddings / shape.vocabulary)
     numbers = sizes.new_tokens

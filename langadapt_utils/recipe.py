@@ -313,10 +313,14 @@ class Recipe(_Section):
         return max(self.mixture.sequence_length, self.training.batch_tokens // 2)
 
     @property
+    def plain(self) -> "Recipe":
+        """The recipe of the same language and profile without other options."""
+        return Recipe.profile(self.profile_name, language=self.language)
+
+    @property
     def name(self) -> str:
         """A short name: language and profile, and a hash if options differ from the profile."""
-        plain = Recipe.profile(self.profile_name, language=self.language)
-        suffix = "" if plain == self else f"-{self.digest[:6]}"
+        suffix = "" if self.plain == self else f"-{self.digest[:6]}"
         return f"{self.language}-{self.profile_name}{suffix}"
 
     def differences(self, other: Self) -> dict[str, tuple[Any, Any]]:

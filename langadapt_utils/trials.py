@@ -32,9 +32,10 @@ def keeps_apart(
 
     Args:
         model: to test.
-        end_BT: is read for comparison. Without `last`: alone, the last tokens and what they may
-            attend to. With `last`: with the same inputs, a sequence of the same length that differs
-            before its last tokens.
+        end_BT: tokens to compare with. Without `last`, these are the last tokens of `ids_BT` and
+            the tokens that they may attend to; the model reads them without `inputs`. With `last`,
+            this is a sequence of the same length that differs before its last tokens; the model
+            reads it with `inputs`.
         ids_BT: the whole sequence.
         leak: largest influence of the rest that rounding explains, as a fraction of its influence
             without the inputs.

@@ -222,9 +222,9 @@ def split_documents(
 ) -> tuple[Dataset, Dataset]:
     """Split documents; `share` of each domain of a source is held out.
 
-    Small domains are pooled. The number is rounded up, with a maximum of 2,000. The choice depends
-    only on the seed and the document ids, so documents with one id, such as translations, are on
-    the same side.
+    Small domains are pooled, and small sources. The number is rounded up, at most about 2,000. The
+    choice depends only on the seed and the document ids, so documents with one id, such as
+    translations, are on the same side.
 
     Args:
         documents: to split.
@@ -239,20 +239,20 @@ def split_documents(
         followed = pc.index_in(names, pa.array(list(follow), pa.string())).fill_null(len(follow))
         sides = np.array([*follow.values(), FREE])[followed.to_numpy()]
     kinds = pd.DataFrame({k: _column(documents, k).dictionary_encode().to_pandas() for k in KINDS})
-    large = share * kinds.groupby(KINDS, observed=True).source.transform("size") >= 1
-    kinds["domain"] = kinds.domain.astype(object).where(large, "")
-    # Small sources are pooled, and some of their documents are trained.
-    large = share * kinds.groupby("source", observed=True).source.transform("size") >= 1
-    kinds["source"] = kinds.source.astype(object).where(large, "")
+    for column, group in (("domain", KINDS), ("source", ["source"])):
+        large = share * kinds.groupby(group, observed=True).source.transform("size") >= 1
+        kinds[column] = kinds[column].astype(object).where(large, "")
     for (source, domain), places in sorted(kinds.groupby(KINDS, observed=True).indices.items()):
-        free = np.unique(numbers[places])
-        free = free[sides[free] == FREE]
-        order = free[pc.sort_indices(names.take(free))].tolist()
-        group = Path(source).name, domain  # independent of the folder of the file
-        random.Random(f"{seed} {group}").shuffle(order)
-        sizes = np.bincount(numbers[places])[order].cumsum()  # an id may have several documents
-        most = min(HELD_OUT, share * sizes[-1]) if order else 0
-        held = min(int(np.searchsorted(sizes, most)) + 1, len(order) - (not source))
+        ids, sizes = np.unique(numbers[places], return_counts=True)
+        free = sides[ids] == FREE
+        ids, sizes = ids[free], sizes[free]  # an id may have several documents
+        order = pc.sort_indices(names.take(ids)).to_pylist()
+        name = Path(source).name, domain  # independent of the folder of the file
+        random.Random(f"{seed} {name}").shuffle(order)
+        order, total = ids[order], sizes[order].cumsum()
+        most = min(HELD_OUT, share * sizes.sum())
+        # Of small sources, which are pooled, some documents are trained.
+        held = min(int(np.searchsorted(total, most)) + 1, len(order) - (not source))
         sides[order[:held]], sides[order[held:]] = 1, 0
     rest, heldout = (np.flatnonzero(sides[numbers] == side) for side in (0, 1))
     if not (len(rest) and len(heldout)):

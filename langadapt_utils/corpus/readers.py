@@ -398,7 +398,7 @@ def text_column(rows: Sequence[Row], language: str, where: object) -> str:
     """
     cells = [(name, own) for row in rows for name, own in row.items()]
     names, filled = {*chain(*rows)}, {n for n, v in cells if v and isinstance(v, str | int | float)}
-    # `id` is also a code: of Indonesian, beside a column of English.
+    # `id` is also a code: of Indonesian, beside English, which is the text of no other language.
     others = {*NAMES} - {language if "en" in names else ""} | {"en"} - {language}
     plain = [(n, own) for n, own in cells if isinstance(own, str) and n not in others]
     found = {name for name, own in plain if LETTER.search(own)}

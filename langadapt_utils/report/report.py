@@ -203,11 +203,11 @@ def model_card(
     about |= {"rows": list(zip(texts, table, strict=True)), "proofs": proofs_of(folder)}
     prompt = scores.samples[0]["prompt"] if scores and scores.samples else "…"
     about |= {"prompt": " ".join(prompt.split()), "json": partial(json.dumps, ensure_ascii=False)}
-    about |= {"metadata": _metadata(recipe, table, texts, terms), "quote": shlex.quote}
-    sources = {"base": terms.get("base_model", public_name(recipe.base))}
+    about["base"] = base = terms.get("base_model", public_name(recipe.base))
+    about |= {"metadata": _metadata(recipe, base, table, texts, terms), "quote": shlex.quote}
     for part in ("target", "english"):
-        sources[part] = ", ".join(map(public_name, getattr(recipe.corpus, part)))
-    return f"{render('report/card.md.j2', **about, **sources)}\n"
+        about[part] = ", ".join(map(public_name, getattr(recipe.corpus, part)))
+    return f"{render('report/card.md.j2', **about)}\n"
 
 
 def proofs_of(folder: Path | None) -> dict[str, list[str]]:
@@ -226,7 +226,9 @@ def _base_terms(recipe: Recipe, folder: Path | None) -> dict[str, Any]:
     return about | ({"base_model": name.partition("@")[0]} if kind == "hub" else {})
 
 
-def _metadata(recipe: Recipe, table: list[Any], texts: list[str], about: dict[str, Any]) -> str:
+def _metadata(
+    recipe: Recipe, base: str, table: list[Any], texts: list[str], about: dict[str, Any]
+) -> str:
     """Return the metadata of a model card in YAML: languages, base, licence, data, results."""
     task, results = "text-generation", []
     measured = {"task_type": task, "metric_type": "bits_per_byte", "metric_name": "bits per byte"}
@@ -237,7 +239,6 @@ def _metadata(recipe: Recipe, table: list[Any], texts: list[str], about: dict[st
         results.append(EvalResult(**measured, **named))
     sources = map(parse_source, [*recipe.corpus.target, *recipe.corpus.english])
     hub = [HUB_NAMES.get(name, name) for kind, name in sources if kind == "hub"]
-    base = about.get("base_model", public_name(recipe.base))
     about |= {"library_name": "transformers", "pipeline_tag": task, "tags": ["langadapt"]}
     about["model_name"] = f"{language_name(recipe.language)} adaptation of {base}"
     about["datasets"] = [re.split("[:@]", name)[0] for name in hub] or None

@@ -61,9 +61,13 @@ def learn_tokens(
     waiting = iter(characters)  # None among the merges marks the place of the next character
     learned = [merge or next(waiting) for merge in merges]
     texts = {token.surface: spec.text(token.surface) for token in learned if token.parts}
-    unwanted = {surface for surface, text in texts.items() if len(text) > max_token_length}
-    unwanted |= {surface for surface, text in texts.items() if text.strip() in spec.special}
-    unwanted |= {own for own in texts if any(map(gt, spec.digits(own), spec.most_digits))}
+    unwanted = {
+        surface
+        for surface, text in texts.items()
+        if len(text) > max_token_length
+        or text.strip() in spec.special
+        or any(map(gt, spec.digits(surface), spec.most_digits))
+    }
     return without([*first, *learned], unwanted)
 
 

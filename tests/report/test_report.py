@@ -260,7 +260,7 @@ def test_the_card_quotes_a_prompt_for_each_program(
 
 
 def test_the_card_does_not_publish_where_files_lie(
-    change: VocabularyChange, tmp_path: Path
+    change: VocabularyChange,
 ) -> None:
     options = {"base": "/home/anna/my models/llama", "corpus.target": ["/home/anna/hu.txt"]}
     card = model_card(Recipe.profile("smoke", overrides=options), change)
