@@ -12,19 +12,20 @@ largest process of each notebook, and the seconds of processors, which do not co
 machine does. The profile `smoke` trains for a few steps on the first documents, so the row
 `mixture` packs a whole text.
 
-Measured without --text on 2 cores of AMD EPYC (Zen 4, 0.39 TFLOP/s in bfloat16), W = 1.26 GB:
+Training keeps freed memory for speed while there is enough of it (`scarce_memory_returned`). So it
+is measured twice: on this machine, and as on a machine that has no more memory than the limit.
 
-| step | GB | limit |
-|---|---|---|
-| load | 2.20 | 2.21 |
-| embeddings | 2.44 | 2.59 |
-| bits | 2.31 | 2.84 |
-| adapters | 4.66 | 4.56 |
-| full | 12.26 | 12.06 |
+Measured without --text on 2 cores of an Intel Xeon with AMX, W = 1.26 GB:
 
-The last two do not hold there: glibc keeps freed memory in pieces (`keep_freed_memory`). If blocks
-of 256 kB and more went back to the kernel at once, `full` would take 11.1 GB, but a training step
-1.5 times as long, and twice as long with adapters.
+| step | GB | limit | held | fastest step, s |
+|---|---|---|---|---|
+| load | 2.20 | 2.21 | yes |  |
+| embeddings | 2.43 | 2.59 | yes |  |
+| bits | 2.33 | 2.84 | yes |  |
+| adapters | 5.00 | 4.56 | no | 2.9 |
+| adapters, memory scarce | 4.37 | 4.56 | yes | 3.7 |
+| full | 12.18 | 12.06 | no | 4.4 |
+| full, memory scarce | 11.33 | 12.06 | yes | 5.0 |
 
 Measured with --text on 2 cores of AMD EPYC, other work beside; GB, and seconds of processors. Each
 notebook takes some 30 seconds without much text; the rest grows no faster than a line. The row
@@ -56,6 +57,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from langadapt_utils import hardware
 from langadapt_utils.corpus.corpus import Corpus, load_corpus
 from langadapt_utils.embeddings.initialise import initialise_embeddings
 from langadapt_utils.evaluation.likelihood import bits_per_byte
@@ -188,7 +190,9 @@ def _trained(folder: Path, *, rank: int) -> int:
     budget = RECIPE.training.budget_tokens
     mixture = mix(_corpus(), change.tokenizer, RECIPE.mixture, budget_tokens=budget)
     recipe = RECIPE.training.model_copy(update={"lora_rank": rank})
-    return len(train(folder / "start", change, mixture, recipe, folder / f"rank-{rank}").steps)
+    with tempfile.TemporaryDirectory() as checkpoints:
+        steps = train(folder / "start", change, mixture, recipe, checkpoints).steps
+    return round(1_000 * LENGTH / max(step["tokens_per_second"] for step in steps))
 
 
 def learning(rank: int) -> float:
@@ -277,12 +281,15 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(LIMITS))
     parser.add_argument("--step", default="", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--memory", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--text", default="", metavar="MB,MB", help="measure texts of these sizes")
     chosen = parser.parse_args()
     if chosen.text:
         with tempfile.TemporaryDirectory() as scratch:
             measure_text(Path(scratch), [float(size) for size in chosen.text.split(",")])
         return
+    if chosen.memory:
+        hardware.MEMORY_LIMIT = chosen.memory
     if chosen.step:
         step = mixture if chosen.step == "mixture" else LIMITS[chosen.step][0]
         made = step(chosen.folder)
@@ -295,14 +302,29 @@ def main() -> None:
         folder = Path(scratch)
         prepare(folder)
         size = sum(path.stat().st_size for path in (folder / "base").glob("*.safetensors"))
-        print(f"W = {size / 1e9:.2f} GB\n| step | GB | limit | held |\n|---|---|---|---|")
+        print(f"W = {size / 1e9:.2f} GB\n| step | GB | limit | held | fastest step, s |")
+        print("|---|---|---|---|---|")
         for name in chosen.only.split(","):
-            command = [sys.executable, __file__, "--step", name, "--folder", scratch]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            found = json.loads(done.stdout.splitlines()[-1])
-            peak, limit = found["peak"], LIMITS[name][1](size) + found["activations"]
-            held = "yes" if peak <= limit else "no"
-            print(f"| {name} | {peak / 1e9:.2f} | {limit / 1e9:.2f} | {held} |", flush=True)
+            found = _measured(name, folder)
+            limit = LIMITS[name][1](size) + found["activations"]
+            print(_row(name, found, limit), flush=True)
+            if name in RANKS:
+                (scarce := folder / "memory.txt").write_text(str(int(limit)), encoding="utf-8")
+                found = _measured(name, folder, "--memory", str(scarce))
+                print(_row(f"{name}, memory scarce", found, limit), flush=True)
+
+
+def _measured(name: str, folder: Path, *more: str) -> dict[str, int]:
+    command = [sys.executable, __file__, "--step", name, "--folder", str(folder), *more]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _row(name: str, found: dict[str, int], limit: float) -> str:
+    peak, seconds = found["peak"], f"{found['made'] / 1e3:.1f}" if found["activations"] else ""
+    held = "yes" if peak <= limit else "no"
+    return f"| {name} | {peak / 1e9:.2f} | {limit / 1e9:.2f} | {held} | {seconds} |"
 
 
 if __name__ == "__main__":

@@ -130,8 +130,7 @@ def plot_fertility(report: FertilityReport, column: str, *, ax: Axes | None = No
     rows = report.table.dropna(subset=[column]).iloc[::-1]
     names = [f"{language_name(row.language)}, {row.tokenizer}" for row in rows.itertuples()]
     colours = [colour_of(code) for code in rows.language]
-    bars = ax.barh(names, rows[column], color=colours, height=0.65)
-    ax.bar_label(bars, fmt="{:.2f}", padding=3)
+    ax.bar_label(ax.barh(names, rows[column], color=colours, height=0.65), fmt="{:.2f}", padding=3)
     ax.set(xlabel=MEASURES[column]["unit"], xlim=(0, max(rows[column]) * 1.15))
     return finish(ax, _finding(report, column), note=f"{report.sentences} texts per language")
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "bfloat16"]
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container, in bytes
+SCARCE = 0.75  # fraction of the memory of this machine
 
 # Tensors in large pages: the first step on a CPU waits for fewer pages (`benchmarks/training.py`).
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -83,10 +84,25 @@ def keep_freed_memory() -> bool:
     return bool(libc.mallopt(mmap_threshold, 2**30) and libc.mallopt(trim_threshold, 2**31 - 1))
 
 
-def return_freed_memory() -> None:
-    """Return freed memory that glibc keeps to the kernel; other C libraries are unaffected."""
+def return_freed_memory(*_: Any, always: bool = False) -> None:
+    """Return freed memory that glibc keeps to the kernel, if memory is scarce.
+
+    Other C libraries are unaffected. As a hook of torch, the function ignores its arguments.
+
+    Args:
+        always: also if this process holds less than `SCARCE` of the memory of this machine.
+    """
     if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        if always or pages * os.sysconf("SC_PAGE_SIZE") > SCARCE * machine_memory():
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def machine_memory() -> int:
+    """Return the bytes of memory of this machine, or of the container that limits it."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = MEMORY_LIMIT.read_text().strip() if MEMORY_LIMIT.exists() else ""
+    return min(memory, int(limit)) if limit.isdigit() else memory
 
 
 def describe() -> dict[str, Any]:
@@ -170,16 +186,12 @@ def this_machine(precision: Precision | None = None) -> Machine:
     """Return this machine; its speed is measured with a matrix product and a copy."""
     import torch
 
-    kind, precision = device().type, precision or native_precision()
-    about, memory = describe(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if MEMORY_LIMIT.exists() and (limit := MEMORY_LIMIT.read_text().strip()).isdigit():
-        memory = min(memory, int(limit))
-    if kind == "cuda":
-        memory = torch.cuda.get_device_properties(0).total_memory
+    kind, about, precision = device().type, describe(), precision or native_precision()
+    total = machine_memory() if kind != "cuda" else torch.cuda.get_device_properties(0).total_memory
     cores = f"{about['cores']} cores of " if kind == "cpu" else ""
     name, gpus = f"{cores}{about['device']} in {precision}", int(kind == "cuda")  # a run uses one
     speeds = {"speed": measured_flops(precision), "bandwidth": measured_bandwidth()}
-    return Machine(name, gpus, memory, **speeds, precision=precision)
+    return Machine(name, gpus, total, **speeds, precision=precision)
 
 
 def machine_named(gpu: str, gpus: int, precision: Precision | None = None) -> Machine:

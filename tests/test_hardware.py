@@ -1,3 +1,5 @@
+import os
+import platform
 import types
 from pathlib import Path
 
@@ -41,3 +43,32 @@ def test_a_plan_for_this_machine_uses_what_a_run_uses(
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
     machine = hardware.this_machine("bfloat16")
     assert (machine.gpus, machine.memory) == (1, 24e9)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries return memory")
+def test_freed_memory_goes_back_where_memory_is_scarce(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With gaps between what is still used."""
+
+    def resident() -> float:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    monkeypatch.setenv("LANGADAPT_DEVICE", "cpu")
+    hardware.keep_freed_memory()
+    (limit := tmp_path / "memory.max").write_text("max")
+    monkeypatch.setattr(hardware, "MEMORY_LIMIT", limit)
+    pieces = [torch.ones(2**18) for _ in range(200)]  # of 1 MB
+    del pieces[::2]
+    full = resident()
+    hardware.return_freed_memory()
+    assert resident() > full - 20  # enough memory
+    limit.write_text("1")
+    hardware.return_freed_memory()
+    assert resident() < full - 50
+    limit.write_text("max")
+    del pieces[::2]
+    full = resident()
+    hardware.return_freed_memory(always=True)
+    assert resident() < full - 20

@@ -156,10 +156,9 @@ def _document(row: Row, reading: Reading, source: str) -> Iterator[Row]:
         reading.empty += 1
         return
     usual = {"id": f"{reading.place}-{reading.rows}", "domain": "text", "source": source}
-    own = {n: name for n in NAMES if (name := _name(row.get(n)))}
     reading.documents += 1
     reading.megabytes += size / 1e6
-    yield usual | own | {"text": text}
+    yield usual | {n: name for n in NAMES if (name := _name(row.get(n)))} | {"text": text}
 
 
 def _name(value: Any) -> str:

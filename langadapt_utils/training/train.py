@@ -103,7 +103,7 @@ def train(
     trained, log = trainer.trained_model(partial(_loaded, start)), trainer.steps
     trainer.accelerator.free_memory()  # before adapters are merged and the start is loaded again
     del trainer
-    hardware.return_freed_memory()
+    hardware.return_freed_memory(always=True)
     if adapters:
         adapters.merge_and_unload()
     trained.set_attn_implementation(attention_of_start)

@@ -33,6 +33,7 @@ from .mixture import PARTS, Mixture
 from .optimizer import RowAdamW, optimizer_for
 
 KEPT = 2  # checkpoints
+GAP = 32  # learned parameters between two returns of memory in a backward pass
 SMOOTHED = 20  # training steps in the running mean of the loss
 DIVERGED = 1.5  # times the lowest running mean: stop; a step this high writes no checkpoint
 ADVICE = "start another run with a lower training.learning_rate, or with training.precision=float32"
@@ -125,6 +126,10 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         tokens = self.train_dataset.length * self.get_total_train_batch_size(self.args)
         self.steps = TrainingLog(report, tokens, recipe.checkpoint_minutes, self.accelerator)
         self.add_callback(self.steps)
+        # Freed gradients and activations leave gaps that the next ones do not fit, and returning
+        # gaps takes time: only where memory is scarce (`benchmarks/memory.py`).
+        for one in [one for one in self.model.parameters() if one.requires_grad][::GAP]:
+            one.register_post_accumulate_grad_hook(hardware.return_freed_memory)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Return AdamW with learning rates per embedding."""
@@ -133,7 +138,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
 
     def compute_loss(self, model: Any, inputs: Any, **options: Any) -> torch.Tensor:
         """Return the cross-entropy per token of a micro-batch, and log it for each part."""
+        hardware.return_freed_memory()
         losses = language_losses(model, inputs)
+        hardware.return_freed_memory()
         self.steps.add([loss.detach() for loss in losses], inputs["bytes"], inputs["sizes"])
         # All processes divide by the same number, so that they train as one process does.
         return torch.div(torch.stack(losses).sum(), inputs["input_ids"].numel())
@@ -169,8 +176,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         needed = sum(p.nbytes * (5 if p.requires_grad else 3) for p in self.model.parameters())
         if saves:
             shutil.rmtree(beside, ignore_errors=True)  # left by a killed process
-        free = free_bytes(folder)
-        if not agreed(self.accelerator, free >= needed):
+        if not agreed(self.accelerator, (free := free_bytes(folder)) >= needed):
             sizes = f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB of disk are free"
             return self.steps.say(f"no checkpoint: {sizes}")
         self.args.output_dir = str(beside)

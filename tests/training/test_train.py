@@ -1,4 +1,5 @@
 import math
+import platform
 import types
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,27 @@ def test_the_recipe_says_how_far_to_go(
     recipe = RECIPE.model_copy(update={"interpolation": 0.0})
     unmoved = weights(train(start, change, mixture, recipe, tmp_path).model)
     assert all(torch.equal(unmoved[name], value) for name, value in weights(start).items())
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries return memory")
+def test_scarce_memory_is_returned_around_reading_and_between_gradients(
+    start: PreTrainedModel,
+    change: VocabularyChange,
+    mixture: Mixture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plenty = weights(train(start, change, mixture, RECIPE, tmp_path / "plenty").model)
+    asked = []
+
+    def almost_none() -> int:
+        asked.append(1)
+        return 1
+
+    monkeypatch.setattr(train_module.hardware, "machine_memory", almost_none)
+    result = train(start, change, mixture, RECIPE, tmp_path / "scarce")
+    assert len(asked) >= 3 * len(result.steps)
+    assert all(torch.equal(plenty[name], value) for name, value in weights(result.model).items())
 
 
 @pytest.mark.parametrize("where", ["language_losses", "MixtureTrainer.__init__"])
