@@ -390,5 +390,4 @@ def bits_per_byte(
     if not (texts := [text for text in texts if text]):
         raise CorpusError("bits per byte need text, but all texts are empty: give at least one")
     bits = document_bits(model, tokenizer, texts, window_bytes=window_bytes)
-    sizes = np.array([len(text.encode()) for text in texts])
-    return ratio(bits, sizes)
+    return ratio(bits, np.array([len(text.encode()) for text in texts]))

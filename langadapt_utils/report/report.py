@@ -105,10 +105,11 @@ def compare_runs(folders: Sequence[Path]) -> pd.DataFrame:
     rows: list[list[Any]] = []
     first: dict[Any, pd.DataFrame] = {}
     for folder in folders:
+        there = f"--run {shlex.quote(str(folder))}"
         if not (folder / "scores.json").is_file():
             problem = f"{Workspace.existing(folder).folder} holds no finished run (no scores.json)"
-            raise WorkspaceError(f"{problem}: finish it with `langadapt run --run {folder}`")
-        again = f"run `langadapt run 05 --run {folder}` again"
+            raise WorkspaceError(f"{problem}: finish it with `langadapt run {there}`")
+        again = f"run `langadapt run 05 {there}` again"
         with explained(WorkspaceError, f"{folder / 'scores.json'} cannot be read", again):
             scores = Scores.load(folder / "scores.json")
         adapted = scores.documents[scores.documents.model == scores.models[-1]]

@@ -52,6 +52,9 @@ def test_findings_follow_from_the_tests(scores: Scores) -> None:
     assert all(
         "fell by" in sentence and sentence.endswith(": better.") for sentence in findings[:3]
     )
+    small = pd.DataFrame(rows_of({"base": 100.0, "adapted": 99.97}))
+    texts = [f.text for f in dataclasses.replace(scores, documents=small).findings()]
+    assert any("bits per byte fell by 0.030% (" in text for text in texts)
     unchanged = Scores(["base", "base"], "hu", scores.documents, scores.items, [], 200)
     assert all(
         "no difference that this test can tell" in str(finding)

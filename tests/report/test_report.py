@@ -64,9 +64,9 @@ def test_runs_are_compared_on_the_same_documents(
     assert done.exit_code == 0 and "[v2]" in done.output and f"{expected:+.1%}" in done.output
     with pytest.raises(RecipeError, match="is not a run folder"):
         compare_runs([tmp_path])
-    Workspace(tmp_path / "new", Recipe.profile("smoke"))
-    with pytest.raises(WorkspaceError, match="new holds no finished run"):
-        compare_runs([tmp_path / "new"])
+    Workspace(tmp_path / "a new", Recipe.profile("smoke"))
+    with pytest.raises(WorkspaceError, match="new holds no finished run .* --run '.*/a new'"):
+        compare_runs([tmp_path / "a new"])
     monkeypatch.chdir(second)
     assert set(compare_runs([Path()]).run) == {"second [v2]"}
     for broken in ('{"documents": ', "{}"):
