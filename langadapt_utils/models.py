@@ -307,7 +307,7 @@ def parameters_by_type(folder: Path) -> Counter[str]:
 def building(folder: Path) -> Iterator[None]:
     """Turn errors of `transformers` inside the block into one sentence, and hide its notices."""
     problem = f"`transformers` cannot load the model in {folder}"
-    remedy = "give a complete copy, or another model"
+    remedy = "correct its JSON files, give a complete copy, or another model"
     with explained(ModelError, problem, remedy), quiet_transformers():
         yield
 

@@ -65,7 +65,7 @@ def test_runs_are_compared_on_the_same_documents(
     with pytest.raises(RecipeError, match="is not a run folder"):
         compare_runs([tmp_path])
     Workspace(tmp_path / "a new", Recipe.profile("smoke"))
-    with pytest.raises(WorkspaceError, match="new holds no finished run .* --run '.*/a new'"):
+    with pytest.raises(WorkspaceError, match=r"new holds no finished run .* --run '.*/a new'"):
         compare_runs([tmp_path / "a new"])
     monkeypatch.chdir(second)
     assert set(compare_runs([Path()]).run) == {"second [v2]"}
