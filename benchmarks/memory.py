@@ -12,8 +12,8 @@ largest process of each notebook, and the seconds of processors, which do not co
 machine does. The profile `smoke` trains for a few steps on the first documents, so the row
 `mixture` packs a whole text.
 
-Training keeps freed memory for speed while there is enough of it (`scarce_memory_returned`). So it
-is measured twice: on this machine, and as on a machine that has no more memory than the limit.
+Training keeps freed memory for speed while there is enough of it (`return_freed_memory`). So it is
+measured twice: on this machine, and as on a machine that has no more memory than the limit.
 
 Measured without --text on 2 cores of an Intel Xeon with AMX, W = 1.26 GB:
 
@@ -186,6 +186,7 @@ def activations(folder: Path, rank: int) -> int:
 
 
 def _trained(folder: Path, *, rank: int) -> int:
+    """Train for a few steps; return the milliseconds of the fastest one."""
     change = VocabularyChange.load(folder / "change")
     budget = RECIPE.training.budget_tokens
     mixture = mix(_corpus(), change.tokenizer, RECIPE.mixture, budget_tokens=budget)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "bfloat16"]
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container, in bytes
-SCARCE = 0.75  # fraction of the memory of this machine
+SCARCE = 0.75  # of the memory of this machine: a process that holds more returns freed memory
 
 # Tensors in large pages: the first step on a CPU waits for fewer pages (`benchmarks/training.py`).
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

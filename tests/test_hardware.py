@@ -49,7 +49,7 @@ def test_a_plan_for_this_machine_uses_what_a_run_uses(
 def test_freed_memory_goes_back_where_memory_is_scarce(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """With gaps between what is still used."""
+    """Freed tensors lie between tensors that are still used."""
 
     def resident() -> float:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
