@@ -80,7 +80,7 @@ def percent(change: Interval) -> str:
         >>> percent(Interval(-0.1, -0.2, 0.05, 9))
         '-10.0% [-20.0%, +5.0%]'
     """
-    return with_ends(change, "+.1%")
+    return with_ends(change, "+.1%" if abs(change.value) >= 0.0005 else "+.3%")
 
 
 def with_ends(number: Interval, form: str = ".3f") -> str:

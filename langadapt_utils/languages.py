@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import accumulate
 
 import regex
@@ -43,6 +44,32 @@ def code_with_script(code: str) -> str:
     longer = (long for long, short in aliases if short == code and len(long) == 3)
     three = code if len(code) == 3 else next(longer, code)
     return f"{KNOWN['codes'].get(code, three)}_{KNOWN['scripts'].get(script, script)}"
+
+
+@cache
+def columns_of(language: str, names: tuple[str, ...]) -> dict[str, str]:
+    """Return the columns of a language that have English beside them in a column named alike.
+
+    Args:
+        language: code; columns of English have another language beside them.
+        names: of columns, with codes or names of languages, in capitals or not.
+
+    Example:
+        >>> columns_of("hu", ("id", "text_en", "text_hu")), columns_of("en", ("HUN", "ENG"))
+        ({'text_hu': 'text_en'}, {'ENG': 'HUN'})
+    """
+    known = filter(str.isalpha, map(str, Locale("en").languages))
+    others, lower = (
+        (["en"] if language != "en" else [*known]),
+        {name.lower(): name for name in names},
+    )
+    found: dict[str, str] = {}
+    for spelling in (str, code_with_script, lambda code: code_with_script(code)[:3], language_name):
+        own = regex.compile(rf"(?<!\pL)(?i:{regex.escape(spelling(language))})(?!\pL)")
+        for name in (name for name in names if own.search(name)):
+            beside = {own.sub(spelling(code), name).lower() for code in others} - {name.lower()}
+            found.update((name, lower[other]) for other in lower.keys() & beside)
+    return found
 
 
 def direction(code: str) -> str:

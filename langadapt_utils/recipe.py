@@ -51,6 +51,8 @@ def _other_source(named: str) -> str:
     code, _, source = named.partition(":")
     if named != BUILT_IN and not (source and re.fullmatch(r"(?!en$|hub$|pip$)[a-z]{2,3}", code)):
         raise ValueError(f"CODE:SOURCE of a third language, such as de:german.txt, or {BUILT_IN}")
+    if named != BUILT_IN:
+        _language_code(code)
     return named
 
 
@@ -268,16 +270,17 @@ class Recipe(_Section):
         """
         try:
             # As on a command line, all values are text: `no` may be Norwegian, 0500 is not octal.
-            values = _flat(yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader))
-            values = {k: _value(k, v) if isinstance(v, str) else v for k, v in values.items()}
+            if not isinstance(own := yaml.load(path.read_text("utf-8"), yaml.BaseLoader), dict):
+                raise yaml.YAMLError("no line is an option, such as `language: hu`")
+            values = {k: _value(k, v) if isinstance(v, str) else v for k, v in flat(own).items()}
             return cls._of({"profile_name": "cpu", **values})
-        except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
+        except (OSError, yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
             problem = f"{path} is not a recipe in YAML ({' '.join(str(error).split())})"
             raise RecipeError(f"{problem}: correct it, or name another file or folder") from error
 
     def write(self, path: Path) -> None:
         """Write the recipe as YAML with dotted names; the four most important options are first."""
-        values = _flat(self.model_dump())
+        values = flat(self.model_dump())
         first = {name: values.pop(name) for name in FIRST}
         options = {"sort_keys": False, "allow_unicode": True}
         parts = (yaml.safe_dump(part, **options) for part in (first, values))
@@ -293,7 +296,7 @@ class Recipe(_Section):
             if option not in _options():
                 known = [*_options(), "--language", "--profile"]
                 raise RecipeError(_unknown("parameter", option, known))
-        return self._of({**_flat(self.model_dump()), **values})
+        return self._of({**flat(self.model_dump()), **values})
 
     @property
     def digest(self) -> str:
@@ -325,7 +328,7 @@ class Recipe(_Section):
 
     def differences(self, other: Self) -> dict[str, tuple[Any, Any]]:
         """Return the options that differ: dotted name to (value here, value there)."""
-        mine, theirs = _flat(self.model_dump()), _flat(other.model_dump())
+        mine, theirs = flat(self.model_dump()), flat(other.model_dump())
         return {key: (mine[key], theirs[key]) for key in mine if mine[key] != theirs[key]}
 
     @classmethod
@@ -371,16 +374,17 @@ def _value(name: str, value: str) -> str | float:
 
 def _options() -> dict[str, Any]:
     """Return every option by its dotted name, with its default."""
-    options = _flat(Recipe(profile_name="cpu", language="hu").model_dump())
+    options = flat(Recipe(profile_name="cpu", language="hu").model_dump())
     return {name: value for name, value in options.items() if name not in NAMES}
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted name."""
+    found: dict[str, Any] = {}
     for key, value in values.items():
         inner = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return found
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:

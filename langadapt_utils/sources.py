@@ -208,7 +208,7 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
     Raises:
         CorpusError: nothing exists there, or no file can be read.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))  # noqa: PTH111 - which takes a name such as ~hu.txt
     # `os.path` has no error for a long name; `glob` skips hidden files and follows links.
     there = next(one for one in (path, *path.parents) if os.path.exists(one))  # noqa: PTH110
     found = [path] if path == there else _below(there, str(path.relative_to(there)))
@@ -221,7 +221,7 @@ def text_files(source: str) -> tuple[list[Path], list[Path]]:
         raise CorpusError(f"corpus file {lost[0]} is a link to nothing: restore or remove it")
     if not found:
         raise CorpusError(f"corpus '{source}' does not exist: give a file, folder or hub:ORG/NAME")
-    aside = {*ABOUT} - {path.name.lower()} if len(files) > 1 else set()
+    aside = [n for n in ABOUT if len(files) > 1 and not fnmatch(path.name.lower(), n)]
     read = [f for f in files if text_kind(f) and not any(fnmatch(f.name.lower(), n) for n in aside)]
     if not read:
         kinds = f"{', '.join(READABLE)} files, plain or compressed ({', '.join(COMPRESSIONS)})"

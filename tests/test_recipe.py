@@ -153,9 +153,9 @@ def test_every_method_that_a_recipe_may_name_exists() -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("[1, 2]", "is not a recipe in YAML"),
+        ("[1, 2]", "no line is an option"),
         ("a: [", "is not a recipe in YAML"),
-        ("", "is not a recipe in YAML"),
+        ("", "no line is an option"),
         ("language: hu\nsurprise: 1", "option 'surprise' is unknown"),
         ("language: hu\nvocabulary: {token: 1}", "did you mean vocabulary.tokens?"),
         ("language: hu\nvocabulary:\nvocabulary.tokens: 1", "is not a recipe in YAML"),

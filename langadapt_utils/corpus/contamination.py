@@ -19,8 +19,12 @@ from more_itertools import chunked, constrained_batches
 
 Hashes = npt.NDArray[np.uint64]
 
-INVISIBLE = regex.compile(r"\p{Default_Ignorable_Code_Point}+|\u0640")  # soft hyphens, tatweel
-SAME = str.maketrans("’‘ʼʻ`şţŞŢ", "'''''șțȘȚ")  # apostrophes; old letters of Romanian
+# Soft hyphens, tatweel and the vowel signs of Arabic.
+INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\u0640\u064b-\u0652]+")
+SAME = str.maketrans("’‘ʼʻ`şţŞŢيىك", "'''''șțȘȚییک")  # old Romanian; Arabic letters in Persian
+# Spaces beside characters of scripts that have none between words, such as Thai and Chinese.
+SPACELESS = r"[\p{LB=SA}\p{Ideo}\p{sc=Hira}\p{sc=Kana}]"
+SPACES = regex.compile(rf"\s+(?={SPACELESS})|(?<={SPACELESS})\s+")
 GRAM = 50  # characters, about nine English words
 # Fraction of a text's n-grams: more is a copy, less may be a quotation or a common phrase.
 CONTAMINATED = 0.5
@@ -80,7 +84,12 @@ def normalised(text: str) -> str:
         True
     """
     plain = unicodedata.normalize("NFKC", INVISIBLE.sub("", text)).translate(SAME)
-    return " ".join(plain.casefold().split())
+    return " ".join(SPACES.sub("", plain).casefold().split())
+
+
+def is_long(text: str) -> bool:
+    """Return whether a text has more than a phrase that others may have by chance."""
+    return len(" ".join(text.split())) >= GRAM
 
 
 def hashes_of_runs(text: str, gram: int) -> Hashes:

@@ -18,7 +18,7 @@ from ..errors import CorpusError
 from ..files import data_folder, read_jsonl
 from ..recipe import BUILT_IN, CorpusRecipe
 from ..sources import built_in_languages, built_in_rows
-from .contamination import CONTAMINATED, GRAM, find_contamination, normalised
+from .contamination import CONTAMINATED, GRAM, find_contamination, is_long, normalised
 from .documents import at_most_of_each_source, built_in_documents, read_source, without_repeats
 from .items import ITEM_KINDS, item_texts
 from .readers import MESSAGES, Source
@@ -249,16 +249,18 @@ def split_documents(
         order = pc.sort_indices(names.take(ids)).to_pylist()
         name = Path(source).name, domain  # independent of the folder of the file
         random.Random(f"{seed} {name}").shuffle(order)
-        order, total = ids[order], sizes[order].cumsum()
         most = min(HELD_OUT, share * sizes.sum())
+        order.sort(key=lambda place: sizes[place] > most + 1)
+        small = max(1, int((sizes <= most + 1).sum()))  # a larger group of one id is trained
+        order, total = ids[order], sizes[order].cumsum()
         # Of small sources, which are pooled, some documents are trained.
-        held = min(int(np.searchsorted(total, most)) + 1, len(order) - (not source))
+        held = min(int(np.searchsorted(total, most)) + 1, small, len(order) - (not source))
         sides[order[:held]], sides[order[held:]] = 1, 0
     rest, heldout = (np.flatnonzero(sides[numbers] == side) for side in (0, 1))
     if not (len(rest) and len(heldout)):
         problem = f"{documents['source'][0]}: {len(documents)} documents with {len(names)} ids"
-        few = f"are too few to hold out {share:.0%} for evaluation: give more"
-        raise CorpusError(f"{problem} {few} (in a .txt file, blank lines separate documents)")
+        few = f"are too few to hold out {share:.0%} for evaluation: give more or longer texts"
+        raise CorpusError(f"{problem} {few} (blank lines separate documents in .txt files)")
     return documents.select(rest), documents.select(heldout)
 
 
@@ -277,7 +279,7 @@ def _among(ids: pa.ChunkedArray, names: Iterable[str]) -> set[str]:
 def _without_contamination(train: list[Dataset], heldout: Parts) -> Parts:
     """Drop held-out documents that also occur, for the most part, in the training text."""
     texts = {(code, n): t for code, part in heldout.items() for n, t in enumerate(part["text"])}
-    long = {place: text for place, text in texts.items() if len(text) >= GRAM}
+    long = {place: text for place, text in texts.items() if is_long(text)}
     shares = find_contamination(chain.from_iterable(part["text"] for part in train), long)
     copies = set(shares.index[shares > CONTAMINATED])
     places = {code: [n for c, n in texts if c == code and (c, n) not in copies] for code in heldout}
@@ -321,7 +323,7 @@ def check_contamination(corpus: Corpus, *, documents: int = 1_000) -> pd.DataFra
     tests = pd.concat(parts, ignore_index=True)
     trained = chain.from_iterable(part["text"] for part in (*corpus.train.values(), corpus.chat))
     tests["share"] = find_contamination(trained, tests.text.to_dict())
-    if len(copies := tests[(tests.share > CONTAMINATED) & (tests.text.str.len() >= GRAM)]):
+    if len(copies := tests[(tests.share > CONTAMINATED) & tests.text.map(is_long)]):
         worst = copies.loc[copies.share.idxmax()]
         where = f"'{worst.id}' of the {worst.measured_on} ({worst.language})"
         share = f"{worst.share:.0%} of its {GRAM}-character n-grams; {len(copies)} such texts"
@@ -337,7 +339,7 @@ def _test_texts(corpus: Corpus, language: str, documents: int) -> pd.DataFrame:
     """Return the evaluation texts of a language."""
     heldout = at_most_of_each_source(corpus.heldout[language], documents)
     # A short text that others quote is no copy, and two equal documents are one.
-    long = [row for row in heldout if len(row["text"]) >= GRAM]
+    long = [row for row in heldout if is_long(row["text"])]
     texts = [("held-out documents", row["id"], row["text"]) for row in long]
     for kind in ITEM_KINDS:
         texts += [(f"items: {kind}", *item) for item in item_texts(kind, language).items()]

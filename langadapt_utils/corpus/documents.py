@@ -33,8 +33,11 @@ OPTIONS = {"text_field", "skip_bad", "normal_form", "max_megabytes"}  # that aff
 FORM = pa.schema([(column, pa.string()) for column in ("id", "source", "domain", "text")])
 EDGE = r"[\x09-\x0d\x1c-\x20\x85\pZ]"  # what `str.strip` removes
 ODD_NAME = rf"^{EDGE}|{EDGE}$|\.0+$|^-?0\d"  # that `_name` may change
+MEDIA = re.compile(
+    r"\b(Audio|Image|Video|Pdf|Nifti)\("
+)  # not decoded, as this takes other libraries
 AT_ONCE = 1_000  # rows that are written together
-VERSION = 11  # of cached files; files of another version are not used
+VERSION = 12  # of cached files; files of another version are not used
 
 
 def read_source(source: str, language: str, recipe: CorpusRecipe) -> Source:
@@ -66,7 +69,7 @@ def read_source(source: str, language: str, recipe: CorpusRecipe) -> Source:
         parts = [_hub_rows(readings[0], source)]
     else:
         files, others = sources.text_files(name)
-        folder = Path(name).expanduser()
+        folder = Path(os.path.expanduser(name))  # noqa: PTH111
         base = folder if folder.is_dir() else os.path.commonpath([file.parent for file in files])
         names = [(str(f), _in_form(str(f.relative_to(base)), "NFC")[0]) for f in files]
         readings = [Reading(*both, recipe, language) for both in names]
@@ -127,11 +130,12 @@ def _hub_rows(reading: Reading, source: str) -> Iterator[Part]:
     data_set, _, revision = reading.file.partition("@")
     repository, _, config = data_set.partition(":")
     where: Row = {"split": "train", "streaming": True, "revision": revision or None}
-    remedy = "check the name and the network, or download it and give the files"
+    remedy = "check name, split and network, or download it and give the files"
     with explained(CorpusError, f"cannot load {source}", remedy):
         rows = load_dataset(repository, config or None, **where)
-        plain = rows.decode(False) if getattr(rows, "features", None) else rows
-        yield from reading.with_text(plain)
+        kinds = getattr(rows, "features", None) or {}
+        media = [name for name, kind in kinds.items() if MEDIA.search(repr(kind))]
+        yield from reading.with_text(rows.remove_columns(media) if media else rows)
 
 
 def _documents(reading: Reading, parts: Iterable[Part], source: str, most: float) -> Iterator[Part]:
@@ -233,7 +237,11 @@ def _stored(key: Sequence[str], parts: Iterable[Part], readings: Sequence[Readin
         if not (path.exists() and about.exists()):
             trim_cache("texts")
             write_atomically(path, lambda beside: _write(parts, beside))
-            write_atomically(about, lambda new: write_json(new, [r.about() for r in readings]))
+            told = [reading.about() for reading in readings]
+            if not any(reading.documents for reading in readings):
+                problem = f"{readings[0].file} is empty or has only empty documents"
+                raise CorpusError(f"{problem}: give a file with text")
+            write_atomically(about, lambda beside: write_json(beside, told))
     return Dataset.from_file(str(path)), read_json(about)
 
 

@@ -7,9 +7,10 @@ import gzip
 import io
 import json
 import lzma
+import statistics
 import sys
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,12 +23,13 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet
 import regex
-from datasets import Dataset
-from more_itertools import constrained_batches, spy
+from datasets import Dataset, Features
+from more_itertools import constrained_batches, rstrip, spy
 
 from ..chat import conversation
 from ..errors import CorpusError, brief, explained
-from ..recipe import CorpusRecipe
+from ..languages import columns_of
+from ..recipe import CorpusRecipe, flat
 from ..sources import text_kind
 
 Row = dict[str, Any]
@@ -40,7 +42,8 @@ NUMBERED = regex.compile(r"\d+\t")  # how the Leipzig corpora begin a line
 RAW = regex.compile("[\udc80-\udcff]")  # bytes that are not UTF-8, as Python keeps them
 LETTER = regex.compile(r"\p{L}")
 # How few columns are named: a sentence, or long text.
-SENTENCE = regex.compile(r"(?V1)\s.*\p{STerm}\W*$|[\p{STerm}--[!-~]]$|.{50}")
+SENTENCE = regex.compile(r"(?V1)\s.*\p{STerm}\W*$|[\p{STerm}--[!-~]]$")
+CODE = regex.compile(r"https?:\S+|[!-~]+[\d/_.@][!-~]+")  # an address, a file or a number
 DAMAGED = pa.ArrowException, OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeError
 DATES = OverflowError, KeyError  # out of range, or in an unknown time zone
 NOT_UTF8 = "is not UTF-8: convert the file, for example with `iconv`"
@@ -99,15 +102,13 @@ class Reading:
         """Return rule and counts of a file that was read.
 
         Raises:
-            CorpusError: the file has no text, or too many lines are unreadable.
+            CorpusError: too many lines are unreadable.
         """
         allowed = self.recipe.skip_bad
         if self.left_out > allowed * self.rows:
             limit = f"more than corpus.skip_bad={allowed:g} allows (first: {self._first_problem})"
             problem = f"{self.left_out} of {self.rows} rows of {self.file} cannot be read, {limit}"
             raise CorpusError(f"{problem}: correct them, or raise corpus.skip_bad")
-        if not self.documents:
-            raise CorpusError(f"{self.file} has only empty documents: give a file with text")
         told = {n: v for n, v in vars(self).items() if n != "recipe" and not n.startswith("_")}
         return told | {"rows": self.rows}
 
@@ -117,8 +118,8 @@ class Reading:
         Raises:
             CorpusError: the file cannot be read; the message names the line if the file has lines.
         """
-        if (path := Path(self.file)).stat().st_size == 0:
-            raise CorpusError(f"corpus file {path} is empty: give a file with text")
+        if (path := Path(self.file)).stat().st_size == 0:  # a part without rows
+            return
         problem, remedy = f"cannot read {path}", "give a complete file, text in UTF-8"
         with explained(CorpusError, problem, remedy, (*DAMAGED, *DATES)), opened(path) as file:
             rows = getattr(self, f"_{text_kind(path)[1:]}")(file)
@@ -166,8 +167,10 @@ class Reading:
         texts = (own for own in part.values() if isinstance(own, str))
         if self._first_problem and any(map(RAW.search, texts)):
             return {}
-        nested = [n for n, own in part.items() if isinstance(own, dict) and self.language in own]
-        return part | {name: part[name][self.language] for name in nested}
+        for name, own in [pair for pair in part.items() if isinstance(pair[1], dict)]:
+            if self.language in own or (codes := [*columns_of(self.language, tuple(own))]):
+                part = part | {name: own[self.language if self.language in own else codes[0]]}
+        return part | flat(part) if "." in self.recipe.text_field else part
 
     def _conversations(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Yield rows of chat data with the conversation in the column `text`."""
@@ -208,16 +211,19 @@ class Reading:
         parts = constrained_batches(self._lines(file), HEAD, strict=False)
         head = next(parts, ())
         lines = chain(head, chain.from_iterable(parts))
-        bodies = [line.strip() for line in "".join(head).strip().split("\n")]
-        if "" in bodies[1:]:
+        sizes = [len(line.strip()) for line in "".join(head).strip().split("\n")]
+        # A few empty lines among lines of any length, such as of translations, separate nothing.
+        wrapped = max(sizes) < 1.5 * statistics.median(sizes)
+        if sizes.count(0) > (0 if wrapped else len(sizes) // 250):
             self.rule = "documents between blank lines"
             runs = groupby(lines, key=lambda line: bool(line.strip()))
             documents = ("".join(run) for filled, run in runs if filled)
         else:
             numbered = all(NUMBERED.match(line.lstrip()) for line in head if line.strip())
             self.rule = "a document per line" + ", numbers dropped" * numbered
-            filled = filter(str.strip, lines)
-            documents = (line.partition("\t")[2] if numbered else line for line in filled)
+            # Empty lines keep the others in their places.
+            kept = rstrip(lines, str.isspace)
+            documents = (line.partition("\t")[2] if numbered else line for line in kept)
         for document in documents:
             yield {"text": document.rstrip("\r\n")}
 
@@ -227,6 +233,8 @@ class Reading:
 
     def _jsonl(self, file: BinaryIO, begun: Sequence[bytes] = ()) -> Iterator[Part]:
         head = [*begun, *islice(file, 1 + PEEKED)]
+        if head and head[0].lstrip().startswith(b"["):  # an array under another name
+            return (yield from self._json(io.BytesIO(b"".join([*head, *file]))))
         yield from self._json_rows(head, 1)
         number, lines = 1 + len(head), ahead(iter(partial(file.readlines, BLOCK), []))
         for group, blocks in ahead((group, self._parsed(group)) for group in lines):
@@ -301,11 +309,15 @@ class Reading:
         if not named and (cells[0].isdecimal() or _said(cells)):
             remedy = "add a header line before it, or name its column in corpus.text_field"
             raise CorpusError(f"{self.file} begins with {header[:60]!r}: {remedy}")
-        quoting: Any = csv.QUOTE_NONE if _bare(head, mark, len(cells)) else csv.QUOTE_MINIMAL
-        every = chain([header], head, lines)
+        every: Iterable[str] = chain([header], head, lines)
+        if mark == "\t" and len(cells) > 1:
+            every = _quoted(every, len(cells))
         absent: Any = ...  # in rows with fewer cells
-        spaced = mark != "\t" and not _goes_on(head, mark)
-        options: Any = {"delimiter": mark, "quoting": quoting, "skipinitialspace": spaced}
+        # A cell that begins with a space and a quotation may go on after it.
+        spaced = mark != "\t" and "after" not in _problem(
+            head, delimiter=mark, skipinitialspace=True
+        )
+        options: Any = {"delimiter": mark, "skipinitialspace": spaced}
         rows = csv.DictReader(every, restval=absent, strict=True, **options)
         place = 2
         try:
@@ -324,8 +336,7 @@ class Reading:
     _tsv = partialmethod(_csv, usual="\t")
 
     def _parquet(self, file: BinaryIO) -> Iterator[Row]:
-        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1_000):
-            yield from batch.to_pylist()
+        yield from _rows(pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1_000))
 
     def _arrow(self, file: BinaryIO) -> Iterator[Row]:
         try:
@@ -334,33 +345,52 @@ class Reading:
             file.seek(0)
             whole = pa.ipc.open_file(file)
             batches = map(whole.get_batch, range(whole.num_record_batches))
-        for batch in batches:
-            yield from batch.to_pylist()
+        yield from _rows(batches)
+
+
+def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Row]:
+    """Yield rows; `datasets` writes columns of several types as JSON."""
+    for batch in batches:
+        as_json = "arrow.json" in str(batch.schema)
+        decode = Features.from_arrow_schema(batch.schema).decode_example if as_json else dict
+        yield from map(decode, batch.to_pylist())
 
 
 def _said(cells: Iterable[Any]) -> bool:
     """Return whether a cell has a sentence, or long text."""
-    return any(isinstance(own, str) and SENTENCE.search(own) for own in cells)
+    texts = [own for own in cells if isinstance(own, str)]
+    return any(len(own) >= 50 or SENTENCE.search(own) for own in texts)
 
 
-def _bare(lines: list[str], mark: str, columns: int) -> bool:
-    """Return whether quotation marks are mere characters, as often in tab-separated text.
+def _quoted(lines: Iterable[str], columns: int) -> Iterator[str]:
+    """Yield tab-separated lines; where quotation marks are mere characters, they are doubled.
 
-    They are if each line has all columns and a cell opens a quotation that it does not close.
+    A quotation goes on in the next line if the row has not more than all columns then.
     """
-    rows = [line.strip("\r\n").split(mark) for line in lines if line.strip()]
-    opened = (cell[:1] == '"' and not cell.endswith('"', 1) for row in rows for cell in row)
-    apart = mark == "\t" and columns > 1 and all(len(row) == columns for row in rows)
-    return apart and any(opened)
+    row: list[str] = []
+    for line in lines:
+        if row and ("".join([*row, line]).count("\t") >= columns or len(row) > PEEKED):
+            yield from map(_doubled, row)
+            row = []
+        row.append(line)
+        if '"' not in line == row[0] or not _problem(row, delimiter="\t"):
+            yield from row
+            row = []
+    yield from map(_doubled, row)
 
 
-def _goes_on(lines: list[str], mark: str) -> bool:
-    """Return whether a cell that begins with a space and a quotation goes on after it."""
+def _doubled(line: str) -> str:
+    cells = line.rstrip("\r\n").replace('"', '""').split("\t")
+    return "\t".join(f'"{cell}"' for cell in cells) + "\n"
+
+
+def _problem(lines: Iterable[str], **options: Any) -> str:
+    """Return what CSV does not allow in some lines, if anything."""
     try:
-        deque(csv.reader(lines, delimiter=mark, skipinitialspace=True, strict=True), maxlen=0)
+        deque(csv.reader(lines, strict=True, **options), maxlen=0)
     except csv.Error as error:
-        return "expected after" in str(error)
-    return False
+        return str(error)
+    return ""
 
 
 def ahead(items: Iterable[Any]) -> Iterator[Any]:
@@ -376,7 +406,9 @@ def ahead(items: Iterable[Any]) -> Iterator[Any]:
 def opened(path: Path) -> BinaryIO:
     """Open a file for reading, decompressed."""
     with path.open("rb") as file:
-        head = file.read(6)
+        head = file.read(40)
+    if head.startswith(b"version https://git-lfs"):
+        raise CorpusError(f"{path} is a pointer of Git LFS, not the text: run `git lfs pull`")
     unpack = next((COMPRESSED[magic] for magic in COMPRESSED if head.startswith(magic)), None)
     if not unpack:
         return path.open("rb")
@@ -396,6 +428,8 @@ def text_column(rows: Sequence[Row], language: str, where: object) -> str:
     Raises:
         CorpusError: no column or several columns have letters.
     """
+    if any("text" in row for row in rows):
+        return "text"
     cells = [(name, own) for row in rows for name, own in row.items()]
     names, filled = {*chain(*rows)}, {n for n, v in cells if v and isinstance(v, str | int | float)}
     # `id` is also a code: of Indonesian, beside English, which is the text of no other language.
@@ -406,18 +440,27 @@ def text_column(rows: Sequence[Row], language: str, where: object) -> str:
     # Other fields are named like languages, too, such as `to`: longer names are no codes.
     better = language not in said and any(len(name) > 3 for name in said)
     own_name = language not in filled or (language in found and not better)
-    for name in "text", language:
-        if name in names - others and (name == "text" or own_name):
-            return name
+    if language in names - others and own_name:
+        return language
+    sizes = Counter[str]()
+    for name, own in plain:
+        sizes[name] += len(own)
+    pairs = columns_of(language, tuple(n for n in sizes if n != language))
+    best = max((n for n in pairs if n in found), key=sizes.__getitem__, default="")
+    # A title in two languages is not the text.
+    rest = [sizes[name] for name in said - pairs.keys() - {*pairs.values()}]
+    if best and 2 * sizes[best] >= max(rest, default=0):
+        return best
     nested = [str(own) for _, own in cells if isinstance(own, list | dict)]
     longer = sum(map(len, nested)) > 3 * sum(len(own) for name, own in plain if name in found)
     # A title beside a list of paragraphs is not the text.
-    if len(found) != 1 or (_said(nested) and (longer or not said)):
+    coded = all(CODE.fullmatch(own) for name, own in plain if name in found)
+    if len(found) != 1 or coded or (_said(nested) and (longer or not said)):
         raise _no_column("text", dict(cells), where)
     return found.pop()
 
 
 def _no_column(name: str, row: Row, where: object) -> CorpusError:
-    others = f"set corpus.text_field to one of {', '.join(map(str, row))}"
+    others = f"set corpus.text_field to one of {', '.join(map(str, row | flat(row)))}"
     remedy = brief(others) if row else "give rows with text"
     return CorpusError(f"{where} has no column '{name}': {remedy}")

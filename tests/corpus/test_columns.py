@@ -73,6 +73,77 @@ def test_a_column_that_is_empty_in_the_first_row_may_be_the_text(
     assert texts_of(path, text_field="content") == ["egy"]
 
 
+@pytest.mark.parametrize(
+    ("english", "own"),
+    [
+        ("text_en", "text_hu"),
+        ("EN", "HU"),
+        ("English", "Hungarian"),
+        ("translation.eng", "translation.hun"),
+        ("sentence_eng_Latn", "sentence_hun_Latn"),
+    ],
+)
+def test_both_languages_of_a_table_are_found_by_the_names_of_their_columns(
+    english: str, own: str, write: Write
+) -> None:
+    pairs = write("pairs.tsv", f"url\t{english}\t{own}\nhttps://a\tone\tegy\n".encode())
+    rows = write("rows.jsonl", json.dumps({"pair": {english: "one", own: "egy"}}).encode())
+    for path in pairs, rows:
+        for language, text in ("hu", "egy"), ("en", "one"):
+            assert read_source(str(path), language, CorpusRecipe())[0]["text"][:] == [text]
+
+
+def test_a_title_in_two_languages_is_not_the_text_beside_it(write: Write) -> None:
+    row = {"title_de": "Titel", "title_en": "Title", "content": "This is a text. " * 9}
+    path = write("rows.jsonl", json.dumps(row).encode())
+    with pytest.raises(CorpusError, match="to one of title_de, title_en, content"):
+        read_source(str(path), "en", CorpusRecipe())
+    row |= {"text_de": "Dies ist ein Text. " * 9, "text_en": row.pop("content")}
+    path = write("both.jsonl", json.dumps(row).encode())
+    for language in "de", "en":
+        found, about = read_source(str(path), language, CorpusRecipe())
+        assert found["text"][:] == [row[f"text_{language}"]]
+        assert about[0]["rule"].endswith(f"column text_{language}")
+
+
+@pytest.mark.parametrize("code", ["https://a.hu/1", "ab12f0", "wav/a0.wav", "https://a.hu/Győr"])
+def test_an_address_is_no_text_though_nothing_else_has_letters(code: str, write: Write) -> None:
+    path = write("rows.jsonl", json.dumps({"source": code, "html": None}).encode())
+    with pytest.raises(CorpusError, match="to one of source, html"):
+        read_source(str(path), "hu", CorpusRecipe())
+
+
+def test_a_nested_column_is_named_with_dots(write: Write) -> None:
+    path = write("rows.jsonl", json.dumps({"doc": {"title": "T", "body": "egy"}, "n": 1}).encode())
+    with pytest.raises(CorpusError, match=r"to one of doc, n, doc\.title, doc\.body"):
+        texts_of(path)
+    assert texts_of(path, text_field="doc.body") == ["egy"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["0\tElső.", '1\t"Igen, mondta.', "2\tMásodik.", '3\tNem tudom."', "4\tUtolsó."],
+        ["0\tElső.", '1\t"Igen" – mondta –, "persze"', "2\tUtolsó."],
+        ["0\tElső.", '1\t"Igen, mondta.\t', "2\trövid", '3\tÉs végül."\t'],
+    ],
+)
+@pytest.mark.parametrize("before", [0, 1_200])
+def test_quotation_marks_of_bare_text_join_no_rows(
+    before: int, rows: list[str], write: Write
+) -> None:
+    many = [f"{n}\tMondat {n}." for n in range(before)]
+    header = "id\ttext" + "\tnote" * (rows[-1].count("\t") > 1)
+    path = write("own.tsv", "\n".join([header, *many, *rows]).encode())
+    assert texts_of(path)[before:] == [row.split("\t")[1] for row in rows]
+
+
+def test_a_code_within_a_name_is_no_language_without_english_beside_it(write: Write) -> None:
+    path = write("rows.csv", b"doc_id,doc_no,line\na1,b1,Selamat pagi.\n")
+    with pytest.raises(CorpusError, match="to one of doc_id, doc_no, line"):
+        read_source(str(path), "id", CorpusRecipe())
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_a_column_without_letters_is_no_text(kind: str, write: Write) -> None:
     rows = [{"content": text, "note": "", "score": None} for text in ("egy", "kettő", "három")]

@@ -40,6 +40,7 @@ def plainly(trained: list[str], test: str, gram: int) -> float:
 def normal(text: str) -> str:
     seen = regex.sub(r"\p{Default_Ignorable_Code_Point}|\u0640", "", text)
     seen = re.sub("[’‘ʼʻ`]", "'", unicodedata.normalize("NFKC", seen))
+    seen = re.sub(r"\s+(?=[กิ])|(?<=[กิ])\s+", "", seen)
     return " ".join(seen.casefold().split())
 
 
@@ -201,3 +202,14 @@ def test_prompts_of_the_evaluation_are_not_learned(
     recipe = BUILT_IN_ONLY.model_copy(update={"chat": [str(path)]})
     (left,) = load_corpus(recipe, "hu").chat["text"]
     assert "újság" in left.lower()
+
+
+def test_a_short_text_amid_spaces_is_no_contamination(write: Write) -> None:
+    long = [f"Mondat {n}, és a {n * n}. oldal. Köszönöm szépen. Jó napot." for n in range(40)]
+    short = ["\n" + " " * 30 + text + "\n" * 30 for text in ("Köszönöm szépen.", "Jó napot.")]
+    rows = "\n".join(json.dumps({"text": text}) for text in long + short)
+    target = [str(write("own.jsonl", rows.encode()))]
+    recipe = BUILT_IN_ONLY.model_copy(update={"target": target, "heldout_share": 0.9})
+    corpus = load_corpus(recipe, "hu")
+    assert {"\n" + " " * 30} & {text[:31] for text in corpus.heldout["hu"]["text"]}
+    check_contamination(corpus)

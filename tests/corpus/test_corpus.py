@@ -135,6 +135,17 @@ def test_held_out_documents_are_counted_where_ids_come_again() -> None:
     assert 2_000 <= len(heldout) <= 2_030
 
 
+def test_an_id_that_most_documents_have_is_not_held_out() -> None:
+    """As where a crawl wrote the name of a missing value."""
+    rows = [
+        {"id": "None" if n < 50 else str(n), "source": "s", "domain": "d", "text": "t"}
+        for n in range(60)
+    ]
+    for seed in range(9):
+        train, heldout = split_documents(datasets.Dataset.from_list(rows), 0.2, seed)
+        assert len(train) == 50 and "None" not in heldout["id"][:]
+
+
 def test_files_of_one_name_keep_their_documents_apart(write: Write, tmp_path: Path) -> None:
     for folder in "abcdefgh":
         write(f"texts/{folder}/part.txt", f"document {folder}".encode())

@@ -19,6 +19,21 @@ def test_what_differs_in_case_spaces_and_form_alone_is_a_repeat() -> None:
     assert find_repeats([*forms, "Más."]) == ({1: 0, 2: 0, 3: 0}, {})
 
 
+@pytest.mark.parametrize(
+    ("text", "copy"),
+    [
+        ("ภาษาไทย ไม่มีช่องว่าง", "ภาษาไทยไม่มี\nช่องว่าง"),
+        ("いろはにほへとちりぬる。色は匂へど", "いろはにほ\nへとちりぬる。\n色は匂へど"),
+        ("ខ្មែរ អត់មាន", "ខ្មែរអត់មាន"),
+        ("می\u200cروم یک کتاب", "مي\u200cروم يك كتاب"),  # typed on an Arabic keyboard
+        ("كَتَبَ الولد", "كتب الولد"),
+    ],
+)
+def test_spaces_and_signs_that_a_script_leaves_out_make_no_difference(text: str, copy: str) -> None:
+    assert find_repeats([text, copy]) == ({1: 0}, {})
+    assert find_repeats(["a b", "ab"]) == ({}, {})
+
+
 @pytest.mark.parametrize("edit", ["a few words", "a beginning", "an end"])
 def test_an_edited_copy_is_nearly_a_repeat(edit: str) -> None:
     texts = [story(seed) for seed in range(40)]

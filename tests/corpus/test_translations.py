@@ -159,3 +159,21 @@ def test_lines_with_ids_of_their_own_are_translations_by_their_order(
     assert parallel
     for one, other in zip(texts["en"], texts["hu"], strict=True):
         assert one.split()[1] == other.split()[1]
+
+
+def test_a_sentence_without_a_translation_keeps_the_places_of_the_others(write: Write) -> None:
+    """An empty line among lines of translations does not separate documents."""
+    lines = {
+        code: [f"{word} {n} " + "x" * (n % 90) for n in range(300)]
+        for code, word in (("en", "Sentence"), ("hu", "Mondat"))
+    }
+    lines["hu"][150] = ""
+    paths = {code: write(f"{code}.txt", "\n".join(own).encode()) for code, own in lines.items()}
+    recipe = CorpusRecipe(target=[str(paths["hu"])], english=[str(paths["en"])])
+    corpus = load_corpus(recipe, "hu")
+    texts, parallel = corpus.measuring_texts()
+    assert parallel
+    numbers = [[text.split()[1] for text in texts[code]] for code in ("en", "hu")]
+    assert numbers[0] == numbers[1]
+    held = {text.split()[1] for text in corpus.heldout["hu"]["text"]}
+    assert held and not held & {text.split()[1] for text in corpus.train["en"]["text"]}

@@ -103,3 +103,40 @@ def test_a_column_of_the_target_need_not_be_one_of_english(write: Write) -> None
     corpus = load_corpus(recipe, "hu")
     assert corpus.train["en"][0]["text"].startswith("This is sentence")
     assert corpus.train["hu"][0]["text"].startswith("Ez a ")
+
+
+@pytest.mark.parametrize("suffix", ["txt", "jsonl", "csv", "json", "parquet"])
+def test_a_part_without_rows_is_counted_and_the_others_are_read(
+    suffix: str, tmp_path: Path, write: Write
+) -> None:
+    write("part-0.txt", "Első.\nMásodik.\n".encode())
+    write(f"part-1.{suffix}", b"")
+    found, about = read_source(str(tmp_path), "hu", CorpusRecipe())
+    assert found["text"][:] == ["Első.", "Második."]
+    assert [row["documents"] for row in about] == [2, 0]
+
+
+def test_a_pointer_to_a_file_that_was_not_fetched_is_no_text(write: Write) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n"
+    for name in "hu.txt", "hu.csv", "hu.parquet", "hu.txt.gz":
+        with pytest.raises(CorpusError, match="run `git lfs pull`"):
+            read(write(name, pointer))
+
+
+def test_an_array_of_json_may_be_named_as_lines(write: Write) -> None:
+    rows = [{"text": "egy"}, {"text": "kettő"}]
+    for n, content in enumerate((json.dumps(rows), json.dumps(rows, indent=1))):
+        assert read(write(f"{n}.jsonl", content.encode()))[0] == ["egy", "kettő"]
+
+
+def test_columns_of_several_types_have_their_values(tmp_path: Path) -> None:
+    """As `datasets` writes rows whose keys differ: as JSON."""
+    rows = [{"doc": {"hu": "egy", "en": "one"}}, {"doc": {"hu": "kettő", "de": "zwei"}}]
+    column = pa.array([json.dumps(row["doc"]) for row in rows], pa.json_())
+    pa.parquet.write_table(pa.table({"doc": column}), tmp_path / "own.parquet")
+    assert read(tmp_path / "own.parquet")[0] == ["egy", "kettő"]
+    (tmp_path / "hub").mkdir()
+    lines = "\n".join(json.dumps(row) for row in rows * 20)
+    (tmp_path / "hub" / "train.jsonl").write_text(lines, encoding="utf-8")
+    found, _ = read_source(f"hub:{tmp_path / 'hub'}", "hu", CorpusRecipe())
+    assert found["text"][:2] == ["egy", "kettő"]
