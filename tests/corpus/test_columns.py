@@ -94,13 +94,13 @@ def test_both_languages_of_a_table_are_found_by_the_names_of_their_columns(
 
 
 def test_a_title_in_two_languages_is_not_the_text_beside_it(write: Write) -> None:
-    row = {"title_de": "Titel", "title_en": "Title", "content": "This is a text. " * 9}
+    row = {"title_hu": "Cím", "title_en": "Title", "content": "This is a text. " * 9}
     path = write("rows.jsonl", json.dumps(row).encode())
-    with pytest.raises(CorpusError, match="to one of title_de, title_en, content"):
+    with pytest.raises(CorpusError, match="to one of title_hu, title_en, content"):
         read_source(str(path), "en", CorpusRecipe())
-    row |= {"text_de": "Dies ist ein Text. " * 9, "text_en": row.pop("content")}
+    row |= {"text_hu": "Ez egy szöveg. " * 12, "text_en": row.pop("content")}
     path = write("both.jsonl", json.dumps(row).encode())
-    for language in "de", "en":
+    for language in "hu", "en":
         found, about = read_source(str(path), language, CorpusRecipe())
         assert found["text"][:] == [row[f"text_{language}"]]
         assert about[0]["rule"].endswith(f"column text_{language}")
