@@ -41,8 +41,7 @@ def language_atlas(tokenizer: Tokenizer) -> pd.DataFrame:
     languages = atlas_languages()
     pairs = {code: _beside_english(code) for code in languages}
     texts = list({name for each in pairs.values() for pair in each for name in pair})
-    cost = dict(zip(texts, map(len, token_ids(tokenizer, texts)), strict=True))
-    rows = []
+    cost, rows = dict(zip(texts, map(len, token_ids(tokenizer, texts)), strict=True)), []
     for code, each in pairs.items():
         own, english = (sum(cost[name] for name in names) for names in zip(*each, strict=True))
         rows.append([code, languages[code], main_script(code), len(each), own / english])

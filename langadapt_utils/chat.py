@@ -111,8 +111,7 @@ def answer_tokens(tokenizer: Tokenizer, prompt: str, answer: str = "x") -> tuple
     # An answer may begin with special tokens, as in gpt-oss: its end comes after its text.
     raw = {"clean_up_tokenization_spaces": False}
     said = {n: tokenizer.decode(ids[first:n], **raw).rstrip() for n in ends}
-    whole = [n for n, text in said.items() if text.endswith(answer.strip())]
-    last = [*whole, *ends, len(ids)][0]
+    last = [*(n for n, text in said.items() if text.endswith(answer.strip())), *ends, len(ids)][0]
     return ids[:first], ids[first:last], ids[last : last + 1]
 
 

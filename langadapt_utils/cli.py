@@ -75,7 +75,7 @@ def talk(
     tokens: Annotated[int, typer.Option(help="Maximum number of new tokens.", min=1)] = 100,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest tokens.", min=0)] = 0.7,
     top_p: Annotated[float, typer.Option(help="Probability mass to sample.", min=0, max=1)] = 0.9,
-    seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of sampling.")] = 0,
 ) -> None:
     """Let the base and the adapted model continue a text or answer it, one after the other."""
     from .evaluation.evaluate import run_models
@@ -106,9 +106,9 @@ def plan(
     if write.is_dir():
         raise RecipeError(f"--write {write} is a folder: name a file, such as plan.yaml")
     planned = plan(_recipe(language, profile, parameter, None), gpu=gpu, gpus=gpus)
+    typer.echo(f"{planned}\n")
     write_atomically(write, planned.recipe.write)
-    command = f"langadapt run --recipe {quote(str(write))}"
-    typer.echo(f"{planned}\n\nrecipe: {write}; run it with: {command}")
+    typer.echo(f"recipe: {write}; run it with: langadapt run --recipe {quote(str(write))}")
 
 
 @app.command()
@@ -162,7 +162,7 @@ def entry() -> None:
     try:
         app()
     except (LangadaptError, OSError) as error:  # such as a folder that cannot be written
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {error}" + ": use another place" * isinstance(error, OSError), err=True)
         raise SystemExit(1) from None
 
 

@@ -111,8 +111,7 @@ def _is_average(answer: Any, vectors: torch.Tensor, weights: torch.Tensor) -> bo
 def _is_interleaved(answer: Any, english: Any, target: Any, share: float, count: int) -> bool:
     """Both lists keep their order; after every item, English is within one of its share."""
     is_english = np.array([item in english for item in answer])
-    first = int(is_english.sum())
-    off = is_english.cumsum() - share * np.arange(1, count + 1)
+    first, off = int(is_english.sum()), is_english.cumsum() - share * np.arange(1, count + 1)
     in_order = sorted(answer, key=lambda item: item in target)
     return in_order == english[:first] + target[: count - first] and bool((abs(off) < 1).all())
 

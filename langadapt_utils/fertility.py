@@ -88,8 +88,7 @@ def measure_fertility(
 
 def _count(tokenizer: Tokenizer, texts: Sequence[str], language: str) -> dict[str, Any]:
     """Count tokens, words, characters and bytes of texts, and words in several tokens."""
-    encodings = encode_texts(tokenizer.backend_tokenizer, texts, offsets=True)
-    rows = []
+    encodings, rows = encode_texts(tokenizer.backend_tokenizer, texts, offsets=True), []
     for text, encoding in zip(texts, encodings, strict=True):
         words = word_spans(text, language)
         continued = sum(n > 1 for n in tokens_touching(words, encoding.offsets))

@@ -23,7 +23,7 @@ from transformers.utils import logging
 from . import hardware, sources
 from .errors import ModelError, SourceError, explained
 from .files import cache_folder, made_once, package_yaml, read_json, require_space, write_json
-from .tokens import document_start, unknown_token
+from .tokens import check_pieces, document_start, unknown_token
 
 OWN_ROPE, SCALED, LIMITS, DTYPES, QUANTISED, EXPERTS, FACTORS = package_yaml("models.yaml").values()
 SAME = 1e-3  # largest difference of equal logits, as a fraction of the largest logit
@@ -177,8 +177,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     Raises:
         ModelError: the folder has no tokenizer of the `tokenizers` library.
     """
-    file, others = folder / "tokenizer.json", {}
-    remedy = "give a folder with a tokenizer.json"
+    file, others, remedy = folder / "tokenizer.json", {}, "give a folder with a tokenizer.json"
     with explained(ModelError, f"the tokenizer in {folder} cannot be loaded", remedy):
         if file.is_file():
             tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
@@ -186,12 +185,16 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
             tokenizer._tokenizer = Tokenizer.from_file(str(file))
         else:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+            pieces = (own for own in folder.glob("*.model") if own.read_bytes()[:1] == b"\n")
+            check_pieces(tokenizer, pieces)  # others are of tiktoken, without its first byte
     if not tokenizer.is_fast:
         problem = f"the tokenizer in {folder} ({type(tokenizer).__name__}) is not a fast one"
         raise ModelError(f"{problem}: convert it to a tokenizer.json first")
     backend = tokenizer.backend_tokenizer
     # Some tokens are only in tokenizer_config.json or added_tokens.json, or special only there.
     known, added = backend.get_vocab(), backend.get_added_tokens_decoder().values()
+    if known.keys() <= {token.content for token in added}:  # made up where there is no file
+        raise ModelError(f"{folder} has no tokenizer: {remedy}")
     special = {token.content for token in added if token.special}
     told = (token for _, token in sorted(others.items()) if token.content not in special)
     backend.add_tokens([token for token in told if token.special or token.content not in known])
@@ -379,8 +382,8 @@ def save_model(
         model: in any precision.
         tokenizer: of the model.
         folder: output folder.
-        base: folder of the base model. Its licence and model card are copied; its processor files
-            (images, sound) too, unless only the language model was kept.
+        base: folder of the base model, whose licence, model card and, if the model is not only the
+            language model of it, processor files (images, sound) are copied.
     """
     dtype, cast = _dtype_of(base), {}  # by place in memory: tied weights stay one
     headers = (header_of(path).tensors for path in weight_files(base))
@@ -396,6 +399,7 @@ def save_model(
     config = read_json(folder / "config.json")
     for part in (config, config.get("text_config") or {}):
         part |= {"dtype": dtype, "torch_dtype": dtype, **_older_rope(part.get("rope_parameters"))}
+        part.pop("auto_map", None)  # names code that is not copied
     write_json(folder / "config.json", config)
     same = config["model_type"] == read_json(base / "config.json")["model_type"]
     for path in base.glob("*processor*.json") if same else ():
@@ -440,7 +444,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     config = read_json(path := folder / "tokenizer_config.json")
     if more := config.pop("extra_special_tokens", None):
         config[f"{'additional' if isinstance(more, list) else 'extra'}_special_tokens"] = more
-    config.pop("from_slow", None)
+    config = {name: config[name] for name in config if name not in ("from_slow", "auto_map")}
     inputs, part = ["input_ids", "attention_mask"], tokenizer.backend_tokenizer.pre_tokenizer
     own = {"add_prefix_space": part.add_prefix_space} if hasattr(part, "add_prefix_space") else {}
     config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs} | own

@@ -76,8 +76,7 @@ class Shape:
 
     def with_tokens(self, tokens: int, *, untie: bool = False) -> "Shape":
         """Return the shape after adding new tokens, and with an LM head of its own (`untie`)."""
-        rows = self.vocabulary + tokens
-        more = self.embeddings // self.vocabulary * tokens
+        rows, more = self.vocabulary + tokens, self.embeddings // self.vocabulary * tokens
         more += rows * self.width if untie and self.tied else 0
         grown: dict[str, Any] = {"parameters": self.parameters + more, "vocabulary": rows}
         grown |= {"multiplied": self.multiplied + tokens * self.width}
@@ -122,8 +121,7 @@ def training_bytes(shape: Shape, recipe: Recipe, machine: Machine) -> float:
     layer. Logits take 16 bytes per entry, or none with the fused loss on GPUs, which needs a plain
     LM head. Libraries take 0.7 GB.
     """
-    training = recipe.training
-    learned = _learned(shape, recipe)
+    training, learned = recipe.training, _learned(shape, recipe)
     frozen = 4 if "float32" in (training.precision, machine.precision) else shape.weight_bytes
     adapted = 18 * learned + frozen * (shape.parameters - shape.embeddings)
     weights = adapted if training.lora_rank else 18 * learned / max(1, machine.gpus)
@@ -282,7 +280,9 @@ def plan(recipe: Recipe, *, gpu: str = "", gpus: int = 1) -> Plan:
     # The number that was asked for, if it is not that of the profile.
     own = {recipe.vocabulary.tokens} - {recipe.plain.vocabulary.tokens}
     sizes = token_numbers(base.tokenizer, corpus, recipe, sorted({*NUMBERS, *own}))
-    sizes["megabytes"] = sizes.new_tokens * (2e-6 * shape.embeddings / shape.vocabulary)
+    tables = (recipe.vocabulary.mode == "extend") * (1 + (recipe.embeddings.untie and shape.tied))
+    sizes["megabytes"] = sizes.new_tokens * (2e-6 * tables * shape.embeddings / shape.vocabulary)
+    sizes.attrs["asked"] = max(own, default=0)
     numbers = sizes.new_tokens
     tokens = int(numbers[numbers <= max(own)].max()) if own else enough_tokens(sizes)
     texts, parallel = corpus.measuring_texts()

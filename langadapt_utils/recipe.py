@@ -38,35 +38,32 @@ def _parts(value: Any) -> Any:
 def _language_code(code: str) -> str:
     if not re.fullmatch(r"[a-z]{2,3}", code):
         raise ValueError("a code of two or three lowercase letters, such as hu or th")
-    if code == "en":
+    usual = get_global("language_aliases").get(code, code).partition("_")[0]
+    if usual == "en":
         raise ValueError("a language other than English, which the base model already knows")
-    if usual := get_global("language_aliases").get(code):
-        raise ValueError(f"{usual.partition('_')[0]}, the usual code of this language")
+    if usual != code:
+        raise ValueError(f"{usual}, the usual code of this language")
     if len(code) == 2 and code not in Locale("en").languages:
         raise ValueError("a language code, such as ja or cs, not a country code")
     return code
 
 
-def _other_source(named: str) -> str:
+def _other(named: str) -> str:
     code, _, source = named.partition(":")
     if named != BUILT_IN and not (source and re.fullmatch(r"(?!en$|hub$|pip$)[a-z]{2,3}", code)):
         raise ValueError(f"CODE:SOURCE of a third language, such as de:german.txt, or {BUILT_IN}")
-    if named != BUILT_IN:
-        _language_code(code)
-    return named
+    return named if named == BUILT_IN else f"{_language_code(code)}:{source}"
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Shares = Annotated[list[Share], Field(min_length=1), BeforeValidator(_parts)]
 Count = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0)]
-Ratio = Annotated[float, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Names = Annotated[list[str], BeforeValidator(_parts)]
 SomeNames = Annotated[Names, Field(min_length=1)]
 Methods = Annotated[list[MethodName], BeforeValidator(_parts)]
-OtherSources = Annotated[
-    list[Annotated[str, AfterValidator(_other_source)]], BeforeValidator(_parts)
-]
+OtherSources = Annotated[list[Annotated[str, AfterValidator(_other)]], BeforeValidator(_parts)]
 
 
 class _Section(BaseModel):
@@ -200,7 +197,9 @@ class EvaluationRecipe(_Section):
     documents: Count = 40  # maximum number of held-out documents per source
     # Maximum number of documents per source in languages that are evaluated but not trained on.
     other_documents: Count = 6
-    items: Count = 50  # maximum number of test items per kind and language; at least 4 are used
+    # Maximum number of test items per kind and language; at least 4 are used. The kinds of patterns
+    # (copying, mapping, counting) share one number; one in ten chat items is written as well.
+    items: Count = 50
     # UTF-8 bytes per window in which a long document is read; fewer if the context is too short.
     window_bytes: Annotated[int, Field(ge=64)] = 4_096
     # Held-out documents per language in comparisons of methods, fractions of English and
@@ -368,8 +367,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 def _value(name: str, value: str) -> str | float:
     """Return a value as text, or as a number if it is written like 2e6, also of an integer."""
     is_text = isinstance(_options().get(name), str | list)
-    number = re.fullmatch(r"\d+\.?\d*[eE][-+]?\d+", value)
-    return float(value) if number and not is_text else value
+    return float(value) if re.fullmatch(r"\d+\.?\d*[eE][-+]?\d+", value) and not is_text else value
 
 
 def _options() -> dict[str, Any]:

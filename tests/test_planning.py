@@ -310,3 +310,22 @@ def test_the_command_writes_a_recipe_that_runs(base: Path, tmp_path: Path) -> No
     assert recipe.base == str(base) and recipe.training.learning_rate == pytest.approx(4e-4)
     lacking = CliRunner().invoke(app, ["run", "--recipe", str(file), "--run", str(tmp_path / "r")])
     assert "lacks its weights" in str(lacking.exception)
+
+
+@pytest.mark.parametrize(
+    ("mode", "untie", "rows"), [("extend", False, 1), ("extend", True, 2), ("replace", False, 0)]
+)
+def test_the_memory_of_new_rows_is_that_of_the_options(
+    mode: str, untie: bool, rows: int, base: Path
+) -> None:
+    options = {"vocabulary.mode": mode, "embeddings.untie": untie, "vocabulary.tokens": 200}
+    planned = plan(Recipe.profile("cpu", overrides={"base": str(base), **OPTIONS, **options}))
+    sizes = planned.sizes.set_index("new_tokens").megabytes
+    assert sizes[200] == pytest.approx(200 * rows * 16 * 2e-6)
+
+
+def test_a_plan_says_that_the_text_supports_fewer_tokens(base: Path) -> None:
+    options = {"base": str(base), **OPTIONS, "vocabulary.tokens": 60_000}
+    planned = plan(Recipe.profile("cpu", overrides=options))
+    assert planned.recipe.vocabulary.tokens < 60_000
+    assert "60,000 new tokens were asked for, but the text supports fewer" in str(planned)

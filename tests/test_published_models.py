@@ -11,12 +11,13 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from helpers.architectures import tiny_model
+from helpers.published import mistral
 from helpers.tiny import CHAT_TEMPLATES, for_chat, llama, saved
 from langadapt_utils import hardware
 from langadapt_utils.chat import can_chat
 from langadapt_utils.errors import ModelError
 from langadapt_utils.evaluation.likelihood import bits_per_byte
-from langadapt_utils.files import write_json
+from langadapt_utils.files import read_json, write_json
 from langadapt_utils.models import fetch_model, load_base, load_model, load_tokenizer, save_model
 from langadapt_utils.tokens import token_ids
 
@@ -95,3 +96,34 @@ def test_a_token_that_the_configuration_names_as_special_is_special(
     end = stock.eos_token_id
     assert ours.added_tokens_decoder[end].special and ours.get_vocab() == stock.get_vocab()
     assert can_chat(ours) and end not in token_ids(ours, ["a <|im_end|> b"])[0]
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "phi3"])
+def test_a_model_of_sentencepiece_is_read_as_it_is_or_refused(kind: str, tmp_path: Path) -> None:
+    """Transformers builds the tokenizer from the code of the class, not from the file alone."""
+    mistral(tmp_path)
+    write_json(tmp_path / "config.json", {"model_type": kind})
+    if kind == "llama":
+        assert load_tokenizer(tmp_path).tokenize("In the") == ["▁In", "▁the"]
+        return
+    with pytest.raises(
+        ModelError, match=r"tokenizer\.model gives .*: give a folder with a tokenizer"
+    ):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["GPT2Tokenizer", "LlamaTokenizer", "Qwen2Tokenizer"])
+def test_a_tokenizer_that_has_no_file_is_not_made_up(kind: str, tmp_path: Path) -> None:
+    write_json(tmp_path / "tokenizer_config.json", {"tokenizer_class": kind, "eos_token": "</s>"})
+    with pytest.raises(ModelError, match=r"give a folder with a tokenizer\.json"):
+        load_tokenizer(tmp_path)
+
+
+def test_code_that_is_not_copied_is_not_named(tiny_folder: Path, tmp_path: Path) -> None:
+    for name in "config.json", "tokenizer_config.json":
+        own = read_json(tiny_folder / name) | {"auto_map": {"AutoModel": "modeling_own.Model"}}
+        write_json(tiny_folder / name, own)
+    base = load_base(str(tiny_folder))
+    save_model(base.model, base.tokenizer, tmp_path, base.folder)
+    for name in "config.json", "tokenizer_config.json":
+        assert "auto_map" not in read_json(tmp_path / name)

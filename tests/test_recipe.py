@@ -163,6 +163,9 @@ def test_every_method_that_a_recipe_may_name_exists() -> None:
         ("language: hu\nprofile_name: gpuu", "profile 'gpuu' is unknown: did you mean gpu?"),
         ("vocabulary.tokens: 5", "has no language: add it"),
         ("language: jpn", "language cannot be 'jpn': it should be ja, the usual code"),
+        ("language: eng", "it should be a language other than English"),
+        ("language: hu\ncorpus.others: ger:a.txt", "it should be de, the usual code"),
+        ("language: hu\ntraining.learning_rate: .inf", "learning_rate cannot be '.inf'"),
         ("language: jp", "it should be a language code, such as ja or cs, not a country code"),
         ("language: hu\nvocabulary.tokens: true", "tokens cannot be 'true': it should be a valid"),
         ("language: hu\nmixture.english_share: yes", "it should be a valid number"),
@@ -243,3 +246,9 @@ def test_names_stand_between_commas_or_on_lines(value: str) -> None:
     """A shell gives one name per line, as does a block in YAML."""
     recipe = Recipe.profile("cpu", overrides={"corpus.target": value})
     assert recipe.corpus.target == ["a.txt", "b.txt"]
+
+
+@pytest.mark.parametrize("name", ["corpus.max_megabytes", "training.learning_rate"])
+def test_infinity_which_a_file_could_not_keep_is_refused(name: str) -> None:
+    with pytest.raises(RecipeError, match=f"{name} cannot be inf"):
+        Recipe.profile("cpu", overrides={name: float("inf")})

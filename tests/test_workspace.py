@@ -91,7 +91,9 @@ def test_a_result_belongs_to_the_text_that_the_stage_began_with(
     assert run.is_complete(STAGES[0]) and run.is_complete(STAGES[1])
 
 
-@pytest.mark.parametrize("damage", ["delete", "shorten", "other text", "broken manifest"])
+@pytest.mark.parametrize(
+    "damage", ["delete", "shorten", "other text", "broken manifest", "empty manifest"]
+)
 def test_a_damaged_or_outdated_stage_is_not_complete(
     run: Workspace, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +104,8 @@ def test_a_damaged_or_outdated_stage_is_not_complete(
         (run.folder / STAGES[0] / "result.txt").write_text("r")
     elif damage == "broken manifest":
         (run.folder / STAGES[0] / "manifest.json").write_text("{")
+    elif damage == "empty manifest":
+        (run.folder / STAGES[0] / "manifest.json").write_text("{}")
     else:
         monkeypatch.setattr(workspace, "fingerprint", lambda recipe: "other text")
     assert not run.is_complete(STAGES[0])

@@ -197,8 +197,7 @@ def _belong_together(tied: Mapping[str, str], english: Dataset, own: Dataset, cu
     """
     if len(tied) < FEW:  # ids that few of the texts share are equal by chance
         return 2 * len(tied) >= len(set(english["id"]))
-    some = random.Random(0).sample(sorted(tied.items()), min(len(tied), COMPARED))
-    ranks = []
+    some, ranks = random.Random(0).sample(sorted(tied.items()), min(len(tied), COMPARED)), []
     for documents, names in zip((english, own), zip(*some, strict=True), strict=True):
         asked = pa.array(names, pa.string())
         there = np.flatnonzero(pc.is_in(_column(documents, "id"), value_set=asked).to_numpy())
@@ -247,8 +246,8 @@ def split_documents(
         free = sides[ids] == FREE
         ids, sizes = ids[free], sizes[free]  # an id may have several documents
         order = pc.sort_indices(names.take(ids)).to_pylist()
-        name = Path(source).name, domain  # independent of the folder of the file
-        random.Random(f"{seed} {name}").shuffle(order)
+        # Independent of the folder of the file.
+        random.Random(f"{seed} {(Path(source).name, domain)}").shuffle(order)
         most = min(HELD_OUT, share * sizes.sum())
         order.sort(key=lambda place: sizes[place] > most + 1)
         small = max(1, int((sizes <= most + 1).sum()))  # a larger group of one id is trained

@@ -33,9 +33,7 @@ OPTIONS = {"text_field", "skip_bad", "normal_form", "max_megabytes"}  # that aff
 FORM = pa.schema([(column, pa.string()) for column in ("id", "source", "domain", "text")])
 EDGE = r"[\x09-\x0d\x1c-\x20\x85\pZ]"  # what `str.strip` removes
 ODD_NAME = rf"^{EDGE}|{EDGE}$|\.0+$|^-?0\d"  # that `_name` may change
-MEDIA = re.compile(
-    r"\b(Audio|Image|Video|Pdf|Nifti)\("
-)  # not decoded, as this takes other libraries
+MEDIA = re.compile(r"\b(Audio|Image|Video|Pdf|Nifti)\(")  # decoding takes other libraries
 AT_ONCE = 1_000  # rows that are written together
 VERSION = 12  # of cached files; files of another version are not used
 
@@ -180,9 +178,7 @@ def _name(value: Any) -> str:
     return _in_form(re.sub(r"^(-?)0*(\d+)(\.0+)?$", r"\1\2", text), "as it is")[0]
 
 
-def _block(
-    block: pa.RecordBatch, reading: Reading, source: str, megabytes: float
-) -> pa.RecordBatch | None:
+def _block(block: pa.RecordBatch, reading: Reading, source: str, most: float) -> Part | None:
     """Return a block with the four columns; None if a text has to be changed or left out."""
     texts, first, form = block["text"], reading.rows, reading.recipe.normal_form
     size = reading.megabytes + pc.sum(pc.binary_length(texts)).as_py() / 1e6
@@ -192,7 +188,7 @@ def _block(
     odd += [pc.match_substring_regex(column, ODD_NAME) for column in (ids, domains)]
     changed = blank or any(pc.any(found).as_py() for found in odd)
     in_form = (_all_in_form(column, "NFC") for column in (ids, domains))
-    if changed or 0 < megabytes <= size or not (all(in_form) and _all_in_form(texts, form)):
+    if changed or 0 < most <= size or not (all(in_form) and _all_in_form(texts, form)):
         return None
     names = pa.array([f"{reading.place}-{first + n}" for n in range(len(block))])
     reading.documents, reading.megabytes = reading.documents + len(block), size

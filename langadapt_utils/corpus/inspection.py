@@ -53,8 +53,7 @@ def is_odd(character: str) -> bool:
 
 def share_in_script(text: str, language: str) -> float:
     """Return the fraction of letters in the expected script of a language."""
-    expected = code_with_script(language).partition("_")[2]
-    scripts = script_counts(text)
+    expected, scripts = code_with_script(language).partition("_")[2], script_counts(text)
     right = sum(scripts[part] for part in KNOWN["written_with"].get(expected, [expected]))
     return right / scripts.total() if scripts else np.nan
 

@@ -10,7 +10,7 @@ import lzma
 import statistics
 import sys
 import zlib
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,7 +41,6 @@ HEAD = 10_000_000  # characters of a .txt file in which the separator of documen
 NUMBERED = regex.compile(r"\d+\t")  # how the Leipzig corpora begin a line
 RAW = regex.compile("[\udc80-\udcff]")  # bytes that are not UTF-8, as Python keeps them
 LETTER = regex.compile(r"\p{L}")
-# How few columns are named: a sentence, or long text.
 SENTENCE = regex.compile(r"(?V1)\s.*\p{STerm}\W*$|[\p{STerm}--[!-~]]$")
 CODE = regex.compile(r"https?:\S+|[!-~]+[\d/_.@][!-~]+")  # an address, a file or a number
 DAMAGED = pa.ArrowException, OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeError
@@ -50,14 +49,9 @@ NOT_UTF8 = "is not UTF-8: convert the file, for example with `iconv`"
 MESSAGES = "messages"  # the column of conversations
 DELIMITERS = ",;\t|"  # of CSV; the header shows which
 NAMES = "id", "domain"  # columns that are not the text
-# The first bytes of a compressed file, which tell more than its name.
-COMPRESSED: dict[bytes, Callable[[Path], Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\0": lzma.open,
-    b"\x28\xb5\x2f\xfd": partial(pa.input_stream, compression="zstd"),
-    b"\x50\x2a\x4d\x18": partial(pa.input_stream, compression="zstd"),  # of pzstd
-}
+MAGIC = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18"
+UNPACK: list[Callable[[Path], Any]] = [gzip.open, bz2.open, lzma.open]
+UNPACK += [partial(pa.input_stream, compression="zstd")] * 2  # of MAGIC, the first bytes
 
 
 @dataclass
@@ -109,7 +103,7 @@ class Reading:
             limit = f"more than corpus.skip_bad={allowed:g} allows (first: {self._first_problem})"
             problem = f"{self.left_out} of {self.rows} rows of {self.file} cannot be read, {limit}"
             raise CorpusError(f"{problem}: correct them, or raise corpus.skip_bad")
-        told = {n: v for n, v in vars(self).items() if n != "recipe" and not n.startswith("_")}
+        told = {n: v for n, v in vars(self).items() if n != "recipe" and n[0] != "_"}
         return told | {"rows": self.rows}
 
     def parts(self) -> Iterator[Part]:
@@ -118,12 +112,11 @@ class Reading:
         Raises:
             CorpusError: the file cannot be read; the message names the line if the file has lines.
         """
-        if (path := Path(self.file)).stat().st_size == 0:  # a part without rows
+        if not (path := Path(self.file)).stat().st_size:  # a part without rows
             return
         problem, remedy = f"cannot read {path}", "give a complete file, text in UTF-8"
         with explained(CorpusError, problem, remedy, (*DAMAGED, *DATES)), opened(path) as file:
-            rows = getattr(self, f"_{text_kind(path)[1:]}")(file)
-            yield from self.with_text(rows)
+            yield from self.with_text(getattr(self, f"_{text_kind(path)[1:]}")(file))
 
     def with_text(self, parts: Iterable[Part]) -> Iterator[Part]:
         """Find the column of the text in the first rows and rename it to `text`.
@@ -222,9 +215,8 @@ class Reading:
             numbered = all(NUMBERED.match(line.lstrip()) for line in head if line.strip())
             self.rule = "a document per line" + ", numbers dropped" * numbered
             # Empty lines keep the others in their places.
-            kept = rstrip(lines, str.isspace)
-            documents = (line.partition("\t")[2] if numbered else line for line in kept)
-        for document in documents:
+            documents = (line.partition("\t")[2] if numbered else line for line in lines)
+        for document in rstrip(documents, lambda own: not own.strip()):
             yield {"text": document.rstrip("\r\n")}
 
     def _md(self, file: BinaryIO) -> Iterator[Row]:
@@ -267,8 +259,7 @@ class Reading:
                 problem = NOT_UTF8 if broken else f"is no JSON object ({error}): correct it"
                 self._note(problem, f"line {number}", error)
                 row = {}
-            if row is not None:
-                yield row
+            yield from [] if row is None else [row]
 
     def _json(self, file: BinaryIO) -> Iterator[Row]:
         begun = [file.readline(), file.readline()]
@@ -281,8 +272,7 @@ class Reading:
             self._note(NOT_UTF8, "line 1", error)
             return (yield {})
         except (ValueError, RecursionError):  # perhaps lines of JSON
-            yield from self._jsonl(io.BytesIO(raw))
-            return
+            return (yield from self._json_rows(raw.splitlines(), 1))
         names = self.recipe.text_field or "text", self.language
         kind: type = list if names[0] == MESSAGES else str
         if isinstance(content, dict) and any(isinstance(content.get(n), kind) for n in names):
@@ -314,12 +304,9 @@ class Reading:
             every = _quoted(every, len(cells))
         absent: Any = ...  # in rows with fewer cells
         # A cell that begins with a space and a quotation may go on after it.
-        spaced = mark != "\t" and "after" not in _problem(
-            head, delimiter=mark, skipinitialspace=True
-        )
+        spaced = mark != "\t" and "after" not in _problem(head, mark, skipinitialspace=True)
         options: Any = {"delimiter": mark, "skipinitialspace": spaced}
-        rows = csv.DictReader(every, restval=absent, strict=True, **options)
-        place = 2
+        rows, place = csv.DictReader(every, restval=absent, strict=True, **options), 2
         try:
             rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
             for row in rows:
@@ -358,8 +345,7 @@ def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Row]:
 
 def _said(cells: Iterable[Any]) -> bool:
     """Return whether a cell has a sentence, or long text."""
-    texts = [own for own in cells if isinstance(own, str)]
-    return any(len(own) >= 50 or SENTENCE.search(own) for own in texts)
+    return any(len(own) >= 50 or SENTENCE.search(own) for own in cells if isinstance(own, str))
 
 
 def _quoted(lines: Iterable[str], columns: int) -> Iterator[str]:
@@ -373,7 +359,7 @@ def _quoted(lines: Iterable[str], columns: int) -> Iterator[str]:
             yield from map(_doubled, row)
             row = []
         row.append(line)
-        if '"' not in line == row[0] or not _problem(row, delimiter="\t"):
+        if (len(row) == 1 and '"' not in line) or not _problem(row, "\t"):
             yield from row
             row = []
     yield from map(_doubled, row)
@@ -384,10 +370,10 @@ def _doubled(line: str) -> str:
     return "\t".join(f'"{cell}"' for cell in cells) + "\n"
 
 
-def _problem(lines: Iterable[str], **options: Any) -> str:
+def _problem(lines: Iterable[str], mark: str, **options: Any) -> str:
     """Return what CSV does not allow in some lines, if anything."""
     try:
-        deque(csv.reader(lines, strict=True, **options), maxlen=0)
+        deque(csv.reader(lines, delimiter=mark, strict=True, **options), maxlen=0)
     except csv.Error as error:
         return str(error)
     return ""
@@ -409,7 +395,8 @@ def opened(path: Path) -> BinaryIO:
         head = file.read(40)
     if head.startswith(b"version https://git-lfs"):
         raise CorpusError(f"{path} is a pointer of Git LFS, not the text: run `git lfs pull`")
-    unpack = next((COMPRESSED[magic] for magic in COMPRESSED if head.startswith(magic)), None)
+    kinds = zip(MAGIC, UNPACK, strict=True)
+    unpack = next((unpack for magic, unpack in kinds if head.startswith(magic)), None)
     if not unpack:
         return path.open("rb")
     if text_kind(path) in (".parquet", ".arrow"):  # these are not read from front to back
@@ -438,13 +425,10 @@ def text_column(rows: Sequence[Row], language: str, where: object) -> str:
     found = {name for name, own in plain if LETTER.search(own)}
     said = {name for name, own in plain if _said([own])}
     # Other fields are named like languages, too, such as `to`: longer names are no codes.
-    better = language not in said and any(len(name) > 3 for name in said)
-    own_name = language not in filled or (language in found and not better)
-    if language in names - others and own_name:
+    more = language not in said and any(len(name) > 3 for name in said)
+    if language in names - others and (language not in filled or (language in found and not more)):
         return language
-    sizes = Counter[str]()
-    for name, own in plain:
-        sizes[name] += len(own)
+    sizes = {name: sum(len(own) for n, own in plain if n == name) for name, _ in plain}
     pairs = columns_of(language, tuple(n for n in sizes if n != language))
     best = max((n for n in pairs if n in found), key=sizes.__getitem__, default="")
     # A title in two languages is not the text.

@@ -13,6 +13,7 @@ from matplotlib.text import Text
 # From the colour-blind-safe palette of Okabe and Ito; the orange is darker, so that text in it is
 # readable (WCAG AA).
 ENGLISH, TARGET, GREY = "#0072B2", "#BD5200", "#6e6e6e"
+Offset = tuple[float, float]  # to the right and up
 
 
 def new_axes(rows: int = 6, width: float = 7) -> Axes:
@@ -44,9 +45,7 @@ def set_fonts(figure: Any) -> None:
         text.set_parse_math(False)  # names of files may have dollar signs
 
 
-def beside(
-    ax: Axes, text: str, x: float, y: float, points: tuple[float, float], **style: Any
-) -> None:
+def beside(ax: Axes, text: str, x: float, y: float, points: Offset, **style: Any) -> None:
     """Write a text beside a data point; `points` is the offset to the right and up, in points."""
     ax.annotate(text, (x, y), xytext=points, textcoords="offset points", **style)
 

@@ -50,7 +50,7 @@ def show(ax: Axes) -> Html:
     figure, buffer = ax.figure.get_figure(root=True), io.BytesIO()
     figure.savefig(buffer, format="png", dpi=180, bbox_inches="tight", facecolor="white")
     labels = ", ".join(label for label in (ax.get_xlabel(), ax.get_ylabel()) if label)
-    alt = f"{ax.get_title(loc='left')}. Shown: {labels}.".replace("\n", " ")
+    alt = f"{ax.get_title(loc='left').rstrip('.')}. Shown: {labels}.".replace("\n", " ")
     width, data = round(figure.get_size_inches()[0] * 90), base64.b64encode(buffer.getvalue())
     return render("display/figure.html.j2", width=width, data=data.decode(), alt=alt)
 

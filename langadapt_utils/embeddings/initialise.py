@@ -220,6 +220,9 @@ def initialise_embeddings(
     for name, value in vars(config).items():  # some have it under several names
         if "vocab" in name and (value == rows or "per_layer" in name):
             setattr(config, name, size)
+    if getattr(config, "pad_token_id", None) in (-1, *change.added):  # rows that are not trained
+        config.pad_token_id = change.tokenizer.pad_token_id
+        result.get_input_embeddings().padding_idx = config.pad_token_id
     return result
 
 
@@ -270,8 +273,9 @@ def _matrices(model: PreTrainedModel) -> list[torch.Tensor]:
     """
     weights = [layer.weight for layer in token_layers(model)]
     bias = getattr(model.get_output_embeddings(), "bias", None)
-    columns = [] if bias is None else [bias.unsqueeze(1)]
-    return [matrix.detach() for matrix in [*weights, *columns]]
+    return [
+        matrix.detach() for matrix in [*weights, *([] if bias is None else [bias.unsqueeze(1)])]
+    ]
 
 
 def _fill(new: torch.Tensor, old: torch.Tensor, made: NewEmbeddings, added: list[int]) -> None:

@@ -32,8 +32,7 @@ def neighbour_table(
     place = {new: index for index, new in enumerate(change.added)}
     # Other rows are padding, and an added token may lack a row.
     ids = torch.tensor(sorted({*change.new_to_old.values(), *change.removed} & {*range(len(old))}))
-    directions = normalize(old[ids].float(), dim=1)
-    rows = []
+    directions, rows = normalize(old[ids].float(), dim=1), []
     for method, matrix in methods.items():
         chosen = normalize(matrix[[place[new] for new in tokens]].float(), dim=1)
         near = ids[(chosen @ directions.T).topk(NEIGHBOURS, dim=1).indices].tolist()

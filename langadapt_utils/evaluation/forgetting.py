@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel as Model
 
 from .. import hardware
 from ..intervals import ratio
@@ -21,9 +21,7 @@ from ..vocabulary.change import VocabularyChange
 from .generation import replies
 
 
-def weight_drift(
-    start: PreTrainedModel, end: PreTrainedModel, change: VocabularyChange
-) -> pd.DataFrame:
+def weight_drift(start: Model, end: Model, change: VocabularyChange) -> pd.DataFrame:
     """Measure how far the weights moved, by layer and part.
 
     Args:
@@ -36,8 +34,7 @@ def weight_drift(
         difference divided by the norm before; 0 where that is 0).
     """
     kept, before = sorted(change.new_to_old), dict(start.named_parameters())
-    tables = {id(weight) for layer in token_layers(end) for weight in layer.parameters()}
-    rows = []
+    tables, rows = {id(weight) for layer in token_layers(end) for weight in layer.parameters()}, []
     for name, value in end.named_parameters():
         if name not in before:  # an LM head of its own, which the base shared
             continue

@@ -22,17 +22,16 @@ import transformers
 import xxhash
 from filelock import FileLock
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel as Model
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from .. import hardware
-from ..digests import weights_digest
 from ..errors import CorpusError, ModelError
 from ..files import cache_folder, read_json, write_atomically, write_json
 from ..intervals import Interval, Numbers, ratio
 from ..models import Base, longest_context
 from ..tokens import Ids, byte_lengths, document_start, encode_texts, is_byte_level, token_spans
-from ..trials import LEAKED, keeps_apart, read
+from ..trials import LEAKED, keeps_apart, read, weights_digest
 
 # Tokens and logits per forward pass, unless a single piece has more.
 BATCH_TOKENS, TREE_TOKENS, LOGITS = 2_048, 512, 100_000_000
@@ -64,7 +63,7 @@ class _Read:
 
 
 def document_bits(
-    model: PreTrainedModel,
+    model: Model,
     tokenizer: Tokenizer,
     texts: Sequence[str],
     *,
@@ -112,7 +111,7 @@ def document_bits(
 
 
 def shared_window(
-    models: Iterable[tuple[PreTrainedModel | Base, Tokenizer]],
+    models: Iterable[tuple[Model | Base, Tokenizer]],
     texts: Sequence[str],
     window_bytes: int,
 ) -> int:
@@ -157,7 +156,7 @@ def _densest(starts: Ids, window_bytes: int) -> int:
 
 
 def continuation_bits(
-    model: PreTrainedModel, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]
+    model: Model, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]
 ) -> Numbers:
     """Return the negative log-likelihood in bits of each continuation after its context.
 
@@ -172,8 +171,9 @@ def continuation_bits(
     for unit, (encoding, context) in enumerate(zip(encodings, contexts, strict=True)):
         ids, offsets = encoding.ids, encoding.offsets
         border = len(context.rstrip())
-        first = next(index for index, (_, end) in enumerate(offsets) if end > border)
-        if offsets[first][0] < border:
+        beyond = (index for index, (_, end) in enumerate(offsets) if end > border)
+        first = next(beyond, len(ids))  # none where the bytes have no tokens
+        if first < len(ids) and offsets[first][0] < border:
             first = 0
             across.append(unit)
         pieces.append(_Piece(unit, [start, *ids], first + 1))
@@ -188,16 +188,14 @@ def continuation_bits(
     return bits + [8.0 * (text.lost - context.lost) for text, context in read]
 
 
-def token_bits(model: PreTrainedModel, pairs: Pairs) -> list[list[float]]:
+def token_bits(model: Model, pairs: Pairs) -> list[list[float]]:
     """Return the bits of each token of the second list of ids after the first, for each pair."""
     pieces = [_Piece(n, [*before, *ids], len(before)) for n, (before, ids) in enumerate(pairs)]
     names = [f"answer {unit}" for unit in range(len(pairs))]
     return [bits.tolist() for bits in _bits(model, pieces, names, shared=True)]
 
 
-def _windows(
-    unit: int, start: int, text: _Read, window_bytes: int, context_bytes: int
-) -> Iterator[_Piece]:
+def _windows(unit: int, start: int, text: _Read, window: int, context: int) -> Iterator[_Piece]:
     """Yield windows of a document that score each of its tokens once.
 
     Example:
@@ -207,19 +205,19 @@ def _windows(
         >>> [(piece.ids, piece.first) for piece in _windows(0, 9, text, 6, 2)]
         [([9, 1, 2, 3], 1), ([3, 4, 5], 1)]
     """
-    end = int(np.searchsorted(text.starts, window_bytes))
+    end = int(np.searchsorted(text.starts, window))
     yield _Piece(unit, [start, *text.ids[:end]], 1)
-    scored = window_bytes
+    scored = window
     while (first := end) < len(text.ids):
-        begin = int(np.searchsorted(text.starts, scored - context_bytes))
+        begin = int(np.searchsorted(text.starts, scored - context))
         begin = min(begin, first - 1)  # a token is scored after another one
-        scored += window_bytes - context_bytes
+        scored += window - context
         end = int(np.searchsorted(text.starts, scored))
         if end > first:
             yield _Piece(unit, text.ids[begin:end], first - begin)
 
 
-def kept_bits(model: PreTrainedModel) -> Path:
+def kept_bits(model: Model) -> Path:
     """Return the path of a model's bits in the cache.
 
     Its name is a hash of weights, configuration, this module, library versions, precision, device,
@@ -233,9 +231,7 @@ def kept_bits(model: PreTrainedModel) -> Path:
     return cache_folder() / "bits" / f"{xxhash.xxh3_128_hexdigest(about)}.json"
 
 
-def _bits(
-    model: PreTrainedModel, pieces: Sequence[_Piece], names: Sequence[str], *, shared: bool
-) -> list[Numbers]:
+def _bits(model: Model, pieces: list[_Piece], names: Sequence[str], shared: bool) -> list[Numbers]:
     """Return the bits of the scored tokens of each unit; units have names. If a unit has several
     pieces, their order is not that of the text.
 
@@ -244,8 +240,7 @@ def _bits(
     hardware.keep_freed_memory()
     most = LOGITS // model.get_output_embeddings().weight.shape[0]
     args = set(inspect.signature(model.forward).parameters)
-    scored = [[np.zeros(0)] for _ in names]
-    usual = model.config._attn_implementation
+    scored, usual = [[np.zeros(0)] for _ in names], model.config._attn_implementation
     switching = usual == "sdpa" and model.device.type == "cpu"
     # Within one context, float32 weights are cast to bfloat16 once, not once per pass.
     with torch.no_grad(), hardware.autocast(hardware.native_precision(), model.device.type):
@@ -294,8 +289,7 @@ def _padded(pieces: list[_Piece], skips: bool) -> Pass:
     # Padding on the right is invisible to a causal model, so that no mask is needed.
     ids_BT = torch.tensor([piece.ids + [0] * (width - len(piece.ids)) for piece in pieces])
     # Where only the ends are scored, the logits of the beginnings are not made.
-    begin = min(piece.first for piece in pieces) - 1 if skips else 0
-    places = []
+    begin, places = (min(piece.first for piece in pieces) - 1 if skips else 0), []
     for row, piece in enumerate(pieces):
         before = row * (width - begin) - begin - 1
         places.append(slice(before + piece.first, before + len(piece.ids)))
@@ -339,7 +333,7 @@ def _nodes(pieces: list[_Piece]) -> tuple[dict[tuple[int, int], int], list[list[
     return nodes, paths
 
 
-def _reads_trees(model: PreTrainedModel, args: set[str]) -> bool:
+def _reads_trees(model: Model, args: set[str]) -> bool:
     """Return whether a model reads a piece in a tree as it reads it alone; tested once.
 
     Args:
@@ -370,7 +364,7 @@ def _spent(logits_TV: torch.Tensor, ids_T: torch.Tensor) -> Numbers:
 
 
 def bits_per_byte(
-    model: PreTrainedModel, tokenizer: Tokenizer, texts: Sequence[str], *, window_bytes: int = 4_096
+    model: Model, tokenizer: Tokenizer, texts: Sequence[str], *, window_bytes: int = 4_096
 ) -> Interval:
     """Return the bits per byte of texts, with a 95 % confidence interval over texts.
 

@@ -83,9 +83,7 @@ def export_gguf(run: Workspace, *, kind: str = "f16") -> list[str]:
     return [str(file), *results]
 
 
-def prove(
-    file: Path, folder: Path, kind: str, texts: Sequence[str], documents: Texts
-) -> Iterator[str]:
+def prove(file: Path, folder: Path, kind: str, texts: Sequence[str], whole: Texts) -> Iterator[str]:
     """Compare a GGUF file in llama.cpp with its folder in PyTorch, in float32.
 
     Greedy continuations are compared id by id, after the text that llama.cpp wrote. An id is equal
@@ -97,7 +95,7 @@ def prove(
         folder: of the model.
         kind: of the file.
         texts: their ids are compared.
-        documents: by language; the first ones are scored.
+        whole: documents by language; the first ones are scored.
 
     Yields:
         One sentence per verified property.
@@ -111,8 +109,8 @@ def prove(
         if llama.ids(texts, start) != token_ids(tokenizer, texts):
             raise ModelError(f"{file.name} gives other ids than tokenizer.json: update xllamacpp")
         model, below = load_model(folder).float(), list[float]()
-        most, each = min(TOKENS, longest_context(model) - 1), math.ceil(DOCUMENTS / len(documents))
-        for language, named in documents.items():
+        most, each = min(TOKENS, longest_context(model) - 1), math.ceil(DOCUMENTS / len(whole))
+        for language, named in whole.items():
             read = [ids[:most] for ids in token_ids(tokenizer, named[:each])]
             for prompt in ([start, *ids[:PROMPT]] for ids in read):
                 below.append(_read(model, prompt, llama.continuation(prompt, LENGTH))[1])

@@ -19,20 +19,11 @@ import torch
 from more_itertools import chunked, split_at
 
 from ..errors import ModelError, explained
+from ..files import package_yaml
 
 TOGETHER = 100  # texts per request
 BIAS, ALL = 1e6, 10**6  # of the logit of a forced id; more ids than any vocabulary has
-SERVE = """
-import sys, xllamacpp
-params = xllamacpp.CommonParams()
-params.model.path, (params.n_ctx, threads) = sys.argv[1], map(int, sys.argv[2:])
-params.verbosity, params.warmup, params.ui, params.n_parallel = -1, False, False, 1
-params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-params.n_gpu_layers, params.swa_full = 0, True
-server = xllamacpp.Server(params)
-print(server.listening_address, flush=True)
-sys.stdin.read()  # until it is closed, or its owner is gone
-"""
+SERVE = package_yaml("export/llama_cpp.yaml")["serve"]
 
 
 @contextmanager

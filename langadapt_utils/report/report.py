@@ -5,6 +5,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,7 @@ from ..errors import WorkspaceError, explained
 from ..evaluation.scores import CONTROL, Finding, Scores
 from ..evaluation.views import plot_changes
 from ..fertility import FertilityReport, plot_fertility
-from ..files import read_json, read_jsonl, write_atomically
+from ..files import read_json, write_atomically
 from ..intervals import plain, relative_change, restored
 from ..languages import language_name
 from ..models import BASE_CARD
@@ -166,7 +167,11 @@ def _headline(scores: Scores) -> list[Finding]:
 def _time_spent(run: Workspace, manifests: Mapping[str, Any]) -> list[tuple[str, str, float]]:
     """Return stages and their parts, as named in the log, with their minutes."""
     spent = Counter({(name, ""): about["seconds"] for name, about in manifests.items()})
-    for record, after in pairwise(read_jsonl(run.folder / "log.jsonl")):
+    records, path = list[dict[str, Any]](), run.folder / "log.jsonl"
+    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+        with suppress(ValueError):  # a line that was cut off
+            records.append(json.loads(line))
+    for record, after in pairwise(records):
         seconds, doing = after["time"] - record["time"], record.get("doing", "training")
         if record["stage"] == after["stage"] and seconds < 600:  # else the run was not at work
             spent[record["stage"], re.split("[:,]", doing)[0]] += seconds
@@ -227,9 +232,7 @@ def _base_terms(recipe: Recipe, folder: Path | None) -> dict[str, Any]:
     return about | ({"base_model": name.partition("@")[0]} if kind == "hub" else {})
 
 
-def _metadata(
-    recipe: Recipe, base: str, table: list[Any], texts: list[str], about: dict[str, Any]
-) -> str:
+def _metadata(recipe: Recipe, base: str, table: list[Any], texts: list[str], about: Any) -> str:
     """Return the metadata of a model card in YAML: languages, base, licence, data, results."""
     task, results = "text-generation", []
     measured = {"task_type": task, "metric_type": "bits_per_byte", "metric_name": "bits per byte"}

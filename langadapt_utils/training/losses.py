@@ -34,8 +34,8 @@ def language_losses(model: PreTrainedModel, batch: Mapping[str, Any]) -> list[to
     """
     sizes, targets_BT = batch["sizes"], shifted_targets(batch["input_ids"], batch.get("learned"))
     inputs = {name: batch[name] for name in ("input_ids", "position_ids") if name in batch}
-    bare = getattr(model, "module", model)  # without what wraps it for several processes
-    if getattr(bare, "langadapt_fused", False):
+    # `module`: without what wraps it for several processes.
+    if getattr(getattr(model, "module", model), "langadapt_fused", False):
         return list(model(**inputs, use_cache=False, targets_BT=targets_BT, sizes=sizes))
     logits = model(**inputs, use_cache=False).logits.flatten(0, 1).float()
     # All parts at once: to split the logits would copy their gradients.
@@ -140,8 +140,7 @@ def fuse_loss(model: PreTrainedModel) -> None:
         parts = zip(torch.split(hidden_BTD, sizes), torch.split(targets_BT, sizes), strict=True)
         return [fused(head, x.flatten(0, 1), y.flatten()) if len(x) else nothing for x, y in parts]
 
-    model.forward = MethodType(forward, model)
-    model.langadapt_fused = True
+    model.forward, model.langadapt_fused = MethodType(forward, model), True
 
 
 def undo_speedups(model: PreTrainedModel) -> None:

@@ -88,8 +88,7 @@ class Stream:
     def _read(self, places_N: Ids) -> Ids:
         """Return the token ids at places in the concatenated shards."""
         ends = np.cumsum([len(shard) for shard in self.shards])
-        shards_N = np.searchsorted(ends, places_N, side="right")
-        ids_N = np.empty_like(places_N)
+        shards_N, ids_N = np.searchsorted(ends, places_N, side="right"), np.empty_like(places_N)
         for index in np.unique(shards_N):
             inside, shard = shards_N == index, self.shards[index]
             ids_N[inside] = shard[places_N[inside] - (ends[index] - len(shard))]
@@ -225,8 +224,7 @@ def interleave(shares: Mapping[str, Numbers]) -> list[str]:
         ['hu', 'en', 'hu', 'hu', 'hu', 'en', 'hu', 'hu']
     """
     names = list(shares)
-    behind_S = np.zeros(len(names))
-    order = []
+    behind_S, order = np.zeros(len(names)), []
     for share_S in np.stack([shares[name] for name in names], axis=1):
         behind_S += share_S
         chosen = int(np.argmax(np.where(share_S > 0, behind_S, -np.inf)))

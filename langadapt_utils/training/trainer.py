@@ -20,14 +20,14 @@ from accelerate import Accelerator
 from safetensors.torch import save_model
 from torch.utils.data import default_collate
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.modeling_utils import PreTrainedModel
+from transformers.modeling_utils import PreTrainedModel as Model
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from .. import hardware
-from ..digests import weights_digest
 from ..errors import ModelError
 from ..files import free_bytes, package_yaml, write_atomically
 from ..recipe import FREE_OPTIONS, TrainingRecipe
+from ..trials import weights_digest
 from .losses import language_losses, undo_speedups
 from .mixture import PARTS, Mixture
 from .optimizer import RowAdamW, optimizer_for
@@ -92,8 +92,7 @@ def training_arguments(
         remedy = "set training.attention=sdpa or mixture.separate_documents=false"
         raise ModelError(f"{problem}: {remedy}")
     arguments.per_device_train_batch_size = sequences
-    arguments.gradient_accumulation_steps = accumulated
-    arguments.max_steps = steps
+    arguments.gradient_accumulation_steps, arguments.max_steps = accumulated, steps
     if steps * arguments.warmup_steps < 1:  # a fraction of the steps, of which the first has rate 0
         arguments.warmup_steps = 0
     return arguments
@@ -151,7 +150,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             raise ModelError(f"a gradient is not finite at step {step}: {ADVICE}")
         return norm
 
-    def trained_model(self, start: Callable[[], PreTrainedModel]) -> PreTrainedModel:
+    def trained_model(self, start: Callable[[], Model]) -> Model:
         """Return the model on the CPU, without speedups; `start` returns a model of its shape."""
         if self.is_fsdp_enabled:  # each process holds a part
             model = copy.deepcopy(start()).float()
@@ -303,9 +302,7 @@ def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
     return {**batch, "sizes": batch.pop("part").bincount(minlength=len(PARTS)).tolist()}
 
 
-def run_digest(
-    model: PreTrainedModel, mixture: Mixture, recipe: TrainingRecipe, others: object
-) -> str:
+def run_digest(model: Model, mixture: Mixture, recipe: TrainingRecipe, others: object) -> str:
     """Return a hash of a run's inputs, so that another run does not resume its checkpoints.
 
     Args:

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from ..errors import brief
 from ..models import load_tokenizer, save_tokenizer
-from ..tokens import spread, token_ids
+from ..tokens import byte_lengths, spread, token_ids
 from .change import Check, Effect, VocabularyChange
 from .patterns import INNER, RARE, as_the_pattern_sees, cuts_inside, find_cuts, splits_characters
 from .tokenizer_json import Spec, one_of
@@ -90,8 +90,7 @@ def every_token_has_a_row(tokenizer: Tokenizer, folder: Path) -> Check:
 
 def read_by_stock(folder: Path, sample: Sequence[str], own: Tokenizer | None = None) -> Check:
     """Check that `AutoTokenizer` gives the ids of the tokenizer.json of a folder, as we do."""
-    claim = "`AutoTokenizer` gives the ids of tokenizer.json"
-    own = own or load_tokenizer(folder)
+    claim, own = "`AutoTokenizer` gives the ids of tokenizer.json", own or load_tokenizer(folder)
     try:
         stock = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as error:  # its classes raise many kinds
@@ -149,8 +148,7 @@ def audit_vocabulary(
         old, new = len(audited.old.vocab), len(audited.new.vocab)
         checks.append(Check("the vocabulary keeps its size", old == new, f"{old:,} → {new:,}"))
     checks += [special_tokens_kept(audited), no_false_specials(audited), round_trips(audited)]
-    checks += read_again(audited)
-    checks += [fewer_tokens(audited)] if change.added else []
+    checks += [*read_again(audited), *([fewer_tokens(audited)] if change.added else [])]
     for language, effect in change.effects.items():
         checks.append(little_growth(change, language, effect))
         if effect.protected is not None:
@@ -171,8 +169,7 @@ def spelled(audited: Audited) -> Check:
     """Check that base tokens spell every added token that the base can spell."""
     change, spec = audited.change, audited.old
     missing = {byte for name in spec.missing_bytes() for byte in spec.raw(name)}
-    surfaces = {index: token for token, index in spec.vocab.items()}
-    wrong = []
+    surfaces, wrong = {index: token for token, index in spec.vocab.items()}, []
     for new, surface in change.added.items():
         ids = change.base_pieces.get(new, ())
         spellable = spec.unknown_id not in ids and not missing & set(spec.raw(surface))
@@ -220,6 +217,10 @@ def fewer_tokens(audited: Audited) -> Check:
     encoded = [list(chain(*token_ids(own, audited.texts))) for own in audited.tokenizers]
     (before, after), unknown = map(len, encoded), audited.old.unknown_id
     lost, left = (sum(index == unknown for index in ids) for ids in encoded)
+    if audited.old.byte_level:  # bytes without tokens leave no trace
+        size = sum(len(text.encode(errors="replace")) for text in audited.texts)
+        pairs = zip(audited.tokenizers, encoded, strict=True)
+        lost, left = (max(0, size - int(byte_lengths(own)[ids].sum())) for own, ids in pairs)
     detail = f"{before:,} → {after:,}" + (f", unknown {lost:,} → {left:,}" if lost or left else "")
     claim = "the target language takes fewer tokens, or fewer unknown ones"
     return Check(claim, after < before or left < lost, detail)
@@ -227,8 +228,7 @@ def fewer_tokens(audited: Audited) -> Check:
 
 def little_growth(change: VocabularyChange, language: str, effect: Effect) -> Check:
     """Check that another language takes at most slightly more tokens."""
-    allowed = GROWTH[change.mode]
-    growth = effect.tokens_after / max(1, effect.tokens_before) - 1
+    allowed, growth = GROWTH[change.mode], effect.tokens_after / max(1, effect.tokens_before) - 1
     claim = f"text in {language} takes at most {allowed:.1%} more tokens"
     detail = f"{effect.tokens_before:,} → {effect.tokens_after:,} ({growth:+.2%})"
     return Check(claim, growth <= allowed, detail)

@@ -81,8 +81,10 @@ def extend_vocabulary(
     if len(allowed) < tokens:
         rule = f"pairs seen at least {min_frequency} times in {sum(words.values()):,} words"
         problem = f"the text supports only {len(allowed)} new tokens, not {tokens} ({rule})"
-        remedy = "lower vocabulary.tokens or vocabulary.protect_english"
-        raise VocabularyError(f"{problem}: {remedy}, or give more text with corpus.target")
+        remedy = "lower vocabulary.tokens or vocabulary.protect_english, or add to corpus.target"
+        if base.missing_bytes() and not complete_bytes:
+            remedy = "add tokens for all bytes, which the base lacks, with complete_bytes=True"
+        raise VocabularyError(f"{problem}: {remedy}")
     pattern = repair.joined + repair.inside or r"\p{L}" if repair else ""
     change = replace(growth.build(candidates, allowed), pattern_repair=pattern)
     return replace(change, audit=audit_vocabulary(tokenizer, change, head, reference))
@@ -148,8 +150,7 @@ class _Growth:
         if self.protect:
             unprotected = candidates[: self.tokens]
             without = token_counts(spec.appended(unprotected).bare, self.words).total()
-            dropped = len(set(unprotected) - set(allowed))
-            cost = ProtectionCost(dropped, counts.total(), without)
+            cost = ProtectionCost(len({*unprotected} - {*allowed}), counts.total(), without)
 
         return VocabularyChange(
             tokenizer=grown.around(self.tokenizer),

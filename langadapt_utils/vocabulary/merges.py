@@ -120,12 +120,10 @@ def learn_merges(
     pieces, surfaces = _renamed(base, words, set(boundaries))
     limit = max(SURE, SURE_SHARE * sum(len(piece) * count for piece, count in pieces.items()))
     sure = sum(saved > limit for saved in rivals)
-    pairs = _invented_pairs(rivals[sure:], len(surfaces))
-    wanted = max(0, merges - sure)
+    pairs, wanted = _invented_pairs(rivals[sure:], len(surfaces)), max(0, merges - sure)
     size = len(surfaces) + 2 * len(pairs) + wanted
     model = _trained({**pieces, **pairs}, size, min_frequency, longest)
-    learned = json.loads(model.to_str())["model"]["merges"][:wanted]
-    applied = Counter[str]()
+    learned, applied = json.loads(model.to_str())["model"]["merges"][:wanted], Counter[str]()
     if counted:
         learner = Tokenizer(model.model)
         learner.add_special_tokens([SEPARATOR])
@@ -230,9 +228,7 @@ def _encoded(model: Tokenizer, words: Iterable[str]) -> Iterator[tuple[list[str]
             yield job, np.asarray(encoding.ids, np.int64)
 
 
-def _renamed(
-    base: Tokenizer, words: Counts, boundaries: set[int]
-) -> tuple[dict[str, int], dict[str, str]]:
+def _renamed(base: Tokenizer, words: Counts, boundaries: set[int]) -> tuple[Counts, dict[str, str]]:
     """Return the words with one symbol per base token and their counts, and each symbol's token.
 
     A base that spells "the" as `th` and `e` gives `{'!"': 9}` and `{'!': 'th', '"': 'e'}`.
@@ -246,8 +242,7 @@ def _renamed(
     uses[[separator, *boundaries]] = 0
     # The most frequent token gets the shortest symbol in UTF-8.
     ranked = np.argsort(-uses, kind="stable")[: np.count_nonzero(uses)]
-    alphabet = _symbols(np.arange(len(ranked)))
-    symbols = np.zeros(max(tokens) + 1, dtype="<u4")
+    alphabet, symbols = _symbols(np.arange(len(ranked))), np.zeros(max(tokens) + 1, dtype="<u4")
     symbols[list(boundaries)] = ord(BOUNDARY)
     symbols[separator] = ord(" ")
     symbols[ranked] = [ord(symbol) for symbol in alphabet]

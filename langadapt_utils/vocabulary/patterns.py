@@ -151,9 +151,7 @@ def propose_repair(
     return None if whole == spec else Repair(whole, joined, inside)
 
 
-def find_inside(
-    pre_tokenizer: Any, texts: Sequence[str], others: Iterable[str] = ()
-) -> tuple[str, str]:
+def find_inside(part: Any, texts: Sequence[str], others: Iterable[str] = ()) -> tuple[str, str]:
     """Find signs between two letters of a word at which the word pattern wrongly splits.
 
     Returns:
@@ -165,7 +163,7 @@ def find_inside(
     for text in texts:
         words += len(text.split())
         found = list(BETWEEN.finditer(text))
-        starts = _starts(pre_tokenizer, text) if found else set()
+        starts = _starts(part, text) if found else set()
         for match in found:
             letter, mark = match[1], match[0]
             code = script(letter)

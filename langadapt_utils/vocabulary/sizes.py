@@ -80,8 +80,7 @@ def measure_sizes(
     counts = {code: text_tokens(old, new, change, *lines) for code, lines in texts.items()}
     numbers = np.array(list(counts[language]))
     tokens = {code: np.array(list(by_number.values())) for code, by_number in counts.items()}
-    target = tokens[language]
-    config = base.config.get_text_config()
+    target, config = tokens[language], base.config.get_text_config()
     matrices = 1 if config.tie_word_embeddings else 2
     lookup = (matrices - 1) * config.vocab_size * config.hidden_size
     used = parameters_by_type(base.folder).total() - lookup

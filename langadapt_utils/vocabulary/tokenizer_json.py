@@ -148,8 +148,7 @@ class Spec:
         for word, count in count_words(cutter, texts).items():
             for part in filter(None, SENTENCE.split(word)) if cut else [word]:
                 counts[part] += count
-        surfaces = as_surfaces(counts) if in_text else counts
-        return dict(zip(surfaces, counts.values(), strict=True))
+        return dict(zip(as_surfaces(counts) if in_text else counts, counts.values(), strict=True))
 
     @cached_property
     def boundaries(self) -> set[int]:
@@ -229,8 +228,7 @@ class Spec:
 
     def without(self, surfaces: Iterable[str]) -> Self:
         """Return the spec without some tokens of a BPE vocabulary and without their merges."""
-        gone = set(surfaces)
-        model = self._model_copy()
+        gone, model = set(surfaces), self._model_copy()
         if self.family == "Unigram":  # a piece keeps its id until a new piece replaces it
             return self
         model["vocab"] = {token: i for token, i in model["vocab"].items() if token not in gone}
@@ -280,8 +278,7 @@ def unigram_scores(spec: Spec, tokens: Collection[NewToken]) -> dict[str, float]
     """
     scores: dict[str, float] = dict(spec.data["model"]["vocab"])
     unknown = min(scores.values()) - 10  # score of an unknown character in the library
-    longest = max(map(len, scores))
-    total = sum(token.count for token in tokens) or 1
+    longest, total = max(map(len, scores)), sum(token.count for token in tokens) or 1
     new: dict[str, float] = {}
     for token in sorted(tokens, key=lambda token: len(token.surface)):
         surface = token.surface
@@ -289,8 +286,7 @@ def unigram_scores(spec: Spec, tokens: Collection[NewToken]) -> dict[str, float]
         for end in range(1, len(surface) + 1):
             best[end] = best[end - 1] + scores.get(surface[end - 1], unknown)
             for start in range(max(0, end - longest), end - 1):
-                score = scores.get(surface[start:end], -math.inf)
-                best[end] = max(best[end], best[start] + score)
+                best[end] = max(best[end], best[start] + scores.get(surface[start:end], -math.inf))
         share = math.log(max(token.count, 1) / total)
         # Rounded, because JSON may change the last digit, which would decide between equal sums.
         new[surface] = scores[surface] = round(max(share, best[-1] + MARGIN), 6)
@@ -298,13 +294,13 @@ def unigram_scores(spec: Spec, tokens: Collection[NewToken]) -> dict[str, float]
 
 
 def without_prefix(part: Any) -> Any:
-    """Return a normalizer or pre-tokenizer that adds no space before a text.
+    """Return a normalizer or pre-tokenizer that adds no space before a text, nor takes one off.
 
     Example:
         >>> without_prefix({"type": "ByteLevel", "add_prefix_space": True})
         {'type': 'ByteLevel', 'add_prefix_space': False}
     """
-    if part is None or part["type"] == "Prepend":
+    if part is None or part["type"] in ("Prepend", "Strip"):
         return None
     if parts := part.get("normalizers"):
         return part | {"normalizers": [kept for one in parts if (kept := without_prefix(one))]}

@@ -52,8 +52,7 @@ class TokenFacts:
 
     def of(self, index: int) -> dict[str, str]:
         """Return the facts about a token, given its id."""
-        surface = str(self.tokenizer.convert_ids_to_tokens(index))
-        facts = {"id": f"{index:,}"}
+        surface, facts = str(self.tokenizer.convert_ids_to_tokens(index)), {"id": f"{index:,}"}
         if self.change is not None and index in self.change.added:
             pieces = (self.change.base_text(old) for old in self.change.base_pieces[index])
             facts = {"id": f"{index:,}, new", "was": " + ".join(map(shown_spaces, pieces))}
@@ -146,9 +145,7 @@ def plot_sizes(sizes: VocabularySizes, *, ax: Axes | None = None) -> Axes:
     return finish(ax, title, note=f"{sizes.texts} texts")
 
 
-def token_explorer(
-    facts: Facts, samples: Mapping[str, str], *, parallel: bool = True
-) -> Interactive:
+def token_explorer(facts: Facts, samples: dict[str, str], *, parallel: bool = True) -> Interactive:
     """Return controls to type or choose a text and see its tokens; a token opens at a click.
 
     Args:

@@ -326,3 +326,18 @@ def test_a_table_per_layer_may_be_shorter_than_the_vocabulary(
     for token, pieces in list(change.base_pieces.items())[:5]:
         assert torch.allclose(new[token], old[list(pieces)].mean(dim=0), atol=1e-6)
     assert bits_per_byte(start, change.tokenizer, ["Egy régi híd."]).value > 0
+
+
+@pytest.mark.parametrize("at", ["the end", "a new token"])
+def test_a_row_for_padding_that_a_new_token_took_is_trained(
+    at: str, model: PreTrainedModel, change: VocabularyChange, tmp_path: Path
+) -> None:
+    new = min(change.added)
+    model.config.pad_token_id = -1 if at == "the end" else new
+    grown = initialise_embeddings(model, change)
+    grown.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    for own in grown, again:
+        own(torch.tensor([[max(change.added), new]])).logits.sum().backward()
+        rows = own.get_input_embeddings().weight.grad
+        assert rows[max(change.added)].any() and rows[new].any()

@@ -233,6 +233,8 @@ def test_bytes_without_a_token_cost_eight_bits_each() -> None:
         assert score >= 8
         more = continuation_bits(model, tokenizer, [("the ", "ภาษาไทย")])[0]
         assert more >= 8 * len("ภาษาไทย".encode())
+        both = continuation_bits(model, tokenizer, [("ไทย", "ภาษา"), ("the ภาษา", "ไทย")])
+        assert (both >= 8 * np.array([len("ภาษา".encode()), len("ไทย".encode())])).all()
 
 
 def test_what_reads_like_a_special_token_is_text(

@@ -108,6 +108,22 @@ GAINS = [
 
 
 @pytest.mark.usefixtures("no_card")
+@pytest.mark.parametrize("log", ["torn", "missing"])
+def test_the_report_is_written_without_a_whole_log(
+    log: str,
+    scores: Scores,
+    tokenizer: PreTrainedTokenizerFast,
+    change: VocabularyChange,
+    tmp_path: Path,
+) -> None:
+    run, fertility = finished_run(tmp_path, tokenizer, change)
+    path = tmp_path / "log.jsonl"
+    path.unlink() if log == "missing" else path.write_text(path.read_text() + '{"time": 1, "sta')
+    own = dataclasses.replace(scores, more={"fertility": fertility, "gains": GAINS, "training": []})
+    assert "Stages 1 to 4 took" in write_report(run, scores=own).read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("no_card")
 def test_the_report_opens_with_four_numbers_and_every_number_stands_where_it_says(
     scores: Scores, tokenizer: PreTrainedTokenizerFast, change: VocabularyChange, tmp_path: Path
 ) -> None:

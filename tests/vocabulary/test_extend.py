@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from helpers.tiny import train_tokenizer
-from helpers.vocabularies import TEXT, decode, encode, english, failed
+from helpers.vocabularies import TEXT, decode, encode, english, failed, without_bytes
 from langadapt_utils.corpus.corpus import Corpus
 from langadapt_utils.errors import VocabularyError
 from langadapt_utils.models import load_tokenizer
@@ -195,3 +195,15 @@ def test_tokens_are_no_longer_than_asked(
     assert max(len(change.text(new)) for new in change.added) == 3 and not change.unreachable
     with pytest.raises(VocabularyError, match="supports only"):
         extend_vocabulary(tokenizer, texts, tokens=100, min_frequency=500)
+
+
+def test_bytes_that_the_base_lacks_are_named_as_what_is_missing(
+    corpora: dict[str, Corpus],
+) -> None:
+    """As in a base whose trainer was not given the whole alphabet of bytes."""
+    lacking = without_bytes(train_tokenizer(["the old bridge"] * 9), "ภาษาไทย")
+    thai = list(corpora["th"].train["th"]["text"])[:100]
+    with pytest.raises(VocabularyError, match="with complete_bytes=True"):
+        extend_vocabulary(lacking, thai, tokens=2_000)
+    completed = extend_vocabulary(lacking, thai, tokens=300, complete_bytes=True)
+    assert all(check.passed for check in completed.audit if "fewer tokens" in check.claim)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from tokenizers import normalizers
 from transformers import PreTrainedTokenizerFast
 
 from helpers.tiny import sentencepiece_bpe, train_tokenizer, unigram
@@ -103,6 +104,20 @@ def test_what_crosses_the_end_of_a_sentence_is_no_token(
     change = extend_vocabulary(base, target, **options)
     assert change.effects["en"].kept == 1.0
     assert token_ids(base, english) == token_ids(change.tokenizer, english)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("family", ["SentencePiece", "Unigram"])
+def test_line_ends_are_protected_though_a_normalizer_strips_texts(family: str, side: str) -> None:
+    plain = sentencepiece_bpe(PROSE * 9, 300) if family == "SentencePiece" else unigram(PROSE, 60)
+    strip = normalizers.Strip(left=side == "left", right=side == "right")
+    known = plain.backend_tokenizer.normalizer
+    plain.backend_tokenizer.normalizer = normalizers.Sequence([strip, *([known] if known else [])])
+    target = ["Itt a lista.\nElső dolog.\nMásodik dolog.\nVége van."] * 300
+    english = ["The list is here.\nFirst thing.\nSecond thing.\nEnd."] * 60
+    options = {"tokens": 12, "others": {"en": english}, "protect": {"en": 1.0}}
+    change = extend_vocabulary(plain, target, **options)
+    assert token_ids(plain, english) == token_ids(change.tokenizer, english)
 
 
 def test_documents_with_added_tokens_are_protected_as_they_are_read(
