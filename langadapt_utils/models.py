@@ -185,8 +185,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
             tokenizer._tokenizer = Tokenizer.from_file(str(file))
         else:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-            pieces = (own for own in folder.glob("*.model") if own.read_bytes()[:1] == b"\n")
-            check_pieces(tokenizer, pieces)  # others are of tiktoken, without its first byte
+            own = [file for file in folder.glob("*.model") if file.read_bytes()[:1] == b"\n"]
+            check_pieces(tokenizer, own)  # others are of tiktoken, without its first byte
     if not tokenizer.is_fast:
         problem = f"the tokenizer in {folder} ({type(tokenizer).__name__}) is not a fast one"
         raise ModelError(f"{problem}: convert it to a tokenizer.json first")
@@ -382,8 +382,7 @@ def save_model(
         model: in any precision.
         tokenizer: of the model.
         folder: output folder.
-        base: folder of the base model, whose licence, model card and, if the model is not only the
-            language model of it, processor files (images, sound) are copied.
+        base: its folder. Licence, model card and processor files of a whole model are copied.
     """
     dtype, cast = _dtype_of(base), {}  # by place in memory: tied weights stay one
     headers = (header_of(path).tensors for path in weight_files(base))
