@@ -428,7 +428,7 @@ def text_column(rows: Sequence[Row], language: str, where: object) -> str:
     more = language not in said and any(len(name) > 3 for name in said)
     if language in names - others and (language not in filled or (language in found and not more)):
         return language
-    sizes = {name: sum(len(own) for n, own in plain if n == name) for name, _ in plain}
+    sizes = {name: sum(len(own) for n, own in plain if n == name) for name in dict(plain)}
     pairs = columns_of(language, tuple(n for n in sizes if n != language))
     best = max((n for n in pairs if n in found), key=sizes.__getitem__, default="")
     # A title in two languages is not the text.
