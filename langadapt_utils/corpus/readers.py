@@ -405,7 +405,7 @@ def opened(path: Path) -> BinaryIO:
 
 
 def text_column(rows: Sequence[Row], language: str, where: object) -> str:
-    """Return the column of the text: `text`, the code of its language, or the only with letters.
+    """Return the column of the text: `text`, one named by its language, or the only with letters.
 
     Args:
         rows: the first ones.

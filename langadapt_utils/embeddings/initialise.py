@@ -273,9 +273,8 @@ def _matrices(model: PreTrainedModel) -> list[torch.Tensor]:
     """
     weights = [layer.weight for layer in token_layers(model)]
     bias = getattr(model.get_output_embeddings(), "bias", None)
-    return [
-        matrix.detach() for matrix in [*weights, *([] if bias is None else [bias.unsqueeze(1)])]
-    ]
+    columns = [] if bias is None else [bias.unsqueeze(1)]
+    return [matrix.detach() for matrix in [*weights, *columns]]
 
 
 def _fill(new: torch.Tensor, old: torch.Tensor, made: NewEmbeddings, added: list[int]) -> None:

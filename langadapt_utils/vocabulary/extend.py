@@ -81,7 +81,7 @@ def extend_vocabulary(
     if len(allowed) < tokens:
         rule = f"pairs seen at least {min_frequency} times in {sum(words.values()):,} words"
         problem = f"the text supports only {len(allowed)} new tokens, not {tokens} ({rule})"
-        remedy = "lower vocabulary.tokens or vocabulary.protect_english, or add to corpus.target"
+        remedy = "lower vocabulary.tokens or vocabulary.protect_english, or give more text"
         if base.missing_bytes() and not complete_bytes:
             remedy = "add tokens for all bytes, which the base lacks, with complete_bytes=True"
         raise VocabularyError(f"{problem}: {remedy}")
