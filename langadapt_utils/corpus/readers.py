@@ -51,7 +51,7 @@ DELIMITERS = ",;\t|"  # of CSV; the header shows which
 NAMES = "id", "domain"  # columns that are not the text
 MAGIC = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18"
 UNPACK: list[Callable[[Path], Any]] = [gzip.open, bz2.open, lzma.open]
-UNPACK += [partial(pa.input_stream, compression="zstd")] * 2  # of MAGIC, the first bytes
+UNPACK += [partial(pa.input_stream, compression="zstd")] * 2  # by MAGIC, the first bytes
 
 
 @dataclass

@@ -98,7 +98,8 @@ def replies(
         options |= {"max_new_tokens": new_tokens, "eos_token_id": list(ends), "pad_token_id": first}
         options |= {"attention_mask": mask_BT.to(device), "return_dict_in_generate": False}
         torch.manual_seed(seed)
-        began, written_BT = time.perf_counter(), _written(model, ids_BT.to(device), **options)
+        began = time.perf_counter()
+        written_BT = _written(model, ids_BT.to(device), **options)
     seconds, found = time.perf_counter() - began, list[Reply]()
     for new in written_BT[:, width:].tolist():
         new = new[: 1 + next((n for n, token in enumerate(new) if token in ends), len(new))]
